@@ -1,0 +1,115 @@
+"""Frame sizes: one resize for frames, backgrounds and masks, and the ways of fitting a picture into a store's size.
+
+Letters: T frames, H, W pixels, C channels. A size is (height, width), always in that order.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import UsageError
+
+Size = tuple[int, int]
+Fit = Literal["stretch", "pad", "crop"]
+FITS: tuple[str, ...] = get_args(Fit)
+
+STORE_SIZE: Size = (128, 171)
+"""Default size of training stores: the 128x171 that this field's loaders use."""
+
+BACKGROUND_SIZE: Size = (256, 342)
+"""Default size of background stores: twice `STORE_SIZE`, so that one store serves several training sizes."""
+
+
+def resize_area(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """One picture at another size: area filter when it shrinks, bilinear when it grows.
+
+    Args:
+        image: uint8 (H, W) or (H, W, C).
+        size: wanted (height, width).
+
+    Returns:
+        uint8 (height, width) or (height, width, C); `image` itself where the size is already right.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    shrinks = size[0] <= height and size[1] <= width
+    resized: NDArray[np.uint8] = cv2.resize(
+        image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return resized
+
+
+def working_size(size: Size, side: int) -> Size:
+    """Aspect of `size` with a short side of at most `side` pixels, both sides at least 1."""
+    height, width = size
+    scale = min(1.0, side / min(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def content_box(source: Size, size: Size, fit: Fit) -> tuple[int, int, int, int]:
+    """Where a picture of size `source` lies inside a stored frame of size `size`.
+
+    Returns:
+        (top, left, height, width) in pixels: all of the frame for "stretch" and "crop", the picture without its
+        borders for "pad".
+    """
+    height, width = size
+    if fit != "pad":
+        return 0, 0, height, width
+    scale = min(height / source[0], width / source[1])
+    inner_height = min(height, max(1, round(source[0] * scale)))
+    inner_width = min(width, max(1, round(source[1] * scale)))
+    return (height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width
+
+
+def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit) -> NDArray[np.uint8]:
+    """A picture brought to a store's size.
+
+    "stretch" ignores the aspect, as the field's loaders do; "pad" keeps all of the picture and its aspect, with black
+    borders; "crop" keeps the aspect and cuts the longer side about its middle.
+
+    Args:
+        image: uint8 (H, W) or (H, W, C).
+        size: (height, width) wanted.
+        fit: one of `FITS`.
+
+    Returns:
+        uint8 (height, width) or (height, width, C).
+    """
+    if fit == "stretch":
+        return resize_area(image, size)
+    if fit == "crop":
+        return resize_area(_cut_to_aspect(image, size), size)
+    top, left, inner_height, inner_width = content_box((image.shape[0], image.shape[1]), size, "pad")
+    framed = np.zeros((*size, *image.shape[2:]), np.uint8)
+    framed[top : top + inner_height, left : left + inner_width] = resize_area(image, (inner_height, inner_width))
+    return framed
+
+
+def _cut_to_aspect(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    keep_height = min(height, max(1, round(width * size[0] / size[1])))
+    keep_width = min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - keep_height) // 2, (width - keep_width) // 2
+    return np.ascontiguousarray(image[top : top + keep_height, left : left + keep_width])
+
+
+def parse_size(text: str) -> Size | None:
+    """A size as people write it: "128x171" (height x width), "112" (square), or "native" (None).
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text.strip().lower() == "native":
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) in (1, 2) and all(part.strip().isdigit() for part in parts):
+        height, width = int(parts[0]), int(parts[-1])
+        if 8 <= height <= 8192 and 8 <= width <= 8192:
+            return height, width
+    raise UsageError(f"a size is HEIGHTxWIDTH between 8 and 8192, like 128x171, or native; got {text!r}")
