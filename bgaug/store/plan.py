@@ -1,0 +1,100 @@
+"""The plan of a store: which video goes into which shard.
+
+It follows from the videos and the options alone, never from how many processes will work on it, so that any number of
+them, at any time, build the same store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bgaug.errors import StoreDamageError
+from bgaug.store.layout import PLAN, canonical_json
+
+MAX_SHARD_BYTES = 128 * 2**20
+MAX_SHARD_VIDEOS = 64
+_FEW_VIDEOS = 512
+_SHARDS_FOR_FEW = 16
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video as the plan sees it.
+
+    Attributes:
+        id: its id in the store.
+        bytes: size of its file.
+        estimate: bytes that it is expected to take in its shard.
+    """
+
+    id: str
+    bytes: int
+    estimate: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The videos of each shard, in order of id."""
+
+    shards: tuple[tuple[PlannedVideo, ...], ...]
+
+    @property
+    def num_videos(self) -> int:
+        """Videos in all shards."""
+        return sum(len(shard) for shard in self.shards)
+
+    @property
+    def estimate(self) -> int:
+        """Bytes that the store is expected to take."""
+        return sum(video.estimate for shard in self.shards for video in shard)
+
+    def to_bytes(self) -> bytes:
+        """As the store keeps it."""
+        return canonical_json([[[video.id, video.bytes, video.estimate] for video in shard] for shard in self.shards])
+
+    def summary(self) -> dict[str, object]:
+        """What the header says of it."""
+        return {
+            "videos": self.num_videos,
+            "shards": len(self.shards),
+            "sha256": hashlib.sha256(self.to_bytes()).hexdigest(),
+        }
+
+
+def plan_shards(videos: Sequence[PlannedVideo]) -> Plan:
+    """Cut the videos, sorted by id, into shards.
+
+    A shard takes at most 128 MiB by the estimates and at most 64 videos. Below 512 videos a shard takes at most a
+    sixteenth of them, so that small sets, too, are worked on side by side and resumed finely.
+    """
+    ordered = sorted(videos, key=lambda video: video.id)
+    limit = MAX_SHARD_VIDEOS if len(ordered) >= _FEW_VIDEOS else max(1, -(-len(ordered) // _SHARDS_FOR_FEW))
+    shards: list[list[PlannedVideo]] = []
+    filled = 0
+    for video in ordered:
+        if not shards or len(shards[-1]) >= limit or filled + video.estimate > MAX_SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(video)
+        filled += video.estimate
+    return Plan(tuple(tuple(shard) for shard in shards))
+
+
+def read_plan(root: Path, sha256: str) -> Plan:
+    """The plan that the store at `root` was made with.
+
+    Raises:
+        StoreDamageError: it is missing or not the one that the header names.
+    """
+    file = root / PLAN
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError as error:
+        raise StoreDamageError(file, "is missing") from error
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise StoreDamageError(file, "is not the plan that the header names (sha256 differs)")
+    return Plan(tuple(tuple(PlannedVideo(*video) for video in shard) for shard in json.loads(text)))

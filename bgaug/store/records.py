@@ -1,0 +1,98 @@
+"""What a store says of each video: the rows of a commit."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+_IDENTITY_BYTES = 1 << 20
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+class Identity(_Record):
+    """What a source file is known by: its bytes, and the sha256 of its first and last megabyte."""
+
+    bytes: int
+    sha256: str
+
+
+class Shot(_Record):
+    """One shot of a video.
+
+    Attributes:
+        start: first frame, counted within the video.
+        stop: one past the last frame.
+        background: which of the shard's backgrounds is its own; -1 where it has none.
+        camera: verdict on the camera: "static", "jitter", "moving", or "unknown" where it was not looked at.
+        grade: A to F, or None where it was not graded.
+    """
+
+    start: int
+    stop: int
+    background: int
+    camera: str = "unknown"
+    grade: str | None = None
+
+
+class VideoRow(_Record):
+    """One video of a shard.
+
+    Attributes:
+        id: path relative to the folder it was found in, POSIX separators.
+        label: class name, None where unknown.
+        group: what must not be torn apart by a split (a recording, a subject), None where unknown.
+        split: "train", "test", ..., None where unknown.
+        fps: average frames per second of the source.
+        height: of the source, pixels.
+        width: of the source, pixels.
+        start: its first frame among the shard's frames.
+        num_frames: frames of it that the shard accounts for.
+        status: "ok", "partial" (the good beginning of a broken file) or "no_static_background".
+        shots: in order, together covering all frames.
+        identity: of the source file.
+        content: sha256 of what was stored for it.
+    """
+
+    id: str
+    label: str | None
+    group: str | None
+    split: str | None
+    fps: float
+    height: int
+    width: int
+    start: int
+    num_frames: int
+    status: str
+    shots: list[Shot]
+    identity: Identity
+    content: str
+
+
+class Failure(_Record):
+    """A video that could not be used: its id, a reason code, and what was said."""
+
+    id: str
+    reason: str
+    message: str
+
+
+def identify(path: Path) -> Identity:
+    """Identity of a file on disk."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        digest.update(file.read(_IDENTITY_BYTES))
+        if size > _IDENTITY_BYTES:
+            file.seek(max(_IDENTITY_BYTES, size - _IDENTITY_BYTES))
+            digest.update(file.read(_IDENTITY_BYTES))
+    return Identity(bytes=size, sha256=digest.hexdigest())

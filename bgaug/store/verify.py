@@ -1,0 +1,215 @@
+"""Checking a store: every commit, size and checksum, and a hash of what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bgaug.errors import StoreDamageError
+from bgaug.store.files import ArrayFile
+from bgaug.store.index import index_is_fresh, parse_failures, parse_rows
+from bgaug.store.layout import (
+    COMMIT,
+    FAILURES,
+    INDEX,
+    SHARDS,
+    Header,
+    canonical_json,
+    committed_shards,
+    crc32c,
+    read_commit,
+    read_header,
+    shard_name,
+    unseal,
+)
+from bgaug.store.plan import read_plan
+from bgaug.store.records import VideoRow
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a store: where, what, and which videos it costs."""
+
+    path: Path
+    message: str
+    videos: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify_store` found.
+
+    Attributes:
+        problems: empty for a whole store.
+        num_shards: shards looked at.
+        num_videos: videos in them.
+        num_frames: frames in them.
+        num_bytes: bytes of all files named by commits.
+        content_hash: sha256 of ids, content and options: the same for the same videos and options, whoever built it
+            and when; None where a commit could not be read.
+    """
+
+    problems: tuple[Problem, ...]
+    num_shards: int
+    num_videos: int
+    num_frames: int
+    num_bytes: int
+    content_hash: str | None
+
+
+def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[], None] | None = None) -> Report:
+    """Check every commit, size and checksum of a store.
+
+    Args:
+        root: its folder.
+        deep: also decode every frame, mask and background.
+        on_shard: called after each shard.
+
+    Raises:
+        StoreFormatError: there is no store.
+        StoreDamageError: its header is damaged: nothing else can be judged.
+    """
+    root = Path(root)
+    header = read_header(root)
+    problems: list[Problem] = []
+    rows: list[VideoRow] = []
+    failures: list[dict[str, Any]] = []
+    plan_ids = _planned_ids(root, header, problems)
+    num_bytes, readable = 0, True
+    for shard in range(int(header.plan["shards"])):
+        folder = root / SHARDS / shard_name(shard)
+        ids = plan_ids[shard] if shard < len(plan_ids) else ()
+        try:
+            commit = read_commit(folder)
+        except StoreDamageError as error:
+            problems.append(Problem(error.path, error.message, ids))
+            readable = False
+        else:
+            problems += _check_shard(folder, commit, header, deep)
+            rows += parse_rows(commit)
+            failures += [failure.to_json() for failure in parse_failures(commit)]
+            num_bytes += sum(size for size, _ in commit["files"].values())
+        if on_shard is not None:
+            on_shard()
+    problems += _check_derived(root, header, failures if readable else None)
+    return Report(
+        problems=tuple(problems),
+        num_shards=int(header.plan["shards"]),
+        num_videos=len(rows),
+        num_frames=sum(row.num_frames for row in rows),
+        num_bytes=num_bytes,
+        content_hash=_content_hash(header, rows) if readable else None,
+    )
+
+
+def _planned_ids(root: Path, header: Header, problems: list[Problem]) -> list[tuple[str, ...]]:
+    try:
+        plan = read_plan(root, header.plan["sha256"])
+    except StoreDamageError as error:
+        problems.append(Problem(error.path, error.message))
+        return []
+    return [tuple(video.id for video in shard) for shard in plan.shards]
+
+
+def _check_shard(folder: Path, commit: dict[str, Any], header: Header, deep: bool) -> list[Problem]:
+    ids = tuple(row["id"] for row in commit["videos"])
+    problems = _check_files(folder, commit["files"], ids)
+    if not problems and deep:
+        try:
+            _decode_everything(folder, header)
+        except (StoreDamageError, ValueError, cv2.error) as error:
+            problems.append(Problem(folder, f"cannot be decoded: {error}", ids))
+    return problems
+
+
+def _check_files(folder: Path, files: dict[str, list[int]], ids: tuple[str, ...]) -> list[Problem]:
+    problems = []
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for name, (size, checksum) in files.items():
+        if name not in found:
+            problems.append(Problem(folder / name, "is missing", ids))
+            continue
+        data = (folder / name).read_bytes()
+        if len(data) != size:
+            problems.append(Problem(folder / name, f"has {len(data)} bytes instead of {size}", ids))
+        elif crc32c(data) != checksum:
+            problems.append(
+                Problem(folder / name, "its bytes are not those that were committed (checksum differs)", ids)
+            )
+    for name in sorted(found - files.keys() - {COMMIT}):
+        problems.append(Problem(folder / name, "does not belong to the store"))
+    return problems
+
+
+def _decode_everything(folder: Path, header: Header) -> None:
+    for name in ("masks", "backgrounds", "valid", "noise", "pts_seconds"):
+        if (folder / name).exists():
+            array = ArrayFile(folder / name)
+            array.read(0, array.shape[0])
+    if header.frames == "jpeg":
+        offsets = ArrayFile(folder / "frame_offsets").read(0, ArrayFile(folder / "frame_offsets").shape[0])
+        blob = ArrayFile(folder / "frames")
+        for left, right in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            image = cv2.imdecode(blob.read(left, right), cv2.IMREAD_COLOR)
+            if image is None or image.shape != (*header.size, 3):
+                raise StoreDamageError(folder, f"a picture does not decode to {header.size}")
+    elif header.frames == "raw":
+        frames = ArrayFile(folder / "frames")
+        for row in range(frames.shape[0]):
+            frames.read(row, row + 1)
+
+
+def _check_derived(root: Path, header: Header, failures: list[dict[str, Any]] | None) -> list[Problem]:
+    problems = []
+    extra = {path.name for path in committed_shards(root)} - {shard_name(i) for i in range(int(header.plan["shards"]))}
+    problems += [Problem(root / SHARDS / name, "is no shard of the plan") for name in sorted(extra)]
+    if failures is None:
+        return problems  # index and list are derived from the commits: judged again once those are whole
+    if not index_is_fresh(root):
+        problems.append(
+            Problem(root / INDEX, "is missing, damaged or older than the shards; a rerun of build derives it anew")
+        )
+    else:
+        record = unseal(root / INDEX / COMMIT, (root / INDEX / COMMIT).read_bytes())
+        problems += _check_files(root / INDEX, record["files"], ())
+    failures = sorted(failures, key=lambda failure: str(failure["id"]))
+    expected = b"".join(canonical_json(failure) + b"\n" for failure in failures)
+    file = root / FAILURES
+    if not file.exists() or file.read_bytes() != expected:
+        problems.append(Problem(file, "is missing or not what the commits say; a rerun of build derives it anew"))
+    return problems
+
+
+def _content_hash(header: Header, rows: list[VideoRow]) -> str:
+    videos = [
+        {**row.to_json(), "start": 0, "identity": None, "shots": [[shot.start, shot.stop] for shot in row.shots]}
+        for row in sorted(rows, key=lambda row: row.id)
+    ]
+    record = {
+        "size": list(header.size),
+        "fit": header.fit,
+        "frames": header.frames,
+        "classes": list(header.classes),
+        "options": header.options,
+        "videos": videos,
+    }
+    return hashlib.sha256(canonical_json(_rounded(record))).hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six digits: times may differ in the last bit between builds of a decoder."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
