@@ -82,16 +82,16 @@ def read_labels(file: str | Path, videos: Mapping[str, Path]) -> Labels:
     for video_id, path in videos.items():
         by_name.setdefault(path.name, []).append(video_id)
     labels: dict[str, Label] = {}
-    unmatched = []
+    unmatched: list[str] = []
     for number, row in enumerate(rows, start=2):
-        video_id = _match(file, number, row["file"], by_path, by_name, videos)
-        if video_id is None:
+        found = _match(file, number, row["file"], by_path, by_name, videos)
+        if found is None:
             unmatched.append(row["file"])
             continue
         label = Label(row[column] or None, row.get("group") or None, row.get("split") or None)
-        if labels.get(video_id, label) != label:
+        if labels.get(found, label) != label:
             raise LabelsError(f"{file}, line {number}: {row['file']} has a second row that says something else")
-        labels[video_id] = label
+        labels[found] = label
     missing = tuple(sorted(set(videos) - set(labels)))
     return Labels(labels, _classes(labels.values()), tuple(unmatched), missing)
 

@@ -54,14 +54,14 @@ class Background:
         if self.transforms is None:
             return self.image
         height, width = self.image.shape[:2]
-        seen: NDArray[np.uint8] = cv2.warpAffine(
+        seen = cv2.warpAffine(
             self.image,
             self.transforms[frame],
             (width, height),
             flags=cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return seen
+        return np.asarray(seen, np.uint8)
 
 
 def fit_background(background: Background, size: Size, fit: Fit) -> Background:
@@ -273,14 +273,13 @@ class ShotSampler:
 
 def quantise_noise(noise: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Noise in grey levels as whole eighths, saturating at 255 of them: uint8 of the same shape."""
-    return np.clip(np.rint(noise / np.float32(NOISE_STEP)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(noise / np.float32(NOISE_STEP)), 0, 255), np.uint8)
 
 
 def max_channel_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Largest difference over the three channels, uint8 (H, W), of two uint8 (H, W, 3)."""
     red, green, blue = cv2.split(cv2.absdiff(a, b))
-    largest: NDArray[np.uint8] = cv2.max(cv2.max(red, green), blue)
-    return largest
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
 def _check_frames(frames: NDArray[np.uint8]) -> None:

@@ -38,6 +38,7 @@ class VideoError(BgaugError, OSError):
         "not_a_video",
         "no_video_stream",
         "unsupported_codec",
+        "unsupported_container",
         "truncated",
         "corrupt",
         "length_mismatch",

@@ -85,7 +85,8 @@ def _refine(image: NDArray[np.uint8], mask: NDArray[np.bool_], band: int = 4) ->
     plan = np.where(inner > 0, cv2.GC_FGD, np.where(outer == 0, cv2.GC_BGD, cv2.GC_PR_BGD)).astype(np.uint8)
     plan[(plan == cv2.GC_PR_BGD) & mask] = cv2.GC_PR_FGD
     cv2.setRNGSeed(0)
-    cv2.grabCut(image, plan, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+    whole = (0, 0, image.shape[1], image.shape[0])  # not looked at: the plan says it all
+    cv2.grabCut(image, plan, whole, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
     cut: NDArray[np.bool_] = (plan == cv2.GC_FGD) | (plan == cv2.GC_PR_FGD)
     return cut
 

@@ -38,10 +38,8 @@ def resize_area(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     if (height, width) == size:
         return image
     shrinks = size[0] <= height and size[1] <= width
-    resized: NDArray[np.uint8] = cv2.resize(
-        image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return resized
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=interpolation), np.uint8)
 
 
 def working_size(size: Size, side: int) -> Size:

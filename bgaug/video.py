@@ -28,7 +28,28 @@ Decoder = Literal["auto", "pyav", "decord"]
 DECODERS: tuple[str, ...] = ("auto", "pyav", "decord")
 
 EXTENSIONS = frozenset(
-    [".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"]
+    [
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
 )
 """File names that a folder walk takes for videos; an explicitly named file is always tried."""
 
@@ -76,8 +97,15 @@ class Video:
 class DecodedFrame(Protocol):
     """One decoded frame; its pixels are converted only when asked for, and only until the next frame is drawn."""
 
-    index: int
-    pts_seconds: float
+    @property
+    def index(self) -> int:
+        """Number of the frame in the video."""
+        ...
+
+    @property
+    def pts_seconds(self) -> float:
+        """Presentation time."""
+        ...
 
     def rgb(self) -> NDArray[np.uint8]:
         """Fresh uint8 (H, W, 3) array, turned for display."""
@@ -377,6 +405,10 @@ def _said(error: BaseException) -> str:
 # --- decord -------------------------------------------------------------------------------------------------------
 
 
+# Elsewhere (MPEG program streams, transport streams, GIF) its frames or its length were found wrong.
+_DECORD_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
+
+
 class DecordReader(_Reader):
     """A video read by decord, from the first frame to the last, its length checked against the packets of the file."""
 
@@ -391,6 +423,12 @@ class DecordReader(_Reader):
         self._path = path
         # PyAV says what the file is; decord does not know rotation, codec or which packets are never shown.
         self.info = PyavReader(path).info
+        if not _DECORD_CONTAINERS & set(self.info.container.split(",")):
+            raise VideoError(
+                path,
+                "unsupported_container",
+                f"decord returns other frames from {self.info.container}; use --decoder pyav",
+            )
 
     def scan(self) -> Iterator[DecodedFrame]:
         """One pass; see `VideoReader.scan`."""
@@ -399,15 +437,14 @@ class DecordReader(_Reader):
             length = len(reader)
         except Exception as error:
             raise VideoDecodeError(self._path, "corrupt", f"decord cannot open it: {_said(error)}") from error
-        shown = _count_shown_packets(self._path)
-        if length != shown:
+        times = _shown_times(self._path, self.info.fps)
+        if length != len(times):
             # decord would fill the difference with copies of the last frame.
             raise VideoDecodeError(
                 self._path,
                 "length_mismatch",
-                f"decord sees {length} frames where {shown} are shown; use --decoder pyav",
+                f"decord sees {length} frames where {len(times)} are shown; use --decoder pyav",
             )
-        times = reader.get_frame_timestamp(range(length))[:, 0]
         for index in range(length):
             try:
                 image = reader.next().asnumpy()
@@ -415,7 +452,7 @@ class DecordReader(_Reader):
                 raise VideoDecodeError(
                     self._path, "corrupt", f"breaks off after {index} good frames: {_said(error)}", index
                 ) from error
-            yield _DecordFrame(index, float(times[index]), image)
+            yield _DecordFrame(index, times[index], image)
 
     def close(self) -> None:
         """Nothing stays open between passes: an open decord reader decodes ahead without bound."""
@@ -443,12 +480,15 @@ def declared_length(path: str | Path) -> int:
         return 0
 
 
-def _count_shown_packets(path: Path) -> int:
+def _shown_times(path: Path, fps: float) -> list[float]:
+    """Presentation times of the packets that are meant to be shown, in order, without decoding them."""
     with _open_container(path) as (container, stream):
         try:
-            return sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
         except _pyav_errors() as error:
             raise _decode_error(path, error, 0) from error
+        times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
+    return sorted(times) if len(times) == len(packets) else [count / fps for count in range(len(packets))]
 
 
 # --- writing, for generated worlds and tests ------------------------------------------------------------------------

@@ -52,9 +52,8 @@ class File:
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
         """Fill a C-contiguous array from `offset` on."""
-        view = memoryview(out.reshape(-1).view(np.uint8))
-        if os.preadv(self._descriptor, [view], offset) != len(view):
-            raise StoreDamageError(self.path, f"ends before byte {offset + len(view)}: run `bgaug verify`")
+        if os.preadv(self._descriptor, [out.data], offset) != out.nbytes:
+            raise StoreDamageError(self.path, f"ends before byte {offset + out.nbytes}: run `bgaug verify`")
 
 
 class ArrayFile:

@@ -188,7 +188,10 @@ class Store:
                 raise StoreDamageError(
                     self._folder(video), f"frame {first + j} ({name}) is damaged: run `bgaug verify`"
                 )
-            cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB, dst=out[i])
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            if picture is None or picture.shape != out.shape[1:]:
+                raise StoreDamageError(self._folder(video), f"frame {first + j} is no picture of the store's size")
+            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=out[i])
 
     def packed_masks(
         self, video: int, start: int, num_frames: int, stride: int = 1, out: NDArray[np.uint8] | None = None

@@ -205,10 +205,10 @@ class VideoPayload:
         """sha256 of what is stored."""
         digest = hashlib.sha256(np.asarray(self.pts_seconds, "<f8").tobytes())
         for picture in (*self.frames, *self.masks):
-            digest.update(np.ascontiguousarray(picture))
+            digest.update(picture.tobytes())
         for background in self.backgrounds:
             for part in (background.image, quantise_noise(background.noise), pack_mask(background.valid)):
-                digest.update(np.ascontiguousarray(part))
+                digest.update(part.tobytes())
         return digest.hexdigest()
 
 

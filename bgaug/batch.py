@@ -1,0 +1,93 @@
+"""What crosses from the host to the device: one batch of clips with masks and backgrounds, all uint8.
+
+Letters: B clips, V views (clips of one video), T frames, H, W pixels, P packed bytes of one mask = ceil(H * W / 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch(MutableMapping[str, Tensor]):
+    """A batch of training samples, at rest layout; also a mapping from field name to tensor.
+
+    One sample, as ``ClipDataset[i]`` returns it, is the same object without the leading B. Being a mutable mapping, it
+    goes through torch's ``default_collate`` and ``pin_memory`` and comes out as a ``Batch`` again.
+
+    Attributes:
+        frames: uint8 (B, V, T, H, W, 3), RGB.
+        masks: uint8 (B, V, T, P), foreground bits, most significant first, rows of W then H; see `unpack_masks`.
+        backgrounds: uint8 (B, H, W, 3), RGB: the static background of the shot that the clips come from.
+        video: int64 (B,), index of the video in the store.
+        shot: int64 (B,), index of the shot in its video.
+        label: int64 (B,), class index, -1 where unknown.
+        start: int64 (B, V), first frame of each clip in its video.
+        pts_seconds: float64 (B, V, T), presentation time of each frame.
+        box: int64 (B, 4), (top, left, height, width) of the picture inside the frame: all of it, but for padded stores.
+        key: int64 (B,), the sample's key of randomness, a function of (seed, epoch, sample) alone.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    backgrounds: Tensor
+    video: Tensor
+    shot: Tensor
+    label: Tensor
+    start: Tensor
+    pts_seconds: Tensor
+    box: Tensor
+    key: Tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in FIELDS:
+            raise KeyError(name)
+        value: Tensor = getattr(self, name)
+        return value
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name not in FIELDS:
+            raise KeyError(f"a batch has no field {name!r}; it has {', '.join(FIELDS)}")
+        setattr(self, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("the fields of a batch cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FIELDS)
+
+    def __len__(self) -> int:
+        return len(FIELDS)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{name: value.to(device, non_blocking=non_blocking) for name, value in self.items()})
+
+
+FIELDS = tuple(field.name for field in fields(Batch))
+
+
+def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
+    """Foreground bits to one byte a pixel.
+
+    Args:
+        packed: uint8 (..., P) with P = ceil(height * width / 8), most significant bit first.
+        height: pixels H.
+        width: pixels W.
+
+    Returns:
+        uint8 (..., H, W), 0 or 1, on the device of `packed`.
+
+    Raises:
+        ValueError: P does not fit height and width.
+    """
+    expected = (height * width + 7) // 8
+    if packed.shape[-1] != expected:
+        raise ValueError(f"masks of {height}x{width} pack into {expected} bytes a frame, got {packed.shape = }")
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    bits = (packed.unsqueeze(-1) >> shifts) & 1
+    return bits.flatten(-2)[..., : height * width].reshape(*packed.shape[:-1], height, width)

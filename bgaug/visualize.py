@@ -1,0 +1,126 @@
+"""Pictures to look at: contact sheets of what a store holds. numpy and cv2 alone.
+
+Letters: H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import UsageError
+from bgaug.store import Store
+
+COLUMNS = ("frame", "background", "mask", "composite")
+_CAPTION = 18
+_MARGIN = 4
+_TINT = np.array([40, 220, 90], np.float32)
+
+
+def contact_sheet(
+    store: Store, *, rows: int = 12, seed: int = 0, videos: Sequence[int] | None = None, width: int = 200
+) -> NDArray[np.uint8]:
+    """One row a video: a frame, its static background, its mask over the frame, and the frame over a donor's background.
+
+    Args:
+        store: with frames, masks and backgrounds; one without frames shows its backgrounds alone.
+        rows: videos shown, spread evenly over the store.
+        seed: chooses frames and donors.
+        videos: their indices, instead of `rows`.
+        width: of one picture, pixels; smaller ones are enlarged.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        UsageError: the store holds no video with a static background.
+    """
+    usable = [i for i in range(len(store)) if (store.shots(i)[:, 2] >= 0).any()]
+    if not usable:
+        raise UsageError(f"{store.path} holds no video with a static background")
+    if videos is None:
+        videos = [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, rows).round().astype(int))]
+    rng = np.random.default_rng(seed)
+    strips = []
+    for video in videos:
+        others = [other for other in usable if other != video] or [video]
+        strips.append(_row(store, video, int(rng.choice(others)), rng, width))
+    names = COLUMNS if store.header.frames != "none" else ("background",)
+    return np.concatenate([_header(names, width), *strips])
+
+
+def _row(store: Store, video: int, donor: int, rng: np.random.Generator, width: int) -> NDArray[np.uint8]:
+    shots = store.shots(video)
+    shot = int(np.flatnonzero(shots[:, 2] >= 0)[0])
+    background = store.background(video, shot).image
+    grade = store.columns.shot_grade[int(store.columns.shot_offsets[video]) + shot]
+    caption = store.video_id(video) + (f"  grade {' ABCDEF'[grade]}" if grade else "")
+    if store.header.frames == "none":
+        return _strip([background], caption, width)
+    # Somewhere in the middle half: first and last frames are often the least telling.
+    start, stop = int(shots[shot, 0]), int(shots[shot, 1])
+    frame = start + int((stop - start) * rng.uniform(0.25, 0.75))
+    image = store.clip(video, frame, 1)[0]
+    mask = store.masks(video, frame, 1)[0]
+    foreign = int(np.flatnonzero(store.shots(donor)[:, 2] >= 0)[0])
+    composite = np.where(mask[..., None], image, store.background(donor, foreign).image)
+    return _strip([image, background, overlay(image, mask), composite], f"{caption}  #{frame}", width)
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float = 0.55) -> NDArray[np.uint8]:
+    """A mask tinted green over its frame, the rest dimmed, its rim drawn: uint8 (H, W, 3)."""
+    shown = image.astype(np.float32) * 0.6
+    shown[mask] = image[mask] * (1 - strength) + _TINT * strength
+    outline = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    shown[(outline > 0) & ~mask] = 255
+    return np.asarray(np.clip(shown, 0, 255), np.uint8)
+
+
+def _strip(pictures: Sequence[NDArray[np.uint8]], caption: str, width: int) -> NDArray[np.uint8]:
+    cells = [_cell(picture, width) for picture in pictures]
+    row = np.concatenate(cells, axis=1)
+    bar = np.full((_CAPTION, row.shape[1], 3), 24, np.uint8)
+    _write(bar, caption, 6)
+    return np.concatenate([row, bar])
+
+
+def _cell(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    enlarged = picture.shape[1] < width
+    scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
+    return np.pad(scaled, ((_MARGIN, 0), (_MARGIN, 0), (0, 0)), constant_values=24)
+
+
+def _header(names: Sequence[str], width: int) -> NDArray[np.uint8]:
+    bar = np.full((_CAPTION + 4, (width + _MARGIN) * len(names), 3), 24, np.uint8)
+    for column, name in enumerate(names):
+        _write(bar, name, column * (width + _MARGIN) + 6)
+    return bar
+
+
+def _write(bar: NDArray[np.uint8], text: str, left: int) -> None:
+    # cv2's fonts know ASCII alone.
+    shown = text.encode("ascii", "replace").decode()
+    cv2.putText(bar, shown, (left, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (225, 225, 225), 1, cv2.LINE_AA)
+
+
+def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
+    """Write uint8 (H, W, 3) RGB as a picture; the format follows from the name. Returns the absolute path.
+
+    Raises:
+        UsageError: the name has no extension that cv2 writes, or the folder cannot be written.
+    """
+    path = Path(path).resolve()
+    try:
+        good, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        if not good:
+            raise UsageError(f"{path.name} could not be encoded; name it .png or .jpg")
+    except cv2.error as error:
+        raise UsageError(f"{path.name} has no extension that names a picture format; name it .png or .jpg") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+    return path

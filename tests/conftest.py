@@ -1,0 +1,44 @@
+"""Fixtures: the real videos where they are at hand, small folders and stores made of generated ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from worlds import moving_square
+
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.each_video import Setup
+from bgaug.pipelines.progress import Silent
+from bgaug.video import write_video
+
+DATA = Path(os.environ.get("BGAUG_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+"""Real videos, kept beside the checkout and never in it."""
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real videos; the test is skipped, and says so, where there is none."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real videos at {DATA}; set BGAUG_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six short videos in two class folders, 48x64, 24 to 34 frames."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(6):
+        path = folder / ("walk", "run")[number % 2] / f"clip {number} é.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_video(path, moving_square(number, 24 + 2 * number)[0])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_store(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of those videos at their own size, JPEG frames."""
+    out = tmp_path_factory.mktemp("store") / "shards"
+    build_shards(Setup([video_folder], out, jobs=1), Silent(), size=None)
+    return out

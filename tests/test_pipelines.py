@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worlds import Recorder, moving_square
+
+from bgaug.background import estimate_background
+from bgaug.errors import StoreOptionsError, UsageError
+from bgaug.mask import foreground_mask
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.each_video import Setup, find_videos
+from bgaug.pipelines.evaluate import evaluate
+from bgaug.pipelines.extract_backgrounds import BackgroundOptions, extract_backgrounds
+from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.train import TrainOptions, train
+from bgaug.store import open_store, verify_store
+from bgaug.video import read_video, write_video
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two good videos of different size, one text file that claims to be a video, one empty file."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    write_video(folder / "a.mp4", moving_square(0, 30)[0])
+    write_video(folder / "b.mp4", moving_square(1, 20, 60, 60)[0])
+    (folder / "text.mp4").write_text("no video" * 100)
+    (folder / "empty.avi").touch()
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+# --- finding --------------------------------------------------------------------------------------------------------
+
+
+def test_folders_are_walked_and_named_files_taken(tmp_path: Path) -> None:
+    for name in ("b/x.MP4", "a.avi", ".hidden.mp4", ".git/y.mp4", "notes.txt", "odd.bin"):
+        path = tmp_path / "v" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    outside = tmp_path / "outside.mp4"
+    outside.touch()
+    os.symlink(outside, tmp_path / "v" / "leads_out.mp4")
+    os.symlink(tmp_path / "v" / "a.avi", tmp_path / "v" / "inside.mp4")
+    os.symlink(tmp_path / "gone", tmp_path / "v" / "broken.mp4")
+    assert [s.id for s in find_videos([tmp_path / "v"])] == ["a.avi", "b/x.MP4", "inside.mp4"]
+    assert [s.id for s in find_videos([tmp_path / "v" / "odd.bin"])] == ["odd.bin"]
+
+
+def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_videos([tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match="no video in"):
+        find_videos([tmp_path])
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.mp4").touch()
+    with pytest.raises(UsageError, match="two videos have the id 'same.mp4'"):
+        find_videos([tmp_path / "x", tmp_path / "y"])
+    assert len(find_videos([tmp_path / "x", tmp_path / "x"])) == 1
+
+
+# --- one bad video ------------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_video_costs_itself_alone(mixed: Path, tmp_path: Path) -> None:
+    seen = Recorder()
+    outcome = extract_backgrounds(Setup([mixed], tmp_path / "bg", jobs=2), seen)
+    counts = outcome.to_json()
+    assert (counts["videos"], counts["ok"], counts["failed"], counts["frames"]) == (4, 2, 2, 50)
+    assert counts["videos"] == counts["ok"] + counts["partial"] + counts["no_static_background"] + counts["failed"]
+    lines = [json.loads(line) for line in (tmp_path / "bg" / "failures.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["reason"]) for line in lines] == [("empty.avi", "empty"), ("text.mp4", "not_a_video")]
+    assert any("text.mp4" in warning for warning in seen.warnings)
+    assert list(open_store(tmp_path / "bg").videos) == ["a.mp4", "b.mp4"]
+
+
+def test_failed_videos_are_tried_again_on_request(mixed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bg"
+    extract_backgrounds(Setup([mixed], out, jobs=1), Silent())
+    again = extract_backgrounds(Setup([mixed], out, jobs=1), Silent())
+    assert again.built == 0 and len(again.failures) == 2
+    retried = extract_backgrounds(Setup([mixed], out, jobs=1, retry_failed=True), Silent())
+    assert retried.built == 2 and len(retried.failures) == 2
+    assert verify_store(out).problems == ()
+
+
+# --- resuming -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rerun_builds_what_is_missing_to_the_same_content(video_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    first = build_shards(Setup([video_folder], out, jobs=1), Silent())
+    whole = verify_store(out).content_hash
+    assert first.built == first.shards == 6
+    shutil.rmtree(out / "shards" / "00002")
+    second = build_shards(Setup([video_folder], out, jobs=2), Silent())
+    assert second.built == 1 and second.to_json()["videos"] == 6
+    assert verify_store(out).content_hash == whole and not verify_store(out).problems
+
+
+def test_content_does_not_depend_on_jobs_or_place(video_folder: Path, tmp_path: Path) -> None:
+    hashes = set()
+    for number, jobs in enumerate((1, 2)):
+        copied = tmp_path / f"videos{number}"
+        shutil.copytree(video_folder, copied)
+        build_shards(Setup([copied], tmp_path / f"s{number}", jobs=jobs), Silent())
+        hashes.add(verify_store(tmp_path / f"s{number}").content_hash)
+    assert len(hashes) == 1
+
+
+def test_other_options_are_refused(video_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    build_shards(Setup([video_folder], out, jobs=1), Silent())
+    with pytest.raises(StoreOptionsError, match="background_side: 360 there, 20 now"):
+        build_shards(Setup([video_folder], out, jobs=1), Silent(), options=BackgroundOptions(background_side=20))
+    with pytest.raises(StoreOptionsError, match="size: 128x171 there, 48x64 now"):
+        build_shards(Setup([video_folder], out, jobs=1), Silent(), size=(48, 64))
+    build_shards(Setup([video_folder], out, jobs=1, overwrite=True), Silent(), size=(48, 64))
+    assert open_store(out).size == (48, 64)
+
+
+# --- what is stored -----------------------------------------------------------------------------------------------------
+
+
+def test_masks_and_backgrounds_are_those_of_the_library(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    folder.mkdir()
+    write_video(folder / "a.mp4", moving_square(0, 40)[0])
+    build_shards(Setup([folder], tmp_path / "s", jobs=1), Silent(), size=None, frames="raw")
+    store, frames = open_store(tmp_path / "s"), read_video(folder / "a.mp4").frames
+    background = estimate_background(frames)
+    assert np.array_equal(store.clip(0, 0, 40), frames)
+    assert np.array_equal(store.background(0).image, background.image)
+    assert np.array_equal(store.masks(0, 0, 40), foreground_mask(frames, background))
+
+
+def test_a_small_memory_gives_the_same_masks(video_folder: Path, tmp_path: Path) -> None:
+    stores = []
+    for name, memory in (("small", 48 * 64 * 4 * 120), ("large", 256 * 2**20)):
+        build_shards(
+            Setup([video_folder], tmp_path / name, jobs=1),
+            Silent(),
+            options=BackgroundOptions(memory=memory),
+            size=(96, 128),
+        )
+        stores.append(open_store(tmp_path / name))
+    for video in range(6):
+        count = stores[0].num_frames(video)
+        assert np.array_equal(stores[0].masks(video, 0, count), stores[1].masks(video, 0, count))
+
+
+def test_given_backgrounds_are_used(video_folder: Path, tmp_path: Path) -> None:
+    extract_backgrounds(Setup([video_folder], tmp_path / "bg", jobs=1), Silent(), size=None)
+    build_shards(Setup([video_folder], tmp_path / "a", jobs=1), Silent(), size=None, backgrounds=tmp_path / "bg")
+    build_shards(Setup([video_folder], tmp_path / "b", jobs=1), Silent(), size=None)
+    given, computed = open_store(tmp_path / "a"), open_store(tmp_path / "b")
+    for video in range(6):
+        assert np.array_equal(given.background(video).image, computed.background(video).image)
+        count = given.num_frames(video)
+        assert np.array_equal(given.masks(video, 0, count), computed.masks(video, 0, count))
+
+
+def test_a_changed_file_gets_its_background_anew(video_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    shutil.copytree(video_folder, folder)
+    extract_backgrounds(Setup([folder], tmp_path / "bg", jobs=1), Silent(), size=None)
+    changed = next(folder.rglob("*.mp4"))
+    write_video(changed, moving_square(77, 30)[0])
+    build_shards(Setup([folder], tmp_path / "s", jobs=1), Silent(), size=None, backgrounds=tmp_path / "bg")
+    store = open_store(tmp_path / "s")
+    video = store.find(changed.relative_to(folder).as_posix())
+    expected = estimate_background(read_video(changed).frames).image
+    assert np.array_equal(store.background(video).image, expected)
+
+
+def test_backgrounds_are_never_enlarged(video_folder: Path, tmp_path: Path) -> None:
+    extract_backgrounds(Setup([video_folder], tmp_path / "bg", jobs=1), Silent(), size=(40, 40))
+    with pytest.raises(UsageError, match="40x40, smaller than --size 48x64"):
+        build_shards(Setup([video_folder], tmp_path / "s"), Silent(), size=(48, 64), backgrounds=tmp_path / "bg")
+    extract_backgrounds(Setup([video_folder], tmp_path / "padded", jobs=1), Silent(), size=(40, 40), fit="pad")
+    with pytest.raises(UsageError, match="extract them with --fit stretch"):
+        build_shards(
+            Setup([video_folder], tmp_path / "s"), Silent(), size=(20, 20), fit="crop", backgrounds=tmp_path / "padded"
+        )
+
+
+def test_native_size_needs_one_size(mixed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"48x64 \(1\), 60x60 \(1\)"):
+        build_shards(Setup([mixed], tmp_path / "s"), Silent(), size=None)
+
+
+@pytest.mark.parametrize("declared", [None, 10_000])
+def test_a_wrong_declared_length_changes_nothing(
+    tmp_path: Path, declared: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from bgaug.video import PyavReader
+
+    (tmp_path / "v").mkdir()
+    write_video(tmp_path / "v" / "a.mp4", moving_square(0, 130)[0])
+    extract_backgrounds(Setup([tmp_path / "v"], tmp_path / "right", jobs=1), Silent(), size=None)
+    original = PyavReader.__init__
+
+    def claims(self: PyavReader, path: Path) -> None:
+        original(self, path)
+        self.info = replace(self.info, declared_frames=declared)
+
+    monkeypatch.setattr(PyavReader, "__init__", claims)
+    extract_backgrounds(Setup([tmp_path / "v"], tmp_path / "wrong", jobs=1), Silent(), size=None)
+    right, wrong = open_store(tmp_path / "right").background(0), open_store(tmp_path / "wrong").background(0)
+    assert np.array_equal(right.image, wrong.image) and np.array_equal(right.noise, wrong.noise)
+
+
+def test_labels_that_do_not_match_are_named(video_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("file,class_name\nclip 0 é.mp4,walk\nlost.mp4,run\n")
+    seen = Recorder()
+    build_shards(Setup([video_folder], tmp_path / "s", file, jobs=1), seen)
+    assert any("1 rows have no video: lost.mp4" in warning for warning in seen.warnings)
+    assert any("5 videos have no row" in warning for warning in seen.warnings)
+    assert sorted(open_store(tmp_path / "s").columns.label.tolist()) == [-1] * 5 + [0]
+
+
+def test_twins_are_told(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    write_video(tmp_path / "v" / "a.mp4", moving_square(0, 12)[0])
+    shutil.copy(tmp_path / "v" / "a.mp4", tmp_path / "v" / "b.mp4")
+    seen = Recorder()
+    build_shards(Setup([tmp_path / "v"], tmp_path / "s", jobs=1), seen)
+    assert seen.warnings == ["b.mp4 has the same content as a.mp4"]
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_does_not_depend_on_the_batch(small_store: Path, tmp_path: Path) -> None:
+    options = TrainOptions(backbone="tiny", steps=1, num_frames=4, stride=1, crop=24)
+    train(small_store, tmp_path / "r", Silent(), options=options, device="cpu")
+    found = [
+        evaluate(
+            tmp_path / "r",
+            small_store,
+            Silent(),
+            protocols=("retrieval", "linear"),
+            clips=2,
+            batch_size=size,
+            device="cpu",
+        )
+        for size in (1, 6)
+    ]
+    assert found[0].metrics == found[1].metrics
+    assert set(found[0].metrics) >= {"retrieval_r1", "retrieval_chance", "linear"}
+    assert found[0].settings["held_out"] == "each video against the others"
+    with pytest.raises(UsageError, match="protocols are retrieval, linear; got magic"):
+        evaluate(tmp_path / "r", small_store, Silent(), protocols=("magic",))
+
+
+def test_splits_and_groups_decide_what_is_held_out(video_folder: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in video_folder.rglob("*.mp4"))
+    for column, values, expected in (
+        ("split", ["train", "test"], "test split against train split"),
+        ("group", ["g1", "g2"], "each group against the others"),
+    ):
+        file = tmp_path / f"{column}.csv"
+        rows = [f"{name},{i % 2},{values[i // 3]}" for i, name in enumerate(names)]
+        file.write_text("\n".join([f"file,class,{column}", *rows]))
+        store = tmp_path / column
+        build_shards(Setup([video_folder], store, file, jobs=1), Silent(), size=None)
+        run = tmp_path / f"run-{column}"
+        options = TrainOptions(backbone="tiny", steps=1, num_frames=4, stride=1, crop=24, batch_size=2)
+        train(store, run, Silent(), options=options, device="cpu")
+        found = evaluate(run, store, Silent(), protocols=("retrieval", "linear"), clips=1, device="cpu")
+        assert found.settings["held_out"] == expected
+        assert 0 <= found.metrics["retrieval_r1"] <= 100

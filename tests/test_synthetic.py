@@ -1,0 +1,301 @@
+"""The synthetic world keeps what it promises: who moves how, what agrees with what, and where everything is."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bgaug.synthetic import ACTIONS, FIRST_PHOTO, NOISE, SPLITS, SyntheticSplit, SyntheticVideo, make_split, make_video
+
+AGREEMENT = 0.95 + 0.05 / 8  # a biased factor also hits the class by luck
+
+
+@cache
+def factors(name: str, draw: int = 0) -> SyntheticSplit:
+    """A whole split with pictures as small and short as they go: only the factors matter."""
+    return make_split(name, size=16, num_frames=2, draw=draw)
+
+
+@cache
+def videos(action: str) -> tuple[SyntheticVideo, ...]:
+    rngs = (np.random.default_rng(seed) for seed in range(12))
+    return tuple(make_video(rng, ACTIONS.index(action), 0, 0) for rng in rngs)
+
+
+def centroids(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of (T, S, S): x and y of the mask's centre in pixels, (T, 2)."""
+    return np.array([np.argwhere(mask).mean(axis=0)[::-1] for mask in masks])
+
+
+def share(hits: NDArray[Any]) -> float:
+    return float(hits.mean())
+
+
+def test_splits_have_their_published_sizes_and_seeds() -> None:
+    assert {name: (split.seed, split.count) for name, split in SPLITS.items()} == {
+        "pretrain": (1, 2048),
+        "probe_train": (11, 1024),
+        "iid": (12, 400),
+        "wide": (13, 400),
+        "micro": (14, 400),
+        "swap": (15, 400),
+        "photo": (16, 400),
+        "conflict": (17, 400),
+        "bgonly": (18, 400),
+        "unbiased_train": (19, 1024),
+        "unbiased_test": (20, 400),
+    }
+
+
+@pytest.mark.parametrize("name", ["iid", "swap", "unbiased_train"])
+def test_every_eight_videos_hold_every_class_once(name: str) -> None:
+    labels = factors(name).labels
+    assert len(labels) == SPLITS[name].count
+    assert (np.sort(labels.reshape(-1, 8), axis=1) == np.arange(8)).all()
+    assert (labels.reshape(-1, 8) != np.arange(8)).any(axis=1).mean() > 0.9
+
+
+def test_scene_and_prop_agree_with_the_class_independently() -> None:
+    split = factors("probe_train")
+    scene, prop = split.scene == split.labels, split.prop == split.labels
+    assert share(scene) == pytest.approx(AGREEMENT, abs=0.025)
+    assert share(prop) == pytest.approx(AGREEMENT, abs=0.025)
+    assert share(scene & prop) == pytest.approx(AGREEMENT**2, abs=0.035)
+    assert split.scene.max() < 8
+
+
+def test_what_each_test_split_changes() -> None:
+    agrees = pytest.approx(AGREEMENT, abs=0.04)
+    luck = pytest.approx(1 / 8, abs=0.07)
+    wide, micro, swap, conflict, free = map(factors, ("wide", "micro", "swap", "conflict", "unbiased_test"))
+
+    assert set(wide.scene) == set(range(8, 16))
+    assert share(wide.scene - 8 == wide.labels) == luck
+    assert share(wide.prop == wide.labels) == agrees
+
+    assert share(micro.scene == micro.labels) == agrees
+    assert not (micro.prop == micro.labels).any()
+    assert set(micro.prop) == set(range(8))
+
+    assert set(swap.scene) == set(range(8, 16))
+    assert share(swap.prop == swap.labels) == luck
+
+    assert (conflict.scene == conflict.prop).all()
+    assert not (conflict.scene == conflict.labels).any()
+
+    assert share(free.scene == free.labels) == luck
+    assert share(free.prop == free.labels) == luck
+    assert share(free.prop == free.scene) == luck
+
+
+def test_bgonly_shows_the_plates_and_noise_alone() -> None:
+    split = make_split("bgonly", count=16, truth=True)
+    assert split.masks is not None and split.plates is not None
+    assert not split.masks.any()
+    clear = (split.plates > 25) & (split.plates < 230)  # elsewhere the range cuts the noise off
+    noise = (split.frames.astype(float) - split.plates)[clear]
+    assert noise.mean() == pytest.approx(0, abs=0.05)
+    assert noise.std() == pytest.approx(np.hypot(255 * NOISE, np.sqrt(2 / 12)), rel=0.02)  # both sides were rounded
+
+
+def test_away_from_the_sprite_frames_are_plates() -> None:
+    split = make_split("swap", count=24, truth=True)
+    assert split.masks is not None and split.plates is not None
+    difference = abs(split.frames.astype(int) - split.plates).max(axis=-1)
+    near = split.masks.copy()
+    for axis in (2, 3):
+        for _ in range(3):
+            near = near | np.roll(near, 1, axis) | np.roll(near, -1, axis)
+    assert np.quantile(difference[~near], 0.999) < 6 * 255 * NOISE
+    assert difference[split.masks].mean() > 40
+
+
+def test_the_sprite_covers_seven_percent_of_the_frame() -> None:
+    masks = make_split("iid", count=160, truth=True).masks
+    assert masks is not None
+    assert masks.mean() == pytest.approx(0.07, abs=0.01)
+
+
+@pytest.mark.parametrize(("action", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)])
+def test_straight_movers(action: str, axis: int, sign: int) -> None:
+    slopes = np.array([np.polyfit(np.arange(8), centroids(video.masks[2:10]), 1)[0] for video in videos(action)])
+    along, across = sign * slopes[:, axis], slopes[:, 1 - axis]
+    # The camera's walk adds about a quarter of a pixel a frame either way.
+    assert along.min() > 0.6 and along.max() < 2.5
+    assert along.mean() == pytest.approx(1.55, abs=0.35)
+    assert abs(across).max() < 0.6
+
+
+def test_rotation_turns_on_the_spot() -> None:
+    steps = []
+    for video in videos("rotate"):
+        assert centroids(video.masks).std(axis=0).max() < 2
+        for before, after in zip(video.masks, video.masks[1:], strict=False):
+            turn = (_double_angle(after) - _double_angle(before) + np.pi) % (2 * np.pi) - np.pi
+            steps.append(abs(turn) / 2)
+    assert np.median(steps) == pytest.approx(0.475, abs=0.12)
+
+
+def _double_angle(mask: NDArray[np.bool_]) -> float:
+    x, y = (np.argwhere(mask)[:, ::-1] - centroids(mask[None])[0]).T
+    return float(np.arctan2(2 * (x * y).mean(), (x * x).mean() - (y * y).mean()))
+
+
+def test_zoom_changes_size_alone() -> None:
+    for video in videos("zoom"):
+        area = video.masks.sum(axis=(1, 2))
+        assert area.max() / area.min() > 2.5
+        assert centroids(video.masks).std(axis=0).max() < 2
+    for video in videos("rotate"):
+        area = video.masks.sum(axis=(1, 2))
+        assert area.max() / area.min() < 1.5
+
+
+def test_circle_and_shake() -> None:
+    for video in videos("circle"):
+        path = centroids(video.masks)
+        assert path.std(axis=0).min() > 2.5
+        radius = np.hypot(*(path - (path.max(axis=0) + path.min(axis=0)) / 2).T)
+        assert 3.5 < radius.min() and radius.max() < 9
+    for video in videos("shake"):
+        x, y = centroids(video.masks).T
+        assert x.std() > 2.5
+        assert y.std() < 1.7
+        assert (np.diff(np.sign(np.diff(x))) != 0).sum() >= 2  # back and forth, unlike a straight mover
+
+
+@pytest.mark.parametrize("action", ["left", "zoom", "circle"])
+def test_prop_lies_still_under_the_mover(action: str) -> None:
+    for seed in range(6):
+        one, other = (make_video(np.random.default_rng(seed), ACTIONS.index(action), 3, prop) for prop in (0, 5))
+        assert (one.masks == other.masks).all()
+        changed = (one.background != other.background).any(axis=-1)
+        (top, left), (bottom, right) = np.argwhere(changed).min(axis=0), np.argwhere(changed).max(axis=0)
+        assert 9 <= bottom - top <= 16 and 9 <= right - left <= 16
+        mat = changed[top : bottom + 1, left : right + 1]
+        assert mat.mean() > 0.6
+        middle = np.array([(left + right) / 2, (top + bottom) / 2])
+        assert middle == pytest.approx(centroids(one.masks).mean(axis=0), abs=3)
+        assert (one.masks & changed).any(axis=(1, 2)).all()  # it touches the mover all the time
+
+
+def test_only_the_camera_moves_the_background() -> None:
+    aligned, at_rest = [], []
+    for video in videos("right")[:6]:
+        still = video.background[3:-3, 3:-3].astype(float)
+        for plate in video.plates.astype(float):
+            errors = {
+                (x, y): abs(plate[3 + y : 37 + y, 3 + x : 37 + x] - still).mean()
+                for y in range(-2, 3)
+                for x in range(-2, 3)
+            }
+            aligned.append(min(errors.values()))
+            at_rest.append(errors[0, 0])
+    assert max(aligned) < 8  # what half a pixel of bilinear shift leaves
+    assert np.mean(at_rest) > 1.7 * np.mean(aligned)
+
+
+def test_scene_families_differ_more_than_their_instances() -> None:
+    colours = np.array(
+        [
+            [make_video(np.random.default_rng(seed), 0, scene, 0, num_frames=2).background for seed in range(6)]
+            for scene in range(16)
+        ]
+    ).mean(axis=(2, 3))
+    within = colours.std(axis=1).mean()
+    between = colours.mean(axis=1).std(axis=0).mean()
+    assert between > 4 * within > 0
+
+
+def test_photographs_come_from_scikit_image() -> None:
+    split = make_split("photo", count=16, num_frames=2, truth=True)
+    assert set(split.scene) <= set(range(FIRST_PHOTO, FIRST_PHOTO + 8))
+    grey = make_video(np.random.default_rng(0), 0, FIRST_PHOTO + 2, 0)
+    spread = np.ptp(grey.background.astype(int), axis=-1)
+    assert np.median(spread) <= 1
+    assert spread.max() > 60  # the prop is in colour
+    make_video(np.random.default_rng(0), 0, FIRST_PHOTO + 3, 0, size=250, num_frames=2)
+    with pytest.raises(ValueError, match="chelsea is too small"):
+        make_video(np.random.default_rng(0), 0, FIRST_PHOTO + 3, 0, size=251, num_frames=2)
+
+
+def test_a_video_does_not_depend_on_the_range_it_was_made_in() -> None:
+    whole = make_split("iid", count=12, truth=True)
+    parts = [
+        make_split("iid", count=12, stop=5, truth=True),
+        make_split("iid", start=5, stop=9, truth=True),
+        make_split("iid", count=64, start=9, stop=12, truth=True),
+    ]
+    assert [part.start for part in parts] == [0, 5, 9]
+    assert [len(part) for part in parts] == [5, 4, 3]
+    for field in ("frames", "labels", "scene", "prop", "masks", "plates", "backgrounds"):
+        joined = np.concatenate([getattr(part, field) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, field))
+    assert make_split("iid", count=2).masks is None
+    np.testing.assert_array_equal(make_split("iid", count=2).frames, whole.frames[:2])
+
+
+def test_draws_splits_and_videos_differ() -> None:
+    seen = [make_split(name, count=4, num_frames=2, draw=draw) for name in ("iid", "wide") for draw in (0, 1)]
+    frames = np.concatenate([split.frames for split in seen])
+    assert len(np.unique(frames.reshape(len(frames), -1), axis=0)) == 16
+    assert (factors("iid").labels != factors("iid", draw=1).labels).any()
+
+
+# Recorded; a change of these is a change of every number measured in this world.
+LABELS = [3, 1, 2, 4, 6, 0, 7, 5, 4, 0, 2, 5, 1, 7, 6, 3]
+SCENES = [3, 1, 2, 4, 6, 0, 7, 5, 4, 0, 2, 5, 1, 7, 6, 3]
+PROPS = [3, 1, 2, 4, 6, 0, 7, 5, 4, 0, 2, 5, 1, 7, 6, 4]
+COLOUR = (76.9, 76.08, 84.96)
+AREA = 0.06365
+
+
+def test_this_is_still_the_same_world() -> None:
+    split = make_split("iid", count=16, truth=True)
+    assert split.masks is not None
+    assert split.labels.tolist() == LABELS
+    assert split.scene.tolist() == SCENES
+    assert split.prop.tolist() == PROPS
+    np.testing.assert_allclose(split.frames.mean(axis=(0, 1, 2, 3)), COLOUR, atol=0.3)
+    assert split.masks.mean() == pytest.approx(AREA, abs=2e-4)
+
+
+@pytest.mark.parametrize(("size", "num_frames"), [(16, 2), (33, 5), (64, 20)])
+def test_shapes_and_types(size: int, num_frames: int) -> None:
+    split = make_split("swap", size=size, num_frames=num_frames, count=2, truth=True)
+    assert split.masks is not None and split.plates is not None and split.backgrounds is not None
+    assert split.frames.shape == split.plates.shape == (2, num_frames, size, size, 3)
+    assert split.masks.shape == split.frames.shape[:-1]
+    assert split.backgrounds.shape == (2, size, size, 3)
+    assert split.frames.dtype == split.plates.dtype == split.backgrounds.dtype == np.uint8
+    assert split.masks.dtype == np.bool_
+    assert split.labels.dtype == split.scene.dtype == split.prop.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "train"}, "unknown split 'train'; there are pretrain"),
+        ({"count": 0}, "0 <= start < stop <= count"),
+        ({"count": 8, "stop": 9}, "stop = 9, count = 8"),
+        ({"start": -1, "stop": 1}, "start = -1"),
+        ({"draw": -1}, "draw must be 0 or more, got -1"),
+        ({"size": 15, "count": 1}, r"size must be 16..4096, got 15"),
+        ({"num_frames": 1, "count": 1}, r"num_frames must be 2..1000, got 1"),
+    ],
+)
+def test_impossible_splits(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_split(**({"name": "iid"} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("action", "scene", "prop", "what"), [(8, 0, 0, "action"), (0, 24, 0, "scene"), (0, 0, -1, "prop")]
+)
+def test_impossible_factors(action: int, scene: int, prop: int, what: str) -> None:
+    with pytest.raises(ValueError, match=rf"{what} must be 0\.\."):
+        make_video(np.random.default_rng(0), action, scene, prop)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bgaug.errors import BgaugError, CheckpointError, UsageError
+from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, train
+from bgaug.trainer import Optimisation, last_checkpoint, load_checkpoint
+
+OPTIONS: dict[str, Any] = {
+    "backbone": "tiny",
+    "batch_size": 3,
+    "num_frames": 8,
+    "stride": 1,
+    "crop": 24,
+    "steps": 6,
+}
+
+
+def run(store: Path, out: Path, *, resume: bool = False, stop_after: int | None = None, **options: Any) -> RunResult:
+    return train(
+        store,
+        out,
+        Silent(),
+        options=TrainOptions(**{**OPTIONS, **options}),
+        resume=resume,
+        stop_after=stop_after,
+        device="cpu",
+        threads=1,
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = load_checkpoint(last_checkpoint(out))["learner"]
+    return state
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in found]
+
+
+def test_schedule_warms_up_and_ends_at_nothing() -> None:
+    plan = Optimisation(total_steps=100, lr=1.0, warmup_steps=10)
+    rates = [plan.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == pytest.approx(1.0)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(0.5) and rates[-1] < 1e-3
+    with pytest.raises(ValueError, match="total_steps"):
+        Optimisation(0)
+
+
+@pytest.mark.parametrize(("method", "momentum"), [("bgaug", False), ("simclr", False), ("bgaug", True), ("moco", True)])
+def test_stopping_and_resuming_changes_nothing(small_store: Path, tmp_path: Path, method: str, momentum: bool) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = run(small_store, whole, method=method, momentum=momentum)
+    assert done.trained.finished and done.trained.steps == 6 and math.isfinite(done.trained.loss)
+    first = run(small_store, parts, method=method, momentum=momentum, stop_after=3)  # in the middle of an epoch
+    assert not first.trained.finished and first.trained.steps == 3
+    run(small_store, parts, method=method, momentum=momentum, resume=True)
+    assert lines(parts) == lines(whole)
+    one, other = weights(whole), weights(parts)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_learns(small_store: Path, tmp_path: Path) -> None:
+    run(small_store, tmp_path / "r", method="simclr", steps=40)
+    losses = [line["loss"] for line in lines(tmp_path / "r")]
+    assert sum(losses[-8:]) < sum(losses[:8])
+
+
+def test_log_lines_behind_the_checkpoint_are_dropped(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    run(small_store, out, stop_after=4)
+    (out / "checkpoints" / "step-00000004.pt").unlink()  # as if killed between epoch end and stop
+    run(small_store, out, resume=True)
+    assert [line["step"] for line in lines(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_only_the_last_checkpoints_are_kept_and_are_plain(small_store: Path, tmp_path: Path) -> None:
+    result = run(small_store, tmp_path / "r", steps=8)
+    kept = sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir())
+    assert kept == ["step-00000006.pt", "step-00000008.pt"]
+    assert result.trained.checkpoint.is_absolute()
+    assert torch.load(result.trained.checkpoint, weights_only=True)["step"] == 8
+    assert set(result.to_json()) >= {"steps", "loss", "clips_per_second", "checkpoint"}
+
+
+def test_a_run_is_not_overwritten_unasked(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    run(small_store, out, stop_after=1)
+    with pytest.raises(CheckpointError, match="--resume to go on"):
+        run(small_store, out)
+    with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
+        run(small_store, out, resume=True, seed=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="something else than a run"):
+        run(small_store, tmp_path / "other")
+
+
+def test_the_learner_of_a_run_is_loaded(small_store: Path, tmp_path: Path) -> None:
+    run(small_store, tmp_path / "r", stop_after=1)
+    learner, config = load_learner(tmp_path / "r")
+    assert config["crop"] == 24 and not learner.training
+    clips = torch.rand(2, 3, 8, 24, 24)
+    assert learner.features(clips).shape == (2, 96)
+    assert learner.features(clips, "r").shape == (2, 96)
+
+
+def test_checkpoints_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        last_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="is it whole"):
+        load_checkpoint(tmp_path / "x.pt")
+    torch.save({"weights": 1}, tmp_path / "y.pt")
+    with pytest.raises(CheckpointError, match="not a bgaug checkpoint"):
+        load_checkpoint(tmp_path / "y.pt")
+    torch.save({"format": "bgaug-checkpoint", "version": 9}, tmp_path / "z.pt")
+    with pytest.raises(CheckpointError, match="version 9"):
+        load_checkpoint(tmp_path / "z.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bgaug.model import ContrastiveLearner
+
+    def diverged(self: ContrastiveLearner, pairs: object) -> dict[str, torch.Tensor]:
+        return {"loss": sum(p.sum() for p in self.encoder.parameters()) * torch.tensor(math.nan)}
+
+    monkeypatch.setattr(ContrastiveLearner, "forward", diverged)
+    with pytest.raises(BgaugError, match="loss of step 1 is nan"):
+        run(small_store, tmp_path / "r")
+
+
+@pytest.mark.parametrize(("option", "value"), [("method", "magic"), ("backbone", "resnet5000")])
+def test_unknown_names_are_refused_with_the_known_ones(
+    small_store: Path, tmp_path: Path, option: str, value: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{value}.*there are"):
+        run(small_store, tmp_path / "r", **{option: value})
+    assert not (tmp_path / "r").exists()

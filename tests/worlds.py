@@ -1,0 +1,41 @@
+"""Worlds that the tests know the answers of."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.pipelines.progress import Silent
+
+
+class Recorder(Silent):
+    """Keeps what a pipeline warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def scene(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """A smooth coloured picture, uint8 (H, W, 3), brightness 60 to 150."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x * rng.uniform(0.05, 0.3) + y * rng.uniform(0.05, 0.3) + rng.uniform(0, 6)) for _ in range(3)]
+    return (105 + 45 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def moving_square(
+    seed: int = 0, num_frames: int = 40, height: int = 48, width: int = 64, side: int = 12
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.uint8]]:
+    """A bright square that crosses a scene: frames (T, H, W, 3), its true masks (T, H, W), the scene."""
+    background = scene(seed, height, width)
+    frames = np.repeat(background[None], num_frames, 0)
+    masks = np.zeros(frames.shape[:3], np.bool_)
+    for t in range(num_frames):
+        left = round((width - side) * t / max(1, num_frames - 1))
+        top = (height - side) // 2
+        masks[t, top : top + side, left : left + side] = True
+        frames[t][masks[t]] = (250, 240, 30)
+    return frames, masks, background
