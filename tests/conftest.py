@@ -13,6 +13,10 @@ from bgaug.pipelines.each_video import Setup
 from bgaug.pipelines.progress import Silent
 from bgaug.video import write_video
 
+# Before torch is loaded: see the command line, which does the same.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 DATA = Path(os.environ.get("BGAUG_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """Real videos, kept beside the checkout and never in it."""
 

@@ -1,0 +1,167 @@
+"""The motion-aware decomposition: where features move, a dynamic code; where they stand still, a static one.
+
+Letters: B clips, C channels, T', H', W' frames and cells of a feature map.
+
+With features z, and z_static from the same or another last stage:
+
+    M = minmax over cells of  mean_c mean_t |z[t + 1] - z[t]|       saliency
+    g = mean over cells and time of z                               global code
+    d = sum M mean_t z / sum M                                      dynamic code
+    r = sum (1 - M) mean_t z_static / sum (1 - M)                   static code
+
+Reference: "Solution of wide and micro background bias in contrastive action representation learning", Engineering
+Applications of Artificial Intelligence, 2024, abstract: "pixel-level intensity variations from the feature space of
+adjacent frames", "accumulated" to a "salient map that focuses on the boundaries of moving objects". Formulas ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MIN_FRAMES = 4
+FLAT = 1e-3
+
+
+@dataclass
+class Codes:
+    """What one clip is reduced to.
+
+    Attributes:
+        global_code: float32 (B, C), g: the mean of the features.
+        dynamic: float32 (B, C), d: the mean weighted by the saliency.
+        static: float32 (B, C), r: the mean weighted by its complement, of the static stream where there is one.
+        saliency: float32 in [0, 1], (B, H', W'), M; carries no gradient.
+    """
+
+    global_code: Tensor
+    dynamic: Tensor
+    static: Tensor
+    saliency: Tensor
+
+
+def saliency_map(features: Tensor, trim_ends: bool = True) -> Tensor:
+    """Where features change from frame to frame, accumulated over time.
+
+    Stretched to [0, 1] for each clip. A map that is flat (its range is under 1e-3 of the mean |z|) says nothing, and
+    becomes 1/2 everywhere. No gradient flows through: else a network could lower its loss by flickering.
+
+    Args:
+        features: float (B, C, T', H', W'), T' at least 2; raw pixels do as well.
+        trim_ends: leave out the first and the last difference, where temporal padding shows; only if T' is at least 4.
+
+    Returns:
+        float32 in [0, 1], (B, H', W').
+
+    Raises:
+        ValueError: fewer than two frames.
+    """
+    return _stretch(_relative_motion(features, trim_ends))
+
+
+def upsample_saliency(saliency: Tensor, size: tuple[int, int]) -> Tensor:
+    """The motion heat map: (B, H', W') -> (B, H, W) of `size` pixels, bilinear."""
+    return F.interpolate(saliency.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
+
+
+class MotionAwareDecomposition(nn.Module):
+    """Splits a clip's features into a global, a dynamic and a static code. Has no parameters.
+
+    The saliency is read where time is still long enough: zero-padded 3-D convolutions leave differences in features of
+    a clip that stands still, and at T' = 2 nothing else. By default that is the last stage if it has T' of at least 4,
+    else all earlier ones that do but for the first (stages 2 and 3 of an 18-layer network on 16 frames). The motion of
+    several stages, each in units of its own mean |z|, is averaged on the last stage's grid, and stretched once.
+
+    Args:
+        stages: names of the stages to read instead.
+        trim_ends: leave out the first and the last difference; see `saliency_map`.
+    """
+
+    def __init__(self, stages: Sequence[str] | None = None, trim_ends: bool = True) -> None:
+        super().__init__()
+        self.stages = None if stages is None else tuple(stages)
+        self.trim_ends = trim_ends
+
+    def forward(self, features: Mapping[str, Tensor], static: Tensor | None = None) -> Codes:
+        """Codes of a batch of clips.
+
+        Args:
+            features: from stage name to float (B, C, T', H', W'), in the order the backbone computes them; the last is
+                the one that is pooled.
+            static: features of the static stream's last stage, of the last stage's grid; the last of `features` if
+                there is but one stream.
+
+        Returns:
+            The codes, in float32 whatever the features are in.
+
+        Raises:
+            ValueError: a stage is unknown or too short, or the static stream has another grid.
+        """
+        last = list(features.values())[-1]
+        static = last if static is None else static
+        if static.shape[3:] != last.shape[3:]:
+            raise ValueError(f"both streams need one grid, got {tuple(last.shape)} and static {tuple(static.shape)}")
+        saliency = self._saliency(features, (last.shape[3], last.shape[4]))
+        mean = last.mean(dim=2).float()
+        return Codes(
+            global_code=mean.mean(dim=(2, 3)),
+            dynamic=_weighted_mean(mean, saliency),
+            static=_weighted_mean(static.mean(dim=2).float(), 1 - saliency),
+            saliency=saliency,
+        )
+
+    def extra_repr(self) -> str:
+        """The options, for `print`."""
+        return f"stages={self.stages}, trim_ends={self.trim_ends}"
+
+    def _saliency(self, features: Mapping[str, Tensor], grid: tuple[int, int]) -> Tensor:
+        names = self._read_stages(features)
+        maps = [F.adaptive_avg_pool2d(_relative_motion(features[name], self.trim_ends), grid) for name in names]
+        return _stretch(torch.stack(maps).mean(dim=0))
+
+    def _read_stages(self, features: Mapping[str, Tensor]) -> Sequence[str]:
+        if self.stages is not None:
+            unknown = [name for name in self.stages if name not in features]
+            if unknown:
+                raise ValueError(f"no stage {', '.join(unknown)}; the backbone has {', '.join(features)}")
+            return self.stages
+        long = [name for name, value in features.items() if value.shape[2] >= MIN_FRAMES]
+        if not long:
+            lengths = ", ".join(f"{name}: {value.shape[2]}" for name, value in features.items())
+            raise ValueError(f"no stage has {MIN_FRAMES} frames to difference ({lengths}); take longer clips")
+        if long[-1] == list(features)[-1]:
+            return long[-1:]
+        return long[1:] or long
+
+
+@torch.no_grad()
+def _relative_motion(features: Tensor, trim_ends: bool) -> Tensor:
+    """mean_c mean_t |z[t + 1] - z[t]| in units of the clip's mean |z|: float32 (B, H', W')."""
+    B, C, T, H, W = features.shape
+    if T < 2:
+        raise ValueError(f"differences need at least 2 frames, got T' = {T}")
+    if trim_ends and T >= MIN_FRAMES:
+        features = features[:, :, 1:-1]
+    features = features.float()
+    motion = (features[:, :, 1:] - features[:, :, :-1]).abs().mean(dim=(1, 2))
+    level = features.abs().mean(dim=(1, 2, 3, 4)).view(B, 1, 1)
+    return motion / level.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+@torch.no_grad()
+def _stretch(motion: Tensor) -> Tensor:
+    low, high = motion.amin(dim=(1, 2), keepdim=True), motion.amax(dim=(1, 2), keepdim=True)
+    spread = high - low
+    flat = spread < FLAT
+    stretched = (motion - low) / torch.where(flat, torch.ones_like(spread), spread)
+    return torch.where(flat, torch.full_like(motion, 0.5), stretched)
+
+
+def _weighted_mean(features: Tensor, weight: Tensor) -> Tensor:
+    """(B, C, H', W') weighted by (B, H', W') -> (B, C); no stretched map or complement sums to zero."""
+    weight = weight.unsqueeze(1)
+    return (features * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
