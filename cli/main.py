@@ -377,6 +377,7 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Of the trainings.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Of each training.", min=1)] = None,
     jobs: Jobs = 0,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -399,7 +400,7 @@ def demo_command(
         options = replace(DemoOptions.quick() if quick else DemoOptions(), seed=seed)
         options = replace(options, steps=steps) if steps else options
         with TerminalProgress() as progress:
-            result = demo(out, progress, options=options, jobs=jobs)
+            result = demo(out, progress, options=options, jobs=jobs, overwrite=overwrite)
         rows = [(name, *(f"{value:.1f}" for value in tests.values())) for name, tests in result.accuracies.items()]
         title = (
             f"{result.to_json()['videos']} videos, {human_bytes(result.backgrounds.bytes)} of backgrounds, "

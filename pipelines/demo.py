@@ -100,7 +100,9 @@ class DemoResult:
         }
 
 
-def demo(out: Path, progress: Progress, *, options: DemoOptions | None = None, jobs: int = 0) -> DemoResult:
+def demo(
+    out: Path, progress: Progress, *, options: DemoOptions | None = None, jobs: int = 0, overwrite: bool = False
+) -> DemoResult:
     """Run the whole job in a folder; a second run goes on where the first was interrupted.
 
     Args:
@@ -108,13 +110,16 @@ def demo(out: Path, progress: Progress, *, options: DemoOptions | None = None, j
         progress: receives what happens.
         options: how much of it.
         jobs: processes; 0 for one a processor.
+        overwrite: begin anew, whatever an earlier run left in `out`.
 
     Raises:
-        UsageError: `out` holds something else.
+        CheckpointError: an earlier run in `out` trained with other options.
         StoreError: a store cannot be written.
     """
     options = options or DemoOptions()
     begun = time.monotonic()
+    if overwrite:
+        _clear(out)
     world = write_world(out / "videos", options.videos, progress, jobs)
     extracted = extract_backgrounds(Setup([world], out / "backgrounds", jobs=jobs), progress, size=None)
     built = build_shards(
@@ -158,8 +163,7 @@ def write_world(folder: Path, count: int, progress: Progress, jobs: int = 0) -> 
         progress.advance(count, "already there")
         return folder
     if record.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        record.unlink()
+        _clear(folder.parent)  # what was made of another world is of no use
     for action in ACTIONS:
         (folder / action).mkdir(parents=True, exist_ok=True)
     tasks = [
@@ -170,6 +174,12 @@ def write_world(folder: Path, count: int, progress: Progress, jobs: int = 0) -> 
         progress.advance(written)
     write_durably(record, wanted)
     return folder
+
+
+def _clear(out: Path) -> None:
+    for name in ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS)):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / "world.json").unlink(missing_ok=True)
 
 
 def _write_videos(folder: Path, start: int, stop: int) -> int:

@@ -149,5 +149,5 @@ def test_unknown_names_are_refused_with_the_known_ones(
     small_store: Path, tmp_path: Path, option: str, value: str
 ) -> None:
     with pytest.raises(UsageError, match=f"{value}.*there are"):
-        run(small_store, tmp_path / "r", **{option: value})
+        run(small_store, tmp_path / "r", resume=False, stop_after=None, **{option: value})
     assert not (tmp_path / "r").exists()

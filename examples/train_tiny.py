@@ -1,0 +1,36 @@
+"""From a folder of videos to a trained encoder, from Python.
+
+python examples/train_tiny.py VIDEOS [--out FOLDER] [--epochs N]
+"""
+
+import argparse
+from pathlib import Path
+
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.each_video import Setup
+from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.train import TrainOptions, load_learner, train
+
+parser = argparse.ArgumentParser()
+parser.add_argument("videos", type=Path)
+parser.add_argument("--out", type=Path, default=Path("out"))
+parser.add_argument("--epochs", type=int, default=2)
+parser.add_argument("--crop", type=int, default=56)
+
+
+def main() -> None:
+    options = parser.parse_args()
+    store, run = options.out / "shards", options.out / "run"
+    built = build_shards(Setup([options.videos], store), Silent())
+    print(f"{built.to_json()['videos']} videos, {built.bytes / 1e6:.1f} MB")
+
+    chosen = TrainOptions(backbone="tiny", epochs=options.epochs, num_frames=8, crop=options.crop)
+    result = train(store, run, Silent(), options=chosen, resume=True)
+    print(f"{result.trained.steps} steps, loss {result.trained.loss:.2f}")
+
+    learner, _ = load_learner(run)  # learner.features(clips) gives (B, 96)
+    print(f"an encoder of {sum(weight.numel() for weight in learner.encoder.backbone.parameters())} weights")
+
+
+if __name__ == "__main__":
+    main()
