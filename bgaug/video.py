@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +27,8 @@ from bgaug.sizing import Size, resize_area
 
 Decoder = Literal["auto", "pyav", "decord"]
 DECODERS: tuple[str, ...] = ("auto", "pyav", "decord")
+
+THUMBNAIL_SIZE: Size = (60, 80)
 
 EXTENSIONS = frozenset(
     [
@@ -109,6 +112,10 @@ class DecodedFrame(Protocol):
 
     def rgb(self) -> NDArray[np.uint8]:
         """Fresh uint8 (H, W, 3) array, turned for display."""
+        ...
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """Brightness and the two colour differences at `THUMBNAIL_SIZE`: uint8 (60, 80, 3), far cheaper than `rgb`."""
         ...
 
 
@@ -196,6 +203,19 @@ def read_video(path: str | Path, decoder: Decoder = "auto", size: Size | None = 
             frames.append(image)
             times.append(pts_seconds)
         return Video(np.stack(frames), reader.info.fps, np.array(times))
+
+
+def thumbnail_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Thumbnail of an RGB picture, uint8 (H, W, 3) to (60, 80, 3); see `DecodedFrame.thumbnail`."""
+    return np.asarray(cv2.cvtColor(_shrunk(image), cv2.COLOR_RGB2YUV), np.uint8)
+
+
+def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Area filter over every picture point that falls on twice the thumbnail's grid: cheap, and quiet enough."""
+    height, width = THUMBNAIL_SIZE
+    if image.shape[0] > 2 * height and image.shape[1] > 2 * width:
+        image = np.asarray(cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class _Reader:
@@ -319,6 +339,9 @@ class PyavReader(_Reader):
         """Nothing stays open between passes."""
 
 
+_PLANAR_FORMATS = frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv410p", "yuv411p"})
+
+
 class _PyavFrame:
     """A decoded picture that becomes RGB on request."""
 
@@ -341,6 +364,16 @@ class _PyavFrame:
         # FFmpeg's rotation is counter-clockwise, as numpy's rot90 is.
         turned = np.rot90(image, self._rotation // 90) if self._rotation else image
         return np.array(turned, order="C")
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """See `DecodedFrame.thumbnail`."""
+        if self._frame.format.name not in _PLANAR_FORMATS or self._rotation:
+            return thumbnail_of(self.rgb())
+        planes = []
+        for plane in self._frame.planes[:3]:
+            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+            planes.append(_shrunk(rows[:, : plane.width]))
+        return np.stack(planes, axis=-1)
 
 
 @contextmanager
@@ -466,6 +499,9 @@ class _DecordFrame:
 
     def rgb(self) -> NDArray[np.uint8]:
         return self.image
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        return thumbnail_of(self.image)
 
 
 def declared_length(path: str | Path) -> int:
