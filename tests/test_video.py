@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from worlds import moving_square
 
+import bgaug.video.timeline as timeline_module
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
-from bgaug.video import DECODERS, Decoder, declared_length, open_video, read_video, write_video
+from bgaug.video import DECODERS, Decoder, declared_length, open_video, read_video, timeline_of, write_video
+from bgaug.video.container import is_cut_short
 
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord is not installed")
 both = pytest.mark.parametrize("decoder", ["pyav", pytest.param("decord", marks=needs_decord)])
@@ -110,7 +117,7 @@ def test_a_truncated_file_says_how_much_was_good(tmp_path: Path) -> None:
     broken.write_bytes(data[: len(data) * 6 // 10])
     with pytest.raises(VideoError) as caught:
         read_video(broken)
-    assert caught.value.reason in ("corrupt", "not_a_video")
+    assert caught.value.reason == "truncated"
     if moov_first:
         assert isinstance(caught.value, VideoDecodeError) and 0 < caught.value.num_good_frames < 40
 
@@ -126,14 +133,239 @@ def test_write_video_checks_its_frames(tmp_path: Path) -> None:
         write_video(tmp_path / "x.mp4", np.zeros((3, 4, 4), np.uint8))
 
 
+# --- frames by index are those of a pass, whatever the file --------------------------------------------------------
+
+
+def encoded(path: Path, frames: np.ndarray, codec: str, options: dict[str, str], pts: list[int] | None = None) -> Path:
+    """Frames through an encoder, with times of one's own (milliseconds) if given."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = options.pop("pix_fmt", "yuv420p")
+        stream.options = options
+        if pts is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, image in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if pts is not None:
+                picture.pts, picture.time_base = pts[index], Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def remuxed_from(path: Path, source: Path, first_packet: int) -> Path:
+    """The packets of a file from one in the middle on, as a cut without re-encoding leaves them."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(old.streams.video[0])):
+            if number >= first_packet and packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+X264 = "keyint=12:min-keyint=12:scenecut=0:bframes=3"
+FILES: dict[str, tuple[str, dict[str, str]]] = {
+    "closed.mp4": ("libx264", {"x264-params": X264}),
+    "opengop.mp4": ("libx264", {"x264-params": X264 + ":open-gop=1"}),
+    "opengop.mkv": ("libx264", {"x264-params": X264 + ":open-gop=1"}),
+    "intra_refresh.mp4": ("libx264", {"x264-params": "keyint=12:intra-refresh=1:bframes=0"}),
+    "full_chroma.mp4": ("libx264", {"x264-params": X264, "pix_fmt": "yuv444p"}),
+    "ten_bit.mp4": ("libx264", {"x264-params": X264, "pix_fmt": "yuv420p10le"}),
+    "hevc_opengop.mp4": ("libx265", {"x265-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:log-level=none"}),
+    "hevc.mkv": ("libx265", {"x265-params": "keyint=12:open-gop=0:log-level=none"}),
+    "vp9.webm": ("libvpx-vp9", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "8", "cpu-used": "8"}),
+    "vp8.webm": ("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "8", "cpu-used": "8"}),
+    "av1.mkv": ("libsvtav1", {"g": "12", "preset": "12"}),
+    "bframes.avi": ("mpeg4", {"bf": "2", "g": "12"}),
+    "h264.avi": ("libx264", {"x264-params": X264}),
+    "simple.avi": ("mpeg4", {"bf": "0", "g": "12"}),
+    "mpeg4.mp4": ("mpeg4", {"bf": "2", "g": "12"}),
+    "stream.ts": ("libx264", {"x264-params": X264}),
+    "program.mpg": ("mpeg2video", {"bf": "2", "g": "12"}),
+    "motion.mkv": ("mjpeg", {"pix_fmt": "yuvj420p"}),
+}
+
+
+def textured(num_frames: int, height: int = 64, width: int = 96) -> np.ndarray:
+    """Frames that all differ, and that prediction cannot guess."""
+    frames = moving_square(3, num_frames, height, width)[0].copy()
+    noise = np.random.default_rng(0).integers(0, 60, (num_frames, height // 8, width // 8, 1), dtype=np.uint8)
+    frames[:] = np.minimum(frames, 190) + noise.repeat(8, 1).repeat(8, 2)
+    return frames
+
+
+def check_access(path: Path, decoder: Decoder, seed: int = 0) -> str:
+    """16 random indices and 4 random clips equal a sequential pass, to the bit; says how they were had."""
+    whole = read_video(path, "pyav")
+    count = len(whole.frames)
+    rng = np.random.default_rng(seed)
+    with open_video(path, decoder) as reader:
+        if decoder == "decord":
+            sequential = read_video(path, decoder).frames
+            assert len(sequential) == count
+            # Scalers of different age round some pixels otherwise; another frame differs by far more.
+            assert np.abs(sequential.astype(np.int16) - whole.frames).max() <= 3
+        else:
+            sequential = whole.frames
+        assert (np.diff(whole.pts_seconds) > 0).all()
+        for indices in (rng.integers(0, count, 16), np.array([count - 1])):
+            assert np.array_equal(reader.get(indices.tolist()), sequential[indices]), path.name
+        for _ in range(4):
+            start, stride = int(rng.integers(count)), int(rng.integers(1, 4))
+            length = min(6, (count - 1 - start) // stride + 1)
+            expected = sequential[start : start + length * stride : stride][:length]
+            assert np.array_equal(reader.clip(float(whole.pts_seconds[start]), length, stride), expected), path.name
+        with pytest.raises(IndexError):
+            reader.get([count])
+    timeline = timeline_of(path)
+    if timeline.trusted:
+        assert np.allclose(timeline.seconds(), whole.pts_seconds)
+    return timeline.why_not or "seeks"
+
+
+@pytest.fixture(scope="module")
+def made_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of each kind that this build of FFmpeg can write, and some cut out of others."""
+    folder = tmp_path_factory.mktemp("kinds")
+    frames = textured(60)
+    found = {}
+    for name, (codec, options) in FILES.items():
+        try:
+            found[name] = encoded(folder / name, frames, codec, dict(options))
+        except (av.FFmpegError, av.codec.codec.UnknownCodecError):
+            continue
+    found["one_frame.mp4"] = encoded(folder / "one_frame.mp4", frames[:1], "libx264", {})
+    found["two_frames.mp4"] = encoded(folder / "two_frames.mp4", frames[:2], "libx264", {})
+    found["odd.mp4"] = encoded(
+        folder / "odd.mp4", textured(30, 72, 96)[:, :71, :95], "libx264", {"x264-params": X264, "pix_fmt": "yuv444p"}
+    )
+    gaps = np.cumsum(np.random.default_rng(1).integers(20, 90, 60)).tolist()
+    for name in ("vfr.mp4", "vfr.mkv"):
+        found[name] = encoded(folder / name, frames, "libx264", {"x264-params": X264}, gaps)
+    for name, source, first in (
+        ("cut.mp4", "closed.mp4", 12),
+        ("cut_in_group.mkv", "closed.mp4", 15),
+        ("cut_in_group.mp4", "opengop.mp4", 20),
+        ("cut_opengop.mp4", "opengop.mp4", 12),
+    ):
+        found[name] = remuxed_from(folder / name, found[source], first)
+    return found
+
+
+def test_the_kinds_are_there(made_files: dict[str, Path]) -> None:
+    assert {"closed.mp4", "opengop.mp4", "bframes.avi", "h264.avi", "full_chroma.mp4", "vfr.mp4"} <= made_files.keys()
+
+
+@pytest.mark.parametrize(
+    "name", [*FILES, "one_frame.mp4", "two_frames.mp4", "odd.mp4", "vfr.mp4", "vfr.mkv", "cut.mp4"]
+)
+def test_random_access_is_that_of_a_pass(made_files: dict[str, Path], name: str) -> None:
+    if name not in made_files:
+        pytest.skip(f"this build of FFmpeg cannot write {name}")
+    how = check_access(made_files[name], "pyav")
+    if name in ("closed.mp4", "opengop.mp4", "full_chroma.mp4", "hevc_opengop.mp4", "vp9.webm", "vp8.webm", "vfr.mp4"):
+        assert how == "seeks"
+    if name.endswith((".avi", ".ts", ".mpg")):
+        assert how != "seeks"
+
+
+@pytest.mark.parametrize("name", ["cut_in_group.mkv", "cut_in_group.mp4", "cut_opengop.mp4"])
+def test_files_cut_in_the_middle_of_a_group(made_files: dict[str, Path], name: str) -> None:
+    """What the first pictures lean on is gone: the frames that a pass gives, or an error, but never other frames."""
+    try:
+        whole = read_video(made_files[name])
+    except VideoDecodeError:
+        return
+    with open_video(made_files[name]) as reader:
+        indices = list(range(0, len(whole.frames), 3))
+        assert np.array_equal(reader.get(indices), whole.frames[indices])
+
+
+@needs_decord
+@pytest.mark.parametrize(
+    "name", ["closed.mp4", "opengop.mp4", "bframes.avi", "simple.avi", "vfr.mp4", "odd.mp4", "hevc.mkv"]
+)
+def test_decord_gives_the_same_through_the_same_door(made_files: dict[str, Path], name: str) -> None:
+    if name not in made_files:
+        pytest.skip(f"this build of FFmpeg cannot write {name}")
+    try:
+        check_access(made_files[name], "decord")
+    except VideoDecodeError as error:
+        assert error.reason == "length_mismatch"  # refused, and said
+
+
+def test_a_timeline_is_kept_until_the_file_changes(made_files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "x.mp4"
+    shutil.copy(made_files["closed.mp4"], path)
+    assert timeline_of(path) is timeline_of(path)
+    assert len(timeline_of(path).stamps) == 60
+    shutil.copy(made_files["two_frames.mp4"], path)
+    assert len(timeline_of(path).stamps) == 2
+
+
+def test_a_timeline_that_promises_wrong_times_is_not_followed(made_files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "x.mp4"
+    shutil.copy(made_files["closed.mp4"], path)
+    whole, true = read_video(path).frames, timeline_of(path)
+    timeline_module._remember(
+        timeline_module._key(path), replace(true, stamps=true.stamps + 1, entries=true.entries + 1)
+    )
+    with open_video(path) as reader:
+        assert np.array_equal(reader.get([5, 40]), whole[[5, 40]])
+    assert not timeline_of(path).trusted  # and not tried again
+
+
+# --- files that are not whole ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "simple.avi", "opengop.mkv", "vp9.webm"])
+def test_files_cut_short_are_told_and_their_beginning_is_kept(
+    made_files: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    if name not in made_files:
+        pytest.skip(f"this build of FFmpeg cannot write {name}")
+    source = made_files[name]
+    if name.endswith(".mp4"):  # with its index in front
+        source = tmp_path / "front.mp4"
+        encoded(source, textured(60), "libx264", {"x264-params": X264, "movflags": "+faststart"})
+        data = source.read_bytes()
+        if data.find(b"moov") > data.find(b"mdat"):
+            pytest.skip("this PyAV does not pass movflags on")
+    data, broken = source.read_bytes(), tmp_path / f"broken{source.suffix}"
+    broken.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(VideoError) as caught:
+        read_video(broken)
+    assert caught.value.reason == "truncated"
+    assert isinstance(caught.value, VideoDecodeError) and 0 < caught.value.num_good_frames < 60
+    kept = read_video(broken, on_error="salvage")
+    assert len(kept.frames) == caught.value.num_good_frames
+    whole = read_video(source).frames
+    sure = len(kept.frames) - 4  # the last pictures may have lost what they lean on
+    assert np.array_equal(kept.frames[:sure], whole[:sure])
+    with pytest.raises(VideoError):
+        open_video(tmp_path / "nothing.mp4")
+
+
+def test_an_mp4_without_its_index_was_cut_short(made_files: dict[str, Path], tmp_path: Path) -> None:
+    data = made_files["closed.mp4"].read_bytes()
+    (tmp_path / "x.mp4").write_bytes(data[: data.find(b"mdat") + 200])
+    with pytest.raises(VideoError) as caught:
+        open_video(tmp_path / "x.mp4")
+    assert caught.value.reason == "truncated"
+    assert not is_cut_short(made_files["closed.mp4"])
+
+
 # --- real files -----------------------------------------------------------------------------------------------------
 
 EXPECTED_REASON = {
     "audio_only.mp4": "no_video_stream",
     "decord_corrupted.mp4": "corrupt",
     "text_not_video.mp4": "not_a_video",
-    "truncated_faststart.mp4": "corrupt",
-    "truncated_no_moov.mp4": "not_a_video",
+    "truncated.avi": "truncated",
+    "truncated_faststart.mp4": "truncated",
+    "truncated_no_moov.mp4": "truncated",
     "zero_bytes.mp4": "empty",
 }
 

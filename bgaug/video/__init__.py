@@ -1,0 +1,41 @@
+"""Reading videos: what a file holds, one sequential pass over it, and frames by index or time.
+
+The only room that imports PyAV or decord. Every frame leaves it as RGB uint8, turned the way it is meant to be seen,
+in the order of presentation, from the best video stream of the file. PyAV reads all that FFmpeg reads and is the
+default; decord is read from the first frame to the last, never by index, because its seeks return other frames on
+AVI with B-frames and on open-GOP H.264.
+"""
+
+from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, thumbnail_of
+from bgaug.video.reader import (
+    DECODERS,
+    Decoder,
+    DecordReader,
+    PyavReader,
+    VideoReader,
+    declared_length,
+    open_video,
+    read_video,
+)
+from bgaug.video.timeline import Timeline, timeline_of
+from bgaug.video.writing import write_video
+
+__all__ = [
+    "DECODERS",
+    "EXTENSIONS",
+    "THUMBNAIL_SIZE",
+    "DecodedFrame",
+    "Decoder",
+    "DecordReader",
+    "PyavReader",
+    "Timeline",
+    "Video",
+    "VideoInfo",
+    "VideoReader",
+    "declared_length",
+    "open_video",
+    "read_video",
+    "thumbnail_of",
+    "timeline_of",
+    "write_video",
+]

@@ -1,0 +1,119 @@
+"""What reading a video gives: its facts, its frames, and small pictures of them.
+
+Letters: T frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.sizing import Size
+
+THUMBNAIL_SIZE: Size = (60, 80)
+
+EXTENSIONS = frozenset(
+    [
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".f4v",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
+)
+"""File names that a folder walk takes for videos; an explicitly named file is always tried."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says about the stream that is read.
+
+    Attributes:
+        path: the file.
+        height: display height in pixels, after rotation.
+        width: display width in pixels, after rotation.
+        fps: average frames per second; 25.0 where the container does not say.
+        declared_frames: number of frames that the container claims, None where it does not; often wrong.
+        codec: FFmpeg's name of the codec.
+        container: FFmpeg's name of the container format.
+        rotation_degrees: counter-clockwise turn that display needs: 0, 90, 180 or 270.
+    """
+
+    path: Path
+    height: int
+    width: int
+    fps: float
+    declared_frames: int | None
+    codec: str
+    container: str
+    rotation_degrees: int
+
+
+@dataclass(frozen=True)
+class Video:
+    """A whole video in memory.
+
+    Attributes:
+        frames: uint8 (T, H, W, 3), RGB.
+        fps: average frames per second.
+        pts_seconds: float64 (T,), presentation time of each frame.
+    """
+
+    frames: NDArray[np.uint8]
+    fps: float
+    pts_seconds: NDArray[np.float64]
+
+
+class DecodedFrame(Protocol):
+    """One decoded frame; its pixels are converted only when asked for, and only until the next frame is drawn."""
+
+    @property
+    def index(self) -> int:
+        """Number of the frame in the video."""
+        ...
+
+    @property
+    def pts_seconds(self) -> float:
+        """Presentation time."""
+        ...
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Fresh uint8 (H, W, 3) array, turned for display."""
+        ...
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """Brightness and the two colour differences at `THUMBNAIL_SIZE`: uint8 (60, 80, 3), far cheaper than `rgb`."""
+        ...
+
+
+def thumbnail_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Thumbnail of an RGB picture, uint8 (H, W, 3) to (60, 80, 3); see `DecodedFrame.thumbnail`."""
+    return np.asarray(cv2.cvtColor(shrunk(image), cv2.COLOR_RGB2YUV), np.uint8)
+
+
+def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Area filter over every picture point that falls on twice the thumbnail's grid: cheap, and quiet enough."""
+    height, width = THUMBNAIL_SIZE
+    if image.shape[0] > 2 * height and image.shape[1] > 2 * width:
+        image = np.asarray(cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

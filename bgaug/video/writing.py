@@ -1,0 +1,47 @@
+"""Writing videos: for generated worlds and tests."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_video(
+    path: str | Path,
+    frames: NDArray[np.uint8],
+    fps: float = 25.0,
+    *,
+    codec: str = "libx264",
+    pixel_format: str = "yuv444p",
+    options: dict[str, str] | None = None,
+) -> None:
+    """Write frames as a video file; the container follows from the name.
+
+    Args:
+        path: where to.
+        frames: uint8 (T, H, W, 3), RGB.
+        fps: frames per second.
+        codec: FFmpeg's encoder.
+        pixel_format: FFmpeg's pixel format; the default keeps the colour of single pixels.
+        options: of the encoder; the default is near-lossless (crf 12).
+
+    Raises:
+        ValueError: frames of another shape or type.
+    """
+    import av
+
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape = }")
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixel_format
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": "12", "preset": "veryfast"} if options is None else options
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
