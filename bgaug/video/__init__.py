@@ -7,6 +7,7 @@ AVI with B-frames and on open-GOP H.264.
 """
 
 from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, thumbnail_of
+from bgaug.video.probe import Deep, Probe, probe_video
 from bgaug.video.reader import (
     DECODERS,
     Decoder,
@@ -27,6 +28,8 @@ __all__ = [
     "DecodedFrame",
     "Decoder",
     "DecordReader",
+    "Deep",
+    "Probe",
     "PyavReader",
     "Timeline",
     "Video",
@@ -34,6 +37,7 @@ __all__ = [
     "VideoReader",
     "declared_length",
     "open_video",
+    "probe_video",
     "read_video",
     "thumbnail_of",
     "timeline_of",
