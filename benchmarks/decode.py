@@ -168,11 +168,12 @@ EXTRACT = """
 import resource, sys
 from pathlib import Path
 from bgaug.annotations import Label
-from bgaug.pipelines.each_video import Source
-from bgaug.pipelines.extract_backgrounds import BackgroundOptions, ExtractVideo
+from bgaug.pipelines.sources import Source
+from bgaug.pipelines.extract_backgrounds import ExtractVideo
+from bgaug.pipelines.watch import WatchOptions
 from bgaug.store import Header
 path = Path(sys.argv[1])
-ExtractVideo(BackgroundOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}))
+ExtractVideo(WatchOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -40,7 +40,7 @@ def decode_only(path: Path) -> None:
 def extract(path: Path) -> None:
     """Median background and noise, as `bgaug extract-backgrounds` makes them."""
     with open_video(path) as reader:
-        sampler = ShotSampler((reader.info.height, reader.info.width), expected_frames=reader.info.declared_frames)
+        sampler = ShotSampler((reader.info.height, reader.info.width))
         for frame in reader.scan():
             if sampler.wants(frame.index):
                 sampler.add(frame.index, frame.rgb())

@@ -4,6 +4,7 @@ The rooms, in the order in which a video passes through them:
 
     video           what a file holds; one sequential pass; frames by index and time
     background      the static background of a shot
+    shots           hard cuts, and whether the camera stands still
     mask            foreground masks from it
     sizing          frame sizes, and one resize for all
     store           the on-disk format: plan, write, commit, verify, read

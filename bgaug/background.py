@@ -95,7 +95,7 @@ def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> B
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     height, width = frames.shape[1:3]
-    sampler = ShotSampler((height, width), expected_frames=len(frames), side=min(height, width))
+    sampler = ShotSampler((height, width), side=min(height, width))
     for index, image in enumerate(frames):
         if sampler.wants(index):
             sampler.add(index, image)
@@ -191,8 +191,6 @@ class ShotSampler:
         size: (height, width) of the frames that will come.
         num_samples: n; less where `memory` does not hold 2n + 1 samples.
         memory: bytes of samples held at once.
-        expected_frames: the length, if it is believed to be known: spares frames that would be dropped later. The
-            samples are the same with and without it, if it is right.
         side: longest short side in pixels at which samples are kept.
     """
 
@@ -202,7 +200,6 @@ class ShotSampler:
         *,
         num_samples: int = NUM_SAMPLES,
         memory: int = SAMPLE_MEMORY,
-        expected_frames: int | None = None,
         side: int = 360,
     ) -> None:
         self.size = working_size(size, side)
@@ -210,8 +207,6 @@ class ShotSampler:
         self._num_samples = max(3, min(num_samples, (memory // bytes_each - 1) // 2))
         self._capacity = 2 * self._num_samples + 1
         self._stride = 1
-        while expected_frames is not None and -(-expected_frames // self._stride) >= self._capacity:
-            self._stride *= 2
         self._samples: dict[int, NDArray[np.uint8]] = {}
         self._changes: dict[int, NDArray[np.uint8]] = {}
         self.num_frames = 0
@@ -252,13 +247,16 @@ class ShotSampler:
             raise ValueError("no frame was sampled")
         return np.stack([held[i] for i in evenly_spaced(len(held), self._num_samples)])
 
-    def background(self) -> Background:
+    def background(self, samples: NDArray[np.uint8] | None = None) -> Background:
         """The median background of what was sampled, at the working size.
+
+        Args:
+            samples: those that `samples` gave, if they are at hand.
 
         Raises:
             ValueError: no frame came.
         """
-        image = median_by_bits(self.samples())
+        image = median_by_bits(self.samples() if samples is None else samples)
         return Background(image, self._noise(), np.ones(self.size, np.bool_))
 
     def _noise(self) -> NDArray[np.float32]:

@@ -43,6 +43,7 @@ class VideoError(BgaugError, OSError):
         "corrupt",
         "length_mismatch",
         "too_large",
+        "timeout",
         "crashed",
     )
 

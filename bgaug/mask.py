@@ -76,6 +76,14 @@ def frame_mask(
     return found
 
 
+def difference_mask(image: NDArray[np.uint8], previous: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """What changed since the previous frame, bool (H, W): all that can be said where there is no static background.
+
+    Rims of what moves, twice, and nothing of what stands still; under a moving camera every edge of the scene.
+    """
+    return frame_mask(image, previous, np.full(image.shape[:2], FLOOR, np.uint8))
+
+
 def _refine(image: NDArray[np.uint8], mask: NDArray[np.bool_], band: int = 4) -> NDArray[np.bool_]:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))
     inner = cv2.erode(mask.astype(np.uint8), kernel)

@@ -37,9 +37,17 @@ DecoderOption = Annotated[
     Literal["auto", "pyav", "decord"], typer.Option(help="Who decodes; auto is PyAV. decord reads sequentially only.")
 ]
 MethodOption = Annotated[Literal["auto", "median"], typer.Option(help="How the background is estimated.")]
+Shots = Annotated[
+    bool, typer.Option("--shots/--no-shots", help="Look for cuts and camera motion; else a video is one static shot.")
+]
+OnError = Annotated[
+    Literal["skip", "salvage", "fail"],
+    typer.Option(help="A video that breaks off: leave it out, keep its good beginning, or end the run."),
+]
 Jobs = Annotated[int, typer.Option(help="Processes; 0 for one a processor.", min=0)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew what is there.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed in an earlier run.")]
+Timeout = Annotated[float, typer.Option(help="Time limit per video, in seconds; 0 for none.", min=0)]
 Memory = Annotated[int, typer.Option(help="Megabytes of samples that each process may hold.", min=16)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -76,6 +84,9 @@ def extract_backgrounds_command(
     decoder: DecoderOption = "auto",
     memory: Memory = 256,
     jobs: Jobs = 0,
+    shots: Shots = True,
+    on_error: OnError = "skip",
+    timeout: Timeout = 600,
     retry_failed: RetryFailed = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -94,15 +105,21 @@ def extract_backgrounds_command(
     """
     with reported(debug):
         from bgaug.pipelines.each_video import Setup
-        from bgaug.pipelines.extract_backgrounds import BackgroundOptions, extract_backgrounds
+        from bgaug.pipelines.extract_backgrounds import extract_backgrounds
+        from bgaug.pipelines.watch import WatchOptions
         from bgaug.sizing import parse_size
 
-        options = BackgroundOptions(
-            method=method, decoder=decoder, background_side=background_side, memory=memory * 2**20
+        options = WatchOptions(
+            method=method,
+            decoder=decoder,
+            background_side=background_side,
+            memory=memory * 2**20,
+            shots=shots,
+            on_error=on_error,
         )
         with TerminalProgress() as progress:
             outcome = extract_backgrounds(
-                Setup(videos, out, labels, jobs, overwrite, retry_failed),
+                Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
                 progress,
                 options=options,
                 size=parse_size(size),
@@ -127,6 +144,9 @@ def build_shards_command(
     decoder: DecoderOption = "auto",
     memory: Memory = 256,
     jobs: Jobs = 0,
+    shots: Shots = True,
+    on_error: OnError = "skip",
+    timeout: Timeout = 600,
     retry_failed: RetryFailed = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -145,15 +165,20 @@ def build_shards_command(
     with reported(debug):
         from bgaug.pipelines.build_shards import build_shards
         from bgaug.pipelines.each_video import Setup
-        from bgaug.pipelines.extract_backgrounds import BackgroundOptions
+        from bgaug.pipelines.watch import WatchOptions
         from bgaug.sizing import parse_size
 
-        options = BackgroundOptions(
-            method=method, decoder=decoder, background_side=background_side, memory=memory * 2**20
+        options = WatchOptions(
+            method=method,
+            decoder=decoder,
+            background_side=background_side,
+            memory=memory * 2**20,
+            shots=shots,
+            on_error=on_error,
         )
         with TerminalProgress() as progress:
             outcome = build_shards(
-                Setup(videos, out, labels, jobs, overwrite, retry_failed),
+                Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
                 progress,
                 options=options,
                 size=parse_size(size),
@@ -237,6 +262,66 @@ def preview_command(
 
         path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
         show({"sheet": str(path)}, as_json, lambda: str(path))
+
+
+@app.command("probe")
+def probe_command(
+    videos: Videos,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also decode: real frames, cuts, random seeks tried, decord.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what files really hold, and which reader can be trusted with them.
+
+    Leaves with 1 if a file cannot be used, or breaks off.
+
+    Examples:
+
+        bgaug probe video.avi
+
+        bgaug probe videos/ --deep --json
+    """
+    with reported(debug):
+        from bgaug.pipelines.probe import probe_videos
+
+        with TerminalProgress() as progress:
+            probes = list(probe_videos(videos, progress, deep=deep))
+        bad = [p for p in probes if p.error or p.cut_short or (p.deep is not None and p.deep.breaks_off)]
+        result = {"videos": [probe.to_json() for probe in probes], "bad": len(bad)}
+        header = ("file", "codec", "size", "frames", "seconds", "group", "cuts", "by index", "decord")
+        title = "group: most frames from one keyframe to the next"
+        show(result, as_json, lambda: rows_table(title, header, [_probe_row(probe) for probe in probes]))
+        if bad:
+            raise typer.Exit(FAILED)
+
+
+def _probe_row(probe: Any) -> tuple[str, ...]:
+    name = probe.path.name
+    if probe.error:
+        return (name, *[""] * 6, probe.error, "")
+    info, deep = probe.info, probe.deep
+    turned = f" turned {info.rotation_degrees}" if info.rotation_degrees else ""
+    frames = str(deep.real_frames if deep else probe.packet_frames)
+    if info.declared_frames not in (None, int(frames)):
+        frames += f" of {info.declared_frames} claimed"
+    seeks = (deep.seeks if deep else "") or ("seeks" if not probe.seeks else f"sequential: {probe.seeks}")
+    if deep and deep.breaks_off:
+        seeks = deep.breaks_off
+    elif probe.cut_short:
+        seeks = "the file is cut short; " + seeks
+    return (
+        name,
+        f"{info.codec} {probe.pixel_format}",
+        f"{info.height}x{info.width}{turned}",
+        frames,
+        f"{probe.duration_seconds:.2f}" + (" varying rate" if probe.variable_rate else ""),
+        str(probe.longest_group),
+        "" if probe.cuts is None else ", ".join(map(str, probe.cuts)) or "none",
+        seeks,
+        deep.decord if deep else "",
+    )
 
 
 @app.command("train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,21 @@ from numpy.typing import NDArray
 
 from bgaug.annotations import Label
 from bgaug.background import Background, fit_background
-from bgaug.errors import UsageError
-from bgaug.mask import frame_mask, threshold_map
+from bgaug.errors import UsageError, VideoError
+from bgaug.mask import difference_mask, frame_mask, threshold_map
 from bgaug.pipelines.each_video import (
     Outcome,
     Recipe,
     Setup,
-    Source,
     build_store,
-    find_videos,
-    native_size,
 )
-from bgaug.pipelines.extract_backgrounds import BackgroundOptions, make_sampler, row_of
+from bgaug.pipelines.extract_backgrounds import add_backgrounds, ended_run, row_of, size_of
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.sources import Source, find_videos
+from bgaug.pipelines.watch import Watched, WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
-from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
-from bgaug.video import VideoReader, open_video
+from bgaug.store import FrameKind, Header, Shot, Store, VideoPayload, VideoRow, identify, open_store, verify_store
+from bgaug.video import DecodedFrame, VideoReader, open_video
 
 
 @dataclass(frozen=True)
@@ -33,73 +33,118 @@ class BuildVideo:
     """The work on one video.
 
     Attributes:
-        options: how backgrounds are estimated that are not in the store.
+        options: how videos are decoded, and backgrounds estimated that are not in the store.
         backgrounds: a store that `extract-backgrounds` made, or None.
     """
 
-    options: BackgroundOptions
+    options: WatchOptions
     backgrounds: Store | None
 
     def __call__(self, source: Source, label: Label, header: Header) -> tuple[VideoRow, VideoPayload]:
         """See `EachVideo`."""
-        payload = VideoPayload(header)
-        with open_video(source.path, self.options.decoder) as reader:
-            background = self._stored_background(source, reader, header)
-            if background is None:
-                background = self._in_one_pass(reader, payload, header)
-            else:
-                self._masks_pass(reader, payload, header, background, keep_frames=True)
-            number = payload.add_background(background)
-            return row_of(source, label, reader.info, payload, number), payload
+        try:
+            payload = VideoPayload(header)
+            with open_video(source.path, self.options.decoder) as reader:
+                shots = self._stored_shots(source, payload, reader)
+                if shots:
+                    watched = self._masks_known(reader, payload, shots)
+                else:
+                    watched, held = self._in_one_pass(reader, payload)
+                    shots = add_backgrounds(payload, watched)
+                    self._masks_after(reader, payload, shots, held)
+            return row_of(source, label, reader.info, shots, watched), payload
+        except VideoError as error:
+            raise ended_run(error) if self.options.on_error == "fail" else error from error
 
-    def _stored_background(self, source: Source, reader: VideoReader, header: Header) -> Background | None:
+    def _stored_shots(self, source: Source, payload: VideoPayload, reader: VideoReader) -> list[Shot] | None:
+        """Shots from the store of backgrounds, these in the payload; None where it has none of this very file."""
         if self.backgrounds is None:
             return None
         try:
             video = self.backgrounds.find(source.id)
         except KeyError:
             return None
-        if self.backgrounds.row(video).identity != identify(source.path):
+        row = self.backgrounds.row(video)
+        if row.identity != identify(source.path):
             return None  # the file is another one now
-        found = self.backgrounds.background(video)
-        if self.backgrounds.header.fit == "stretch" and header.fit != "stretch":
+        shots = []
+        for number, shot in enumerate(row.shots):
+            place = -1
+            if shot.background >= 0:
+                place = payload.add_background(self._fitted(self.backgrounds, video, number, payload.header, reader))
+            shots.append(shot.model_copy(update={"background": place}))
+        return shots
+
+    def _fitted(self, store: Store, video: int, shot: int, header: Header, reader: VideoReader) -> Background:
+        found = store.background(video, shot)
+        if store.header.fit == "stretch" and header.fit != "stretch":
             found = _unstretched(found, (reader.info.height, reader.info.width))
             return fit_background(found, header.size, header.fit)
         return fit_background(found, header.size, "stretch")
 
-    def _in_one_pass(self, reader: VideoReader, payload: VideoPayload, header: Header) -> Background:
-        """Samples and frames in the same pass; the masks afterwards, from the frames held, if memory allows that."""
-        sampler = make_sampler(reader.info, self.options, None)
-        held: list[NDArray[np.uint8]] | None = []
-        limit = self.options.memory // (header.size[0] * header.size[1] * 3)
-        for frame in reader.scan():
-            image = frame.rgb()
-            if sampler.wants(frame.index):
-                sampler.add(frame.index, image)
-            fitted = fit_frame(image, header.size, header.fit)
-            payload.add_frame(frame.pts_seconds, fitted)
-            if held is not None:
-                held.append(fitted)
-                held = held if len(held) <= limit else None
-        background = fit_background(sampler.background(), header.size, header.fit)
-        if held is None:
-            self._masks_pass(reader, payload, header, background, keep_frames=False)
-            return background
-        threshold = threshold_map(background.noise)
-        for index, image in enumerate(held):
-            payload.add_masks(frame_mask(image, background.at(index), threshold)[None])
-        return background
+    def _masks_known(self, reader: VideoReader, payload: VideoPayload, shots: list[Shot]) -> Watched:
+        """One pass whose shots and backgrounds are known: frames and masks as they come."""
+        masker = _Masker(payload, shots)
 
-    def _masks_pass(
-        self, reader: VideoReader, payload: VideoPayload, header: Header, background: Background, *, keep_frames: bool
+        def keep(frame: DecodedFrame) -> None:
+            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit)
+            payload.add_frame(frame.pts_seconds, fitted)
+            masker.add(frame.index, fitted)
+
+        # Cuts and cameras were looked at when the backgrounds were made.
+        return watch(reader, replace(self.options, shots=False), keep, sample=False)
+
+    def _in_one_pass(self, reader: VideoReader, payload: VideoPayload) -> tuple[Watched, list[NDArray[np.uint8]]]:
+        """Shots, backgrounds and frames in the same pass; fitted frames are held for the masks, if memory allows."""
+        header = payload.header
+        held: list[NDArray[np.uint8]] = []
+        limit = self.options.memory // (header.size[0] * header.size[1] * 3)
+
+        def keep(frame: DecodedFrame) -> None:
+            fitted = fit_frame(frame.rgb(), header.size, header.fit)
+            payload.add_frame(frame.pts_seconds, fitted)
+            if len(held) == frame.index < limit:
+                held.append(fitted)
+
+        return watch(reader, self.options, keep), held
+
+    def _masks_after(
+        self, reader: VideoReader, payload: VideoPayload, shots: list[Shot], held: list[NDArray[np.uint8]]
     ) -> None:
-        """One pass whose background is known: masks of every frame, and the frames themselves if asked for."""
-        threshold = threshold_map(background.noise)
-        for frame in reader.scan():
-            image = fit_frame(frame.rgb(), header.size, header.fit)
-            if keep_frames:
-                payload.add_frame(frame.pts_seconds, image)
-            payload.add_masks(frame_mask(image, background.at(frame.index), threshold)[None])
+        """Masks of every frame, from the frames held, else from a second pass."""
+        masker = _Masker(payload, shots)
+        count = len(payload.pts_seconds)
+        if len(held) == count:
+            for index, fitted in enumerate(held):
+                masker.add(index, fitted)
+            return
+        for frame in islice(reader.scan(), count):
+            masker.add(frame.index, fit_frame(frame.rgb(), payload.header.size, payload.header.fit))
+
+
+class _Masker:
+    """Masks of a video's frames, in order, by the background of the shot that each lies in."""
+
+    def __init__(self, payload: VideoPayload, shots: list[Shot]) -> None:
+        self._payload = payload
+        self._shots = shots
+        self._thresholds = [threshold_map(background.noise) for background in payload.backgrounds]
+        self._shot = 0
+        self._previous: NDArray[np.uint8] | None = None
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """The next frame, at the store's size."""
+        while index >= self._shots[self._shot].stop and self._shot + 1 < len(self._shots):
+            self._shot += 1
+            self._previous = None
+        shot = self._shots[self._shot]
+        if shot.background >= 0:
+            background = self._payload.backgrounds[shot.background]
+            mask = frame_mask(image, background.at(index - shot.start), self._thresholds[shot.background])
+        else:
+            mask = difference_mask(image, image if self._previous is None else self._previous)
+            self._previous = image
+        self._payload.add_masks(mask[None])
 
 
 def _unstretched(background: Background, source: Size) -> Background:
@@ -113,7 +158,7 @@ def build_shards(
     setup: Setup,
     progress: Progress,
     *,
-    options: BackgroundOptions | None = None,
+    options: WatchOptions | None = None,
     size: Size | None = STORE_SIZE,
     fit: Fit = "stretch",
     frames: FrameKind = "jpeg",
@@ -124,7 +169,7 @@ def build_shards(
     Args:
         setup: inputs, store, labels, processes.
         progress: receives what happens.
-        options: how backgrounds are estimated that `backgrounds` does not hold.
+        options: how videos are decoded, and backgrounds estimated that `backgrounds` does not hold.
         size: (height, width) of the store; None for the videos' own, if they have but one.
         fit: how other aspects are brought to it.
         frames: how frames are kept: "jpeg", "raw" or "none".
@@ -135,9 +180,9 @@ def build_shards(
         UsageError: inputs that contradict each other, or backgrounds smaller than the store.
         StoreError: a store cannot be read or written, or was begun with other options.
     """
-    options = options or BackgroundOptions()
+    options = options or WatchOptions()
     sources = find_videos(setup.inputs)
-    size = size or native_size(sources)
+    size = size or size_of(setup, sources)
     store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, fit)
     recipe = Recipe(
         each_video=BuildVideo(options, store),

@@ -29,6 +29,7 @@ from bgaug.pipelines.each_video import Outcome, Setup, processors
 from bgaug.pipelines.extract_backgrounds import extract_backgrounds
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.train import TrainOptions, load_learner, train
+from bgaug.pipelines.watch import WatchOptions
 from bgaug.store import open_store
 from bgaug.store.layout import write_durably
 from bgaug.synthetic import ACTIONS, SPLITS, SyntheticSplit, make_split
@@ -121,9 +122,17 @@ def demo(
     if overwrite:
         _clear(out)
     world = write_world(out / "videos", options.videos, progress, jobs)
-    extracted = extract_backgrounds(Setup([world], out / "backgrounds", jobs=jobs), progress, size=None)
+    # One shot each, and a camera that shakes by a pixel of forty: what the verdict on cameras is not made for.
+    one_shot = WatchOptions(shots=False)
+    extracted = extract_backgrounds(
+        Setup([world], out / "backgrounds", jobs=jobs), progress, options=one_shot, size=None
+    )
     built = build_shards(
-        Setup([world], out / "shards", jobs=jobs), progress, size=None, backgrounds=out / "backgrounds"
+        Setup([world], out / "shards", jobs=jobs),
+        progress,
+        options=one_shot,
+        size=None,
+        backgrounds=out / "backgrounds",
     )
     sheet = write_picture(out / "sheet.png", contact_sheet(open_store(out / "shards"), rows=10, width=160))
     splits = _make_splits(options, progress, jobs)

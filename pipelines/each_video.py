@@ -1,47 +1,36 @@
-"""Every video of a set, into the shards of a store: found, planned, spread over processes, resumed."""
+"""Every video of a set, into the shards of a store: spread over processes, watched, resumed."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import joblib
-
 from bgaug import __version__
-from bgaug.annotations import Label, Labels, labels_from_folders, read_labels
-from bgaug.errors import BgaugError, UsageError, VideoError
+from bgaug.annotations import Label
+from bgaug.errors import BgaugError, StoreError, UsageError, VideoError
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.sources import Source, find_labels, plan_videos
+from bgaug.pipelines.worker import Begins, WorkerLost, run_tasks
 from bgaug.sizing import Fit, Size
 from bgaug.store import (
     Failure,
     FrameKind,
     Header,
-    Plan,
-    PlannedVideo,
     ShardWriter,
     VideoPayload,
     VideoRow,
     create_store,
     finish_store,
     pending_shards,
-    plan_shards,
 )
 from bgaug.store.layout import SHARDS, read_commit, shard_name
-from bgaug.video import EXTENSIONS, declared_length, open_video
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video to work on."""
-
-    id: str
-    path: Path
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,9 @@ class Setup:
         jobs: processes; 0 for one a processor.
         overwrite: begin the store anew.
         retry_failed: build shards again that hold failures.
+        timeout_seconds: that one video may take; 0 for no limit. It does not decide what is stored.
+        in_process: work in this very process, one shard after another. What hangs or crashes then costs the run;
+            `jobs` and `timeout_seconds` mean nothing.
     """
 
     inputs: Sequence[Path]
@@ -63,6 +55,12 @@ class Setup:
     jobs: int = 0
     overwrite: bool = False
     retry_failed: bool = False
+    timeout_seconds: float = 600
+    in_process: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.timeout_seconds < math.inf:
+            raise UsageError(f"timeout_seconds must be 0 (no limit) or more, got {self.timeout_seconds}")
 
 
 @dataclass(frozen=True)
@@ -114,101 +112,6 @@ class EachVideo(Protocol):
         ...
 
 
-# --- finding --------------------------------------------------------------------------------------------------------
-
-
-def find_videos(inputs: Sequence[Path]) -> list[Source]:
-    """Videos of folders and files, in order of id.
-
-    A video's id is its path relative to the folder it was named by, with forward slashes; that of a named file is its
-    name. Hidden files and links that lead out of the folder are left out; a named file is taken whatever its name.
-
-    Raises:
-        UsageError: an input is missing, nothing is found, or two videos have the same id.
-    """
-    found: dict[str, Source] = {}
-    for source in (source for item in inputs for source in _walk(item)):
-        other = found.setdefault(source.id, source)
-        if other.path.resolve() != source.path.resolve():
-            raise UsageError(
-                f"two videos have the id {source.id!r}: {other.path} and {source.path}; name their parent instead"
-            )
-    if not found:
-        raise UsageError(
-            f"no video in {', '.join(map(str, inputs))} (looked for {', '.join(sorted(EXTENSIONS)[:6])}, ...)"
-        )
-    return [found[name] for name in sorted(found)]
-
-
-def _walk(item: Path) -> Iterator[Source]:
-    if item.is_file():
-        yield Source(item.name, item, item.stat().st_size)
-        return
-    if not item.is_dir():
-        raise UsageError(f"{item}: no such file or folder")
-    root = item.resolve()
-    for parent, folders, names in os.walk(item):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent) / name
-            if name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
-                continue
-            if path.is_symlink() and (not path.exists() or not path.resolve().is_relative_to(root)):
-                continue
-            yield Source(path.relative_to(item).as_posix(), path, path.stat().st_size)
-
-
-def find_labels(file: Path | None, sources: Sequence[Source], progress: Progress) -> Labels:
-    """Labels from a CSV or from class folders; what does not match is counted and named, and is no error."""
-    if file is None:
-        return labels_from_folders(source.id for source in sources)
-    labels = read_labels(file, {source.id: source.path for source in sources})
-    for names, what in (
-        (labels.rows_without_file, "rows have no video"),
-        (labels.files_without_row, "videos have no row"),
-    ):
-        if names:
-            progress.warn(
-                f"{file.name}: {len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            )
-    return labels
-
-
-def native_size(sources: Sequence[Source]) -> Size:
-    """The one size that all videos have.
-
-    Raises:
-        UsageError: they have several; the most frequent are listed.
-    """
-    sizes: Counter[Size] = Counter()
-    for source in sources:
-        try:
-            with open_video(source.path) as reader:
-                sizes[reader.info.height, reader.info.width] += 1
-        except VideoError:
-            continue  # it will be reported when its turn comes
-    if len(sizes) != 1:
-        listed = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(8))
-        raise UsageError(
-            f"--size native needs videos of one size, these have {len(sizes)}: {listed}; give --size HEIGHTxWIDTH"
-        )
-    return next(iter(sizes))
-
-
-def plan_videos(sources: Sequence[Source], frames: FrameKind, size: Size) -> Plan:
-    """Shards for these videos, from what their containers claim."""
-    per_frame = {"jpeg": 0.25, "raw": 3.0, "none": 0.0}[frames] * size[0] * size[1]
-    per_video = 5 * size[0] * size[1]
-    return plan_shards(
-        [
-            PlannedVideo(
-                source.id, source.bytes, per_video + int(per_frame * (declared_length(source.path) if per_frame else 0))
-            )
-            for source in sources
-        ]
-    )
-
-
 # --- building -------------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +143,14 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
     """
     begun = time.monotonic()
     labels = find_labels(setup.labels, sources, progress)
-    plan = plan_videos(sources, recipe.frames, recipe.size)
+    plan = plan_videos(
+        sources,
+        recipe.frames,
+        recipe.size,
+        begun=None if setup.overwrite else setup.out,
+        timeout_seconds=setup.timeout_seconds,
+        in_process=setup.in_process,
+    )
     header = create_store(
         setup.out,
         Header(
@@ -261,28 +171,41 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         progress.advance(done, "already there")
     by_id = {source.id: source for source in sources}
     tasks = [
-        joblib.delayed(build_shard)(
+        ShardTask(
             setup.out,
             header,
             shard,
-            [(by_id[video.id], labels.of(video.id)) for video in plan.shards[shard]],
+            tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shard]),
             recipe.each_video,
         )
         for shard in pending
     ]
-    for commit in _run(tasks, setup.jobs):
-        for failure in commit["failures"]:
-            progress.warn(f"{failure['id']}: {failure['message']} [{failure['reason']}]")
-        progress.advance(len(commit["videos"]) + len(commit["failures"]))
+    _run(tasks, setup, progress)
     finish_store(setup.out)
     return _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
 
 
-def _run(tasks: list[Any], jobs: int) -> Iterator[dict[str, Any]]:
-    """Commit records as the shards are finished. Processes, because only those can be stopped and do not share locks."""
-    jobs = min(jobs or processors(), max(1, len(tasks)))
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(tasks)
+def _run(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> None:
+    """Build shards, in worker processes unless told otherwise, and tell how far it is."""
+    told = [0] * len(tasks)
+
+    def begins(number: int, place: int | None) -> None:
+        # A shard may be begun again, but no video is counted twice.
+        if place is not None and place > told[number]:
+            progress.advance(place - told[number])
+            told[number] = place
+
+    def done(number: int, commit: dict[str, Any]) -> None:
+        for failure in commit["failures"]:
+            progress.warn(f"{failure['id']}: {failure['message']} [{failure['reason']}]")
+        progress.advance(len(tasks[number].videos) - told[number])
+
+    if setup.in_process:
+        for number, task in enumerate(tasks):
+            done(number, task(partial(begins, number)))
+    else:
+        jobs = setup.jobs or processors()
+        run_tasks(tasks, jobs=jobs, timeout_seconds=setup.timeout_seconds, begins=begins, done=done)
 
 
 def processors() -> int:
@@ -290,25 +213,63 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def build_shard(
-    root: Path, header: Header, shard: int, videos: Sequence[tuple[Source, Label]], each_video: EachVideo
-) -> dict[str, Any]:
-    """Build and commit one shard, in a worker process."""
-    import cv2
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to build: see `bgaug.pipelines.worker.Task`.
 
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    with ShardWriter(root, header, shard) as writer:
-        for source, label in videos:
-            try:
-                writer.add(*each_video(source, label, header))
-            except VideoError as error:
-                writer.fail(Failure(id=source.id, reason=error.reason, message=error.message))
-            except (BgaugError, KeyboardInterrupt):
-                raise
-            except Exception as error:  # noqa: BLE001
-                # One bad video never stops a thousand good ones, whatever it breaks.
-                writer.fail(Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}"))
-        return writer.commit()
+    Attributes:
+        root: of the store.
+        header: of the store.
+        shard: its number.
+        videos: of the shard, with their labels.
+        each_video: the work on one.
+        quarantine: by id, videos that took a worker with them; they fail without being touched.
+    """
+
+    root: Path
+    header: Header
+    shard: int
+    videos: tuple[tuple[Source, Label], ...]
+    each_video: EachVideo
+    quarantine: Mapping[str, Failure] = field(default_factory=dict)
+
+    def __call__(self, begins: Begins) -> dict[str, Any]:
+        """Build and commit the shard; returns the commit record."""
+        with ShardWriter(self.root, self.header, self.shard) as writer:
+            for place, (source, label) in enumerate(self.videos):
+                if source.id in self.quarantine:
+                    writer.fail(self.quarantine[source.id])
+                    continue
+                begins(place)
+                self._add(writer, source, label)
+            begins(None)
+            return writer.commit()
+
+    def _add(self, writer: ShardWriter, source: Source, label: Label) -> None:
+        try:
+            writer.add(*self.each_video(source, label, self.header))
+        except VideoError as error:
+            writer.fail(Failure(id=source.id, reason=error.reason, message=error.message))
+        except BgaugError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # One bad video never stops a thousand good ones, whatever it breaks.
+            writer.fail(Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}"))
+
+    def without(self, lost: WorkerLost) -> ShardTask:
+        """The same shard with the video in quarantine that a worker was lost to.
+
+        Raises:
+            StoreError: it was lost to no video, so building the shard again would not help.
+            BgaugError: bad videos are to end the run.
+        """
+        if lost.place is None:
+            raise StoreError(self.root / SHARDS / shard_name(self.shard), f"cannot be built: {lost.message}")
+        name = self.videos[lost.place][0].id
+        if self.header.options.get("on_error") == "fail":
+            raise BgaugError(f"{name}: {lost.message} [{lost.reason}]; it ends the run because of --on-error fail")
+        failure = Failure(id=name, reason=lost.reason, message=lost.message)
+        return replace(self, quarantine={**self.quarantine, name: failure})
 
 
 def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Progress) -> Outcome:

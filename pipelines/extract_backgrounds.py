@@ -1,91 +1,67 @@
-"""`bgaug extract-backgrounds`: one pass over each video, its static background into a store."""
+"""`bgaug extract-backgrounds`: one pass over each video, the static backgrounds of its shots into a store."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from bgaug.annotations import Label
-from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Method, ShotSampler, fit_background
+from bgaug.background import fit_background
+from bgaug.errors import BgaugError, VideoError
 from bgaug.pipelines.each_video import (
     Outcome,
     Recipe,
     Setup,
-    Source,
     build_store,
-    find_videos,
-    native_size,
 )
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.sources import Source, find_videos, native_size
+from bgaug.pipelines.watch import Watched, WatchOptions, watch
 from bgaug.sizing import BACKGROUND_SIZE, Fit, Size
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify
-from bgaug.video import Decoder, VideoInfo, VideoReader, open_video
-
-
-@dataclass(frozen=True)
-class BackgroundOptions:
-    """How backgrounds are estimated.
-
-    Attributes:
-        method: of `bgaug.background.METHODS`.
-        decoder: of `bgaug.video.DECODERS`.
-        num_samples: frames that a background is estimated from.
-        background_side: longest short side, in pixels, at which it is estimated.
-        memory: bytes of samples held by each worker.
-    """
-
-    method: Method = "auto"
-    decoder: Decoder = "auto"
-    num_samples: int = NUM_SAMPLES
-    background_side: int = 360
-    memory: int = SAMPLE_MEMORY
+from bgaug.video import VideoInfo, open_video
 
 
 @dataclass(frozen=True)
 class ExtractVideo:
     """The work on one video."""
 
-    options: BackgroundOptions
+    options: WatchOptions
 
     def __call__(self, source: Source, label: Label, header: Header) -> tuple[VideoRow, VideoPayload]:
         """See `EachVideo`."""
-        payload = VideoPayload(header)
-        with open_video(source.path, self.options.decoder) as reader:
-            sampler = sample_background(reader, self.options, payload)
-            background = fit_background(sampler.background(), header.size, header.fit)
-            return row_of(source, label, reader.info, payload, payload.add_background(background)), payload
+        try:
+            payload = VideoPayload(header)
+            with open_video(source.path, self.options.decoder) as reader:
+                watched = watch(reader, self.options)
+            for pts_seconds in watched.pts_seconds:
+                payload.add_frame(pts_seconds, None)
+            shots = add_backgrounds(payload, watched)
+            return row_of(source, label, reader.info, shots, watched), payload
+        except VideoError as error:
+            raise ended_run(error) if self.options.on_error == "fail" else error from error
 
 
-def make_sampler(info: VideoInfo, options: BackgroundOptions, expected_frames: int | None) -> ShotSampler:
-    """A sampler for a video."""
-    return ShotSampler(
-        (info.height, info.width),
-        num_samples=options.num_samples,
-        memory=options.memory,
-        expected_frames=expected_frames,
-        side=options.background_side,
-    )
+def ended_run(error: VideoError) -> BgaugError:
+    """The error that a bad video ends the run with, where that was asked for."""
+    return BgaugError(f"{error}; it ends the run because of --on-error fail")
 
 
-def sample_background(reader: VideoReader, options: BackgroundOptions, payload: VideoPayload) -> ShotSampler:
-    """One pass over a video: its samples, and every frame's time into the payload."""
-    sampler = make_sampler(reader.info, options, reader.info.declared_frames)
-    for frame in reader.scan():
-        payload.add_frame(frame.pts_seconds, None)
-        if sampler.wants(frame.index):
-            sampler.add(frame.index, frame.rgb())
-    if sampler.num_held >= min(sampler.num_wanted, sampler.num_frames):
-        return sampler
-    # The container claimed far more frames than there are, so too few were sampled: once more, without its claim.
-    sampler = make_sampler(reader.info, options, None)
-    for frame in reader.scan():
-        if sampler.wants(frame.index):
-            sampler.add(frame.index, frame.rgb())
-    return sampler
+def add_backgrounds(payload: VideoPayload, watched: Watched) -> list[Shot]:
+    """The backgrounds of all shots into the payload, at its size; the shots, as a row has them."""
+    header = payload.header
+    shots = []
+    for shot in watched.shots:
+        number = -1
+        if shot.background is not None:
+            number = payload.add_background(fit_background(shot.background, header.size, header.fit))
+        shots.append(Shot(start=shot.start, stop=shot.stop, background=number, camera=shot.camera))
+    return shots
 
 
-def row_of(source: Source, label: Label, info: VideoInfo, payload: VideoPayload, background: int) -> VideoRow:
-    """The row of a video that is one shot."""
-    num_frames = len(payload.pts_seconds)
+def row_of(source: Source, label: Label, info: VideoInfo, shots: list[Shot], watched: Watched) -> VideoRow:
+    """The row of a video."""
+    status = "ok" if any(shot.background >= 0 for shot in shots) else "no_static_background"
     return VideoRow(
         id=source.id,
         label=label.name,
@@ -95,19 +71,25 @@ def row_of(source: Source, label: Label, info: VideoInfo, payload: VideoPayload,
         height=info.height,
         width=info.width,
         start=0,
-        num_frames=num_frames,
-        status="ok",
-        shots=[Shot(start=0, stop=num_frames, background=background)],
+        num_frames=len(watched.pts_seconds),
+        status="partial" if watched.broken else status,
+        shots=shots,
+        expected_frames=info.declared_frames if watched.broken else None,
         identity=identify(source.path),
         content="",
     )
+
+
+def size_of(setup: Setup, sources: Sequence[Source]) -> Size:
+    """The one size that the videos have; see `native_size`."""
+    return native_size(sources, timeout_seconds=setup.timeout_seconds, in_process=setup.in_process)
 
 
 def extract_backgrounds(
     setup: Setup,
     progress: Progress,
     *,
-    options: BackgroundOptions | None = None,
+    options: WatchOptions | None = None,
     size: Size | None = BACKGROUND_SIZE,
     fit: Fit = "stretch",
 ) -> Outcome:
@@ -116,19 +98,20 @@ def extract_backgrounds(
     Args:
         setup: inputs, store, labels, processes.
         progress: receives what happens.
-        options: how backgrounds are estimated.
+        options: how videos are decoded and backgrounds estimated.
         size: (height, width) at which they are stored; None for the videos' own, if they have but one.
         fit: how other aspects are brought to it.
 
     Raises:
         UsageError: inputs that contradict each other.
         StoreError: the store cannot be written, or was begun with other options.
+        BgaugError: a video cannot be used, and that is to end the run.
     """
-    options = options or BackgroundOptions()
+    options = options or WatchOptions()
     sources = find_videos(setup.inputs)
     recipe = Recipe(
         each_video=ExtractVideo(options),
-        size=size or native_size(sources),
+        size=size or size_of(setup, sources),
         fit=fit,
         frames="none",
         options={"holds": "backgrounds", **asdict(options)},

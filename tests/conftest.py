@@ -44,5 +44,22 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_store(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of those videos at their own size, JPEG frames."""
     out = tmp_path_factory.mktemp("store") / "shards"
-    build_shards(Setup([video_folder], out, jobs=1), Silent(), size=None)
+    build_shards(Setup([video_folder], out, in_process=True), Silent(), size=None)
     return out
+
+
+LINES: list[str] = []
+"""What tests want to be seen under their results."""
+
+
+@pytest.fixture(scope="session")
+def report() -> list[str]:
+    """Lines appended here stand in the tests' output."""
+    return LINES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LINES:
+        terminalreporter.section("measured")
+        for line in LINES:
+            terminalreporter.line(line)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 
-COMMANDS = ("extract-backgrounds", "build-shards", "verify", "preview", "train", "evaluate", "demo")
+COMMANDS = ("extract-backgrounds", "build-shards", "verify", "preview", "probe", "train", "evaluate", "demo")
 
 
 def call(*arguments: object, code: int = 0) -> str:

@@ -13,11 +13,13 @@ from bgaug.background import estimate_background
 from bgaug.errors import StoreOptionsError, UsageError
 from bgaug.mask import foreground_mask
 from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup, find_videos
+from bgaug.pipelines.each_video import Setup
 from bgaug.pipelines.evaluate import evaluate
-from bgaug.pipelines.extract_backgrounds import BackgroundOptions, extract_backgrounds
+from bgaug.pipelines.extract_backgrounds import extract_backgrounds
 from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.sources import find_videos
 from bgaug.pipelines.train import TrainOptions, train
+from bgaug.pipelines.watch import WatchOptions
 from bgaug.store import open_store, verify_store
 from bgaug.video import read_video, write_video
 
@@ -82,10 +84,10 @@ def test_a_bad_video_costs_itself_alone(mixed: Path, tmp_path: Path) -> None:
 
 def test_failed_videos_are_tried_again_on_request(mixed: Path, tmp_path: Path) -> None:
     out = tmp_path / "bg"
-    extract_backgrounds(Setup([mixed], out, jobs=1), Silent())
-    again = extract_backgrounds(Setup([mixed], out, jobs=1), Silent())
+    extract_backgrounds(Setup([mixed], out, in_process=True), Silent())
+    again = extract_backgrounds(Setup([mixed], out, in_process=True), Silent())
     assert again.built == 0 and len(again.failures) == 2
-    retried = extract_backgrounds(Setup([mixed], out, jobs=1, retry_failed=True), Silent())
+    retried = extract_backgrounds(Setup([mixed], out, in_process=True, retry_failed=True), Silent())
     assert retried.built == 2 and len(retried.failures) == 2
     assert verify_store(out).problems == ()
 
@@ -95,7 +97,7 @@ def test_failed_videos_are_tried_again_on_request(mixed: Path, tmp_path: Path) -
 
 def test_a_rerun_builds_what_is_missing_to_the_same_content(video_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
-    first = build_shards(Setup([video_folder], out, jobs=1), Silent())
+    first = build_shards(Setup([video_folder], out, in_process=True), Silent())
     whole = verify_store(out).content_hash
     assert first.built == first.shards == 6
     shutil.rmtree(out / "shards" / "00002")
@@ -116,12 +118,12 @@ def test_content_does_not_depend_on_jobs_or_place(video_folder: Path, tmp_path: 
 
 def test_other_options_are_refused(video_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
-    build_shards(Setup([video_folder], out, jobs=1), Silent())
+    build_shards(Setup([video_folder], out, in_process=True), Silent())
     with pytest.raises(StoreOptionsError, match="background_side: 360 there, 20 now"):
-        build_shards(Setup([video_folder], out, jobs=1), Silent(), options=BackgroundOptions(background_side=20))
+        build_shards(Setup([video_folder], out, in_process=True), Silent(), options=WatchOptions(background_side=20))
     with pytest.raises(StoreOptionsError, match="size: 128x171 there, 48x64 now"):
-        build_shards(Setup([video_folder], out, jobs=1), Silent(), size=(48, 64))
-    build_shards(Setup([video_folder], out, jobs=1, overwrite=True), Silent(), size=(48, 64))
+        build_shards(Setup([video_folder], out, in_process=True), Silent(), size=(48, 64))
+    build_shards(Setup([video_folder], out, in_process=True, overwrite=True), Silent(), size=(48, 64))
     assert open_store(out).size == (48, 64)
 
 
@@ -132,7 +134,7 @@ def test_masks_and_backgrounds_are_those_of_the_library(tmp_path: Path) -> None:
     folder = tmp_path / "v"
     folder.mkdir()
     write_video(folder / "a.mp4", moving_square(0, 40)[0])
-    build_shards(Setup([folder], tmp_path / "s", jobs=1), Silent(), size=None, frames="raw")
+    build_shards(Setup([folder], tmp_path / "s", in_process=True), Silent(), size=None, frames="raw")
     store, frames = open_store(tmp_path / "s"), read_video(folder / "a.mp4").frames
     background = estimate_background(frames)
     assert np.array_equal(store.clip(0, 0, 40), frames)
@@ -144,9 +146,9 @@ def test_a_small_memory_gives_the_same_masks(video_folder: Path, tmp_path: Path)
     stores = []
     for name, memory in (("small", 48 * 64 * 4 * 120), ("large", 256 * 2**20)):
         build_shards(
-            Setup([video_folder], tmp_path / name, jobs=1),
+            Setup([video_folder], tmp_path / name, in_process=True),
             Silent(),
-            options=BackgroundOptions(memory=memory),
+            options=WatchOptions(memory=memory),
             size=(96, 128),
         )
         stores.append(open_store(tmp_path / name))
@@ -156,9 +158,11 @@ def test_a_small_memory_gives_the_same_masks(video_folder: Path, tmp_path: Path)
 
 
 def test_given_backgrounds_are_used(video_folder: Path, tmp_path: Path) -> None:
-    extract_backgrounds(Setup([video_folder], tmp_path / "bg", jobs=1), Silent(), size=None)
-    build_shards(Setup([video_folder], tmp_path / "a", jobs=1), Silent(), size=None, backgrounds=tmp_path / "bg")
-    build_shards(Setup([video_folder], tmp_path / "b", jobs=1), Silent(), size=None)
+    extract_backgrounds(Setup([video_folder], tmp_path / "bg", in_process=True), Silent(), size=None)
+    build_shards(
+        Setup([video_folder], tmp_path / "a", in_process=True), Silent(), size=None, backgrounds=tmp_path / "bg"
+    )
+    build_shards(Setup([video_folder], tmp_path / "b", in_process=True), Silent(), size=None)
     given, computed = open_store(tmp_path / "a"), open_store(tmp_path / "b")
     for video in range(6):
         assert np.array_equal(given.background(video).image, computed.background(video).image)
@@ -169,10 +173,10 @@ def test_given_backgrounds_are_used(video_folder: Path, tmp_path: Path) -> None:
 def test_a_changed_file_gets_its_background_anew(video_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "v"
     shutil.copytree(video_folder, folder)
-    extract_backgrounds(Setup([folder], tmp_path / "bg", jobs=1), Silent(), size=None)
+    extract_backgrounds(Setup([folder], tmp_path / "bg", in_process=True), Silent(), size=None)
     changed = next(folder.rglob("*.mp4"))
     write_video(changed, moving_square(77, 30)[0])
-    build_shards(Setup([folder], tmp_path / "s", jobs=1), Silent(), size=None, backgrounds=tmp_path / "bg")
+    build_shards(Setup([folder], tmp_path / "s", in_process=True), Silent(), size=None, backgrounds=tmp_path / "bg")
     store = open_store(tmp_path / "s")
     video = store.find(changed.relative_to(folder).as_posix())
     expected = estimate_background(read_video(changed).frames).image
@@ -180,10 +184,10 @@ def test_a_changed_file_gets_its_background_anew(video_folder: Path, tmp_path: P
 
 
 def test_backgrounds_are_never_enlarged(video_folder: Path, tmp_path: Path) -> None:
-    extract_backgrounds(Setup([video_folder], tmp_path / "bg", jobs=1), Silent(), size=(40, 40))
+    extract_backgrounds(Setup([video_folder], tmp_path / "bg", in_process=True), Silent(), size=(40, 40))
     with pytest.raises(UsageError, match="40x40, smaller than --size 48x64"):
         build_shards(Setup([video_folder], tmp_path / "s"), Silent(), size=(48, 64), backgrounds=tmp_path / "bg")
-    extract_backgrounds(Setup([video_folder], tmp_path / "padded", jobs=1), Silent(), size=(40, 40), fit="pad")
+    extract_backgrounds(Setup([video_folder], tmp_path / "padded", in_process=True), Silent(), size=(40, 40), fit="pad")
     with pytest.raises(UsageError, match="extract them with --fit stretch"):
         build_shards(
             Setup([video_folder], tmp_path / "s"), Silent(), size=(20, 20), fit="crop", backgrounds=tmp_path / "padded"
@@ -205,7 +209,7 @@ def test_a_wrong_declared_length_changes_nothing(
 
     (tmp_path / "v").mkdir()
     write_video(tmp_path / "v" / "a.mp4", moving_square(0, 130)[0])
-    extract_backgrounds(Setup([tmp_path / "v"], tmp_path / "right", jobs=1), Silent(), size=None)
+    extract_backgrounds(Setup([tmp_path / "v"], tmp_path / "right", in_process=True), Silent(), size=None)
     original = PyavReader.__init__
 
     def claims(self: PyavReader, path: Path) -> None:
@@ -213,7 +217,7 @@ def test_a_wrong_declared_length_changes_nothing(
         self.info = replace(self.info, declared_frames=declared)
 
     monkeypatch.setattr(PyavReader, "__init__", claims)
-    extract_backgrounds(Setup([tmp_path / "v"], tmp_path / "wrong", jobs=1), Silent(), size=None)
+    extract_backgrounds(Setup([tmp_path / "v"], tmp_path / "wrong", in_process=True), Silent(), size=None)
     right, wrong = open_store(tmp_path / "right").background(0), open_store(tmp_path / "wrong").background(0)
     assert np.array_equal(right.image, wrong.image) and np.array_equal(right.noise, wrong.noise)
 
@@ -222,7 +226,7 @@ def test_labels_that_do_not_match_are_named(video_folder: Path, tmp_path: Path) 
     file = tmp_path / "labels.csv"
     file.write_text("file,class_name\nclip 0 é.mp4,walk\nlost.mp4,run\n")
     seen = Recorder()
-    build_shards(Setup([video_folder], tmp_path / "s", file, jobs=1), seen)
+    build_shards(Setup([video_folder], tmp_path / "s", file, in_process=True), seen)
     assert any("1 rows have no video: lost.mp4" in warning for warning in seen.warnings)
     assert any("5 videos have no row" in warning for warning in seen.warnings)
     assert sorted(open_store(tmp_path / "s").columns.label.tolist()) == [-1] * 5 + [0]
@@ -233,7 +237,7 @@ def test_twins_are_told(tmp_path: Path) -> None:
     write_video(tmp_path / "v" / "a.mp4", moving_square(0, 12)[0])
     shutil.copy(tmp_path / "v" / "a.mp4", tmp_path / "v" / "b.mp4")
     seen = Recorder()
-    build_shards(Setup([tmp_path / "v"], tmp_path / "s", jobs=1), seen)
+    build_shards(Setup([tmp_path / "v"], tmp_path / "s", in_process=True), seen)
     assert seen.warnings == ["b.mp4 has the same content as a.mp4"]
 
 
@@ -272,7 +276,7 @@ def test_splits_and_groups_decide_what_is_held_out(video_folder: Path, tmp_path:
         rows = [f"{name},{i % 2},{values[i // 3]}" for i, name in enumerate(names)]
         file.write_text("\n".join([f"file,class,{column}", *rows]))
         store = tmp_path / column
-        build_shards(Setup([video_folder], store, file, jobs=1), Silent(), size=None)
+        build_shards(Setup([video_folder], store, file, in_process=True), Silent(), size=None)
         run = tmp_path / f"run-{column}"
         options = TrainOptions(backbone="tiny", steps=1, num_frames=4, stride=1, crop=24, batch_size=2)
         train(store, run, Silent(), options=options, device="cpu")

@@ -59,6 +59,8 @@ class VideoRow(_Record):
         num_frames: frames of it that the shard accounts for.
         status: "ok", "partial" (the good beginning of a broken file) or "no_static_background".
         shots: in order, together covering all frames.
+        expected_frames: how many frames a "partial" video should have had, by its container; None where that is not
+            known or the video is whole.
         identity: of the source file.
         content: sha256 of what was stored for it.
     """
@@ -74,6 +76,7 @@ class VideoRow(_Record):
     num_frames: int
     status: str
     shots: list[Shot]
+    expected_frames: int | None = None
     identity: Identity
     content: str
 

@@ -27,7 +27,7 @@ from bgaug.video.container import (
     said,
 )
 from bgaug.video.frames import DecodedFrame, Video, VideoInfo, shrunk, thumbnail_of
-from bgaug.video.timeline import Timeline, distrust, timeline_of
+from bgaug.video.timeline import Timeline, distrust, is_seekable, timeline_of
 
 Decoder = Literal["auto", "pyav", "decord"]
 DECODERS: tuple[str, ...] = ("auto", "pyav", "decord")
@@ -261,14 +261,18 @@ class PyavReader(_Reader):
 
     def clip(self, start_seconds: float, num_frames: int, stride: int = 1) -> NDArray[np.uint8]:
         """See `VideoReader.clip`."""
+        if not is_seekable(self.info.container) or num_frames < 1 or stride < 1:
+            return super().clip(start_seconds, num_frames, stride)
         timeline = self.timeline()
-        if not timeline.trusted or num_frames < 1 or stride < 1:
+        if not timeline.trusted:
             return super().clip(start_seconds, num_frames, stride)
         first = timeline.index_at(start_seconds)
         indices = range(first, min(first + num_frames * stride, len(timeline.stamps)), stride)
         return _whole_clip(self._path, list(self.get(indices)), num_frames, start_seconds)
 
     def _frames(self, wanted: list[int]) -> dict[int, NDArray[np.uint8]]:
+        if not is_seekable(self.info.container):
+            return super()._frames(wanted)
         timeline = self.timeline()
         if timeline.trusted and wanted[-1] < len(timeline.stamps):
             found = self._by_seeking(timeline, wanted)

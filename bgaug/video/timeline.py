@@ -70,6 +70,11 @@ _cache: OrderedDict[tuple[str, int, int], Timeline] = OrderedDict()
 _lock = Lock()
 
 
+def is_seekable(container: str) -> bool:
+    """Whether seeks in files of this container can be exact at all; `container` as in `VideoInfo`."""
+    return bool(_SEEKABLE & set(container.split(",")))
+
+
 def timeline_of(path: Path) -> Timeline:
     """The timeline of a file; kept in memory for as long as the file's size and time of change stay.
 
@@ -149,7 +154,7 @@ def _read(path: Path) -> Timeline:
 def _why_not(
     container: str, codec: str, known: bool, timeless: int, stamps: list[int], first_is_entry: bool | None
 ) -> str:
-    if not _SEEKABLE & set(container.split(",")):
+    if not is_seekable(container):
         return f"seeks in {container} are not exact"
     if not known:
         return f"it is not known where {codec} may be entered"

@@ -1,0 +1,44 @@
+"""`bgaug probe`: what files really hold, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.sources import find_videos
+from bgaug.shots import CutFinder
+from bgaug.video import DecodedFrame, Probe, probe_video
+
+
+def probe_videos(inputs: Sequence[Path], progress: Progress, *, deep: bool = False) -> Iterator[Probe]:
+    """Look into every video of folders and files.
+
+    Args:
+        inputs: folders, walked recursively, and files.
+        progress: receives what happens.
+        deep: also decode: real frames, cuts, seeks tried, decord.
+
+    Raises:
+        UsageError: an input is missing, or nothing is found.
+    """
+    sources = find_videos(inputs)
+    progress.start("videos", len(sources))
+    for source in sources:
+        yield probe_with_cuts(source.path) if deep else probe_video(source.path)
+        progress.advance(1, source.id)
+
+
+def probe_with_cuts(path: Path) -> Probe:
+    """A deep probe, with the cuts among the frames that it decoded."""
+    finder = CutFinder()
+    cuts: list[int] = []
+
+    def look(frame: DecodedFrame) -> None:
+        cut = finder.feed(frame.thumbnail())
+        if cut is not None:
+            cuts.append(cut)
+
+    found = probe_video(path, deep=True, on_frame=look)
+    return found if found.error else replace(found, cuts=(*cuts, *finder.finish()))
