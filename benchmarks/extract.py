@@ -19,6 +19,7 @@ import numpy as np
 
 from bgaug.background import ShotSampler, median_by_bits
 from bgaug.mask import frame_mask, threshold_map
+from bgaug.pipelines.watch import WatchOptions, watch
 from bgaug.synthetic import make_split
 from bgaug.video import open_video, write_video
 
@@ -38,13 +39,15 @@ def decode_only(path: Path) -> None:
 
 
 def extract(path: Path) -> None:
-    """Median background and noise, as `bgaug extract-backgrounds` makes them."""
+    """Median background and noise, the video taken for one shot."""
     with open_video(path) as reader:
-        sampler = ShotSampler((reader.info.height, reader.info.width))
-        for frame in reader.scan():
-            if sampler.wants(frame.index):
-                sampler.add(frame.index, frame.rgb())
-        sampler.background()
+        watch(reader, WatchOptions(shots=False))
+
+
+def extract_shots(path: Path) -> None:
+    """The same for each shot, with cuts and camera verdicts, as `bgaug extract-backgrounds` does."""
+    with open_video(path) as reader:
+        watch(reader, WatchOptions())
 
 
 def extract_and_mask(path: Path) -> None:
@@ -79,6 +82,7 @@ JOBS: dict[str, Callable[[Path], None]] = {
     "decode": decode,
     "decode, not converted": decode_only,
     "extract": extract,
+    "extract, cuts, camera": extract_shots,
     "extract and mask": extract_and_mask,
     "decode + np.median": naive,
     "decord + np.median": decord_and_numpy,

@@ -5,6 +5,7 @@ Letters: T frames, S samples, H, W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,29 +134,34 @@ def evenly_spaced(num_frames: int, num_samples: int) -> NDArray[np.int64]:
     return np.round(np.linspace(0, num_frames - 1, count)).astype(np.int64)
 
 
-def median_by_bits(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Exact (lower) median along the first axis by a search from the highest bit down.
 
     The median is the largest value v with at most (S - 1) // 2 samples below it. Eight rounds of comparing and
     counting in bytes replace a sort: memory-bound, and several times faster than selection.
 
     Args:
-        samples: uint8 (S, ...).
+        samples: S arrays of one shape, uint8, or one array (S, ...) of them.
 
     Returns:
-        uint8 (...).
+        uint8, of the shape of a sample.
     """
     num_samples = len(samples)
-    rows = np.ascontiguousarray(samples).reshape(num_samples, -1)
-    num_values = rows.shape[1]
-    # A chunk is gone through eight times: it should stay in the second-level cache.
+    rows = [np.ascontiguousarray(sample).reshape(-1) for sample in samples]
+    num_values = rows[0].size
+    # A chunk is gone through eight times: it should stay in the second-level cache. Gathering it there, too, spares
+    # a copy of all samples in fresh memory.
     chunk = max(1024, min(32768, 2**20 // num_samples))
     median = np.empty(num_values, np.uint8)
+    part = np.empty((num_samples, chunk), np.uint8)
     below = np.empty((num_samples, chunk), np.bool_)
     for left in range(0, num_values, chunk):
-        part = rows[:, left : left + chunk]
-        median[left : left + chunk] = _median_of_chunk(part, below[:, : part.shape[1]], (num_samples - 1) // 2)
-    return median.reshape(samples.shape[1:])
+        width = min(chunk, num_values - left)
+        for place, row in zip(part, rows, strict=True):
+            place[:width] = row[left : left + width]
+        found = _median_of_chunk(part[:, :width], below[:, :width], (num_samples - 1) // 2)
+        median[left : left + width] = found
+    return median.reshape(np.shape(samples[0]))
 
 
 def _median_of_chunk(part: NDArray[np.uint8], below: NDArray[np.bool_], rank: int) -> NDArray[np.uint8]:
@@ -240,30 +246,34 @@ class ShotSampler:
             self._samples = {i: sample for i, sample in self._samples.items() if i % self._stride == 0}
             self._changes = {i: change for i, change in self._changes.items() if i % self._stride == 0}
 
-    def samples(self) -> NDArray[np.uint8]:
-        """The samples to estimate from, uint8 (S, H, W, 3), S odd and at most `num_wanted`, evenly spaced."""
+    def samples(self, count: int | None = None) -> list[NDArray[np.uint8]]:
+        """Samples of the shot, uint8 (H, W, 3) each, evenly spaced.
+
+        Args:
+            count: at most so many; by default those that a background is estimated from.
+
+        Raises:
+            ValueError: no frame was sampled.
+        """
         held = list(self._samples.values())
         if not held:
             raise ValueError("no frame was sampled")
-        return np.stack([held[i] for i in evenly_spaced(len(held), self._num_samples)])
+        return [held[i] for i in evenly_spaced(len(held), min(count or self._num_samples, self._num_samples))]
 
-    def background(self, samples: NDArray[np.uint8] | None = None) -> Background:
+    def background(self) -> Background:
         """The median background of what was sampled, at the working size.
-
-        Args:
-            samples: those that `samples` gave, if they are at hand.
 
         Raises:
             ValueError: no frame came.
         """
-        image = median_by_bits(self.samples() if samples is None else samples)
+        image = median_by_bits(self.samples())
         return Background(image, self._noise(), np.ones(self.size, np.bool_))
 
     def _noise(self) -> NDArray[np.float32]:
         changes = list(self._changes.values())
         if self.num_frames < _MIN_FRAMES_FOR_NOISE or not changes:
             return np.zeros(self.size, np.float32)
-        chosen = np.stack([changes[i] for i in evenly_spaced(len(changes), self._num_samples)])
+        chosen = [changes[i] for i in evenly_spaced(len(changes), self._num_samples)]
         # The change between two frames has sqrt(2) times the noise of one.
         noise = median_by_bits(chosen).astype(np.float32) / np.float32(np.sqrt(2))
         return quantise_noise(noise).astype(np.float32) * np.float32(NOISE_STEP)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler
 from bgaug.errors import VideoDecodeError
-from bgaug.shots import CutFinder, camera_motion
+from bgaug.shots import NUM_PROBES, CutFinder, camera_motion
 from bgaug.video import DecodedFrame, Decoder, VideoReader
 
 OnError = Literal["skip", "salvage", "fail"]
@@ -150,9 +152,8 @@ def _judge(
     shot = WatchedShot(start, stop)
     if not only and stop - start < MIN_SHOT_SECONDS * fps:
         return shot  # too short to tell, and to train on
-    samples = sampler.samples()
     if options.shots:
-        shot.camera = camera_motion(samples).verdict
+        shot.camera = camera_motion(np.stack(sampler.samples(NUM_PROBES))).verdict
     if shot.camera != "moving":
-        shot.background = sampler.background(samples)
+        shot.background = sampler.background()
     return shot

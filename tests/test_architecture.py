@@ -14,7 +14,18 @@ import pytest
 import bgaug
 
 ROOT = Path(__file__).parents[1]
-NUMPY_ROOMS = {"errors", "sizing", "video", "background", "mask", "annotations", "visualize", "synthetic", "store"}
+NUMPY_ROOMS = {
+    "errors",
+    "sizing",
+    "video",
+    "shots",
+    "background",
+    "mask",
+    "annotations",
+    "visualize",
+    "synthetic",
+    "store",
+}
 DEVICE_ROOMS = {"batch", "augment", "compose", "backbone", "motion", "losses", "model"}
 ONLY_IN = {"av": {"video"}, "decord": {"video"}, "zarr": {"store"}, "typer": {"cli"}, "rich": {"cli"}}
 

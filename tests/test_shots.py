@@ -276,7 +276,7 @@ def sampled(path: Path) -> Frames:
         for frame in reader.scan():
             if sampler.wants(frame.index):
                 sampler.add(frame.index, frame.rgb())
-    return sampler.samples()
+    return np.stack(sampler.samples())
 
 
 def test_cuts_of_real_videos(real_data: Path) -> None:
