@@ -28,7 +28,7 @@ from bgaug.pipelines.sources import Source, find_videos
 from bgaug.pipelines.worker import Begins, Worker, WorkerLost, cloudpickle
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.store.layout import COMMIT
-from bgaug.store.write import ShardLock
+from bgaug.store.lock import ShardLock
 
 LIMIT_SECONDS = 1.0
 

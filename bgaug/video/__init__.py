@@ -8,17 +8,11 @@ AVI with B-frames and on open-GOP H.264.
 
 from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, thumbnail_of
 from bgaug.video.probe import Deep, Probe, probe_video
-from bgaug.video.reader import (
-    DECODERS,
-    Decoder,
-    DecordReader,
-    PyavReader,
-    VideoReader,
-    declared_length,
-    open_video,
-    read_video,
-)
+from bgaug.video.reader import DECODERS, Decoder, declared_length, open_video, read_video
+from bgaug.video.sequential import VideoReader
 from bgaug.video.timeline import Timeline, timeline_of
+from bgaug.video.with_decord import DecordReader
+from bgaug.video.with_pyav import PyavReader
 from bgaug.video.writing import write_video
 
 __all__ = [

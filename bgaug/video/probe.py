@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
 from bgaug.video.container import is_cut_short, open_container
 from bgaug.video.frames import DecodedFrame, VideoInfo, thumbnail_of
-from bgaug.video.reader import DecordReader, PyavReader, open_video
+from bgaug.video.reader import open_video
 from bgaug.video.timeline import Timeline, timeline_of
+from bgaug.video.with_decord import DecordReader
+from bgaug.video.with_pyav import PyavReader
 
 SEEKS_TRIED = 16
 _SAME_THUMBNAIL = 4
