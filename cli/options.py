@@ -1,0 +1,41 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Videos = Annotated[list[Path], typer.Argument(help="Folders, walked recursively, and video files.", show_default=False)]
+Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
+LabelFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with a header: file, class_name (or class, label, class_id), optional group and split. "
+        "Without it, class folders are taken where there are two or more."
+    ),
+]
+FitOption = Annotated[
+    Literal["stretch", "pad", "crop"], typer.Option(help="How pictures of another aspect are brought to the size.")
+]
+DecoderOption = Annotated[
+    Literal["auto", "pyav", "decord"], typer.Option(help="Who decodes; auto is PyAV. decord reads sequentially only.")
+]
+MethodOption = Annotated[Literal["auto", "median"], typer.Option(help="How the background is estimated.")]
+Shots = Annotated[
+    bool, typer.Option("--shots/--no-shots", help="Look for cuts and camera motion; else a video is one static shot.")
+]
+OnError = Annotated[
+    Literal["skip", "salvage", "fail"],
+    typer.Option(help="A video that breaks off: leave it out, keep its good beginning, or end the run."),
+]
+Jobs = Annotated[int, typer.Option(help="Processes; 0 for one a processor.", min=0)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew what is there.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed in an earlier run.")]
+Timeout = Annotated[float, typer.Option(help="Time limit per video, in seconds; 0 for none.", min=0)]
+Memory = Annotated[int, typer.Option(help="Megabytes of samples that each process may hold.", min=16)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default CUDA where there is one.")]
+StoreArgument = Annotated[Path, typer.Argument(help="A store.", show_default=False)]

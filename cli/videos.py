@@ -1,0 +1,275 @@
+"""Commands about videos and stores: extract, build, verify, preview, probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, pairs_table, reported, rows_table, show
+from bgaug.cli.options import (
+    Debug,
+    DecoderOption,
+    FitOption,
+    Jobs,
+    Json,
+    LabelFile,
+    Memory,
+    MethodOption,
+    OnError,
+    Out,
+    Overwrite,
+    RetryFailed,
+    Shots,
+    StoreArgument,
+    Timeout,
+    Videos,
+)
+
+
+def extract_backgrounds_command(
+    videos: Videos,
+    out: Out,
+    labels: LabelFile = None,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH at which backgrounds are stored, or native.")] = "256x342",
+    fit: FitOption = "stretch",
+    method: MethodOption = "auto",
+    background_side: Annotated[int, typer.Option(help="Longest short side at which they are estimated.", min=16)] = 360,
+    decoder: DecoderOption = "auto",
+    memory: Memory = 256,
+    jobs: Jobs = 0,
+    shots: Shots = True,
+    on_error: OnError = "skip",
+    timeout: Timeout = 600,
+    retry_failed: RetryFailed = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Extract the static background of every video into a store.
+
+    A rerun goes on where an earlier one stopped. A video that cannot be read costs itself alone: it is named here and
+    in STORE/failures.jsonl, and the exit code is 1.
+
+    Examples:
+
+        bgaug extract-backgrounds videos/ --out bg
+
+        bgaug extract-backgrounds videos/ --out bg --labels videos/labels.csv --jobs 8 --json
+    """
+    with reported(debug):
+        from bgaug.pipelines.each_video import Setup
+        from bgaug.pipelines.extract_backgrounds import extract_backgrounds
+        from bgaug.pipelines.watch import WatchOptions
+        from bgaug.sizing import parse_size
+
+        options = WatchOptions(
+            method=method,
+            decoder=decoder,
+            background_side=background_side,
+            memory=memory * 2**20,
+            shots=shots,
+            on_error=on_error,
+        )
+        with TerminalProgress() as progress:
+            outcome = extract_backgrounds(
+                Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
+                progress,
+                options=options,
+                size=parse_size(size),
+                fit=fit,
+            )
+        _show_outcome(f"backgrounds in {out}", outcome, as_json)
+
+
+def build_shards_command(
+    videos: Videos,
+    out: Out,
+    backgrounds: Annotated[Path | None, typer.Option(help="A store that extract-backgrounds made.")] = None,
+    labels: LabelFile = None,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of all frames, or native for one-sized videos.")] = "128x171",
+    fit: FitOption = "stretch",
+    frames: Annotated[
+        Literal["jpeg", "raw", "none"], typer.Option(help="How frames are kept: jpeg is a tenth of raw.")
+    ] = "jpeg",
+    method: MethodOption = "auto",
+    background_side: Annotated[int, typer.Option(help="Longest short side at which they are estimated.", min=16)] = 360,
+    decoder: DecoderOption = "auto",
+    memory: Memory = 256,
+    jobs: Jobs = 0,
+    shots: Shots = True,
+    on_error: OnError = "skip",
+    timeout: Timeout = 600,
+    retry_failed: RetryFailed = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Build a store to train from: frames, foreground masks and backgrounds.
+
+    Backgrounds that are not given are estimated in the same pass. A rerun goes on where an earlier one stopped.
+
+    Examples:
+
+        bgaug build-shards videos/ --out shards --backgrounds bg --labels videos/labels.csv
+
+        bgaug build-shards videos/ --out shards --size 112 --fit crop --frames raw
+    """
+    with reported(debug):
+        from bgaug.pipelines.build_shards import build_shards
+        from bgaug.pipelines.each_video import Setup
+        from bgaug.pipelines.watch import WatchOptions
+        from bgaug.sizing import parse_size
+
+        options = WatchOptions(
+            method=method,
+            decoder=decoder,
+            background_side=background_side,
+            memory=memory * 2**20,
+            shots=shots,
+            on_error=on_error,
+        )
+        with TerminalProgress() as progress:
+            outcome = build_shards(
+                Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
+                progress,
+                options=options,
+                size=parse_size(size),
+                fit=fit,
+                frames=frames,
+                backgrounds=backgrounds,
+            )
+        _show_outcome(f"shards in {out}", outcome, as_json)
+
+
+def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
+    result = outcome.to_json()
+    show(result, as_json, lambda: pairs_table(title, {**result, "bytes": human_bytes(result["bytes"])}))
+    if outcome.failures:
+        raise typer.Exit(FAILED)
+
+
+def verify_command(
+    store: StoreArgument,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every frame, mask and background.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check every commit, size and checksum of a store.
+
+    The content hash is the same for the same videos and options, whoever built the store and when.
+
+    Examples:
+
+        bgaug verify shards
+
+        bgaug verify shards --deep --json
+    """
+    with reported(debug):
+        from bgaug.store import verify_store
+        from bgaug.store.layout import read_header
+
+        with TerminalProgress() as progress:
+            progress.start("shards", int(read_header(store).plan["shards"]))
+            report = verify_store(store, deep=deep, on_shard=progress.advance)
+            for problem in report.problems:
+                lost = f" (holds {', '.join(problem.videos[:3])}{', ...' if len(problem.videos) > 3 else ''})"
+                progress.warn(f"{problem.path}: {problem.message}{lost if problem.videos else ''}")
+        result = {
+            "ok": not report.problems,
+            "problems": [{"path": str(p.path), "message": p.message, "videos": p.videos} for p in report.problems],
+            "shards": report.num_shards,
+            "videos": report.num_videos,
+            "frames": report.num_frames,
+            "bytes": report.num_bytes,
+            "content_hash": report.content_hash,
+        }
+        verdict = "whole" if not report.problems else f"{len(report.problems)} problems"
+        shown = {**result, "problems": len(report.problems), "bytes": human_bytes(report.num_bytes)}
+        show(result, as_json, lambda: pairs_table(f"{store}: {verdict}", shown))
+        if report.problems:
+            raise typer.Exit(FAILED)
+
+
+def preview_command(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(help="The picture, .png or .jpg.")] = Path("sheet.png"),
+    rows: Annotated[int, typer.Option(help="Videos shown.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="Chooses frames and donors.")] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a contact sheet: frame, background, mask, and the frame's foreground over another background.
+
+    Examples:
+
+        bgaug preview shards --out sheet.png
+
+        bgaug preview shards --rows 30 --seed 1
+    """
+    with reported(debug):
+        from bgaug.store import open_store
+        from bgaug.visualize import contact_sheet, write_picture
+
+        path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
+        show({"sheet": str(path)}, as_json, lambda: str(path))
+
+
+def probe_command(
+    videos: Videos,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also decode: real frames, cuts, random seeks tried, decord.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what files really hold, and which reader can be trusted with them.
+
+    Leaves with 1 if a file cannot be used, or breaks off.
+
+    Examples:
+
+        bgaug probe video.avi
+
+        bgaug probe videos/ --deep --json
+    """
+    with reported(debug):
+        from bgaug.pipelines.probe import probe_videos
+
+        with TerminalProgress() as progress:
+            probes = list(probe_videos(videos, progress, deep=deep))
+        bad = [p for p in probes if p.error or p.cut_short or (p.deep is not None and p.deep.breaks_off)]
+        result = {"videos": [probe.to_json() for probe in probes], "bad": len(bad)}
+        header = ("file", "codec", "size", "frames", "seconds", "group", "cuts", "by index", "decord")
+        title = "group: most frames from one keyframe to the next"
+        show(result, as_json, lambda: rows_table(title, header, [_probe_row(probe) for probe in probes]))
+        if bad:
+            raise typer.Exit(FAILED)
+
+
+def _probe_row(probe: Any) -> tuple[str, ...]:
+    name = probe.path.name
+    if probe.error:
+        return (name, *[""] * 6, probe.error, "")
+    info, deep = probe.info, probe.deep
+    turned = f" turned {info.rotation_degrees}" if info.rotation_degrees else ""
+    frames = str(deep.real_frames if deep else probe.packet_frames)
+    if info.declared_frames not in (None, int(frames)):
+        frames += f" of {info.declared_frames} claimed"
+    seeks = (deep.seeks if deep else "") or ("seeks" if not probe.seeks else f"sequential: {probe.seeks}")
+    if deep and deep.breaks_off:
+        seeks = deep.breaks_off
+    elif probe.cut_short:
+        seeks = "the file is cut short; " + seeks
+    return (
+        name,
+        f"{info.codec} {probe.pixel_format}",
+        f"{info.height}x{info.width}{turned}",
+        frames,
+        f"{probe.duration_seconds:.2f}" + (" varying rate" if probe.variable_rate else ""),
+        str(probe.longest_group),
+        "" if probe.cuts is None else ", ".join(map(str, probe.cuts)) or "none",
+        seeks,
+        deep.decord if deep else "",
+    )
