@@ -359,6 +359,23 @@ def test_an_mp4_without_its_index_was_cut_short(made_files: dict[str, Path], tmp
     assert not is_cut_short(made_files["closed.mp4"])
 
 
+def test_metadata_in_another_encoding_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "latin.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "caf\u00e9 au lait"
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for image in textured(8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    assert "caf\u00e9".encode() in data
+    path.write_bytes(data.replace("caf\u00e9".encode(), b"caf\xe9\xe9"))
+    with pytest.raises(UnicodeDecodeError), av.open(str(path)) as container:
+        print(container.metadata)
+    assert len(read_video(path).frames) == 8
+
+
 # --- real files -----------------------------------------------------------------------------------------------------
 
 EXPECTED_REASON = {
