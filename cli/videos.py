@@ -59,19 +59,13 @@ def extract_backgrounds_command(
         bgaug extract-backgrounds videos/ --out bg --labels videos/labels.csv --jobs 8 --json
     """
     with reported(debug):
+        from bgaug.background import NUM_SAMPLES
         from bgaug.pipelines.each_video import Setup
         from bgaug.pipelines.extract_backgrounds import extract_backgrounds
         from bgaug.pipelines.watch import WatchOptions
         from bgaug.sizing import parse_size
 
-        options = WatchOptions(
-            method=method,
-            decoder=decoder,
-            background_side=background_side,
-            memory=memory * 2**20,
-            shots=shots,
-            on_error=on_error,
-        )
+        options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
         with TerminalProgress() as progress:
             outcome = extract_backgrounds(
                 Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
@@ -117,19 +111,13 @@ def build_shards_command(
         bgaug build-shards videos/ --out shards --size 112 --fit crop --frames raw
     """
     with reported(debug):
+        from bgaug.background import NUM_SAMPLES
         from bgaug.pipelines.build_shards import build_shards
         from bgaug.pipelines.each_video import Setup
         from bgaug.pipelines.watch import WatchOptions
         from bgaug.sizing import parse_size
 
-        options = WatchOptions(
-            method=method,
-            decoder=decoder,
-            background_side=background_side,
-            memory=memory * 2**20,
-            shots=shots,
-            on_error=on_error,
-        )
+        options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
         with TerminalProgress() as progress:
             outcome = build_shards(
                 Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),

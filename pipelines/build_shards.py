@@ -54,7 +54,9 @@ class BuildVideo:
                     self._masks_after(reader, payload, shots, held)
             return row_of(source, label, reader.info, shots, watched), payload
         except VideoError as error:
-            raise ended_run(error) if self.options.on_error == "fail" else error from error
+            if self.options.on_error == "fail":
+                raise ended_run(error) from error
+            raise
 
     def _stored_shots(self, source: Source, payload: VideoPayload, reader: VideoReader) -> list[Shot] | None:
         """Shots from the store of backgrounds, these in the payload; None where it has none of this very file."""

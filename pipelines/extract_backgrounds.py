@@ -39,7 +39,9 @@ class ExtractVideo:
             shots = add_backgrounds(payload, watched)
             return row_of(source, label, reader.info, shots, watched), payload
         except VideoError as error:
-            raise ended_run(error) if self.options.on_error == "fail" else error from error
+            if self.options.on_error == "fail":
+                raise ended_run(error) from error
+            raise
 
 
 def ended_run(error: VideoError) -> BgaugError:

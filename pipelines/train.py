@@ -122,14 +122,7 @@ def train(
     loader = ClipLoader(dataset, batch_size, seed=options.seed, threads=threads)
     optimisation = make_optimisation(options, batch_size, len(loader), where)
     learner = make_learner(options, len(dataset), batch_size, optimisation.total_steps).to(where)
-    config = {
-        **asdict(options),
-        "splits": None if options.splits is None else list(options.splits),
-        "batch_size": batch_size,
-        "crop": crop_size(store, options),
-        "classes": list(store.header.classes),
-        "resolved_method": asdict(learner.method),
-    }
+    config = run_config(options, store, learner.method, batch_size)
 
     def on_step(line: dict[str, float]) -> None:
         progress.advance(1, f"loss {line['loss']:.3f}  lr {line['lr']:.2e}  epoch {line['epoch'] + 1:.0f}")
@@ -144,6 +137,18 @@ def train(
     progress.start(f"training {name}", optimisation.total_steps)
     progress.advance(trainer.step)
     return RunResult(trainer.run(stop_after), out)
+
+
+def run_config(options: TrainOptions, store: Store, method: Method, batch_size: int) -> dict[str, Any]:
+    """Everything that decides a run, as plain JSON values; kept with each checkpoint."""
+    return {
+        **asdict(options),
+        "splits": None if options.splits is None else list(options.splits),
+        "batch_size": batch_size,
+        "crop": crop_size(store, options),
+        "classes": list(store.header.classes),
+        "resolved_method": asdict(method),
+    }
 
 
 def _find_run(out: Path, *, resume: bool, overwrite: bool) -> Path | None:

@@ -182,6 +182,15 @@ def textured(num_frames: int, height: int = 64, width: int = 96) -> np.ndarray:
     return frames
 
 
+OTHER_COLOURS = {
+    "hevc10_pq.mp4",
+    "tc_bt2020_10bit.mp4",
+    "tc_h264_10bits.mp4",
+    "tc_testsrc2_odd_height_and_width_vp9.mp4",
+}
+"""10 bits, and an odd size."""
+
+
 def check_access(path: Path, decoder: Decoder, seed: int = 0) -> str:
     """16 random indices and 4 random clips equal a sequential pass, to the bit; says how they were had."""
     whole = read_video(path, "pyav")
@@ -193,8 +202,9 @@ def check_access(path: Path, decoder: Decoder, seed: int = 0) -> str:
             assert len(sequential) == count
             # Scalers of different age round some pixels otherwise; another frame differs by far more.
             difference = np.abs(sequential.astype(np.int16) - whole.frames)
-            # 10-bit and wide-gamut pictures are brought to 8 bits in another way.
-            assert difference.max() <= 3 or difference.mean((1, 2, 3)).max() <= 4
+            # Of some files decord gets the colours wrong, but not the frames.
+            assert difference.max() <= 3 or path.name in OTHER_COLOURS, path.name
+            assert difference.mean((1, 2, 3)).max() <= 4
         else:
             sequential = whole.frames
         assert (np.diff(whole.pts_seconds) > 0).all()
@@ -328,6 +338,12 @@ def test_files_cut_short_are_told_and_their_beginning_is_kept(
     assert np.array_equal(kept.frames[:sure], whole[:sure])
     with pytest.raises(VideoError):
         open_video(tmp_path / "nothing.mp4")
+
+
+def test_what_was_appended_to_a_whole_file_does_no_harm(made_files: dict[str, Path], tmp_path: Path) -> None:
+    data = made_files["closed.mp4"].read_bytes()
+    (tmp_path / "x.mp4").write_bytes(data + b"\x7f\x00\x00\x00junk" * 5)
+    assert len(read_video(tmp_path / "x.mp4").frames) == 60
 
 
 def test_an_mp4_without_its_index_was_cut_short(made_files: dict[str, Path], tmp_path: Path) -> None:

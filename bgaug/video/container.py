@@ -80,6 +80,18 @@ def decode_error(path: Path, error: BaseException, count: int) -> VideoDecodeErr
     return VideoDecodeError(path, "corrupt", f"breaks off after {count} good frames: {said(error)}", count)
 
 
+def check_all_there(path: Path, count: int, declared: int | None) -> None:
+    """After a pass of `count` frames that ended without an error: whether the file ended too early.
+
+    Only where frames are missing: what was appended to a whole file may look like the beginning of more.
+
+    Raises:
+        VideoDecodeError: it did.
+    """
+    if (declared is None or count < declared) and is_cut_short(path):
+        raise cut_short_error(path, count)
+
+
 def cut_short_error(path: Path, count: int) -> VideoDecodeError:
     """The file is not all there; `count` frames are."""
     return VideoDecodeError(path, "truncated", f"the file is cut short: {count} good frames, then nothing", count)

@@ -98,7 +98,7 @@ class DecodedFrame(Protocol):
         ...
 
     def rgb(self) -> NDArray[np.uint8]:
-        """Fresh uint8 (H, W, 3) array, turned for display."""
+        """uint8 (H, W, 3), turned for display; made at the first call, the same array at each, and the caller's to keep."""
         ...
 
     def thumbnail(self) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
-from bgaug.video.container import cut_short_error, is_cut_short, said
+from bgaug.video.container import check_all_there, said
 from bgaug.video.frames import DecodedFrame, thumbnail_of
 from bgaug.video.sequential import SequentialReader
 from bgaug.video.timeline import timeline_of
@@ -71,8 +71,7 @@ class DecordReader(SequentialReader):
                 last = image
             elif last is None or not np.array_equal(image, last):
                 raise self._mismatch(length, len(times))
-        if is_cut_short(self._path):
-            raise cut_short_error(self._path, len(times))
+        check_all_there(self._path, len(times), self.info.declared_frames)
 
     def _times(self) -> list[float]:
         """Presentation times of the frames that there really are."""

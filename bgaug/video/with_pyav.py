@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from bgaug.sizing import Size
 from bgaug.video.container import (
-    cut_short_error,
+    check_all_there,
     decode_error,
     decoding_errors,
     first_frame,
-    is_cut_short,
     open_container,
 )
 from bgaug.video.frames import DecodedFrame, VideoInfo, shrunk, thumbnail_of
@@ -63,8 +62,7 @@ class PyavReader(SequentialReader):
                     count += 1
             except decoding_errors() as error:
                 raise decode_error(self._path, error, count) from error
-        if is_cut_short(self._path):
-            raise cut_short_error(self._path, count)
+        check_all_there(self._path, count, self.info.declared_frames)
 
     def _wrap(self, index: int, pts_seconds: float, frame: Any, convert: Any) -> DecodedFrame:
         return _PyavFrame(index, pts_seconds, frame, convert, self._size, self.info.rotation_degrees)
@@ -157,7 +155,7 @@ _PLANAR_FORMATS = frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj4
 class _PyavFrame:
     """A decoded picture that becomes RGB on request."""
 
-    __slots__ = ("_convert", "_frame", "_rotation", "_size", "index", "pts_seconds")
+    __slots__ = ("_convert", "_frame", "_image", "_rotation", "_size", "index", "pts_seconds")
 
     def __init__(self, index: int, pts_seconds: float, frame: Any, convert: Any, size: Size, rotation: int) -> None:
         self.index = index
@@ -166,8 +164,15 @@ class _PyavFrame:
         self._convert = convert
         self._size = size
         self._rotation = rotation
+        self._image: NDArray[np.uint8] | None = None
 
     def rgb(self) -> NDArray[np.uint8]:
+        """See `DecodedFrame.rgb`."""
+        if self._image is None:
+            self._image = self._converted()
+        return self._image
+
+    def _converted(self) -> NDArray[np.uint8]:
         height, width = self._size
         # One thread: its own choice, one a processor, costs twice the time on pictures of this size.
         picture = self._convert.reformat(self._frame, width=width, height=height, format="rgb24", threads=1)
