@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bgaug.background import ShotSampler, median_by_bits
+from bgaug.background import ShotSampler, background_of, median_by_bits
 from bgaug.mask import frame_mask, threshold_map
 from bgaug.pipelines.watch import WatchOptions, watch
 from bgaug.synthetic import make_split
@@ -57,7 +57,7 @@ def extract_and_mask(path: Path) -> None:
         for frame in reader.scan():
             if sampler.wants(frame.index):
                 sampler.add(frame.index, frame.rgb())
-        background = sampler.background()
+        background = background_of(sampler.shot())
         threshold = threshold_map(background.noise)
         for _, _, image in reader.iter():
             frame_mask(image, background.image, threshold)

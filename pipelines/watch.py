@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler
+from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler, background_of
 from bgaug.errors import VideoDecodeError
 from bgaug.shots import NUM_PROBES, CutFinder, camera_motion
 from bgaug.video import DecodedFrame, Decoder, VideoReader
@@ -155,5 +155,5 @@ def _judge(
     if options.shots:
         shot.camera = camera_motion(np.stack(sampler.samples(NUM_PROBES))).verdict
     if shot.camera != "moving":
-        shot.background = sampler.background()
+        shot.background = background_of(sampler.shot(), options.method)
     return shot

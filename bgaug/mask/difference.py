@@ -1,6 +1,6 @@
 """Foreground masks from a static background, offline, in numpy; the device forms live in `compose`.
 
-Letters: T frames, H, W pixels, P packed bytes of one mask = ceil(H * W / 8).
+Letters: T frames, H, W pixels.
 """
 
 from __future__ import annotations
@@ -97,23 +97,3 @@ def _refine(image: NDArray[np.uint8], mask: NDArray[np.bool_], band: int = 4) ->
     cv2.grabCut(image, plan, whole, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
     cut: NDArray[np.bool_] = (plan == cv2.GC_FGD) | (plan == cv2.GC_PR_FGD)
     return cut
-
-
-def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Masks as bits: bool (..., H, W) to uint8 (..., P), most significant bit first, rows in order."""
-    flat = mask.reshape(*mask.shape[:-2], -1)
-    return np.packbits(flat, axis=-1)
-
-
-def unpack_mask(packed: NDArray[np.uint8], height: int, width: int) -> NDArray[np.bool_]:
-    """Bits as masks: uint8 (..., P) to bool (..., H, W).
-
-    Raises:
-        ValueError: P is not ceil(height * width / 8).
-    """
-    if packed.shape[-1] != (height * width + 7) // 8:
-        raise ValueError(
-            f"masks of {height}x{width} pack into {(height * width + 7) // 8} bytes, got {packed.shape = }"
-        )
-    bits = np.unpackbits(packed, axis=-1, count=height * width)
-    return bits.reshape(*packed.shape[:-1], height, width).astype(np.bool_)
