@@ -11,11 +11,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background.auto import auto_background
 from bgaug.background.median import median_by_bits
+from bgaug.background.patches import patches_background
 from bgaug.background.picture import Background
+from bgaug.background.plate import plate_background
 from bgaug.background.samples import ShotSampler, ShotSamples
 
-Method = Literal["auto", "median"]
+Method = Literal["auto", "median", "patches", "plate"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 Estimator = Callable[[ShotSamples], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
@@ -58,7 +61,12 @@ def median_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.
     return median_by_bits(shot.images), np.ones(shot.size, np.bool_)
 
 
-_ESTIMATORS: dict[str, Estimator] = {"auto": median_background, "median": median_background}
+_ESTIMATORS: dict[str, Estimator] = {
+    "auto": auto_background,
+    "median": median_background,
+    "patches": patches_background,
+    "plate": plate_background,
+}
 
 
 def _check_frames(frames: NDArray[np.uint8]) -> None:

@@ -1,0 +1,118 @@
+"""The background of a shot by whichever method the evidence favours, region by region.
+
+Letters: S samples, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.background.evidence import SHOWN, Witness, gradient, in_favour, regions
+from bgaug.background.median import median_by_bits
+from bgaug.background.patches import patches_background
+from bgaug.background.plate import median_of_shown, plate_from, ring_error
+from bgaug.background.samples import ShotSamples
+
+_GRID = 4
+_SUPPORT, _FEW = 0.7, 0.002
+_PATCHES = ((11, 6), (7, 8), (5, 10))  # (keep, parts): from the usual to what shows seldom
+_ROUNDS = 2  # of removing bodies: the second finds what stood beside the first
+_MAX_PREDICTED = 0.2  # of a region: above it, the prediction needs evidence of its own
+_MIN_OUTLINE = 0.22  # people who never leave have .3 and more, textures .15 and less
+_PRIOR, _MIN_FAVOUR = 0.05, 0.6
+_MAX_RING, _MAX_RING_SURE, _SURE_OUTLINE = (
+    12.0,
+    16.0,
+    0.4,
+)  # grey levels; plain ground has 3 to 15, textures 14 and more
+
+
+def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The median, and where the evidence is against it, what least-moving patches or a predicted ground give.
+
+    Each candidate in turn challenges what is held so far, region by region (`evidence`). A predicted ground must also
+    have predicted the surroundings, and the outline of what it removes must move: else it is texture.
+
+    Returns:
+        uint8 (H, W, 3), and where it was seen, bool (H, W): elsewhere it is predicted.
+    """
+    held = median_by_bits(shot.images)
+    valid = np.ones(shot.size, np.bool_)
+    if median_suffices(shot, held):
+        return held, valid
+    witness = Witness(shot)
+    median = held
+    for keep, parts in _PATCHES:
+        held = _contest(witness, held, patches_background(shot, keep=keep, parts=parts)[0])
+    changed = cv2.absdiff(median, held).max(2) > 0
+    held = _polished(shot, held, changed)
+    for _ in range(_ROUNDS):
+        plate, seen = plate_from(shot, held)
+        held, predicted = _ground_contest(witness, held, plate, seen)
+        valid &= ~predicted
+        if not predicted.any():
+            break
+    return held, valid
+
+
+def median_suffices(shot: ShotSamples, median: NDArray[np.uint8]) -> bool:
+    """Whether nearly every pixel shows the median nearly always: looked at on every fourth row and column."""
+    coarse = median[::_GRID, ::_GRID]
+    shown = sum(
+        (cv2.absdiff(image[::_GRID, ::_GRID], coarse).max(2) <= SHOWN).astype(np.int32) for image in shot.images
+    )
+    return bool(np.mean(np.asarray(shown) < _SUPPORT * len(shot.images)) < _FEW)
+
+
+def _contest(witness: Witness, held: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    slopes = gradient(held), gradient(other)
+    result = held.copy()
+    for region in regions(held, other):
+        if in_favour(witness.look(held, slopes[0], region), witness.look(other, slopes[1], region)) > 0:
+            taken = _grown(region)
+            result[taken] = other[taken]
+    return result
+
+
+def _ground_contest(
+    witness: Witness, held: NDArray[np.uint8], plate: NDArray[np.uint8], seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """What is held after it, and which pixels of that are predicted."""
+    slopes = gradient(held), gradient(plate)
+    found = list(regions(held, plate))
+    doubtful = np.any(found, axis=0) if found else np.zeros(seen.shape, np.bool_)
+    result, predicted = held.copy(), np.zeros(seen.shape, np.bool_)
+    for region in found:
+        views = witness.look(held, slopes[0], region), witness.look(plate, slopes[1], region)
+        if seen[region].mean() >= 1 - _MAX_PREDICTED:
+            better = in_favour(*views) > 0
+        else:
+            moves = witness.outline_moves(held, slopes[0], region)
+            limit = _MAX_RING_SURE if moves >= _SURE_OUTLINE else _MAX_RING
+            better = (
+                moves >= _MIN_OUTLINE
+                and in_favour(*views, prior=_PRIOR) + np.log((moves + 0.05) / (_MIN_OUTLINE + 0.05)) > _MIN_FAVOUR
+                and ring_error(held, region, doubtful & ~region) <= limit
+            )
+        if better:
+            taken = _grown(region)
+            result[taken], predicted[taken] = plate[taken], ~seen[taken]
+    return result, predicted
+
+
+def _grown(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+
+
+def _polished(shot: ShotSamples, held: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Few samples make a noisy picture: the median of all that show it."""
+    if not where.any():
+        return held
+    values = np.stack([image[where] for image in shot.images])
+    shown = np.stack([cv2.absdiff(one, held[where]).max(1) <= SHOWN for one in values])
+    shown |= ~shown.any(0)
+    result = held.copy()
+    result[where] = median_of_shown(values, shown)
+    return result
