@@ -30,7 +30,8 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import METHODS, Background, estimate_background
+from bgaug.background import METHODS, Background
+from bgaug.estimate import estimate_background
 from bgaug.mask import difference_mask, foreground_mask
 from bgaug.mask.fame import fame_mask
 from bgaug.scenarios import SCENARIOS, make_scenario
@@ -173,6 +174,12 @@ def find_sequences(truth: str, data: Path, wanted: list[str]) -> list[Any]:
     return [item for item, called in zip(found, names, strict=True) if not wanted or called & set(wanted)]
 
 
+def data_folder() -> Path:
+    """Where real videos are looked for."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(os.environ.get("BGAUG_TEST_DATA", beside))
+
+
 def fail(message: str) -> None:
     """Wrong usage: one line, exit 2."""
     print(message, file=sys.stderr)
@@ -236,7 +243,7 @@ def score_background(sequence: Sequence, shot: Shot, background: Background) -> 
     if sequence.moving_camera:
         return {}
     inside = min(max(shot.reference - shot.start, 0), shot.stop - shot.start - 1)
-    image = background.at(inside)
+    image = background.image if sequence.zone is None else background.at(inside)  # scenarios know what it saw
     row = asdict(background_scores(image, shot.truth, sequence.valid))
     if sequence.zone is not None:
         row["zage"] = background_scores(image, shot.truth, sequence.zone).age
@@ -429,10 +436,9 @@ def print_table(title: str, rows: dict[str, Row]) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--truth", choices=list(LOADERS), default="gt")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("BGAUG_TEST_DATA", beside)))
+    parser.add_argument("--data", type=Path, default=data_folder())
     parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated; all by default")
     parser.add_argument("--sequences", default="", help="comma-separated, with or without the data set's prefix")
     parser.add_argument("--refine", action="store_true", help="our masks with GrabCut")

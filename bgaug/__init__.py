@@ -6,6 +6,10 @@ The rooms, in the order in which a video passes through them:
     background      the static background of a shot
     shots           hard cuts, and whether the camera stands still
     mask            foreground masks from it
+    quality         a grade for a background and its masks, without labels
+    estimate        the background of a shot, from its camera to its grade
+    scores          how near a background or a mask comes to the truth
+    scenarios       shots whose background and masks are known
     sizing          frame sizes, and one resize for all
     store           the on-disk format: plan, write, commit, verify, read
     annotations     labels: CSV, class folders
@@ -34,9 +38,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bgaug.background import estimate_background as estimate_background
     from bgaug.compose import SemiNegativePairs as SemiNegativePairs
     from bgaug.dataset import ClipDataset as ClipDataset
+    from bgaug.estimate import estimate_background as estimate_background
     from bgaug.loader import ClipLoader as ClipLoader
     from bgaug.loader import SemiNegativeDataset as SemiNegativeDataset
     from bgaug.losses import DualLoss as DualLoss
@@ -52,7 +56,7 @@ __version__ = "0.1.0"
 _ROOM_OF = {
     "read_video": "video",
     "open_video": "video",
-    "estimate_background": "background",
+    "estimate_background": "estimate",
     "foreground_mask": "mask",
     "open_store": "store",
     "ClipDataset": "dataset",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -23,6 +24,7 @@ from bgaug.sizing import Size, resize_area
 
 Verdict = Literal["static", "jitter", "moving", "unknown"]
 _Floats = NDArray[np.float32]
+_Pictures = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 DELAY = 3
 """Frames that a `CutFinder` may have to wait before it is sure; what comes and goes within them is a flash."""
@@ -34,7 +36,7 @@ _MIN_RATIO, _QUIET_RATIO = 2.5, 5.0  # to the changes around; a hand-held camera
 # What is left when every block was looked for around its place, in the same unit: a jerk leaves little.
 _MIN_LEFT, _MIN_LEFT_QUIET = 17.0, 12.0  # cuts 20 and more, a hand-held camera 15, a hand before a still one 10
 _MIN_LEFT_SHARE = 0.43  # of the difference in place: cuts .5 and more, jerks .38
-_BLOCK, _REACH = (12, 16), (16, 24)
+_BLOCK, _NEAR, _REACH = (12, 16), (4, 4), (16, 24)
 
 
 class CutFinder:
@@ -79,10 +81,11 @@ class CutFinder:
         if thumbnail.shape != (*_THUMBNAIL, 3) or thumbnail.dtype != np.uint8:
             raise ValueError(f"thumbnail must be uint8 (60, 80, 3), got {thumbnail.dtype} {thumbnail.shape = }")
         change = _change(self._recent[-1][0], thumbnail) if self._recent else -1.0  # the first frame has none
-        before = [known for _, known in list(self._recent)[-DELAY - 1 :] if known >= 0]
-        # Whatever follows, the mean of the changes around will not be below this.
-        if change > max(_MIN_CHANGE, _MIN_RATIO * sum(before) / (len(before) + DELAY)):
-            self._suspects.append(self._num_frames)
+        if change > _MIN_CHANGE:
+            before = [known for _, known in list(self._recent)[-DELAY - 1 :] if known >= 0]
+            # Whatever follows, the mean of the changes around will not be below this.
+            if change > _MIN_RATIO * sum(before) / (len(before) + DELAY):
+                self._suspects.append(self._num_frames)
         self._recent.append((thumbnail, change))
         self._num_frames += 1
         return self._decide() if self.num_settled == self._num_frames - 1 - DELAY else None
@@ -101,9 +104,8 @@ class CutFinder:
         ratio = lasting / max(sum(around) / max(len(around), 1), 1e-6)
         if lasting <= max(_MIN_CHANGE, _MIN_LASTING * future[0][1]) or ratio <= _MIN_RATIO:
             return None
-        left, there = _left_by_motion(past[-1][0], future[0][0])
         enough = _MIN_LEFT_QUIET if ratio > _QUIET_RATIO else _MIN_LEFT
-        return index if left > max(enough, _MIN_LEFT_SHARE * there) else None
+        return None if _is_motion(past[-1][0], future[0][0], enough) else index
 
 
 def find_cuts(frames: NDArray[np.uint8]) -> list[int]:
@@ -137,18 +139,28 @@ def _change(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> float:
     return float(cv2.norm(old, new, cv2.NORM_L1)) / (_THUMBNAIL[0] * _THUMBNAIL[1])
 
 
-def _left_by_motion(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> tuple[float, float]:
-    """Mean difference (root mean square) of blocks to their best match in the other picture, and in place."""
-    found = []  # blocks of either picture in turn, as on a chess board: what one uncovers, the other may know
-    for row, y in enumerate(range(0, _THUMBNAIL[0], _BLOCK[0])):
-        for column, x in enumerate(range(0, _THUMBNAIL[1], _BLOCK[1])):
+def _is_motion(old: NDArray[np.uint8], new: NDArray[np.uint8], enough: float) -> bool:
+    """Whether things that moved explain the difference of two thumbnails.
+
+    What is left is the mean difference (root mean square) of blocks to their best match in the other picture: at most
+    `enough`, or a small share of the mean difference in place. Most often a match close by explains it already.
+    """
+    squares = np.square(new.astype(np.float32) - old).reshape(5, _BLOCK[0], 5, _BLOCK[1], 3).sum((1, 3, 4))
+    left = np.sqrt(squares / (_BLOCK[0] * _BLOCK[1]))
+    limit = max(enough, _MIN_LEFT_SHARE * float(left.mean()))
+    for reach in (_NEAR, _REACH):
+        for row, column in np.ndindex(left.shape):
+            if left.mean() <= limit:
+                return True
+            # Blocks of either picture in turn, as on a chess board: what one uncovers, the other may know.
             here, searched = (new, old) if (row + column) % 2 else (old, new)
-            up, back = min(y, _REACH[0]), min(x, _REACH[1])
-            window = searched[y - up : y + _BLOCK[0] + _REACH[0], x - back : x + _BLOCK[1] + _REACH[1]]
-            squares = cv2.matchTemplate(window, here[y : y + _BLOCK[0], x : x + _BLOCK[1]], cv2.TM_SQDIFF)
-            found.append((squares.min(), squares[up, back]))
-    left, there = np.sqrt(np.maximum(found, 0) / (_BLOCK[0] * _BLOCK[1])).mean(0)  # rounding goes below zero
-    return float(left), float(there)
+            y, x = row * _BLOCK[0], column * _BLOCK[1]
+            window = searched[
+                max(0, y - reach[0]) : y + _BLOCK[0] + reach[0], max(0, x - reach[1]) : x + _BLOCK[1] + reach[1]
+            ]
+            best = cv2.matchTemplate(window, here[y : y + _BLOCK[0], x : x + _BLOCK[1]], cv2.TM_SQDIFF).min()
+            left[row, column] = np.sqrt(max(best, 0.0) / (_BLOCK[0] * _BLOCK[1]))  # rounding goes below zero
+    return bool(left.mean() <= limit)
 
 
 NUM_PROBES = 17
@@ -188,7 +200,7 @@ class Camera:
     spread: float
 
 
-def camera_motion(samples: NDArray[np.uint8]) -> Camera:
+def camera_motion(samples: _Pictures) -> Camera:
     """Verdict on the camera of one shot.
 
     Twelve tiles of the picture are compared to those of the middle sample by phase correlation. A sample's shift is
@@ -196,7 +208,8 @@ def camera_motion(samples: NDArray[np.uint8]) -> Camera:
     of most tiles. What moves spoils its own tiles only, and in a zoom no such three agree.
 
     Args:
-        samples: uint8 (S, H, W, 3), RGB, evenly spaced over the shot, such as `ShotSampler.samples`.
+        samples: S pictures, uint8 (H, W, 3) each, RGB, or one array of them, evenly spaced over the shot, such as
+            `ShotSampler.samples`.
 
     Raises:
         ValueError: samples of another shape or type, or none.
@@ -205,37 +218,56 @@ def camera_motion(samples: NDArray[np.uint8]) -> Camera:
     num_samples, reference = len(samples), len(samples) // 2
     shifts, response = np.full((num_samples, 2), np.nan, np.float32), np.zeros(num_samples, np.float32)
     inside = _without_bars(samples, samples[reference])
-    middle = _tiles(_small(inside[reference : reference + 1]))
+    middle = _tiles(_small([inside[reference]]))
     textured = np.sqrt(np.mean(middle[0] ** 2, (1, 2))) > _MIN_TEXTURE
     if num_samples < 3 or not _spread_out(textured[None, textured], textured)[0]:
         return Camera("unknown", shifts, response, reference, 0.0, float("nan"))
+    spectra = _spectra(middle[:, textured])
+
+    def look(at: NDArray[np.intp]) -> None:
+        tiles = _tiles(_small([inside[i] for i in at]))[:, textured]
+        shifts[at], response[at] = _common_shifts(tiles, spectra, textured)
+
     probes = np.union1d(evenly_spaced(num_samples, NUM_PROBES), reference)
-    shifts[probes], response[probes] = _common_shifts(_tiles(_small(inside[probes])), middle, textured)
-    seen = float(np.mean(response[probes[probes != reference]] > 0))
-    found = shifts[response > 0]
-    spread = float(np.percentile(np.hypot(*(found - np.median(found, 0)).T), 75)) * _TO_160
+    half = probes[::2] if len(probes) >= NUM_PROBES else probes
+    look(half)
+    seen, spread = _summary(shifts, response, half[half != reference])
+    if len(half) < len(probes) and not (spread < _STILL / 2 and seen >= _MIN_SEEN_JITTER):
+        look(np.setdiff1d(probes, half))
+        seen, spread = _summary(shifts, response, probes[probes != reference])
     still = spread < _STILL and seen >= _MIN_SEEN_STATIC
     shaking = not still and spread < _FAR and seen >= _MIN_SEEN_JITTER
-    if shaking:
-        shifts, response = _common_shifts(_tiles(_small(inside)), middle, textured)
-    shifts *= np.array([inside.shape[2] / _PICTURE[1], inside.shape[1] / _PICTURE[0]], np.float32)
+    if shaking and len(probes) < num_samples:
+        look(np.setdiff1d(np.arange(num_samples), probes))
+    shifts *= np.array([inside[0].shape[1] / _PICTURE[1], inside[0].shape[0] / _PICTURE[0]], np.float32)
     verdict: Verdict = "static" if still else "jitter" if shaking else "moving"
     return Camera(verdict, shifts, response, reference, seen, spread)
 
 
-def _without_bars(samples: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _summary(shifts: _Floats, response: _Floats, probes: NDArray[np.intp]) -> tuple[float, float]:
+    """Share of the probes whose shift was found, and how far all found ones lie apart; see `Camera`."""
+    found = shifts[response > 0]
+    if not len(found):
+        return 0.0, float("inf")
+    distances = np.hypot(*(found - np.median(found, 0)).T)
+    return float(np.mean(response[probes] > 0)), float(np.percentile(distances, 75)) * _TO_160
+
+
+def _without_bars(samples: _Pictures, reference: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The samples within what is not black around the reference: a pan moves no bars."""
     bright = np.asarray(cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY) > _BLACK, np.uint8)
     left, top, width, height = cv2.boundingRect(bright)
-    return samples[:, top : top + height, left : left + width] if 4 * width * height > bright.size else samples
+    if 4 * width * height <= bright.size:
+        return list(samples)
+    return [sample[top : top + height, left : left + width] for sample in samples]
 
 
-def _small(samples: NDArray[np.uint8]) -> _Floats:
+def _small(samples: Sequence[NDArray[np.uint8]]) -> _Floats:
     """The samples in grey at `_PICTURE`, float32 (S, 96, 128)."""
     # By way of twice the size: averaging two by two is several times faster than an area filter by any other factor.
     height, width = _PICTURE
     grey = [cv2.resize(cv2.cvtColor(sample, cv2.COLOR_RGB2GRAY), (2 * width, 2 * height)) for sample in samples]
-    return np.stack([resize_area(picture, _PICTURE) for picture in grey]).astype(np.float32)
+    return np.stack([resize_area(np.asarray(picture, np.uint8), _PICTURE) for picture in grey]).astype(np.float32)
 
 
 def _tiles(pictures: _Floats) -> _Floats:
@@ -247,9 +279,11 @@ def _tiles(pictures: _Floats) -> _Floats:
     return tiles
 
 
-def _common_shifts(tiles: _Floats, middle: _Floats, textured: NDArray[np.bool_]) -> tuple[_Floats, _Floats]:
-    """The shift that tiles of a sample agree on, (S, 2), and the share of textured tiles that do, (S,)."""
-    shifts, heights = _phase_shifts(tiles[:, textured], middle[:, textured])
+def _common_shifts(
+    tiles: _Floats, middle: tuple[_Floats, _Floats], textured: NDArray[np.bool_]
+) -> tuple[_Floats, _Floats]:
+    """The shift that the k textured tiles of a sample agree on, (S, 2), and the share of them that do, (S,)."""
+    shifts, heights = _phase_shifts(tiles, middle)
     near = np.square(shifts[:, :, None] - shifts[:, None]).sum(-1) < _TOGETHER**2
     most = near[np.arange(len(tiles)), (near * (1 + heights[:, None])).sum(2).argmax(1)]
     size = np.hypot(*np.moveaxis(shifts, -1, 0))
@@ -268,16 +302,41 @@ def _spread_out(members: NDArray[np.bool_], textured: NDArray[np.bool_]) -> NDAr
     return np.asarray((members.sum(1) >= _MIN_TILES) & (grid.any(2).sum(1) >= 2) & (grid.any(1).sum(1) >= 2))
 
 
-def _phase_shifts(tiles: _Floats, middle: _Floats) -> tuple[_Floats, _Floats]:
-    """Shifts of tiles (S, K, N, N) from the reference's (1, K, N, N): (S, K, 2), (dx, dy) in pixels; peaks, (S, K).
+@cache
+def _transform() -> tuple[_Floats, _Floats]:
+    """Cosines and sines of the Fourier transform: side by side for rows, (N, N + 2), and stacked for columns, (2 N, N)."""
+    half = _TILE // 2 + 1
+    turns = np.outer(np.arange(_TILE), np.arange(_TILE)) * (2 * np.pi / _TILE)
+    cos, sin = np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
+    return np.hstack([cos[:, :half], -sin[:, :half]]), np.vstack([cos, -sin])
+
+
+def _spectra(tiles: _Floats) -> tuple[_Floats, _Floats]:
+    """Half of the Fourier transforms of tiles (S, K, N, N): real and imaginary parts, (S, K, N, N // 2 + 1) each.
+
+    At this size the products with the matrices of the transform take a third of the time of numpy's.
+    """
+    half = _TILE // 2 + 1
+    along, across = _transform()
+    both = across @ (tiles.reshape(-1, _TILE) @ along).reshape(-1, _TILE, 2 * half)
+    real = both[:, :_TILE, :half] - both[:, _TILE:, half:]
+    imaginary = both[:, _TILE:, :half] + both[:, :_TILE, half:]
+    shape = (*tiles.shape[:2], _TILE, half)
+    return real.reshape(shape), imaginary.reshape(shape)
+
+
+def _phase_shifts(tiles: _Floats, middle: tuple[_Floats, _Floats]) -> tuple[_Floats, _Floats]:
+    """Shifts of tiles (S, K, N, N) from the reference's, of spectra (1, K, ...): (S, K, 2), (dx, dy) in pixels; peaks.
 
     Whitened only where there is power: `cv2.phaseCorrelate` also heeds compression noise, which often stands still.
     """
-    cross = np.fft.rfft2(tiles)
-    cross *= np.conj(np.fft.rfft2(middle))
+    (real, imaginary), (real_0, imaginary_0) = _spectra(tiles), middle
+    cross = np.empty(real.shape, np.complex64)
+    cross.real = real * real_0 + imaginary * imaginary_0
+    cross.imag = imaginary * real_0 - real * imaginary_0
     power = np.sqrt(np.square(cross.real) + np.square(cross.imag))
     power += _WHITENING * power.mean((2, 3), keepdims=True) + np.float32(1e-3)
-    cross /= power
+    cross *= 1 / power
     surface = np.fft.irfft2(cross, s=(_TILE, _TILE)).reshape(*tiles.shape[:2], -1)
     y, x = np.divmod(surface.argmax(2), _TILE)
     peak = np.maximum(surface.max(2), np.float32(1e-6))
@@ -293,6 +352,9 @@ def _phase_shifts(tiles: _Floats, middle: _Floats) -> tuple[_Floats, _Floats]:
     return (whole + np.stack([offset(0, 1), offset(1, 0)], -1)).astype(np.float32), peak
 
 
-def _check_pictures(pictures: NDArray[np.uint8], name: str) -> None:
-    if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or 0 in pictures.shape:
-        raise ValueError(f"{name} must be uint8 (T, H, W, 3), none empty, got {pictures.dtype} {pictures.shape}")
+def _check_pictures(pictures: _Pictures, name: str) -> None:
+    shapes = {picture.shape for picture in pictures}
+    shape = (len(pictures), *min(shapes, default=()))
+    dtype = pictures[0].dtype if len(pictures) else np.uint8
+    if len(shapes) != 1 or len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or 0 in shape:
+        raise ValueError(f"{name} must be uint8 (T, H, W, 3), none empty, got {np.dtype(dtype)} {shape}")

@@ -57,8 +57,9 @@ def _row(store: Store, video: int, donor: int, rng: np.random.Generator, width: 
     shots = store.shots(video)
     shot = int(np.flatnonzero(shots[:, 2] >= 0)[0])
     background = store.background(video, shot).image
-    grade = store.columns.shot_grade[int(store.columns.shot_offsets[video]) + shot]
-    caption = store.video_id(video) + (f"  grade {' ABCDEF'[grade]}" if grade else "")
+    told = store.row(video).shots[shot]
+    caption = store.video_id(video) + (f"  grade {told.grade}" if told.grade else "")
+    caption += f": {'; '.join(told.reasons)}" if told.reasons else ""
     if store.header.frames == "none":
         return _strip([background], caption, width)
     # Somewhere in the middle half: first and last frames are often the least telling.

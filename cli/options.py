@@ -22,7 +22,10 @@ FitOption = Annotated[
 DecoderOption = Annotated[
     Literal["auto", "pyav", "decord"], typer.Option(help="Who decodes; auto is PyAV. decord reads sequentially only.")
 ]
-MethodOption = Annotated[Literal["auto", "median"], typer.Option(help="How the background is estimated.")]
+MethodOption = Annotated[
+    Literal["auto", "median", "gated", "lowrank", "patches", "plate", "mog2", "knn"],
+    typer.Option(help="How backgrounds are estimated; auto weighs the others, region by region."),
+]
 Shots = Annotated[
     bool, typer.Option("--shots/--no-shots", help="Look for cuts and camera motion; else a video is one static shot.")
 ]

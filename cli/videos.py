@@ -133,7 +133,9 @@ def build_shards_command(
 
 def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
     result = outcome.to_json()
-    show(result, as_json, lambda: pairs_table(title, {**result, "bytes": human_bytes(result["bytes"])}))
+    grades = ", ".join(f"{count} {grade}" for grade, count in outcome.grades.items()) or "none"
+    shown = {**result, "grades": grades, "bytes": human_bytes(result["bytes"])}
+    show(result, as_json, lambda: pairs_table(title, shown))
     if outcome.failures:
         raise typer.Exit(FAILED)
 

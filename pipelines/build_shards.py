@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from bgaug.annotations import Label
 from bgaug.background import Background, fit_background
+from bgaug.background.align import FrameAligner, placed
+from bgaug.background.picture import view
+from bgaug.background.stabilise import Canvas
 from bgaug.errors import UsageError, VideoError
 from bgaug.mask import difference_mask, frame_mask, threshold_map
 from bgaug.pipelines.each_video import (
@@ -51,7 +55,7 @@ class BuildVideo:
                 else:
                     watched, held = self._in_one_pass(reader, payload)
                     shots = add_backgrounds(payload, watched)
-                    self._masks_after(reader, payload, shots, held)
+                    self._masks_after(reader, payload, shots, watched, held)
             return row_of(source, label, reader.info, shots, watched), payload
         except VideoError as error:
             if self.options.on_error == "fail":
@@ -69,6 +73,8 @@ class BuildVideo:
         row = self.backgrounds.row(video)
         if row.identity != identify(source.path):
             return None  # the file is another one now
+        if any(shot.camera == "jitter" for shot in row.shots):
+            return None  # its masks are made against a canvas, which the store does not hold
         shots = []
         for number, shot in enumerate(row.shots):
             place = -1
@@ -111,42 +117,77 @@ class BuildVideo:
         return watch(reader, self.options, keep), held
 
     def _masks_after(
-        self, reader: VideoReader, payload: VideoPayload, shots: list[Shot], held: list[NDArray[np.uint8]]
+        self,
+        reader: VideoReader,
+        payload: VideoPayload,
+        shots: list[Shot],
+        watched: Watched,
+        held: list[NDArray[np.uint8]],
     ) -> None:
         """Masks of every frame, from the frames held, else from a second pass."""
-        masker = _Masker(payload, shots)
+        masker = _Masker(payload, shots, [shot.canvas for shot in watched.shots])
         count = len(payload.pts_seconds)
-        if len(held) == count:
+        if len(held) == count and not any(shot.canvas for shot in watched.shots):
             for index, fitted in enumerate(held):
                 masker.add(index, fitted)
             return
         for frame in islice(reader.scan(), count):
-            masker.add(frame.index, fit_frame(frame.rgb(), payload.header.size, payload.header.fit))
+            masker.add(frame.index, fit_frame(frame.rgb(), payload.header.size, payload.header.fit), frame.rgb())
 
 
 class _Masker:
     """Masks of a video's frames, in order, by the background of the shot that each lies in."""
 
-    def __init__(self, payload: VideoPayload, shots: list[Shot]) -> None:
+    def __init__(self, payload: VideoPayload, shots: list[Shot], canvases: Sequence[Canvas | None] = ()) -> None:
         self._payload = payload
         self._shots = shots
+        self._canvases = canvases or [None] * len(shots)
         self._thresholds = [threshold_map(background.noise) for background in payload.backgrounds]
-        self._shot = 0
+        self._shot = -1
+        self._steady: _Steady | None = None
         self._previous: NDArray[np.uint8] | None = None
+        self._next_shot()
 
-    def add(self, index: int, image: NDArray[np.uint8]) -> None:
-        """The next frame, at the store's size."""
+    def add(self, index: int, image: NDArray[np.uint8], whole: NDArray[np.uint8] | None = None) -> None:
+        """The next frame, at the store's size and, for a camera that shakes, as it was."""
         while index >= self._shots[self._shot].stop and self._shot + 1 < len(self._shots):
-            self._shot += 1
-            self._previous = None
+            self._next_shot()
         shot = self._shots[self._shot]
-        if shot.background >= 0:
+        if self._steady is not None and whole is not None:
+            mask = self._steady.mask(whole, index - shot.start)
+            header = self._payload.header
+            mask = fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127
+        elif shot.background >= 0:
             background = self._payload.backgrounds[shot.background]
             mask = frame_mask(image, background.at(index - shot.start), self._thresholds[shot.background])
         else:
             mask = difference_mask(image, image if self._previous is None else self._previous)
             self._previous = image
         self._payload.add_masks(mask[None])
+
+    def _next_shot(self) -> None:
+        self._shot += 1
+        self._previous = None
+        canvas = self._canvases[self._shot]
+        self._steady = None if canvas is None else _Steady(canvas)
+
+
+class _Steady:
+    """Masks of the frames of a camera that shakes, each against what it sees of the canvas."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._aligner = FrameAligner(canvas.image, canvas.valid, canvas.size)
+        self._threshold = threshold_map(canvas.noise)
+
+    def mask(self, image: NDArray[np.uint8], frame: int) -> NDArray[np.bool_]:
+        """Mask of a frame of the shot, bool, at the size of the canvas's frames."""
+        canvas = self._canvas
+        image = resize_area(image, canvas.size)
+        transform = placed(self._aligner, image, canvas.guess(frame)).transform
+        seen, threshold = (view(layer, transform, canvas.size) for layer in (canvas.image, self._threshold))
+        known: NDArray[np.bool_] = view(canvas.valid, transform, canvas.size)
+        return frame_mask(image, seen, threshold) & known
 
 
 def _unstretched(background: Background, source: Size) -> Background:

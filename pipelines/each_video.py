@@ -69,6 +69,7 @@ class Outcome:
 
     Attributes:
         statuses: number of videos by status ("ok", "partial", "no_static_background").
+        grades: number of shots by grade, A to F; those too short to be judged have none.
         failures: the videos that could not be used.
         frames: decoded frames accounted for.
         bytes: of the files in the shards.
@@ -78,6 +79,7 @@ class Outcome:
     """
 
     statuses: Mapping[str, int]
+    grades: Mapping[str, int]
     failures: tuple[Failure, ...]
     frames: int
     bytes: int
@@ -92,6 +94,7 @@ class Outcome:
             "videos": sum(counts.values()) + len(self.failures),
             **counts,
             "failed": len(self.failures),
+            "grades": dict(self.grades),
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
             "shards": self.shards,
@@ -274,6 +277,7 @@ class ShardTask:
 
 def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Progress) -> Outcome:
     statuses: Counter[str] = Counter()
+    grades: Counter[str] = Counter()
     failures: list[Failure] = []
     frames = size = 0
     first_with: dict[str, str] = {}
@@ -283,8 +287,9 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
         size += sum(file_bytes for file_bytes, _ in commit["files"].values())
         for row in commit["videos"]:
             statuses[row["status"]] += 1
+            grades.update(shot["grade"] for shot in row["shots"] if shot["grade"])
             frames += row["num_frames"]
             twin = first_with.setdefault(row["identity"]["sha256"], row["id"])
             if twin != row["id"]:
                 progress.warn(f"{row['id']} has the same content as {twin}")
-    return Outcome(dict(statuses), tuple(failures), frames, size, shards, built, seconds)
+    return Outcome(dict(statuses), dict(sorted(grades.items())), tuple(failures), frames, size, shards, built, seconds)

@@ -57,7 +57,16 @@ def add_backgrounds(payload: VideoPayload, watched: Watched) -> list[Shot]:
         number = -1
         if shot.background is not None:
             number = payload.add_background(fit_background(shot.background, header.size, header.fit))
-        shots.append(Shot(start=shot.start, stop=shot.stop, background=number, camera=shot.camera))
+        shots.append(
+            Shot(
+                start=shot.start,
+                stop=shot.stop,
+                background=number,
+                camera=shot.camera,
+                grade=shot.grade,
+                reasons=list(shot.reasons),
+            )
+        )
     return shots
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
-from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler, background_of
+from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler
+from bgaug.background.stabilise import Canvas
 from bgaug.errors import VideoDecodeError
-from bgaug.shots import NUM_PROBES, CutFinder, camera_motion
+from bgaug.estimate import estimate_shot
+from bgaug.shots import CutFinder
 from bgaug.video import DecodedFrame, Decoder, VideoReader
 
 OnError = Literal["skip", "salvage", "fail"]
@@ -51,12 +51,18 @@ class WatchedShot:
         stop: one past the last.
         camera: verdict, see `bgaug.shots.Camera`; "unknown" for a shot too short to be judged.
         background: at the working size; None where there is none that stands still.
+        canvas: of a camera that shakes, at the working size: what its frames are held against.
+        grade: A to F; None for a shot too short to be judged.
+        reasons: what lowered it.
     """
 
     start: int
     stop: int
     camera: str = "unknown"
     background: Background | None = None
+    canvas: Canvas | None = None
+    grade: str | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass
@@ -93,14 +99,14 @@ def watch(
         VideoDecodeError: the video breaks off, and is not to be salvaged or has no good frame.
     """
     watched = Watched()
-    sampler = _new_sampler(reader, options)
+    sampler = _new_sampler(reader, options, 0)
     start = 0
     for frame, is_cut in _settled(reader, options, watched):
         if is_cut:
             watched.shots.append(_judge(sampler, start, frame.index, reader.info.fps, options, only=False))
-            sampler, start = _new_sampler(reader, options), frame.index
+            sampler, start = _new_sampler(reader, options, frame.index), frame.index
         if sample and sampler.wants(frame.index - start):
-            sampler.add(frame.index - start, frame.rgb())
+            sampler.add(frame.index - start, frame.rgb)
         if on_frame is not None:
             on_frame(frame)
     stop = len(watched.pts_seconds)
@@ -110,12 +116,13 @@ def watch(
     return watched
 
 
-def _new_sampler(reader: VideoReader, options: WatchOptions) -> ShotSampler:
+def _new_sampler(reader: VideoReader, options: WatchOptions, start: int) -> ShotSampler:
     return ShotSampler(
         (reader.info.height, reader.info.width),
         num_samples=options.num_samples,
         memory=options.memory,
         side=options.background_side,
+        expected_frames=(reader.info.declared_frames or 0) - start,  # were it the last shot; a hint, no more
     )
 
 
@@ -152,8 +159,8 @@ def _judge(
     shot = WatchedShot(start, stop)
     if not only and stop - start < MIN_SHOT_SECONDS * fps:
         return shot  # too short to tell, and to train on
-    if options.shots:
-        shot.camera = camera_motion(np.stack(sampler.samples(NUM_PROBES))).verdict
-    if shot.camera != "moving":
-        shot.background = background_of(sampler.shot(), options.method)
+    found = estimate_shot(sampler.shot(), options.method, look_at_camera=options.shots)
+    shot.camera = found.camera.verdict if found.camera else "unknown"
+    shot.background, shot.canvas = found.background, found.canvas
+    shot.grade, shot.reasons = found.quality.grade, found.quality.reasons
     return shot

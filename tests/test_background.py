@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,12 +12,12 @@ from worlds import moving_square, scene
 from bgaug.background import (
     Background,
     ShotSampler,
-    estimate_background,
     evenly_spaced,
     fit_background,
     median_by_bits,
     temporal_median,
 )
+from bgaug.estimate import estimate_background
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 40).map(lambda n: 2 * n - 1), st.integers(1, 70))))
@@ -99,6 +101,52 @@ def test_samples_are_evenly_spaced_and_bounded(num_frames: int) -> None:
     assert asked <= 103 + 60 * 2 * max(0, np.log2(num_frames / 103))
 
 
+@pytest.mark.parametrize("num_frames", [1, 2, 11, 60, 104, 250, 431])
+@pytest.mark.parametrize("expected", [1, 120, 250, 431, 100_000])
+def test_an_expected_length_changes_no_result(num_frames: int, expected: int) -> None:
+    frames = np.random.default_rng(num_frames).integers(0, 256, (num_frames, 5, 7, 3), dtype=np.uint8)
+    plain, told = ShotSampler((5, 7)), ShotSampler((5, 7), expected_frames=expected)
+    for index, image in enumerate(frames):
+        assert plain.wants(index) == told.wants(index)
+        if plain.wants(index):
+            plain.add(index, image)
+            told.add(index, partial(np.asarray, image))
+        assert plain.num_held == told.num_held
+    assert all(np.array_equal(a, b) for a, b in zip(plain.samples(17), told.samples(17), strict=True))
+    one, other = plain.shot(), told.shot()
+    assert np.array_equal(one.indices, other.indices) and np.array_equal(one.noise, other.noise)
+    for name in ("images", "changes"):
+        assert np.array_equal(np.stack(getattr(one, name)), np.stack(getattr(other, name)))
+
+
+def test_frames_without_use_are_not_converted() -> None:
+    def converted(index: int) -> np.ndarray:
+        asked.append(index)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    asked: list[int] = []
+    sampler = ShotSampler((4, 4), expected_frames=700)
+    for index in range(700):
+        if sampler.wants(index):
+            sampler.add(index, partial(converted, index))
+    sampler.shot()
+    assert sorted(asked) == [index for index in range(700) if index % 8 in (0, 2)]
+
+
+def test_changes_are_those_to_the_second_frame_after_at_every_second_pixel() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (20, 5, 8, 3), dtype=np.uint8)
+    sampler = ShotSampler((5, 8))
+    for index, image in enumerate(frames):
+        assert sampler.wants(index)
+        sampler.add(index, image)
+    shot = sampler.shot()
+    assert shot.indices.tolist()[:3] == [0, 1, 2] and shot.noise.shape == (5, 8)
+    for index, change in zip(shot.indices[:17], shot.changes, strict=False):
+        full = np.abs(frames[index].astype(int) - frames[index + 2]).max(-1)
+        assert np.array_equal(change, full[::2, ::2])
+    assert np.array_equal(shot.noise[:4:2, ::2], shot.noise[1::2, 1::2])
+
+
 def test_a_small_memory_takes_fewer_samples() -> None:
     sampler = ShotSampler((100, 100), memory=100 * 100 * 4 * 21)
     image = np.zeros((100, 100, 3), np.uint8)
@@ -121,7 +169,7 @@ def test_fitted_background_is_fitted_as_frames_are() -> None:
     assert fitted.image.shape == (40, 40, 3) and fitted.noise.shape == fitted.valid.shape == (40, 40)
     assert not fitted.valid[0].any() and fitted.valid[20].all()
     moved = Background(background.image, background.noise, background.valid, np.zeros((3, 2, 3), np.float32))
-    with pytest.raises(ValueError, match="stabilised"):
+    with pytest.raises(ValueError, match="moving camera"):
         fit_background(moved, (40, 40), "stretch")
 
 

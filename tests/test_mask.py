@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import moving_square, scene
 
-from bgaug.background import Background, estimate_background
+from bgaug.background import Background
+from bgaug.estimate import estimate_background
 from bgaug.mask import FLOOR, foreground_mask, pack_mask, threshold_map, unpack_mask
 from bgaug.video import read_video
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from worlds import Recorder, moving_square
 
-from bgaug.background import estimate_background
 from bgaug.errors import StoreOptionsError, UsageError
+from bgaug.estimate import estimate_background
 from bgaug.mask import foreground_mask
 from bgaug.pipelines.build_shards import build_shards
 from bgaug.pipelines.each_video import Setup

@@ -224,6 +224,28 @@ def test_shifts_are_in_pixels_of_the_samples_and_turn_with_them() -> None:
     np.testing.assert_allclose(camera_motion(frames[order]).shifts, camera.shifts[order], atol=1e-4)
 
 
+def test_pictures_in_a_list_are_judged_as_in_an_array() -> None:
+    frames = seen_by(textured(15, 200, 240), moved(np.zeros((25, 2))))
+    one, other = camera_motion(frames), camera_motion(list(frames))
+    assert one.verdict == other.verdict == "static" and one.spread == other.spread
+    with pytest.raises(ValueError, match="none empty"):
+        camera_motion([frames[0], frames[1, 1:]])
+
+
+@pytest.mark.parametrize("length", [5, 6, 8])
+def test_a_camera_that_is_pushed_for_a_third_of_the_shot_is_not_static(length: int) -> None:
+    shifts = np.zeros((17, 2))
+    shifts[-length:] = (3, -2)  # of 17 probes, or of the 9 that are looked at first
+    assert camera_motion(seen_by(textured(16, 200, 240), moved(shifts))).verdict == "jitter"
+
+
+@pytest.mark.parametrize("num_samples", [10, 18, 34, 36, 51])
+def test_samples_that_share_nothing_are_moving(num_samples: int) -> None:
+    samples = np.random.default_rng(17).integers(0, 256, (num_samples, 60, 80, 3), dtype=np.uint8)
+    camera = camera_motion(samples)
+    assert camera.verdict == "moving" and camera.seen < 0.1 and np.isfinite(camera.spread)
+
+
 def test_a_pan_is_moving() -> None:
     world = textured(7, 160, 400)
     frames = np.stack([world[20:140, 2 * t : 2 * t + 160] for t in range(0, 100, 4)])  # 2 pixels a frame

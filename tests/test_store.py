@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import moving_square
 
-from bgaug.background import estimate_background
 from bgaug.errors import (
     StoreDamageError,
     StoreError,
@@ -23,6 +22,7 @@ from bgaug.errors import (
     StoreLockedError,
     StoreOptionsError,
 )
+from bgaug.estimate import estimate_background
 from bgaug.mask import foreground_mask
 from bgaug.store import (
     Failure,

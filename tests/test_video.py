@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from worlds import moving_square
@@ -91,6 +92,24 @@ def test_info(clip: tuple[Path, np.ndarray]) -> None:
         info = reader.info
     assert (info.height, info.width, info.declared_frames, info.codec) == (48, 64, 30, "h264")
     assert declared_length(clip[0]) == 30
+
+
+@pytest.mark.parametrize("size", [(240, 320), (120, 160), (164, 200), (48, 64), (720, 1280)])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "gray"])
+def test_thumbnails_are_the_frame_made_small(tmp_path: Path, size: tuple[int, int], pixel_format: str) -> None:
+    coarse = np.random.default_rng(0).integers(60, 200, (6, 8, 3), dtype=np.uint8)
+    picture = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR)
+    codec = "ffv1" if pixel_format == "gray" else "libx264"
+    encoded(tmp_path / "x.mkv", picture[None].repeat(3, 0), codec, {"pix_fmt": pixel_format})
+    with open_video(tmp_path / "x.mkv") as reader:
+        frame = next(iter(reader.scan()))
+        found, image = frame.thumbnail().astype(float), frame.rgb()
+    expected = cv2.cvtColor(cv2.resize(image, (80, 60), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2YUV).astype(float)
+    assert found.shape == (60, 80, 3)
+    for channel in range(3 if pixel_format != "gray" else 1):  # the same up to a scale: planes of a video span less
+        assert np.corrcoef(found[..., channel].ravel(), expected[..., channel].ravel())[0, 1] > 0.99
+    if pixel_format == "gray":
+        assert (found[..., 1:] == 128).all()
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from bgaug.background.samples import ShotSamples
 
 _GRID = 4
 _SUPPORT, _FEW = 0.7, 0.002
-_PATCHES = ((11, 6), (7, 8), (5, 10))  # (keep, parts): from the usual to what shows seldom
+_PATCHES = ((11, 6), (7, 8), (5, 10), (5, 6), (3, 8))  # (keep, parts): from the usual to what shows seldom
 _ROUNDS = 2  # of removing bodies: the second finds what stood beside the first
 _MAX_PREDICTED = 0.2  # of a region: above it, the prediction needs evidence of its own
 _MIN_OUTLINE = 0.22  # people who never leave have .3 and more, textures .15 and less
+_SHAKES = 0.7  # cameras on stands have .5 and less behind people, one that shakes by a pixel .9
 _PRIOR, _MIN_FAVOUR = 0.05, 0.6
 _MAX_RING, _MAX_RING_SURE, _SURE_OUTLINE = (
     12.0,
@@ -83,13 +84,14 @@ def _ground_contest(
     slopes = gradient(held), gradient(plate)
     found = list(regions(held, plate))
     doubtful = np.any(found, axis=0) if found else np.zeros(seen.shape, np.bool_)
+    shakes = witness.edges_move(slopes[0], ~_grown(doubtful)) > _SHAKES
     result, predicted = held.copy(), np.zeros(seen.shape, np.bool_)
     for region in found:
         views = witness.look(held, slopes[0], region), witness.look(plate, slopes[1], region)
         if seen[region].mean() >= 1 - _MAX_PREDICTED:
             better = in_favour(*views) > 0
         else:
-            moves = witness.outline_moves(held, slopes[0], region)
+            moves = 0.0 if shakes else witness.outline_moves(held, slopes[0], region)
             limit = _MAX_RING_SURE if moves >= _SURE_OUTLINE else _MAX_RING
             better = (
                 moves >= _MIN_OUTLINE

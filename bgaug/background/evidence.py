@@ -30,6 +30,7 @@ _MAX_PIXELS = 1500  # of a region that are looked at
 _SEAM_OFFSET = 2.0  # grey levels a pixel: gradients of noise tell nothing
 _SHARE_OFFSET = 0.02
 _PRIOR = 0.02  # of the samples
+_PARTS = 6  # of the height and of the width
 _EDGE, _SWAYS = 20, 18  # grey levels a pixel; grey levels between the 10th and 90th percentile
 
 
@@ -116,7 +117,33 @@ class Witness:
         showing = whole >= 0.8
         if showing.sum() < 4:
             showing = whole >= max(0.6, 0.9 * float(np.percentile(whole, 60)))
-        edges = outline(region, 3) & (slope > _EDGE)
+        return self._moving(outline(region, 3) & (slope > _EDGE), showing)
+
+    def edges_move(self, slope: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+        """Share in [0, 1] of the edges that move in the quieter parts of a picture: all do if the camera shakes.
+
+        Args:
+            slope: gradient of the picture.
+            where: bool (H, W), which edges to look at.
+        """
+        height, width = where.shape
+        edges = where & (slope > _EDGE)
+        everywhere = np.ones(len(self._images), np.bool_)
+        shares = []
+        for row, column in np.ndindex(_PARTS, _PARTS):
+            part = np.zeros(where.shape, np.bool_)
+            block = (
+                slice(row * height // _PARTS, (row + 1) * height // _PARTS),
+                slice(column * width // _PARTS, (column + 1) * width // _PARTS),
+            )
+            part[block] = edges[block]
+            if part.sum() >= 10:
+                rows, columns = np.nonzero(part)
+                part[rows[100:], columns[100:]] = False  # enough to tell
+                shares.append(self._moving(part, everywhere))
+        return float(np.percentile(shares, 25)) if shares else 0.0
+
+    def _moving(self, edges: NDArray[np.bool_], showing: NDArray[np.bool_]) -> float:
         if showing.sum() < 3 or edges.sum() < 10:
             return 0.0
         rim = self._images[showing][:, edges]

@@ -49,7 +49,7 @@ def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     """Exact (lower) median along the first axis by a search from the highest bit down.
 
     The median is the largest value v with at most (S - 1) // 2 samples below it. Eight rounds of comparing and
-    counting in bytes replace a sort: memory-bound, and several times faster than selection.
+    counting in bytes replace a sort: no branch, no gap, and several times faster than selection whatever the values.
 
     Args:
         samples: S arrays of one shape, uint8, or one array (S, ...) of them.
@@ -60,38 +60,39 @@ def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     num_samples = len(samples)
     rows = [np.ascontiguousarray(sample).reshape(-1) for sample in samples]
     num_values = rows[0].size
-    # A chunk is gone through eight times: it should stay in the second-level cache. Gathering it there, too, spares
-    # a copy of all samples in fresh memory.
-    chunk = max(1024, min(32768, 2**20 // num_samples))
+    # A chunk is gone through eight times: it and its flags should stay in the second-level cache. Gathering it there,
+    # too, spares a copy of all samples in fresh memory. Whole words of eight, for the counting.
+    chunk = min(_CHUNK_BYTES // num_samples // 64 * 64 or 64, 32768, -(-num_values // 8) * 8)
     median = np.empty(num_values, np.uint8)
-    part = np.empty((num_samples, chunk), np.uint8)
+    part = np.zeros((num_samples, chunk), np.uint8)
     below = np.empty((num_samples, chunk), np.bool_)
     for left in range(0, num_values, chunk):
         width = min(chunk, num_values - left)
         for place, row in zip(part, rows, strict=True):
             place[:width] = row[left : left + width]
-        found = _median_of_chunk(part[:, :width], below[:, :width], (num_samples - 1) // 2)
-        median[left : left + width] = found
+        median[left : left + width] = _median_of_chunk(part, below, (num_samples - 1) // 2)[:width]
     return median.reshape(np.shape(samples[0]))
+
+
+_CHUNK_BYTES = 2**19
 
 
 def _median_of_chunk(part: NDArray[np.uint8], below: NDArray[np.bool_], rank: int) -> NDArray[np.uint8]:
     found = np.zeros(part.shape[1], np.uint8)
     for bit in (128, 64, 32, 16, 8, 4, 2, 1):
-        candidate = found | np.uint8(bit)
-        np.less(part, candidate, out=below)
-        np.copyto(found, candidate, where=_count(below) <= rank)
+        np.less(part, found | np.uint8(bit), out=below)
+        # Arithmetic on the flags: a masked copy would cost as much as comparing all samples does.
+        found |= (_count(below) <= rank).view(np.uint8) * np.uint8(bit)
     return found
 
 
 def _count(flags: NDArray[np.bool_]) -> NDArray[np.integer]:
-    # Byte counters are exact up to 255 samples; beyond that they are summed by blocks.
-    counts: NDArray[np.integer]
-    if len(flags) <= 255:
-        counts = np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8)
-        return counts
-    blocks = [
-        np.add.reduce(flags[i : i + 255].view(np.uint8), axis=0, dtype=np.uint8) for i in range(0, len(flags), 255)
-    ]
-    counts = np.sum(blocks, axis=0, dtype=np.uint32)
+    """Flags set in each column, (S, N) with N a multiple of 8: (N,)."""
+    # Eight byte counters are added as one word: no carry up to 255 samples; beyond that they are summed by blocks.
+    words = flags.view(np.uint64)
+    counts: NDArray[np.integer] = np.add.reduce(words[:255], axis=0).view(np.uint8)
+    if len(flags) > 255:
+        counts = counts.astype(np.uint32)
+        for block in range(255, len(flags), 255):
+            counts += np.add.reduce(words[block : block + 255], axis=0).view(np.uint8)
     return counts

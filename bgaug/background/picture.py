@@ -5,7 +5,8 @@ Letters: T frames, H, W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,37 +19,76 @@ NOISE_STEP = 0.125
 
 
 @dataclass(frozen=True)
+class Plane:
+    """What the frames of a moving camera each see a part of.
+
+    Attributes:
+        image: uint8 (h, w, 3), RGB; may be larger than a frame.
+        noise: float32 (h, w), see `Background.noise`.
+        valid: bool (h, w), where it was really seen.
+    """
+
+    image: NDArray[np.uint8]
+    noise: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Background:
     """The static background of one shot.
 
     Attributes:
-        image: uint8 (H, W, 3), RGB.
+        image: uint8 (H, W, 3), RGB; of a moving camera, as its usual frame sees it.
         noise: float32 (H, W), grey levels: how much a still pixel changes from frame to frame; 0 where the shot was
             too short to tell.
-        valid: bool (H, W), where the background was really seen. A median holds every pixel for seen.
-        transforms: float32 (T, 2, 3), frame to background, for a stabilised shot; None where the camera stands still.
+        valid: bool (H, W), where the background was really seen; elsewhere it is filled in. A median holds every pixel
+            for seen.
+        transforms: float32 (T, 2, 3), frame to plane, for a camera that shakes or pans; None where it stands still.
+        plane: what they lead into; None where that is the picture itself.
         grade: A to F, how far to trust it; None where it was not graded.
+        reasons: what lowered the grade.
     """
 
     image: NDArray[np.uint8]
     noise: NDArray[np.float32]
     valid: NDArray[np.bool_]
     transforms: NDArray[np.float32] | None = None
+    plane: Plane | None = None
     grade: str | None = None
+    reasons: tuple[str, ...] = ()
 
     def at(self, frame: int) -> NDArray[np.uint8]:
         """The background as frame number `frame` of the shot sees it, uint8 (H, W, 3)."""
+        return self._seen("image", frame)
+
+    def noise_at(self, frame: int) -> NDArray[np.float32]:
+        """The noise where a frame sees it, float32 (H, W)."""
+        return self._seen("noise", frame)
+
+    def valid_at(self, frame: int) -> NDArray[np.bool_]:
+        """Where the background of a frame was really seen, bool (H, W)."""
+        return self._seen("valid", frame)
+
+    def _seen(self, layer: str, frame: int) -> NDArray[Any]:
+        own: NDArray[Any] = getattr(self.plane or self, layer)
         if self.transforms is None:
-            return self.image
-        height, width = self.image.shape[:2]
-        seen = cv2.warpAffine(
-            self.image,
-            self.transforms[frame],
-            (width, height),
-            flags=cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(seen, np.uint8)
+            return own
+        return view(own, self.transforms[frame], (self.image.shape[0], self.image.shape[1]))
+
+
+def view(layer: NDArray[Any], transform: NDArray[np.float32], size: Size) -> NDArray[Any]:
+    """What a frame of `size` = (height, width) sees of a layer: (height, width, ...) of its type.
+
+    Args:
+        layer: (h, w, ...), uint8, float32 or bool.
+        transform: float32 (2, 3), frame to layer; what lies beyond the layer is repeated from its rim.
+        size: of the frame.
+    """
+    solid = layer.astype(np.uint8) * 255 if layer.dtype == np.bool_ else layer
+    seen = cv2.warpAffine(
+        solid, transform, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(seen > 127 if layer.dtype == np.bool_ else seen, layer.dtype)
 
 
 def fit_background(background: Background, size: Size, fit: Fit) -> Background:
@@ -58,10 +98,10 @@ def fit_background(background: Background, size: Size, fit: Fit) -> Background:
         ValueError: it is of a stabilised shot: its transforms hold for its own size alone.
     """
     if background.transforms is not None:
-        raise ValueError("a stabilised background cannot be brought to another size")
+        raise ValueError("a background of a moving camera cannot be brought to another size; its `image` can")
     noise = fit_frame(quantise_noise(background.noise), size, fit).astype(np.float32) * np.float32(NOISE_STEP)
     valid = fit_frame(background.valid.astype(np.uint8) * 255, size, fit) > 127
-    return Background(fit_frame(background.image, size, fit), noise, valid, None, background.grade)
+    return replace(background, image=fit_frame(background.image, size, fit), noise=noise, valid=valid)
 
 
 def quantise_noise(noise: NDArray[np.float32]) -> NDArray[np.uint8]:

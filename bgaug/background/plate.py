@@ -14,7 +14,7 @@ from bgaug.background.samples import ShotSamples
 from bgaug.sizing import resize_area
 
 _SEED, _GROWN = 18, 9  # grey levels between the 5th and 95th percentile: somebody passed; a standing person sways
-_CLOSE, _DILATE = 5, 3  # pixels of half the size
+_CLOSE, _DILATE, _RIM = 5, 3, 5  # pixels of half the size
 _BODY = 26  # grey levels from the prediction
 _BAND = 0.14  # of the height: how far from the active region a body may reach
 _TOLERANCE, _TEXTURE = 16.0, 2.0  # grey levels; by how much local texture adds to it
@@ -67,7 +67,8 @@ def _fill(image: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np
     kernel = cv2.getGaussianKernel(5, 1.0, cv2.CV_32F)
     weighted = cv2.sepFilter2D(image * weight[..., None], -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)[::2, ::2]
     total = cv2.sepFilter2D(weight, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)[::2, ::2]
-    below = _fill(weighted / np.maximum(total, 1e-6)[..., None], np.minimum(1, 4 * total))
+    mean = np.asarray(weighted / np.maximum(total, 1e-6)[..., None], np.float32)
+    below = _fill(mean, np.asarray(np.minimum(1, 4 * total), np.float32))
     above = cv2.resize(below, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(weight[..., None] * image + (1 - weight[..., None]) * above, np.float32)
 
@@ -101,13 +102,13 @@ def _active(shot: ShotSamples, half: tuple[int, int]) -> NDArray[np.bool_]:
     seen = np.zeros(labels.max() + 1, np.bool_)
     seen[labels[extent > _SEED]] = True
     seen[0] = False
-    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_CLOSE, _CLOSE))
-    closed = _without_holes(cv2.morphologyEx(seen[labels].astype(np.uint8), cv2.MORPH_CLOSE, ellipse))
+    closed = _closed(seen[labels], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_CLOSE, _CLOSE)))
     return np.asarray(cv2.dilate(closed, np.ones((_DILATE, _DILATE), np.uint8)) > 0)
 
 
-def _without_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    framed = np.pad(mask, 1)
+def _closed(mask: NDArray[np.bool_], kernel: cv2.typing.MatLike) -> NDArray[np.uint8]:
+    """Gaps closed and holes filled, uint8 0 or 1."""
+    framed = np.pad(np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.uint8), 1)
     cv2.floodFill(framed, None, (0, 0), 2)
     return np.asarray(framed[1:-1, 1:-1] != 2, np.uint8)
 
@@ -121,15 +122,17 @@ def _with_bodies(
         return active
     band = 2 * int(_BAND * image.shape[0]) + 1
     near = cv2.dilate(active.astype(np.uint8), np.ones((band, band), np.uint8)) > 0
-    plan = np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
-    plan[sure] = cv2.GC_FGD
     if near.all() and sure.all():
         return active
+    from_afar = prediction if near.all() else fill(image, ~near)
+    plan = np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
+    plan[near & (np.abs(image - from_afar).max(2) > _BODY)] = cv2.GC_PR_FGD
+    plan[sure] = cv2.GC_FGD
     cv2.setRNGSeed(0)
     cv2.grabCut(image, plan, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     bodies = active | np.isin(plan, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    closed = _without_holes(cv2.morphologyEx(bodies.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
-    return np.asarray(cv2.dilate(closed, np.ones((3, 3), np.uint8)) > 0)
+    closed = _closed(bodies, np.ones((3, 3), np.uint8))
+    return np.asarray(cv2.dilate(closed, np.ones((_RIM, _RIM), np.uint8)) > 0)
 
 
 def _agreeing(

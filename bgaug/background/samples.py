@@ -5,7 +5,9 @@ Letters: T frames, S samples, H, W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -18,6 +20,9 @@ from bgaug.sizing import Size, resize_area, working_size
 SAMPLE_MEMORY = 256 * 2**20
 """Bytes of samples held at once, whatever the length of the video."""
 
+Image = NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
+"""A picture, uint8 (H, W, 3), or what returns it, as `DecodedFrame.rgb` does."""
+
 _NOISE_LAG = 2
 _MIN_FRAMES_FOR_NOISE = 12
 
@@ -28,11 +33,12 @@ class ShotSamples:
 
     Attributes:
         images: S of uint8 (H, W, 3), RGB, in order of time.
-        changes: S of uint8 (H, W): largest channel difference of each to the second frame after it, grey levels. Small
-            where nothing moved just then; that of a person who stands is small too, but not of one who walks.
+        changes: S of uint8 (ceil(H / 2), ceil(W / 2)), at every second pixel of every second row: largest channel
+            difference of each to the second frame after it, grey levels. Small where nothing moved just then; that of
+            a person who stands is small too, but not of one who walks.
         indices: int64 (S,), their frame numbers within the shot.
         num_frames: T, frames of the shot.
-        noise: float32 (H, W), see `Background.noise`.
+        noise: float32 (H, W), see `Background.noise`; blocks of 2x2 have one value.
     """
 
     images: list[NDArray[np.uint8]]
@@ -60,6 +66,8 @@ class ShotSampler:
         num_samples: n; less where `memory` does not hold 2n + 1 samples.
         memory: bytes of samples held at once.
         side: longest short side in pixels at which samples are kept.
+        expected_frames: how many will come, as far as somebody says so. It changes no result: frames that so long a
+            shot has no use for in the end are only converted if it turns out to be shorter.
     """
 
     def __init__(
@@ -69,20 +77,26 @@ class ShotSampler:
         num_samples: int = NUM_SAMPLES,
         memory: int = SAMPLE_MEMORY,
         side: int = 360,
+        expected_frames: int = 0,
     ) -> None:
         self.size = working_size(size, side)
-        bytes_each = self.size[0] * self.size[1] * 4  # three channels and the change
+        _keep_freed_memory()
+        bytes_each = self.size[0] * self.size[1] * 4  # three channels, and less than one more for the change
         self._num_samples = max(3, min(num_samples, (memory // bytes_each - 1) // 2))
-        self._capacity = 2 * self._num_samples + 1
-        self._stride = 1
+        self._stride = self._last_stride = 1
+        # What is not converted yet may be twice as large as what is, and more where it is made smaller.
+        if self.size == size and (2 * self._num_samples + 1) * bytes_each <= memory // 2:
+            while expected_frames > 2 * self._num_samples * self._last_stride:
+                self._last_stride *= 2
         self._samples: dict[int, NDArray[np.uint8]] = {}
         self._changes: dict[int, NDArray[np.uint8]] = {}
+        self._waiting: dict[int, list[Image]] = {}  # samples, each with the second frame after it, that may be dropped
         self.num_frames = 0
 
     @property
     def num_held(self) -> int:
         """Samples held now."""
-        return len(self._samples)
+        return len(self._samples) + len(self._waiting)
 
     @property
     def num_wanted(self) -> int:
@@ -92,21 +106,29 @@ class ShotSampler:
     def wants(self, index: int) -> bool:
         """Whether the pixels of frame `index` are needed; to be asked for every frame, in order."""
         self.num_frames = index + 1
-        return index % self._stride == 0 or (index - _NOISE_LAG) in self._samples
+        earlier = index - _NOISE_LAG
+        return index % self._stride == 0 or earlier in self._samples or earlier in self._waiting
 
-    def add(self, index: int, image: NDArray[np.uint8]) -> None:
-        """Take in a frame that was wanted: uint8 (H, W, 3)."""
-        image = resize_area(image, self.size)
-        earlier = self._samples.get(index - _NOISE_LAG)
-        if earlier is not None:
-            self._changes[index - _NOISE_LAG] = max_channel_difference(image, earlier)
+    def add(self, index: int, image: Image) -> None:
+        """Take in a frame that was wanted: uint8 (H, W, 3), or what returns it, at once or later."""
+        earlier = index - _NOISE_LAG
+        if earlier in self._waiting:
+            self._waiting[earlier].append(image)
+        elif earlier in self._samples:
+            image = self._pixels(image)
+            self._changes[earlier] = _change(self._samples[earlier], image)
         if index % self._stride:
             return
-        self._samples[index] = image
-        if len(self._samples) >= self._capacity:
+        if index % self._last_stride:
+            self._waiting[index] = [image]
+        else:
+            self._samples[index] = self._pixels(image)
+        if self.num_held > 2 * self._num_samples:
             self._stride *= 2
+            self._last_stride = max(self._last_stride, self._stride)
             self._samples = {i: sample for i, sample in self._samples.items() if i % self._stride == 0}
             self._changes = {i: change for i, change in self._changes.items() if i % self._stride == 0}
+            self._waiting = {i: images for i, images in self._waiting.items() if i % self._stride == 0}
 
     def samples(self, count: int | None = None) -> list[NDArray[np.uint8]]:
         """Samples of the shot, uint8 (H, W, 3) each, evenly spaced.
@@ -122,7 +144,7 @@ class ShotSampler:
     def shot(self, count: int | None = None) -> ShotSamples:
         """What a background is estimated from; see `samples`."""
         chosen = self._chosen(count)
-        still = np.zeros(self.size, np.uint8)
+        still = np.zeros(self._half, np.uint8)
         changes: list[NDArray[np.uint8]] = []
         for index in chosen:  # the last frame has none after it
             changes.append(self._changes.get(index, changes[-1] if changes else still))
@@ -131,22 +153,60 @@ class ShotSampler:
         )
 
     def _chosen(self, count: int | None) -> list[int]:
-        held = list(self._samples)
+        self._wait_no_longer()
+        held = sorted(self._samples)
         if not held:
             raise ValueError("no frame was sampled")
         return [held[i] for i in evenly_spaced(len(held), min(count or self._num_samples, self._num_samples))]
 
+    def _wait_no_longer(self) -> None:
+        """The shot is shorter than expected: convert what it has use for after all."""
+        for index, images in self._waiting.items():
+            self._samples[index], *later = [self._pixels(image) for image in images]
+            if later:
+                self._changes[index] = _change(self._samples[index], later[0])
+        self._waiting = {}
+        self._last_stride = self._stride
+
+    def _pixels(self, image: Image) -> NDArray[np.uint8]:
+        return resize_area(image() if callable(image) else image, self.size)
+
+    @property
+    def _half(self) -> Size:
+        return (self.size[0] + 1) // 2, (self.size[1] + 1) // 2
+
     def _noise(self) -> NDArray[np.float32]:
-        changes = list(self._changes.values())
+        changes = [self._changes[index] for index in sorted(self._changes)]
         if self.num_frames < _MIN_FRAMES_FOR_NOISE or not changes:
             return np.zeros(self.size, np.float32)
         chosen = [changes[i] for i in evenly_spaced(len(changes), self._num_samples)]
         # The change between two frames has sqrt(2) times the noise of one.
         noise = median_by_bits(chosen).astype(np.float32) / np.float32(np.sqrt(2))
-        return quantise_noise(noise).astype(np.float32) * np.float32(NOISE_STEP)
+        noise = quantise_noise(noise).astype(np.float32) * np.float32(NOISE_STEP)
+        return np.ascontiguousarray(noise.repeat(2, 0).repeat(2, 1)[: self.size[0], : self.size[1]])
 
 
-def max_channel_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Largest difference over the three channels, uint8 (H, W), of two uint8 (H, W, 3)."""
-    red, green, blue = cv2.split(cv2.absdiff(a, b))
+def _change(image: NDArray[np.uint8], later: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    # Neighbours are as noisy as each other: a quarter of them tells as much, in a third of the time.
+    return max_channel_difference(image[::2], later[::2], step=2)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have the C library hold on to what one shot frees until the next one needs it.
+
+    Left alone, glibc gives each shot's samples back to the system, and fresh pages cost a tenth of the whole extraction.
+    A block of its largest size that comes and goes, untouched, makes it keep up to twice that (64 MiB), and other
+    libraries do not mind.
+    """
+    np.empty(2**25 - 2**16, np.uint8)
+
+
+def max_channel_difference(a: NDArray[np.uint8], b: NDArray[np.uint8], step: int = 1) -> NDArray[np.uint8]:
+    """Largest difference over the three channels, uint8 (H, W), of two uint8 (H, W, 3); of every `step`-th column."""
+    difference = cv2.absdiff(a, b)
+    if step > 1:
+        red, green, blue = np.moveaxis(difference[:, ::step], 2, 0)
+        return np.asarray(np.maximum(np.maximum(red, green), blue), np.uint8)
+    red, green, blue = cv2.split(difference)
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)

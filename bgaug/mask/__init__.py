@@ -1,6 +1,11 @@
 """Foreground masks, offline, in numpy; the device forms live in `compose`.
 
 difference  what differs from the static background
+light       the background in the light of a frame
+shadow      what is the background made darker
+refine      the rim cut along edges
+soft        masks with soft rims
+fame        one mask for a clip by motion and colour, without a background
 bits        masks as they are stored
 """
 
@@ -11,3 +16,5 @@ from bgaug.mask.difference import difference_mask as difference_mask
 from bgaug.mask.difference import foreground_mask as foreground_mask
 from bgaug.mask.difference import frame_mask as frame_mask
 from bgaug.mask.difference import threshold_map as threshold_map
+from bgaug.mask.fame import fame_mask as fame_mask
+from bgaug.mask.soft import soft_mask as soft_mask

@@ -35,6 +35,7 @@ class Shot(_Record):
         background: which of the shard's backgrounds is its own; -1 where it has none.
         camera: verdict on the camera: "static", "jitter", "moving", or "unknown" where it was not looked at.
         grade: A to F, or None where it was not graded.
+        reasons: what lowered it, in words.
     """
 
     start: int
@@ -42,6 +43,7 @@ class Shot(_Record):
     background: int
     camera: str = "unknown"
     grade: str | None = None
+    reasons: list[str] = []
 
 
 class VideoRow(_Record):

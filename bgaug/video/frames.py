@@ -85,7 +85,7 @@ class Video:
 
 
 class DecodedFrame(Protocol):
-    """One decoded frame; its pixels are converted only when asked for, and only until the next frame is drawn."""
+    """One decoded frame; its pixels are converted only when asked for, which may be frames later: it keeps them."""
 
     @property
     def index(self) -> int:
@@ -112,8 +112,16 @@ def thumbnail_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Area filter over every picture point that falls on twice the thumbnail's grid: cheap, and quiet enough."""
+    """A picture or plane at `THUMBNAIL_SIZE`: means of two by two points of one of twice that size.
+
+    That one is had by whichever is cheap: means of two by two again, or every picture point that falls on its grid,
+    which is quiet enough. General area filters cost several times as much.
+    """
     height, width = THUMBNAIL_SIZE
-    if image.shape[0] > 2 * height and image.shape[1] > 2 * width:
-        image = np.asarray(cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST), np.uint8)
+    there = image.shape[:2]
+    if there[0] < 2 * height or there[1] < 2 * width:
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if there != (2 * height, 2 * width):
+        how = cv2.INTER_AREA if there == (4 * height, 4 * width) else cv2.INTER_NEAREST
+        image = np.asarray(cv2.resize(image, (2 * width, 2 * height), interpolation=how), np.uint8)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

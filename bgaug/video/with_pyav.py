@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -149,7 +150,9 @@ class _Clock:
         return float(now)
 
 
-_PLANAR_FORMATS = frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv410p", "yuv411p"})
+_PLANAR_FORMATS = frozenset(
+    ["gray", "yuv410p", "yuv411p", "yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p"]
+)
 
 
 class _PyavFrame:
@@ -191,6 +194,8 @@ class _PyavFrame:
             return thumbnail_of(self.rgb())
         planes = []
         for plane in self._frame.planes[:3]:
-            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-            planes.append(shrunk(rows[:, : plane.width]))
-        return np.stack(planes, axis=-1)
+            size, strides = (plane.height, plane.width), (plane.line_size, 1)
+            planes.append(shrunk(np.ndarray(size, np.uint8, plane, strides=strides)))
+        if len(planes) == 1:
+            planes += [np.full_like(planes[0], 128)] * 2  # grey: no colour difference
+        return np.asarray(cv2.merge(planes), np.uint8)

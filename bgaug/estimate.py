@@ -1,0 +1,110 @@
+"""The background of a shot, from its camera to its grade.
+
+Letters: T frames, S samples, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.background import Background, Method, ShotSampler, ShotSamples, background_of
+from bgaug.background.mosaic import mosaic_samples
+from bgaug.background.stabilise import Canvas, background_on, stabilise_samples, steadied
+from bgaug.quality import Quality, grade_shot
+from bgaug.shots import Camera, camera_motion
+
+NO_BACKGROUND = Quality("F", 0.0, ("the camera moves, and shows no background that stands still",), {})
+"""Grade of a shot that has none."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the samples of a shot say.
+
+    Attributes:
+        camera: its verdict; None where it was not asked for.
+        background: as a camera that stands still sees it; of one that moves, None unless a mosaic proved itself.
+        canvas: what the frames of a camera that moves lie in; None where it stands still, or they could not be aligned.
+        quality: grade, and what lowered it.
+    """
+
+    camera: Camera | None
+    background: Background | None
+    canvas: Canvas | None
+    quality: Quality
+
+
+def estimate_shot(
+    shot: ShotSamples, method: Method = "auto", *, look_at_camera: bool = True, mosaics: bool = False
+) -> Estimate:
+    """Camera, background and grade of a shot.
+
+    The masks of a camera that shakes are made against its canvas, frame by frame; as a picture, what its usual frame
+    shows is kept.
+
+    Args:
+        shot: the samples.
+        method: see `background_of`.
+        look_at_camera: False takes the camera for one that stands still.
+        mosaics: try to join what a panning camera shows, at some seconds a shot.
+    """
+    camera = camera_motion(shot.images) if look_at_camera else None
+    verdict = camera.verdict if camera else "static"
+    if verdict == "moving":
+        canvas = mosaic_samples(shot).canvas if mosaics else None
+        if canvas is None:
+            return Estimate(camera, None, None, NO_BACKGROUND)
+        background = _usual(canvas)
+    else:
+        # Under a camera that shakes every edge moves: the samples bear no witness.
+        steady = method != "auto" or verdict != "jitter"
+        background = background_of(shot, method if steady else "median")
+        canvas = stabilise_samples(shot, camera.shifts) if camera and verdict == "jitter" else None
+    if canvas is None:
+        return Estimate(camera, background, None, grade_shot(shot, background, camera))
+    return Estimate(camera, background, canvas, grade_shot(steadied(shot, canvas), _usual(canvas), camera))
+
+
+def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> Background:
+    """Static background of one shot that is in memory, with its grade.
+
+    Args:
+        frames: uint8 (T, H, W, 3), RGB, of one shot.
+        method: see `bgaug.background.background_of`; "median" for the exact temporal median of 51 evenly spaced
+            frames.
+
+    Returns:
+        The background at the size of the frames. "auto" also looks at the camera: for one that shakes, or a pan that
+        can be joined, `Background.at` gives what each frame sees of it. For any other moving camera there is none to
+        find: the picture is of no use, and the grade says so.
+
+    Raises:
+        ValueError: frames of another shape or type, none at all, or an unknown method.
+    """
+    _check_frames(frames)
+    height, width = frames.shape[1:3]
+    sampler = ShotSampler((height, width), side=min(height, width))
+    for index, image in enumerate(frames):
+        if sampler.wants(index):
+            sampler.add(index, image)
+    shot = sampler.shot()
+    if method != "auto":
+        return background_of(shot, method)
+    found = estimate_shot(shot, method, mosaics=True)
+    background = found.background or background_of(shot, "median")
+    if found.canvas is not None:
+        background = background_on(found.canvas, frames, (background.image, background.noise))
+    return replace(background, grade=found.quality.grade, reasons=found.quality.reasons)
+
+
+def _usual(canvas: Canvas) -> Background:
+    """What the usual frame sees of a canvas."""
+    return replace(background_on(canvas, []), transforms=None, plane=None)
+
+
+def _check_frames(frames: NDArray[np.uint8]) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+        raise ValueError(f"frames must be uint8 (T, H, W, 3) with T >= 1, got {frames.dtype} {frames.shape = }")
