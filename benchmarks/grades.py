@@ -122,9 +122,8 @@ def show(rows: list[Row]) -> None:
         start = f"{row['sequence']:14s}{row['method']:9s}{row['score']:6.2f}   {row['grade']}  {row['f1']:6.2f}  "
         print(start + "; ".join(row["reasons"]))
     found = summary(rows)
-    print(
-        f"\nSpearman {found['spearman']:.3f}, auto alone {found['spearman_auto']:.3f}; mean error {found['mean_error']:.3f}"
-    )
+    rho = f"Spearman {found['spearman']:.3f}, auto alone {found['spearman_auto']:.3f}"
+    print(f"\n{rho}; mean error {found['mean_error']:.3f}")
     print(f"F1 below {BAD}: {found['bad']}, of them A, B or C: {', '.join(found['bad_but_a_to_c']) or 'none'}")
     print(f"F1 above {GOOD}: {found['good']}, of them A or B: {found['good_and_a_or_b']}")
     print("Spearman of each signal: " + ", ".join(f"{key} {value:.2f}" for key, value in found["signals"].items()))
