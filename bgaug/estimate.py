@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, Method, ShotSampler, ShotSamples, background_of
+from bgaug.background.auto import median_suffices
 from bgaug.background.mosaic import mosaic_samples
 from bgaug.background.stabilise import Canvas, background_on, stabilise_samples, steadied
 from bgaug.quality import Quality, grade_shot
-from bgaug.shots import Camera, camera_motion
+from bgaug.shots import Camera, Verdict, camera_motion
 
 NO_BACKGROUND = Quality("F", 0.0, ("the camera moves, and shows no background that stands still",), {})
 """Grade of a shot that has none."""
+
+
+_FEWEST = 9  # samples; fewer hardly tell a camera that stands still
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,13 @@ class Estimate:
     """What the samples of a shot say.
 
     Attributes:
-        camera: its verdict; None where it was not asked for.
+        camera: "static", "jitter", "moving", or "unknown" where it was not looked at or cannot be told.
         background: as a camera that stands still sees it; of one that moves, None unless a mosaic proved itself.
         canvas: what the frames of a camera that moves lie in; None where it stands still, or they could not be aligned.
         quality: grade, and what lowered it.
     """
 
-    camera: Camera | None
+    camera: Verdict
     background: Background | None
     canvas: Canvas | None
     quality: Quality
@@ -47,25 +51,35 @@ def estimate_shot(
 
     Args:
         shot: the samples.
-        method: see `background_of`.
+        method: see `bgaug.background.background_of`.
         look_at_camera: False takes the camera for one that stands still.
         mosaics: try to join what a panning camera shows, at some seconds a shot.
     """
+    if method == "auto" and len(shot.images) >= _FEWEST:
+        median = background_of(shot, "median")
+        if median_suffices(shot, median.image):  # so nothing moves that a camera would move
+            return Estimate("static" if look_at_camera else "unknown", median, None, grade_shot(shot, median))
     camera = camera_motion(shot.images) if look_at_camera else None
-    verdict = camera.verdict if camera else "static"
-    if verdict == "moving":
+    if camera is not None and camera.verdict == "moving":
         canvas = mosaic_samples(shot).canvas if mosaics else None
         if canvas is None:
-            return Estimate(camera, None, None, NO_BACKGROUND)
-        background = _usual(canvas)
+            return Estimate("moving", None, None, NO_BACKGROUND)
+        return _on_canvas(shot, _usual(canvas), canvas, camera)
+    if camera is not None and camera.verdict == "jitter":
+        # Every edge moves, so the samples bear no witness for `auto`.
+        background = background_of(shot, "median" if method == "auto" else method)
+        canvas = stabilise_samples(shot, camera.shifts)
+        if canvas is not None:
+            return _on_canvas(shot, background, canvas, camera)
     else:
-        # Under a camera that shakes every edge moves: the samples bear no witness.
-        steady = method != "auto" or verdict != "jitter"
-        background = background_of(shot, method if steady else "median")
-        canvas = stabilise_samples(shot, camera.shifts) if camera and verdict == "jitter" else None
-    if canvas is None:
-        return Estimate(camera, background, None, grade_shot(shot, background, camera))
-    return Estimate(camera, background, canvas, grade_shot(steadied(shot, canvas), _usual(canvas), camera))
+        background = background_of(shot, method)
+    verdict: Verdict = camera.verdict if camera else "unknown"
+    return Estimate(verdict, background, None, grade_shot(shot, background, camera))
+
+
+def _on_canvas(shot: ShotSamples, background: Background, canvas: Canvas, camera: Camera) -> Estimate:
+    quality = grade_shot(steadied(shot, canvas), _usual(canvas), camera)
+    return Estimate(camera.verdict, background, canvas, quality)
 
 
 def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> Background:
@@ -86,7 +100,7 @@ def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> B
     """
     _check_frames(frames)
     height, width = frames.shape[1:3]
-    sampler = ShotSampler((height, width), side=min(height, width))
+    sampler = ShotSampler((height, width), side=min(height, width), expected_frames=len(frames))
     for index, image in enumerate(frames):
         if sampler.wants(index):
             sampler.add(index, image)

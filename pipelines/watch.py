@@ -160,7 +160,7 @@ def _judge(
     if not only and stop - start < MIN_SHOT_SECONDS * fps:
         return shot  # too short to tell, and to train on
     found = estimate_shot(sampler.shot(), options.method, look_at_camera=options.shots)
-    shot.camera = found.camera.verdict if found.camera else "unknown"
+    shot.camera = found.camera
     shot.background, shot.canvas = found.background, found.canvas
     shot.grade, shot.reasons = found.quality.grade, found.quality.reasons
     return shot

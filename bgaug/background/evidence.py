@@ -170,5 +170,5 @@ def _log_odds(share: float) -> float:
 
 def _some(region: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     rows, columns = np.nonzero(region)
-    step = -(-len(rows) // _MAX_PIXELS)
+    step = max(1, -(-len(rows) // _MAX_PIXELS))
     return rows[::step], columns[::step]

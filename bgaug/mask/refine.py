@@ -18,7 +18,8 @@ _Bytes = NDArray[np.uint8]
 _Bools = NDArray[np.bool_]
 _Floats = NDArray[np.float64]
 
-_INWARDS, _OUTWARDS = 2, 4  # pixels that the rim may move
+_INWARDS, _OUTWARDS = 2, 6  # pixels that the rim may move
+_MIN_INSIDE = 0.2  # of the rim's area: of smaller bodies too little is sure to cut the rest by
 _MARGIN = 8  # pixels around a body that the cut looks at
 _LEARN_FRAMES, _LEARN_STEP = 8, 2
 _GREY = 128
@@ -59,9 +60,9 @@ def learn_colours(frames: _Bytes, background_at: Callable[[int], _Bytes], masks:
 
 
 def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: RimColours | None) -> _Bools:
-    """A mask whose rim, up to 2 pixels inwards and 4 outwards, follows the edges of what differs.
+    """A mask whose rim, up to 2 pixels inwards and 6 outwards, follows the edges of what differs.
 
-    What is too thin to have an inside stays as it is.
+    What is too thin to have an inside, and bodies of a few pixels, stay as they are.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -80,7 +81,7 @@ def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: RimCol
     for place in _bodies(plan):
         part = np.ascontiguousarray(plan[place])
         inside = part == cv2.GC_FGD
-        if not inside.any() or (part != cv2.GC_BGD).all():
+        if inside.sum() < _MIN_INSIDE * (part >= cv2.GC_PR_BGD).sum() or not inside.any() or (part != cv2.GC_BGD).all():
             continue
         _cut(np.ascontiguousarray(change[place]), part, colours, cv2.GC_EVAL_FREEZE_MODEL)
         near = cv2.dilate(inside.astype(np.uint8), _disc(_INWARDS + _OUTWARDS)) > 0

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+_BYTE = np.dtype(np.uint8)
+
 
 def soft_mask(difference: NDArray[np.uint8], threshold: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """How much each pixel is foreground, uint8 (H, W): 0 not at all, 255 wholly, 128 at its threshold.
@@ -23,7 +25,7 @@ def soft_mask(difference: NDArray[np.uint8], threshold: NDArray[np.uint8]) -> ND
     Raises:
         ValueError: the shapes or types do not fit.
     """
-    if difference.shape != threshold.shape or difference.ndim != 2 or difference.dtype != threshold.dtype != np.uint8:
+    if difference.ndim != 2 or difference.shape != threshold.shape or {difference.dtype, threshold.dtype} != {_BYTE}:
         raise ValueError(
             f"difference and threshold must be uint8 (H, W) of one size, "
             f"got {difference.dtype} {difference.shape = }, {threshold.dtype} {threshold.shape = }"
