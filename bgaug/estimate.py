@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, Method, ShotSampler, ShotSamples, background_of
 from bgaug.background.auto import median_suffices
 from bgaug.background.mosaic import mosaic_samples
-from bgaug.background.stabilise import Canvas, background_on, stabilise_samples, steadied
+from bgaug.background.stabilise import Canvas, background_on, painted, stabilise_samples, steadied
 from bgaug.quality import Quality, grade_shot
 from bgaug.shots import Camera, Verdict, camera_motion
 
@@ -66,15 +67,27 @@ def estimate_shot(
             return Estimate("moving", None, None, NO_BACKGROUND)
         return _on_canvas(shot, _usual(canvas), canvas, camera)
     if camera is not None and camera.verdict == "jitter":
-        # Every edge moves, so the samples bear no witness for `auto`.
         background = background_of(shot, "median" if method == "auto" else method)
         canvas = stabilise_samples(shot, camera.shifts)
         if canvas is not None:
+            if method == "auto":
+                background, canvas = _without_bodies(shot, background, canvas)
             return _on_canvas(shot, background, canvas, camera)
     else:
         background = background_of(shot, method)
     verdict: Verdict = camera.verdict if camera else "unknown"
     return Estimate(verdict, background, None, grade_shot(shot, background, camera))
+
+
+def _without_bodies(shot: ShotSamples, background: Background, canvas: Canvas) -> tuple[Background, Canvas]:
+    """Picture and canvas of a camera that shakes, where steadied samples show that somebody stands in them."""
+    steady = steadied(shot, canvas)
+    median, better = background_of(steady, "median"), background_of(steady, "auto")
+    other = cv2.absdiff(median.image, better.image).max(2) > 0
+    if not other.any():
+        return background, canvas
+    image = np.where(other[..., None], better.image, background.image)
+    return replace(background, image=image, valid=better.valid), painted(canvas, better, other)
 
 
 def _on_canvas(shot: ShotSamples, background: Background, canvas: Canvas, camera: Camera) -> Estimate:

@@ -25,9 +25,10 @@ _SHAKES = 0.7  # cameras on stands have .5 and less behind people, one that shak
 _PRIOR, _MIN_FAVOUR = 0.05, 0.6
 _MAX_RING, _MAX_RING_SURE, _SURE_OUTLINE = (
     12.0,
-    16.0,
+    13.0,
     0.4,
-)  # grey levels; plain ground has 3 to 15, textures 14 and more
+)  # grey levels; plain ground has 3 to 12, textures 14 and more
+_MAX_AREA = 0.4  # of the picture, which no prediction can cross; people who fill a narrow one have .25
 
 
 def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -84,7 +85,7 @@ def _ground_contest(
     slopes = gradient(held), gradient(plate)
     found = list(regions(held, plate))
     doubtful = np.any(found, axis=0) if found else np.zeros(seen.shape, np.bool_)
-    shakes = witness.edges_move(slopes[0], ~_grown(doubtful)) > _SHAKES
+    shakes = witness.edges_move(slopes[0]) > _SHAKES
     result, predicted = held.copy(), np.zeros(seen.shape, np.bool_)
     for region in found:
         views = witness.look(held, slopes[0], region), witness.look(plate, slopes[1], region)
@@ -95,6 +96,7 @@ def _ground_contest(
             limit = _MAX_RING_SURE if moves >= _SURE_OUTLINE else _MAX_RING
             better = (
                 moves >= _MIN_OUTLINE
+                and region.mean() <= _MAX_AREA
                 and in_favour(*views, prior=_PRIOR) + np.log((moves + 0.05) / (_MIN_OUTLINE + 0.05)) > _MIN_FAVOUR
                 and ring_error(held, region, doubtful & ~region) <= limit
             )

@@ -6,7 +6,7 @@ Letters: T frames, S samples, H, W pixels of a frame or of a canvas.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -223,6 +223,18 @@ def steadied(shot: ShotSamples, canvas: Canvas) -> ShotSamples:
     changes = [max_channel_difference(a, b) for a, b in pairwise(images)]
     noise = view(canvas.noise, canvas.usual, canvas.size)
     return ShotSamples(images, [*changes, changes[-1]], shot.indices[sure], shot.num_frames, noise)
+
+
+def painted(canvas: Canvas, usual: Background, where: NDArray[np.bool_]) -> Canvas:
+    """The canvas with what a picture of its usual frame shows in a part of it, bool (H, W)."""
+    size = (canvas.image.shape[1], canvas.image.shape[0])
+    image = cv2.warpAffine(usual.image, canvas.usual, size, borderMode=cv2.BORDER_REPLICATE)
+    part, known = (cv2.warpAffine(layer.astype(np.uint8), canvas.usual, size) > 0 for layer in (where, usual.valid))
+    return replace(
+        canvas,
+        image=np.where(part[..., None], image, canvas.image).astype(np.uint8),
+        valid=canvas.valid & (known | ~part),
+    )
 
 
 def align_frames(frames: Iterable[_Image], canvas: Canvas) -> tuple[_Floats, _Floats]:
