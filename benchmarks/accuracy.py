@@ -21,7 +21,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +257,6 @@ def score_masks(sequence: Sequence, shot: Shot, background: Background, refine: 
     chosen = [i for i in sequence.masks if shot.start <= i < shot.stop]
     if not chosen:
         return 0.0
-    if background.transforms is not None:  # one for each frame, and here are only some
-        background = replace(background, transforms=background.transforms[np.array(chosen) - shot.start])
     frames = sequence.frames[chosen]
     begun = time.process_time()
     masks = foreground_mask(frames, background, refine=refine)

@@ -106,7 +106,7 @@ def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> B
     Returns:
         The background at the size of the frames. "auto" also looks at the camera: for one that shakes, or a pan that
         can be joined, `Background.at` gives what each frame sees of it. For any other moving camera there is none to
-        find: the picture is of no use, and the grade says so.
+        find: the picture is of no use, nothing in it is valid, and the grade says so.
 
     Raises:
         ValueError: frames of another shape or type, none at all, or an unknown method.
@@ -121,7 +121,10 @@ def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> B
     if method != "auto":
         return background_of(shot, method)
     found = estimate_shot(shot, method, mosaics=True)
-    background = found.background or background_of(shot, "median")
+    background = found.background
+    if background is None:
+        background = background_of(shot, "median")
+        background = replace(background, valid=np.zeros_like(background.valid))
     if found.canvas is not None:
         background = background_on(found.canvas, frames, (background.image, background.noise))
     return replace(background, grade=found.quality.grade, reasons=found.quality.reasons)

@@ -22,6 +22,7 @@ from bgaug.background.stabilise import (
     stabilise_samples,
     steadied,
 )
+from bgaug.estimate import estimate_background
 from bgaug.mask import foreground_mask
 from bgaug.mask.difference import frame_mask, threshold_map
 from bgaug.shots import camera_motion
@@ -286,3 +287,13 @@ def test_aligning_is_quick(report: list[str]) -> None:
         cv2.setNumThreads(threads)
     report.append(f"aligning a frame of 320x240: {1e3 * each:.2f} ms CPU")
     assert each < 5e-3  # three times what it takes on an idle machine
+
+
+def test_masks_of_some_frames_are_those_among_all() -> None:
+    frames, masks = with_walker(seen_by(WORLD, moved(SHAKES), 3))
+    background = estimate_background(frames)
+    assert background.plane is not None and background.grade is not None
+    together = foreground_mask(frames, background)
+    assert f1(together, masks) > 0.85
+    some = [33, 5, 20]
+    assert f1(foreground_mask(frames[some], background), together[some]) > 0.97

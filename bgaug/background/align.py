@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background.picture import view
+from bgaug.background.median import evenly_spaced
+from bgaug.background.picture import Background, view
 from bgaug.sizing import Size
 
 _Image = NDArray[np.uint8]
@@ -23,6 +24,7 @@ _Floats = NDArray[np.float32]
 MIN_CONFIDENCE = 0.5
 """Below this a frame is not held for aligned. Right ones have .6 and more, other scenes less than a half."""
 
+_PLACES, _LIKELY = 9, 0.7  # of a shot's transforms, to look near; confidence that needs no other look
 _NUM_POINTS, _CELL = 1000, 16  # points spread over cells of so many pixels, so that one sharp thing cannot have all
 _MIN_GRADIENT = 3.0  # grey levels a pixel: less is noise
 _MIN_POINTS = 16
@@ -205,6 +207,30 @@ def placed(aligner: FrameAligner, image: _Image, guess: _Floats) -> Alignment:
     """Where a frame lies; where its neighbours say, if it could not be aligned."""
     found = aligner.align(image, guess)
     return found if found.confidence >= MIN_CONFIDENCE else Alignment(guess, found.confidence)
+
+
+def transforms_of(frames: _Image, background: Background) -> _Floats | None:
+    """Where frames of a shot lie in its background, whichever of its frames they are.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        background: of their shot.
+
+    Returns:
+        float32 (T, 2, 3), frame to plane; None where the camera stands still.
+    """
+    known, plane = background.transforms, background.plane or background
+    if known is None or len(known) == len(frames):
+        return known
+    aligner = FrameAligner(plane.image, plane.valid, (frames.shape[1], frames.shape[2]))
+    places = known[evenly_spaced(len(known), _PLACES)]
+    transforms = [places[len(places) // 2]]
+    for image in frames:
+        found = aligner.align(image, transforms[-1])
+        if found.confidence < _LIKELY:
+            found = max((aligner.align(image, place) for place in places), key=lambda other: other.confidence)
+        transforms.append(found.transform)
+    return np.stack(transforms[1:]) if len(frames) else known[:0]
 
 
 def _share(flags: NDArray[np.bool_], of: NDArray[np.bool_]) -> float:

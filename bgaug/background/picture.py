@@ -59,21 +59,17 @@ class Background:
 
     def at(self, frame: int) -> NDArray[np.uint8]:
         """The background as frame number `frame` of the shot sees it, uint8 (H, W, 3)."""
-        return self._seen("image", frame)
-
-    def noise_at(self, frame: int) -> NDArray[np.float32]:
-        """The noise where a frame sees it, float32 (H, W)."""
-        return self._seen("noise", frame)
+        return self.layer_at((self.plane or self).image, frame)
 
     def valid_at(self, frame: int) -> NDArray[np.bool_]:
         """Where the background of a frame was really seen, bool (H, W)."""
-        return self._seen("valid", frame)
+        return self.layer_at((self.plane or self).valid, frame)
 
-    def _seen(self, layer: str, frame: int) -> NDArray[Any]:
-        own: NDArray[Any] = getattr(self.plane or self, layer)
+    def layer_at(self, layer: NDArray[Any], frame: int) -> NDArray[Any]:
+        """What a frame sees of a layer of the plane, (h, w, ...), or of the picture where there is no plane: (H, W, ...)."""
         if self.transforms is None:
-            return own
-        return view(own, self.transforms[frame], (self.image.shape[0], self.image.shape[1]))
+            return layer
+        return view(layer, self.transforms[frame], (self.image.shape[0], self.image.shape[1]))
 
 
 def view(layer: NDArray[Any], transform: NDArray[np.float32], size: Size) -> NDArray[Any]:

@@ -5,11 +5,14 @@ Letters: T frames, H, W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, max_channel_difference
+from bgaug.background.align import transforms_of
 from bgaug.mask.light import lit_as
 from bgaug.mask.refine import learn_colours, refine_mask
 from bgaug.mask.shadow import without_shadows
@@ -42,7 +45,8 @@ def foreground_mask(
     3 % and more is taken out first. Each mask depends on its own frame alone, unless refined.
 
     Args:
-        frames: uint8 (T, H, W, 3), RGB, at the size of the background.
+        frames: uint8 (T, H, W, 3), RGB, at the size of the background: any of its shot's. Before a camera that moves,
+            all of them are quicker than some, whose places must be found again.
         background: of the shot that the frames come from.
         refine: cut each mask's rim anew, along edges and by colours learned from eight of the frames: closer to the
             body, at some 15 ms a frame of 320x240, and 60 ms once.
@@ -60,14 +64,18 @@ def foreground_mask(
             f"frames must be uint8 (T, H, W, 3) at the background's size {background.image.shape}, "
             f"got {frames.dtype} {frames.shape = }"
         )
-    threshold = threshold_map(background.noise)
+    seen = replace(background, transforms=transforms_of(frames, background))
+    threshold = threshold_map((background.plane or background).noise)
     masks = np.empty(frames.shape[:3], np.bool_)
     for index, image in enumerate(frames):
-        masks[index] = frame_mask(image, background.at(index), threshold, shadows=shadows)
+        masks[index] = frame_mask(image, seen.at(index), seen.layer_at(threshold, index), shadows=shadows)
     if refine:
-        colours = learn_colours(frames, background.at, masks)
+        colours = learn_colours(frames, seen.at, masks)
         for index, image in enumerate(frames):
-            masks[index] = refine_mask(image, background.at(index), masks[index], colours)
+            masks[index] = refine_mask(image, seen.at(index), masks[index], colours)
+    if seen.transforms is not None:  # nothing is known beyond what was seen
+        for index in range(len(frames)):
+            masks[index] &= seen.valid_at(index)
     return masks
 
 
