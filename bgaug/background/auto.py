@@ -23,11 +23,13 @@ _MAX_PREDICTED = 0.2  # of a region: above it, the prediction needs evidence of 
 _MIN_OUTLINE = 0.22  # people who never leave have .3 and more, textures .15 and less
 _SHAKES = 0.7  # cameras on stands have .5 and less behind people, one that shakes by a pixel .9
 _PRIOR, _MIN_FAVOUR = 0.05, 0.6
+_HALF, _STRONG = 0.5, 1.8  # textures have up to 1.7
 _MAX_RING, _MAX_RING_SURE, _SURE_OUTLINE = (
     12.0,
     13.0,
     0.4,
 )  # grey levels; plain ground has 3 to 12, textures 14 and more
+_FAINT, _REACH = 8, 31  # grey levels; pixels across
 _MAX_AREA = 0.4  # of the picture, which no prediction can cross; people who fill a narrow one have .25
 
 
@@ -73,7 +75,7 @@ def _contest(witness: Witness, held: NDArray[np.uint8], other: NDArray[np.uint8]
     result = held.copy()
     for region in regions(held, other):
         if in_favour(witness.look(held, slopes[0], region), witness.look(other, slopes[1], region)) > 0:
-            taken = _grown(region)
+            taken = _around(region, held, other)
             result[taken] = other[taken]
     return result
 
@@ -85,29 +87,48 @@ def _ground_contest(
     slopes = gradient(held), gradient(plate)
     found = list(regions(held, plate))
     doubtful = np.any(found, axis=0) if found else np.zeros(seen.shape, np.bool_)
-    shakes = witness.edges_move(slopes[0]) > _SHAKES
+    elsewhere = cv2.dilate(doubtful.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    shakes = witness.edges_move(slopes[0], elsewhere) > _SHAKES
     result, predicted = held.copy(), np.zeros(seen.shape, np.bool_)
     for region in found:
         views = witness.look(held, slopes[0], region), witness.look(plate, slopes[1], region)
-        if seen[region].mean() >= 1 - _MAX_PREDICTED:
+        share = 1 - float(seen[region].mean())
+        if share <= _MAX_PREDICTED:
             better = in_favour(*views) > 0
+        elif shakes or region.mean() > _MAX_AREA:
+            better = False
         else:
-            moves = 0.0 if shakes else witness.outline_moves(held, slopes[0], region)
-            limit = _MAX_RING_SURE if moves >= _SURE_OUTLINE else _MAX_RING
-            better = (
-                moves >= _MIN_OUTLINE
-                and region.mean() <= _MAX_AREA
-                and in_favour(*views, prior=_PRIOR) + np.log((moves + 0.05) / (_MIN_OUTLINE + 0.05)) > _MIN_FAVOUR
-                and ring_error(held, region, doubtful & ~region) <= limit
-            )
+            moves = witness.outline_moves(held, slopes[0], region)
+            error = ring_error(held, region, doubtful & ~region)
+            better = _trusted(in_favour(*views, prior=_PRIOR), moves, error, share)
         if better:
-            taken = _grown(region)
+            taken = _around(region, held, plate)
             result[taken], predicted[taken] = plate[taken], ~seen[taken]
     return result, predicted
 
 
-def _grown(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+def _trusted(favour: float, moves: float, error: float, share: float) -> bool:
+    """Whether a ground of which a share is predicted is to be believed.
+
+    Args:
+        favour: evidence of seam and motion for it.
+        moves: share of what it removes whose outline moves.
+        error: on the ring around it, grey levels.
+        share: of it that is predicted.
+    """
+    if share <= _HALF and favour > _STRONG and error <= _MAX_RING:
+        return True  # most of it was seen, and it fits there
+    limit = _MAX_RING_SURE if moves >= _SURE_OUTLINE else _MAX_RING
+    with_outline = favour + float(np.log((moves + 0.05) / (_MIN_OUTLINE + 0.05)))
+    return moves >= _MIN_OUTLINE and with_outline > _MIN_FAVOUR and error <= limit
+
+
+def _around(region: NDArray[np.bool_], held: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The region, its rim, and what differs less near by: the soft edges of what was in the way."""
+    solid = region.astype(np.uint8)
+    faint = cv2.absdiff(cv2.blur(held, (3, 3)), cv2.blur(other, (3, 3))).max(2) > _FAINT
+    near = cv2.dilate(solid, np.ones((_REACH, _REACH), np.uint8)) > 0
+    return np.asarray((cv2.dilate(solid, np.ones((5, 5), np.uint8)) > 0) | (near & faint))
 
 
 def _polished(shot: ShotSamples, held: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -119,10 +119,15 @@ class Witness:
             showing = whole >= max(0.6, 0.9 * float(np.percentile(whole, 60)))
         return self._moving(outline(region, 3) & (slope > _EDGE), showing)
 
-    def edges_move(self, slope: NDArray[np.float32]) -> float:
-        """Share in [0, 1] of the edges that move in the quieter parts of a picture: all do if the camera shakes."""
+    def edges_move(self, slope: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+        """Share in [0, 1] of the edges that move in the quieter parts of a picture: all do if the camera shakes.
+
+        Args:
+            slope: gradient of the picture.
+            where: bool (H, W), which edges to look at.
+        """
         height, width = slope.shape
-        edges = slope > _EDGE
+        edges = where & (slope > _EDGE)
         everywhere = np.ones(len(self._images), np.bool_)
         shares = []
         for row, column in np.ndindex(_PARTS, _PARTS):
