@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from worlds import Recorder, moving_square
 
+from bgaug.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreOptionsError, UsageError
 from bgaug.estimate import estimate_background
 from bgaug.mask import foreground_mask
@@ -20,6 +21,8 @@ from bgaug.pipelines.progress import Silent
 from bgaug.pipelines.sources import find_videos
 from bgaug.pipelines.train import TrainOptions, train
 from bgaug.pipelines.watch import WatchOptions
+from bgaug.scenarios import make_scenario
+from bgaug.scores import MaskScores
 from bgaug.store import open_store, verify_store
 from bgaug.video import read_video, write_video
 
@@ -283,3 +286,32 @@ def test_splits_and_groups_decide_what_is_held_out(video_folder: Path, tmp_path:
         found = evaluate(run, store, Silent(), protocols=("retrieval", "linear"), clips=1, device="cpu")
         assert found.settings["held_out"] == expected
         assert 0 <= found.metrics["retrieval_r1"] <= 100
+
+
+def test_shots_are_graded_and_the_grades_kept(small_store: Path, tmp_path: Path) -> None:
+    store = open_store(small_store)
+    for video in range(len(store)):
+        shot = store.row(video).shots[0]
+        assert shot.grade in tuple("ABCDEF") and store.background(video).grade == shot.grade
+        assert shot.grade == "A" or shot.reasons or shot.grade == "B"
+    grades = {store.row(video).shots[0].grade or "" for video in range(len(store))}
+    assert len(ClipDataset(small_store, ClipOptions(num_frames=8), min_grade=max(grades))) == len(store)
+
+
+def test_a_shaking_camera_has_masks_of_what_moves(tmp_path: Path) -> None:
+    scenario = make_scenario("jitter3", size=(120, 160), num_frames=120, compress=True)
+    write_video(tmp_path / "shaking.mp4", scenario.frames, options={"crf": "12"})
+    outcome = build_shards(Setup([tmp_path / "shaking.mp4"], tmp_path / "store", in_process=True), Silent(), size=None)
+    assert outcome.grades and outcome.to_json()["grades"] == dict(outcome.grades)
+    store = open_store(tmp_path / "store")
+    assert store.row(0).shots[0].camera == "jitter"
+    scores = MaskScores()
+    for mask, truth in zip(store.masks(0, 0, 120), scenario.masks, strict=True):
+        scores.add(mask, np.where(truth, 255, 0).astype(np.uint8))
+    assert scores.f1 > 0.7, scores.f1
+    # Backgrounds made before are as good: the canvas is made anew.
+    bg = tmp_path / "bg"
+    extract_backgrounds(Setup([tmp_path / "shaking.mp4"], bg, in_process=True), Silent(), size=None)
+    again = Setup([tmp_path / "shaking.mp4"], tmp_path / "again", in_process=True)
+    build_shards(again, Silent(), size=None, backgrounds=bg)
+    assert np.array_equal(open_store(tmp_path / "again").masks(0, 0, 120), store.masks(0, 0, 120))

@@ -20,7 +20,7 @@ from bgaug.errors import StoreDamageError, StoreError
 from bgaug.mask import unpack_mask
 from bgaug.sizing import content_box
 from bgaug.store.files import ArrayFile
-from bgaug.store.index import Columns, Names, load_columns, read_failures
+from bgaug.store.index import GRADES, Columns, Names, load_columns, read_failures
 from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, read_commit, read_header, shard_name
 from bgaug.store.records import Failure, VideoRow
 
@@ -219,7 +219,7 @@ class Store:
         return times
 
     def background(self, video: int, shot: int = 0) -> Background:
-        """Static background of a shot.
+        """Static background of a shot, with its grade; what lowered that stands in the shot's row.
 
         Raises:
             IndexError: the video has no such shot.
@@ -229,7 +229,13 @@ class Store:
         noise = self._array(video, "noise").read(number, number + 1)[0]
         valid = self._array(video, "valid").read(number, number + 1)
         image = self._array(video, "backgrounds").read(number, number + 1)[0]
-        return Background(image, noise.astype(np.float32) * np.float32(NOISE_STEP), unpack_mask(valid, *self.size)[0])
+        grade = GRADES[self.columns.shot_grade[int(self.columns.shot_offsets[video]) + shot]] or None
+        return Background(
+            image,
+            noise.astype(np.float32) * np.float32(NOISE_STEP),
+            unpack_mask(valid, *self.size)[0],
+            grade=grade,
+        )
 
     def background_into(self, video: int, shot: int, out: NDArray[np.uint8]) -> None:
         """Background image of a shot into uint8 (H, W, 3)."""
