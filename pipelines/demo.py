@@ -122,8 +122,8 @@ def demo(
     if overwrite:
         _clear(out)
     world = write_world(out / "videos", options.videos, progress, jobs)
-    # One shot each, and a camera that shakes by a pixel of forty: what the verdict on cameras is not made for.
-    one_shot = WatchOptions(shots=False)
+    # One shot each, of twelve frames, and a camera that shakes by a pixel of forty: too little to weigh evidence on.
+    one_shot = WatchOptions(shots=False, method="median")
     extracted = extract_backgrounds(
         Setup([world], out / "backgrounds", jobs=jobs), progress, options=one_shot, size=None
     )

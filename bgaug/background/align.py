@@ -24,7 +24,7 @@ _Floats = NDArray[np.float32]
 MIN_CONFIDENCE = 0.5
 """Below this a frame is not held for aligned. Right ones have .6 and more, other scenes less than a half."""
 
-_PLACES, _LIKELY = 9, 0.7  # of a shot's transforms, to look near; confidence that needs no other look
+_PLACES, _LIKELY = 9, 0.6  # of a shot's transforms, to look near; confidence that needs no other look
 _NUM_POINTS, _CELL = 1000, 16  # points spread over cells of so many pixels, so that one sharp thing cannot have all
 _MIN_GRADIENT = 3.0  # grey levels a pixel: less is noise
 _MIN_POINTS = 16
