@@ -20,7 +20,7 @@ from bgaug.estimate import estimate_background
 from bgaug.mask import foreground_mask
 from bgaug.visualize import overlay, write_picture
 
-WIDTH, CAPTION = 240, 18
+WIDTH, CAPTION = 200, 18
 COLUMNS = ("median", "background", "mask", "mask", "truth")
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     wanted = [name for name in options.sequences.split(",") if name]
     found = find_sequences(options.truth, options.data, wanted)
     rows = [row(LOADERS[options.truth](item, None), options.method, options.refine) for item in found]
-    header = captioned("".join(name.ljust(42) for name in COLUMNS), rows[0].shape[1])
+    header = np.hstack([captioned(name, WIDTH) for name in COLUMNS])
     print(write_picture(options.out, np.vstack([header, *rows])))
 
 

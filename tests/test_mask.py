@@ -214,7 +214,7 @@ def test_wrong_packing_is_named() -> None:
 
 
 def test_people_who_walk_are_found_on_real_video(real_data: Path) -> None:
-    """Mean F1 over three clips of people who mostly stay in place: what a median can do, and no less."""
+    """Mean F1 over three clips of people who mostly stay in place."""
     scores = []
     for name in ("0_1_4", "1_1_2", "14_3_1"):
         truth_folder = real_data / "actions" / "ut_truth" / name
@@ -232,7 +232,7 @@ def test_people_who_walk_are_found_on_real_video(real_data: Path) -> None:
                 missed += int((~mask & (truth == 255)).sum())
                 wrong += int((mask & np.isin(truth, (0, 50))).sum())
         scores.append(2 * hit / (2 * hit + missed + wrong))
-    assert scores and np.mean(scores) > 0.55, scores
+    assert scores and np.mean(scores) > 0.95, scores
 
 
 def test_background_type_is_what_masks_take() -> None:
