@@ -11,8 +11,9 @@ from worlds import moving_square
 from bgaug.background import ShotSampler, ShotSamples, background_of, median_by_bits
 from bgaug.background.auto import auto_background, median_suffices
 from bgaug.background.evidence import Shown, Witness, gradient, in_favour, outline, regions
+from bgaug.background.median import median_where
 from bgaug.background.patches import motion_around, patches_background
-from bgaug.background.plate import fill, median_of_shown, plate_background, ring_error
+from bgaug.background.plate import fill, plate_background, ring_error
 
 H, W, T = 120, 160, 120
 Frames = NDArray[np.uint8]
@@ -186,12 +187,12 @@ def test_ring_error_tells_plain_ground_from_texture() -> None:
 
 @settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 1000))
-def test_median_of_shown_is_the_lower_median_of_what_counts(samples: int, pixels: int, seed: int) -> None:
+def test_median_where_is_the_lower_median_of_what_counts(samples: int, pixels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (samples, pixels, 3), dtype=np.uint8)
     shown = rng.random((samples, pixels)) < 0.5
     shown[rng.integers(samples), :] = True
-    found = median_of_shown(values, shown)
+    found = median_where(values, shown)
     for pixel in range(pixels):
         counted = np.sort(values[shown[:, pixel], pixel], axis=0)
         assert np.array_equal(found[pixel], counted[(len(counted) - 1) // 2])

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from bgaug.background import Background, ShotSampler, ShotSamples
 from bgaug.background.align import MIN_CONFIDENCE, FrameAligner
+from bgaug.background.median import median_where
 from bgaug.background.picture import view
 from bgaug.background.stabilise import (
     Canvas,
     align_frames,
     background_on,
-    median_of_seen,
     put_together,
     stabilise_samples,
     steadied,
@@ -248,7 +248,7 @@ def test_the_median_is_of_what_was_seen() -> None:
     seen = rng.random((11, 9, 13)) < 0.6
     seen[:, 0, 0] = False
     images[~seen] = 255
-    found = median_of_seen(list(images), list(seen))
+    found = median_where(list(images), list(seen))
     for y, x in np.ndindex(9, 13):
         own = images[seen[:, y, x], y, x]
         if len(own):

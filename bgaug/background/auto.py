@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background.evidence import SHOWN, Witness, gradient, in_favour, regions
-from bgaug.background.median import median_by_bits
+from bgaug.background.median import median_by_bits, median_where
 from bgaug.background.patches import patches_background
-from bgaug.background.plate import median_of_shown, plate_from, ring_error
+from bgaug.background.plate import plate_from, ring_error
 from bgaug.background.samples import ShotSamples
 
 _GRID = 4
@@ -139,5 +139,5 @@ def _polished(shot: ShotSamples, held: NDArray[np.uint8], where: NDArray[np.bool
     shown = np.stack([cv2.absdiff(one, held[where]).max(1) <= SHOWN for one in values])
     shown |= ~shown.any(0)
     result = held.copy()
-    result[where] = median_of_shown(values, shown)
+    result[where] = median_where(values, shown)
     return result

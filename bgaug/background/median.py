@@ -77,6 +77,37 @@ def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
 _CHUNK_BYTES = 2**19
 
 
+def median_where(
+    samples: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], counted: Sequence[NDArray[np.bool_]] | NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Exact (lower) median, at each place, over the samples that count there.
+
+    Args:
+        samples: S of uint8 (...) or (..., C).
+        counted: S of bool (...), which of them count.
+
+    Returns:
+        uint8, of the shape of a sample; of no meaning where none counts.
+    """
+    rank = ((np.sum(counted, axis=0, dtype=np.int16) - 1) // 2).reshape(-1, 1)
+    values = [sample.reshape(len(rank), -1) for sample in samples]
+    flags = [count.reshape(-1, 1) for count in counted]
+    median = np.zeros(values[0].shape, np.uint8)
+    rows = max(1, 2**19 // (len(values) * median.shape[1]))
+    for top in range(0, len(rank), rows):
+        place = slice(top, top + rows)
+        # What does not count is never below.
+        part = np.stack(
+            [np.where(flag[place], one[place], np.uint8(255)) for one, flag in zip(values, flags, strict=True)]
+        )
+        found = median[place]
+        for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+            candidate = found | np.uint8(bit)
+            below = np.add.reduce(part < candidate, axis=0, dtype=np.int16)
+            np.copyto(found, candidate, where=below <= rank[place])
+    return median.reshape(samples[0].shape)
+
+
 def _median_of_chunk(part: NDArray[np.uint8], below: NDArray[np.bool_], rank: int) -> NDArray[np.uint8]:
     found = np.zeros(part.shape[1], np.uint8)
     for bit in (128, 64, 32, 16, 8, 4, 2, 1):

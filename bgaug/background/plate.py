@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background.median import median_by_bits
+from bgaug.background.median import median_by_bits, median_where
 from bgaug.background.samples import ShotSamples
 from bgaug.sizing import resize_area
 
@@ -149,32 +149,5 @@ def _agreeing(
     found = near.sum(0) >= max(2.0, _MIN_SHARE * len(values))
     valid = np.ones(shot.size, np.bool_)
     valid[unknown] = found
-    image[valid & unknown] = median_of_shown(values[:, found], near[:, found])
+    image[valid & unknown] = median_where(values[:, found], near[:, found])
     return image, valid
-
-
-def median_of_shown(values: NDArray[np.uint8], shown: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Lower median over those samples that count.
-
-    Args:
-        values: uint8 (S, N, 3).
-        shown: bool (S, N), which count; at least one in each column.
-
-    Returns:
-        uint8 (N, 3).
-    """
-    rank = (shown.sum(0).astype(np.int16) - 1) // 2
-    median = np.empty(values.shape[1:], np.uint8)
-    chunk = max(256, 2**19 // max(1, len(values)))
-    for left in range(0, values.shape[1], chunk):
-        part = slice(left, left + chunk)
-        for channel in range(values.shape[2]):
-            # What does not count is never below.
-            column = np.where(shown[:, part], values[:, part, channel], np.uint8(255))
-            found = np.zeros(column.shape[1], np.uint8)
-            for bit in (128, 64, 32, 16, 8, 4, 2, 1):
-                candidate = found | np.uint8(bit)
-                below = np.add.reduce((column < candidate).view(np.uint8), axis=0, dtype=np.int16)
-                np.copyto(found, candidate, where=below <= rank[part])
-            median[part, channel] = found
-    return median

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background.align import MIN_CONFIDENCE, FrameAligner, after, inverse, placed
+from bgaug.background.median import median_where
 from bgaug.background.picture import NOISE_STEP, Background, Plane, quantise_noise, view
 from bgaug.background.samples import ShotSamples, max_channel_difference
 from bgaug.sizing import Size
@@ -123,36 +124,12 @@ def put_together(shot: ShotSamples, transforms: _Floats, confidence: _Floats, mo
     placed[:, :, 2] -= least
     size = (int(canvas_height), int(canvas_width))
     images, seen = _on_canvas([shot.images[i] for i in sure], placed[sure], size)
-    image = median_of_seen(images, seen)
+    image = median_where(images, seen)
     valid = np.asarray(np.sum(seen, axis=0, dtype=np.uint16) >= MIN_SEEN)
     usual = np.eye(2, 3, dtype=np.float32)
     usual[:, 2] = -least
     noise = _noise_between(images, seen)
     return Canvas(_filled(image, valid), noise, valid, placed, confidence, usual, shot.indices, shot.size)
-
-
-def median_of_seen(images: Sequence[_Image], seen: Sequence[NDArray[np.bool_]]) -> _Image:
-    """Exact (lower) median, of each pixel, of the samples that saw it.
-
-    Args:
-        images: S of uint8 (H, W) or (H, W, C), 255 where not seen.
-        seen: S of bool (H, W).
-
-    Returns:
-        uint8, of the shape of an image; of no meaning where none saw it.
-    """
-    rank: NDArray[np.int32] = np.asarray((np.sum(seen, axis=0, dtype=np.int32) - 1) // 2)
-    found = np.zeros(images[0].shape, np.uint8)
-    rows = max(1, 2**19 // (len(images) * images[0][0].size))
-    for top in range(0, len(found), rows):
-        part = np.stack([image[top : top + rows] for image in images])
-        most_below = rank[top : top + rows].reshape(part.shape[1:3] + (1,) * (part.ndim - 3))
-        median = found[top : top + rows]
-        for bit in (128, 64, 32, 16, 8, 4, 2, 1):
-            candidate = median | np.uint8(bit)
-            below = np.add.reduce(part < candidate, axis=0, dtype=np.uint16)  # what was not seen is never below
-            np.copyto(median, candidate, where=below <= most_below)
-    return found
 
 
 def _on_canvas(
@@ -178,7 +155,7 @@ def _noise_between(images: Sequence[_Image], seen: Sequence[NDArray[np.bool_]]) 
     changes = [max_channel_difference(a, b) for a, b in pairwise(images)]
     for change, known in zip(changes, both, strict=True):
         change[~known] = 255
-    noise = median_of_seen(changes, both).astype(np.float32) / np.float32(np.sqrt(2))
+    noise = median_where(changes, both).astype(np.float32) / np.float32(np.sqrt(2))
     noise[np.sum(both, axis=0, dtype=np.uint16) < _MIN_FOR_NOISE] = 0
     return quantise_noise(noise).astype(np.float32) * np.float32(NOISE_STEP)
 
