@@ -103,6 +103,9 @@ def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> B
         method: see `bgaug.background.background_of`; "median" for the exact temporal median of 51 evenly spaced
             frames.
 
+    The median of 51 frames of 320x240 costs 10 to 20 ms, "auto" 0.3 to 2 s where the median does not suffice, and in
+    proportion to the picture: from some 400 pixels of short side on, shrink the frames first, as the pipelines do.
+
     Returns:
         The background at the size of the frames. "auto" also looks at the camera: for one that shakes, or a pan that
         can be joined, `Background.at` gives what each frame sees of it. For any other moving camera there is none to
