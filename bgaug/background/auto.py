@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background.evidence import SHOWN, Witness, gradient, in_favour, regions
-from bgaug.background.median import median_by_bits, median_where
+from bgaug.background.median import median_where
 from bgaug.background.patches import patches_background
-from bgaug.background.plate import plate_from, ring_error
+from bgaug.background.plate import active_region, plate_from, ring_error
 from bgaug.background.samples import ShotSamples
 
 _GRID = 4
@@ -24,11 +24,8 @@ _MIN_OUTLINE = 0.22  # people who never leave have .3 and more, textures .15 and
 _SHAKES = 0.7  # cameras on stands have .5 and less behind people, one that shakes by a pixel .9
 _PRIOR, _MIN_FAVOUR = 0.05, 0.6
 _HALF, _STRONG = 0.5, 1.8  # textures have up to 1.7
-_MAX_RING, _MAX_RING_SURE, _SURE_OUTLINE = (
-    12.0,
-    13.0,
-    0.4,
-)  # grey levels; plain ground has 3 to 12, textures 14 and more
+_MAX_RING, _MAX_RING_SURE = 12.0, 13.0  # grey levels; plain ground has 3 to 12, textures 14 and more
+_SURE_OUTLINE = 0.4
 _FAINT, _REACH = 8, 31  # grey levels; pixels across
 _MAX_AREA = 0.4  # of the picture, which no prediction can cross; people who fill a narrow one have .25
 
@@ -37,23 +34,24 @@ def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bo
     """The median, and where the evidence is against it, what least-moving patches or a predicted ground give.
 
     Each candidate in turn challenges what is held so far, region by region (`evidence`). A predicted ground must also
-    have predicted the surroundings, and the outline of what it removes must move: else it is texture.
+    have predicted the surroundings, and, unless most of it was seen, the outline of what it removes must move: else it
+    is texture.
 
     Returns:
         uint8 (H, W, 3), and where it was seen, bool (H, W): elsewhere it is predicted.
     """
-    held = median_by_bits(shot.images)
+    held = shot.median
     valid = np.ones(shot.size, np.bool_)
     if median_suffices(shot, held):
         return held, valid
     witness = Witness(shot)
-    median = held
     for keep, parts in _PATCHES:
         held = _contest(witness, held, patches_background(shot, keep=keep, parts=parts)[0])
-    changed = cv2.absdiff(median, held).max(2) > 0
+    changed = cv2.absdiff(shot.median, held).max(2) > 0
     held = _polished(shot, held, changed)
+    active = active_region(shot)
     for _ in range(_ROUNDS):
-        plate, seen = plate_from(shot, held)
+        plate, seen = plate_from(shot, held, active)
         held, predicted = _ground_contest(witness, held, plate, seen)
         valid &= ~predicted
         if not predicted.any():

@@ -83,7 +83,7 @@ class Witness:
     """
 
     def __init__(self, shot: ShotSamples) -> None:
-        self._images = np.stack(shot.images)
+        self._images = shot.stack
         self._changes = np.stack(shot.changes)
 
     def shown(self, image: NDArray[np.uint8], region: NDArray[np.bool_]) -> NDArray[np.bool_]:

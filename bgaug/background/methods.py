@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from bgaug.background.auto import auto_background
 from bgaug.background.gated import gated_median
 from bgaug.background.lowrank import low_rank_background
-from bgaug.background.median import median_by_bits
 from bgaug.background.models import knn_background, mog2_background
 from bgaug.background.patches import patches_background
 from bgaug.background.picture import Background
@@ -49,7 +48,7 @@ def background_of(shot: ShotSamples, method: Method = "auto") -> Background:
 
 def median_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The exact median of the samples; it holds every pixel for seen."""
-    return median_by_bits(shot.images), np.ones(shot.size, np.bool_)
+    return shot.median, np.ones(shot.size, np.bool_)
 
 
 _ESTIMATORS: dict[str, Estimator] = {

@@ -44,10 +44,12 @@ def patches_background(
     grid = max(1, height // _CELL), max(1, width // _CELL)
     keep = min(keep, len(shot.images))
     calmest = np.argpartition(motion_around(shot, grid, parts), keep - 1, axis=0)[:keep].astype(np.uint8)
-    images = np.stack(shot.images)
     rows, columns = np.mgrid[:height, :width]
     chosen = np.stack(
-        [images[cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST), rows, columns] for one in calmest]
+        [
+            shot.stack[cv2.resize(one, (width, height), interpolation=cv2.INTER_NEAREST), rows, columns]
+            for one in calmest
+        ]
     )
     return median_by_bits(chosen), np.ones(shot.size, np.bool_)
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background.median import median_by_bits, median_where
+from bgaug.background.median import median_where
 from bgaug.background.samples import ShotSamples
 from bgaug.sizing import resize_area
 
@@ -32,14 +32,14 @@ def plate_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.b
     Returns:
         uint8 (H, W, 3), and where it was seen, bool (H, W): elsewhere it is predicted.
     """
-    return plate_from(shot, median_by_bits(shot.images))
+    return plate_from(shot, shot.median, active_region(shot))
 
 
-def plate_from(shot: ShotSamples, start: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The same, starting from a better picture than the median: uint8 (H, W, 3)."""
-    half = max(1, shot.size[0] // 2), max(1, shot.size[1] // 2)
-    small = resize_area(start, half)
-    active = _active(shot, half)
+def plate_from(
+    shot: ShotSamples, start: NDArray[np.uint8], active: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The same, from a better picture than the median, uint8 (H, W, 3), and the `active_region` of the shot."""
+    small = resize_area(start, (active.shape[0], active.shape[1]))
     if active.all() or not active.any():
         return start, np.ones(shot.size, np.bool_)
     active = _with_bodies(small, active, fill(small, ~active))
@@ -92,8 +92,9 @@ def ring_error(image: NDArray[np.uint8], region: NDArray[np.bool_], doubtful: ND
     return float(np.percentile(error[ring], 75))
 
 
-def _active(shot: ShotSamples, half: tuple[int, int]) -> NDArray[np.bool_]:
+def active_region(shot: ShotSamples) -> NDArray[np.bool_]:
     """Where anything moved in the shot, holes filled: bool, at half the size."""
+    half = max(1, shot.size[0] // 2), max(1, shot.size[1] // 2)
     samples = np.sort(np.stack([resize_area(image, half) for image in shot.images]), axis=0)
     last = len(samples) - 1
     low, high = samples[int(0.05 * last)], samples[int(np.ceil(0.95 * last))]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
@@ -52,6 +52,16 @@ class ShotSamples:
         """(H, W)."""
         height, width = self.images[0].shape[:2]
         return height, width
+
+    @cached_property
+    def stack(self) -> NDArray[np.uint8]:
+        """The images as one array, (S, H, W, 3)."""
+        return np.stack(self.images)
+
+    @cached_property
+    def median(self) -> NDArray[np.uint8]:
+        """Their exact median, (H, W, 3); not to be written to."""
+        return median_by_bits(self.images)
 
 
 class ShotSampler:
