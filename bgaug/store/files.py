@@ -111,6 +111,17 @@ class ArrayFile:
             left, right = max(start, chunk * rows), min(stop, (chunk + 1) * rows)
             out[left - start : right - start] = self._chunk(chunk)[left - chunk * rows : right - chunk * rows]
 
+    def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Any rows, in any order, into a C-contiguous array; one read where they are neighbours."""
+        first, last = int(rows.min()), int(rows.max())
+        if last - first == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
+            self.read_into(first, out)
+        elif self._chunks is None or self._contiguous:
+            for slot, row in enumerate(rows.tolist()):
+                self.read_into(row, out[slot : slot + 1])
+        else:
+            out[...] = self.read(first, last + 1)[rows - first]
+
     def _chunk(self, chunk: int) -> NDArray[Any]:
         assert self._chunks is not None and self._file is not None
         offset, length = self._chunks[chunk].tolist()

@@ -160,52 +160,73 @@ class Store:
             StoreError: the store keeps no frames.
             StoreDamageError: bytes are missing, or a frame's checksum differs.
         """
-        first, span = self._range(video, start, num_frames, stride)
-        if out is None:
-            out = np.empty((num_frames, *self.header.size, 3), np.uint8)
+        return self.frames_at(video, self._frames(video, start, num_frames, stride), out)
+
+    def frames_at(
+        self, video: int, frames: NDArray[np.int64], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Any frames of a video, in any order, also several times.
+
+        Args:
+            video: its index.
+            frames: int64 (T,), counted within the video.
+            out: uint8 (T, H, W, 3) to fill, C-contiguous; made where None.
+
+        Returns:
+            uint8 (T, H, W, 3), RGB.
+
+        Raises:
+            IndexError: a frame does not lie inside the video.
+            StoreError: the store keeps no frames.
+            StoreDamageError: bytes are missing, or a frame's checksum differs.
+        """
         if self.header.frames == "none":
             raise StoreError(self.path, "keeps no frames (it was built with --frames none)")
+        rows = self._rows(video, frames)
+        if out is None:
+            out = np.empty((len(rows), *self.header.size, 3), np.uint8)
         if self.header.frames == "raw":
-            frames = self._array(video, "frames")
-            if stride == 1:
-                frames.read_into(first, out)
-            else:
-                for i in range(num_frames):
-                    frames.read_into(first + i * stride, out[i : i + 1])
-            return out
-        self._decode_jpegs(video, first, span, stride, out)
+            self._array(video, "frames").gather(rows, out)
+        else:
+            self._decode_jpegs(video, rows, out)
         return out
 
-    def _decode_jpegs(self, video: int, first: int, span: int, stride: int, out: NDArray[np.uint8]) -> None:
-        offsets = self._array(video, "frame_offsets").read(first, first + span + 1).tolist()
-        checksums = self._array(video, "frame_crc").read(first, first + span).tolist()
+    def _decode_jpegs(self, video: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        first, last = int(rows.min()), int(rows.max())
+        offsets = self._array(video, "frame_offsets").read(first, last + 2).tolist()
+        checksums = self._array(video, "frame_crc").read(first, last + 1).tolist()
         blob = self._array(video, "frames").read(offsets[0], offsets[-1])
-        for i in range(len(out)):
-            j = i * stride
+        done: dict[int, int] = {}
+        for i, row in enumerate(rows.tolist()):
+            if row in done:
+                out[i] = out[done[row]]
+                continue
+            done[row] = i
+            j = row - first
             data = blob[offsets[j] - offsets[0] : offsets[j + 1] - offsets[0]]
             if crc32c(data.tobytes()) != checksums[j]:
                 name = self.video_id(video)
-                raise StoreDamageError(
-                    self._folder(video), f"frame {first + j} ({name}) is damaged: run `bgaug verify`"
-                )
+                raise StoreDamageError(self._folder(video), f"frame {row} ({name}) is damaged: run `bgaug verify`")
             picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
             if picture is None or picture.shape != out.shape[1:]:
-                raise StoreDamageError(self._folder(video), f"frame {first + j} is no picture of the store's size")
+                raise StoreDamageError(self._folder(video), f"frame {row} is no picture of the store's size")
             cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=out[i])
 
     def packed_masks(
         self, video: int, start: int, num_frames: int, stride: int = 1, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
         """Masks of a video's frames as bits: uint8 (T, P), most significant first. Arguments as in `clip`."""
-        first, span = self._range(video, start, num_frames, stride)
+        return self.packed_masks_at(video, self._frames(video, start, num_frames, stride), out)
+
+    def packed_masks_at(
+        self, video: int, frames: NDArray[np.int64], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Masks of any frames as bits: uint8 (T, P), most significant first. Arguments as in `frames_at`."""
+        rows = self._rows(video, frames)
         masks = self._array(video, "masks")
-        if stride == 1 and out is not None:
-            masks.read_into(first, out)
-            return out
-        found: NDArray[np.uint8] = masks.read(first, first + span)[::stride]
         if out is None:
-            return found
-        out[...] = found
+            out = np.empty((len(rows), *masks.shape[1:]), np.uint8)
+        masks.gather(rows, out)
         return out
 
     def masks(self, video: int, start: int, num_frames: int, stride: int = 1) -> NDArray[np.bool_]:
@@ -214,9 +235,18 @@ class Store:
 
     def pts_seconds(self, video: int, start: int, num_frames: int, stride: int = 1) -> NDArray[np.float64]:
         """Presentation times of a video's frames: float64 (T,). Arguments as in `clip`."""
-        first, span = self._range(video, start, num_frames, stride)
-        times: NDArray[np.float64] = self._array(video, "pts_seconds").read(first, first + span)[::stride]
+        return self.pts_at(video, self._frames(video, start, num_frames, stride))
+
+    def pts_at(self, video: int, frames: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Presentation times of any frames: float64 (T,). Arguments as in `frames_at`."""
+        rows = self._rows(video, frames)
+        times = np.empty(len(rows), np.float64)
+        self._array(video, "pts_seconds").gather(rows, times)
         return times
+
+    def shard_of(self, videos: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The shard in which each of these videos lies, or begins: int32 (n,)."""
+        return self.columns.shard[videos]
 
     def background(self, video: int, shot: int = 0) -> Background:
         """Static background of a shot, with its grade; what lowered that stands in the shot's row.
@@ -252,15 +282,22 @@ class Store:
     def _folder(self, video: int) -> Path:
         return self.path / SHARDS / shard_name(int(self.columns.shard[video]))
 
-    def _range(self, video: int, start: int, num_frames: int, stride: int) -> tuple[int, int]:
-        """First frame in the shard, and frames from the first to the last of the clip."""
+    def _frames(self, video: int, start: int, num_frames: int, stride: int) -> NDArray[np.int64]:
+        """Frames of an evenly spaced clip, counted within the video."""
         span = (num_frames - 1) * stride + 1
         if num_frames < 1 or stride < 1 or start < 0 or start + span > self.num_frames(video):
             raise IndexError(
                 f"{self.video_id(video)} has {self.num_frames(video)} frames: no clip of {num_frames} frames at "
                 f"stride {stride} from frame {start}"
             )
-        return int(self.columns.start[video]) + start, span
+        return np.arange(start, start + span, stride)
+
+    def _rows(self, video: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of frames in the arrays of the video's shard."""
+        if not len(frames) or frames.min() < 0 or frames.max() >= self.num_frames(video):
+            raise IndexError(f"{self.video_id(video)} has {self.num_frames(video)} frames, asked for {frames.tolist()}")
+        rows: NDArray[np.int64] = frames + int(self.columns.start[video])
+        return rows
 
     def _array(self, video: int, name: str) -> ArrayFile:
         key = int(self.columns.shard[video]), name
