@@ -180,6 +180,7 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
             shard,
             tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shard]),
             recipe.each_video,
+            replace=setup.retry_failed,
         )
         for shard in pending
     ]
@@ -226,6 +227,7 @@ class ShardTask:
         shard: its number.
         videos: of the shard, with their labels.
         each_video: the work on one.
+        replace: whether the shard is there and is built again, because of its failures.
         quarantine: by id, videos that took a worker with them; they fail without being touched.
     """
 
@@ -234,11 +236,14 @@ class ShardTask:
     shard: int
     videos: tuple[tuple[Source, Label], ...]
     each_video: EachVideo
+    replace: bool = False
     quarantine: Mapping[str, Failure] = field(default_factory=dict)
 
     def __call__(self, begins: Begins) -> dict[str, Any]:
         """Build and commit the shard; returns the commit record."""
-        with ShardWriter(self.root, self.header, self.shard) as writer:
+        with ShardWriter(self.root, self.header, self.shard, replace=self.replace) as writer:
+            if writer.committed is not None:  # another run was quicker
+                return writer.committed
             for place, (source, label) in enumerate(self.videos):
                 if source.id in self.quarantine:
                     writer.fail(self.quarantine[source.id])

@@ -11,12 +11,14 @@ A store is a folder that any Zarr v3 reader can open:
     STORE/failures.jsonl        the videos that could not be used, derived likewise
 """
 
+from bgaug.store.create import create_store, finish_store, pending_shards
 from bgaug.store.layout import FRAME_KINDS, FrameKind, Header
+from bgaug.store.payload import VideoPayload
 from bgaug.store.plan import Plan, PlannedVideo, plan_shards
 from bgaug.store.read import Store, open_store
 from bgaug.store.records import Failure, Identity, Shot, VideoRow, identify
 from bgaug.store.verify import Problem, Report, verify_store
-from bgaug.store.write import ShardWriter, VideoPayload, create_store, finish_store, pending_shards
+from bgaug.store.write import ShardWriter
 
 __all__ = [
     "FRAME_KINDS",

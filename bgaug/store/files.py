@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,74 +17,66 @@ from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.layout import crc32c
+from bgaug.store.places import Blob, Place
 
 _ABSENT = 2**64 - 1
 
 
-class File:
-    """An open file that gives its descriptor back when nobody holds it any more."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise StoreDamageError(path, "is missing: run `bgaug verify`") from error
-        self.size = os.fstat(self._descriptor).st_size
-
-    def __del__(self) -> None:
-        descriptor = getattr(self, "_descriptor", -1)
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on.
-
-        Raises:
-            StoreDamageError: the file is shorter.
-        """
-        data = os.pread(self._descriptor, length, offset)
-        if len(data) != length:
-            raise StoreDamageError(self.path, f"ends before byte {offset + length}: run `bgaug verify`")
-        return data
-
-    def read_into(self, offset: int, out: NDArray[Any]) -> None:
-        """Fill a C-contiguous array from `offset` on."""
-        if os.preadv(self._descriptor, [out.data], offset) != out.nbytes:
-            raise StoreDamageError(self.path, f"ends before byte {offset + out.nbytes}: run `bgaug verify`")
-
-
 class ArrayFile:
-    """Rows of one array of a shard.
+    """Rows of one array.
+
+    Args:
+        place: the files of the store.
+        key: of the array's folder.
+        whole: read everything at once and keep it; for arrays of a few bytes a row.
 
     Attributes:
         shape: of the whole array.
         dtype: of its values.
+        nbytes: that it keeps in memory.
+
+    Raises:
+        StoreDamageError: a file is missing, or not what the metadata say.
+        StoreFormatError: it is coded in a way that this bgaug does not read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        meta = _array_metadata(folder)
-        self.shape: tuple[int, ...] = tuple(meta["shape"])
-        self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+    def __init__(self, place: Place, key: str, *, whole: bool = False) -> None:
+        self._name = f"{place.name}/{key}"
+        meta = _array_metadata(place, key)
+        try:
+            self.shape: tuple[int, ...] = tuple(int(size) for size in meta["shape"])
+            self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+            self._sharded, self._rows_per_chunk, self._compressed = _codecs(self._name, meta)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, StoreFormatError):
+                raise
+            raise StoreDamageError(f"{self._name}/zarr.json", f"is damaged ({error!r}): run `bgaug verify`") from error
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        self._sharded, self._rows_per_chunk, self._compressed = _codecs(folder, meta)
         self._chunks: NDArray[np.uint64] | None = None
         self._contiguous = False
-        self._file = File(folder / "/".join(["c", *("0" * len(self.shape))])) if self.shape[0] else None
+        self._kept: NDArray[Any] | None = None
+        self._file = place.open("/".join([key, "c", *("0" * len(self.shape))])) if self.shape[0] else None
         if self._file is not None and self._sharded:
             self._read_index(self._file)
+        elif self._file is not None and self._compressed:
+            self._chunks = np.array([[0, self._file.size]], np.uint64)
         elif self._file is not None and self._file.size != self.shape[0] * self._row_bytes:
-            raise StoreDamageError(self._file.path, f"has {self._file.size} bytes, not those of {self.shape = }")
+            raise StoreDamageError(self._file.name, f"has {self._file.size} bytes, not those of {self.shape = }")
+        if whole:
+            kept = self.read(0, self.shape[0])
+            self._file, self._kept = None, kept
+        self.nbytes = sum(part.nbytes for part in (self._kept, self._chunks) if part is not None)
 
-    def _read_index(self, file: File) -> None:
+    def _read_index(self, file: Blob) -> None:
         count = -(-self.shape[0] // self._rows_per_chunk)
         data = file.read(max(0, file.size - 16 * count - 4), 16 * count + 4)
         if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
-            raise StoreDamageError(file.path, "the index of its chunks is damaged: run `bgaug verify`")
+            raise StoreDamageError(file.name, "the index of its chunks is damaged: run `bgaug verify`")
         self._chunks = np.frombuffer(data[:-4], "<u8").reshape(count, 2)
         if (self._chunks == _ABSENT).any():
-            raise StoreDamageError(file.path, "a chunk is absent: run `bgaug verify`")
+            raise StoreDamageError(file.name, "a chunk is absent: run `bgaug verify`")
+        if (self._chunks[1:, 0] != self._chunks[:-1].sum(axis=1)).any():
+            raise StoreFormatError(file.name, "its inner chunks do not lie end to end in order")
         offsets = np.arange(count, dtype=np.uint64) * np.uint64(self._rows_per_chunk * self._row_bytes)
         self._contiguous = not self._compressed and bool((self._chunks[:, 0] == offsets).all())
 
@@ -100,16 +90,25 @@ class ArrayFile:
         """Rows from `start` on into a C-contiguous array, as many as it holds."""
         stop = start + len(out)
         if not 0 <= start <= stop <= self.shape[0]:
-            raise IndexError(f"rows {start}:{stop} of an array of {self.shape[0]} ({self._folder})")
+            raise IndexError(f"rows {start}:{stop} of an array of {self.shape[0]} ({self._name})")
+        if self._kept is not None:
+            out[...] = self._kept[start:stop]
+            return
         if self._file is None or not len(out):
             return
         if self._chunks is None or self._contiguous:
             self._file.read_into(start * self._row_bytes, out)
             return
         rows = self._rows_per_chunk
-        for chunk in range(start // rows, -(-stop // rows)):
+        first, last = start // rows, -(-stop // rows)
+        # Inner chunks lie in order, so that neighbours are one range of the file.
+        begins = int(self._chunks[first, 0])
+        data = memoryview(self._file.read(begins, int(self._chunks[last - 1].sum()) - begins))
+        for chunk in range(first, last):
             left, right = max(start, chunk * rows), min(stop, (chunk + 1) * rows)
-            out[left - start : right - start] = self._chunk(chunk)[left - chunk * rows : right - chunk * rows]
+            offset, length = self._chunks[chunk].tolist()
+            values = self._decoded(chunk, data[offset - begins : offset - begins + length])
+            out[left - start : right - start] = values[left - chunk * rows : right - chunk * rows]
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Any rows, in any order, into a C-contiguous array; one read where they are neighbours."""
@@ -122,34 +121,35 @@ class ArrayFile:
         else:
             out[...] = self.read(first, last + 1)[rows - first]
 
-    def _chunk(self, chunk: int) -> NDArray[Any]:
-        assert self._chunks is not None and self._file is not None
-        offset, length = self._chunks[chunk].tolist()
-        data: Any = self._file.read(offset, length)
+    def _decoded(self, chunk: int, data: memoryview) -> NDArray[Any]:
+        assert self._file is not None
         if self._compressed:
             try:
-                data = Zstd().decode(data)
+                data = memoryview(Zstd().decode(data))
             except RuntimeError as error:
                 raise StoreDamageError(
-                    self._file.path, f"chunk {chunk} is damaged ({error}): run `bgaug verify`"
+                    self._file.name, f"chunk {chunk} is damaged ({error}): run `bgaug verify`"
                 ) from error
-        return np.frombuffer(data, self.dtype).reshape(self._rows_per_chunk, *self.shape[1:])
+        shape = (self._rows_per_chunk, *self.shape[1:])
+        if len(data) != math.prod(shape) * self.dtype.itemsize:
+            raise StoreDamageError(self._file.name, f"chunk {chunk} has {len(data)} bytes, not those of {shape}")
+        return np.frombuffer(data, self.dtype).reshape(shape)
 
 
-def _array_metadata(folder: Path) -> dict[str, Any]:
-    file = folder / "zarr.json"
+def _array_metadata(place: Place, key: str) -> dict[str, Any]:
+    name = f"{place.name}/{key}/zarr.json"
     try:
-        meta = json.loads(file.read_bytes())
+        meta = json.loads(place.read(f"{key}/zarr.json"))
     except FileNotFoundError as error:
-        raise StoreDamageError(folder, "is missing: run `bgaug verify`") from error
+        raise StoreDamageError(name, "is missing: run `bgaug verify`") from error
     except ValueError as error:
-        raise StoreDamageError(file, "is not whole JSON: run `bgaug verify`") from error
+        raise StoreDamageError(name, "is not whole JSON: run `bgaug verify`") from error
     if not isinstance(meta, dict) or meta.get("node_type") != "array":
-        raise StoreFormatError(file, "does not describe a Zarr array")
+        raise StoreFormatError(name, "does not describe a Zarr array")
     return meta
 
 
-def _codecs(folder: Path, meta: dict[str, Any]) -> tuple[bool, int, bool]:
+def _codecs(name: str, meta: dict[str, Any]) -> tuple[bool, int, bool]:
     """(is it a Zarr shard, rows of a chunk, are chunks compressed)."""
     codecs = meta["codecs"]
     sharded = codecs[0]["name"] == "sharding_indexed"
@@ -159,5 +159,5 @@ def _codecs(folder: Path, meta: dict[str, Any]) -> tuple[bool, int, bool]:
         codecs = codecs[0]["configuration"]["codecs"]
     names = [codec["name"] for codec in codecs]
     if names not in (["bytes"], ["bytes", "zstd"]):
-        raise StoreFormatError(folder, f"has codecs {names}, which this bgaug does not read")
+        raise StoreFormatError(name, f"has codecs {names}, which this bgaug does not read")
     return sharded, int(rows), names[-1] == "zstd"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import google_crc32c
+from numpy.typing import NDArray
 
-from bgaug.errors import StoreDamageError, StoreFormatError
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.sizing import FITS, Fit, Size
 
 FORMAT = "bgaug-store"
@@ -25,14 +29,15 @@ PLAN = "plan.json"
 FAILURES = "failures.jsonl"
 COMMIT = "COMMIT.json"
 TEMPORARY = ".tmp-"
+OUTGOING = ".old-"
 LOCK = ".lock-"
 
 JPEG_CHUNK = 1 << 16
 FRAMES_PER_CHUNK = 16
 
 
-def crc32c(data: bytes) -> int:
-    """Checksum that every file of a store is covered by."""
+def crc32c(data: bytes | NDArray[Any]) -> int:
+    """Checksum that every file of a store is covered by; of arrays, C-contiguous, that of their bytes."""
     return int(google_crc32c.value(data))
 
 
@@ -46,7 +51,7 @@ def seal(record: dict[str, Any]) -> bytes:
     return canonical_json({**record, "crc32c": crc32c(canonical_json(record))})
 
 
-def unseal(path: Path, text: bytes) -> dict[str, Any]:
+def unseal(path: Path | str, text: bytes) -> dict[str, Any]:
     """The record that `seal` wrote.
 
     Raises:
@@ -56,7 +61,7 @@ def unseal(path: Path, text: bytes) -> dict[str, Any]:
         record = json.loads(text)
         checksum = record.pop("crc32c")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise StoreDamageError(path, "is not a whole record") from error
+        raise StoreDamageError(path, "is not a whole record: run `bgaug verify`") from error
     if text != seal(record) or checksum != crc32c(canonical_json(record)):
         raise StoreDamageError(path, "its bytes are not those that were written (checksum differs)")
     return cast(dict[str, Any], record)
@@ -104,8 +109,13 @@ class Header:
         }
         return {**record, "crc32c": crc32c(canonical_json(record))}
 
+    def to_bytes(self) -> bytes:
+        """The store's root zarr.json, to the byte."""
+        node = {"zarr_format": 3, "node_type": "group", "attributes": {"bgaug": self.to_attributes()}}
+        return json.dumps(node, indent=1, ensure_ascii=False).encode()
+
     @classmethod
-    def from_attributes(cls, path: Path, attributes: Any) -> Header:
+    def from_attributes(cls, path: Path | str, attributes: Any) -> Header:
         """Read back what `to_attributes` wrote.
 
         Raises:
@@ -143,17 +153,27 @@ def read_header(root: Path) -> Header:
         StoreFormatError: there is no store.
         StoreDamageError: the header is damaged.
     """
-    file = root / "zarr.json"
     try:
-        node = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
+        return parse_header(str(root), (root / "zarr.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreFormatError(root, "is not a bgaug store: there is no zarr.json in it") from error
+
+
+def parse_header(name: str, text: bytes) -> Header:
+    """Header of the store of that name from the bytes of its zarr.json; raises as `read_header` does."""
+    try:
+        node = json.loads(text)
     except ValueError as error:
-        raise StoreDamageError(file, "is not whole JSON") from error
+        raise StoreDamageError(f"{name}/zarr.json", "is not whole JSON") from error
     if not isinstance(node, dict) or node.get("node_type") != "group" or node.get("zarr_format") != 3:
-        raise StoreFormatError(root, "is not a bgaug store: its zarr.json is not that of a Zarr v3 group")
+        raise StoreFormatError(name, "is not a bgaug store: its zarr.json is not that of a Zarr v3 group")
     attributes = node.get("attributes")
-    return Header.from_attributes(root, attributes.get("bgaug") if isinstance(attributes, dict) else None)
+    return Header.from_attributes(name, attributes.get("bgaug") if isinstance(attributes, dict) else None)
+
+
+def num_shards(header: Header) -> int:
+    """Shards of the plan."""
+    return int(header.plan["shards"])
 
 
 def read_commit(folder: Path) -> dict[str, Any]:
@@ -183,6 +203,25 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses becomes an error that says where, why, and what to do.
+
+    Raises:
+        StoreError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            mend = "free some space there and run the same command again: what is finished stays"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            mend = "make it writable, or name another --out"
+        else:
+            mend = "run the same command again: what is finished stays"
+        raise StoreError(path, f"cannot be written ({error.strerror or error}); {mend}") from error
 
 
 def sync_folder(path: Path) -> None:

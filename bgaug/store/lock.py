@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bgaug.errors import StoreLockedError
 
+_PATIENCE_SECONDS = 2.0
+_LOOK_SECONDS = 0.05
+
 
 class ShardLock:
-    """At most one writer a shard. The operating system lets go of it when its holder dies."""
+    """At most one writer a shard. The operating system lets go of it when its holder dies.
+
+    It is waited for a moment: where a run was killed, its processes may take some milliseconds to follow.
+
+    Args:
+        path: of the lock file.
+
+    Raises:
+        StoreLockedError: somebody else holds it; names the process and its host.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(self._descriptor, 200).decode(errors="replace") or "another process"
-            os.close(self._descriptor)
-            raise StoreLockedError(self._path, f"is being written by {holder}; wait for it or end it") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while not self._taken(last=time.monotonic() >= end):
+            time.sleep(_LOOK_SECONDS)
         return self
+
+    def _taken(self, *, last: bool) -> bool:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_there(descriptor):
+                os.close(descriptor)  # its holder removed it in between; another writer may hold a new one
+                return False
+        except OSError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            if last:
+                raise StoreLockedError(self.path, f"is being written by {holder}; wait for it or end it") from error
+            return False
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def remove(self) -> None:
         """Take the lock file away, while it is held."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,67 +5,95 @@ Letters: T frames of a clip, H, W pixels, P packed bytes of one mask = ceil(H * 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+import os
+import resource
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, overload
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from zarr.abc.store import Store as ZarrStore
 
 from bgaug.background import NOISE_STEP, Background
-from bgaug.errors import StoreDamageError, StoreError
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.mask import unpack_mask
 from bgaug.sizing import content_box
 from bgaug.store.files import ArrayFile
-from bgaug.store.index import GRADES, Columns, Names, load_columns, read_failures
-from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, read_commit, read_header, shard_name
+from bgaug.store.index import GRADES, Columns, Names, load_columns, read_failures, stamped_shards
+from bgaug.store.jpeg import decode_jpeg
+from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse_header, shard_name, unseal
+from bgaug.store.places import Folder, Place, place_of
+from bgaug.store.recent import Recent
 from bgaug.store.records import Failure, VideoRow
 
-_MAX_OPEN_ARRAYS = 256
+_MAX_FILES = 2048
+_KEPT_BYTES = 64 * 2**20
+_KEPT = ("pts_seconds", "frame_offsets", "frame_crc")
 
 
-def open_store(path: str | Path, *, allow_incomplete: bool = False) -> Store:
+def open_store(path: str | Path | ZarrStore, *, allow_incomplete: bool = False, check_frames: bool = False) -> Store:
     """Open a store for reading.
 
     Args:
-        path: its folder.
+        path: its folder; a URL (``s3://...``, ``gs://...``, ``memory://...``) or a store of zarr, which need the extra
+            ``cloud``.
         allow_incomplete: also open one whose building has not finished; its missing shards' videos are not seen.
+        check_frames: hold raw frames, too, against their checksums whenever they are read, which doubles what reading
+            them costs. All else is always checked.
 
     Raises:
         StoreFormatError: there is no store, or one of a version that this bgaug does not read.
         StoreDamageError: its header or a commit is damaged.
         StoreError: its building has not finished.
+        UsageError: what a URL needs is not installed.
     """
-    return Store(Path(path), allow_incomplete=allow_incomplete)
+    return Store(place_of(path), allow_incomplete=allow_incomplete, check_frames=check_frames)
 
 
 class Store:
-    """A store, open for reading. Safe to pickle and to share between threads and forked processes.
+    """A store, open for reading. Safe to pickle, and to share between threads and forked processes.
+
+    A clip costs one ranged read for its frames and one for its masks. What is small (times, offsets and checksums of
+    frames) is read once a shard and kept, up to a limit.
 
     Attributes:
-        path: its folder.
+        path: its folder or URL.
         header: size, fit, frames, classes, options.
         columns: all videos, one row each, in order of id.
         names: what group and split codes mean.
     """
 
-    def __init__(self, path: Path, *, allow_incomplete: bool = False) -> None:
-        self.path = path
-        self.header: Header = read_header(path)
-        if not allow_incomplete:
-            self._check_complete()
+    def __init__(self, place: Place, *, allow_incomplete: bool = False, check_frames: bool = False) -> None:
+        self.path = place.name
+        self._place = place
+        self._check_frames = check_frames
+        try:
+            self.header: Header = parse_header(place.name, place.read("zarr.json"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreFormatError(place.name, "is not a bgaug store: there is no zarr.json in it") from error
         self.columns: Columns
         self.names: Names
-        self.columns, self.names = load_columns(path, self.header)
-        self._arrays: OrderedDict[tuple[int, str], ArrayFile] = OrderedDict()
+        self.columns, self.names = load_columns(place, self.header)
+        if not allow_incomplete:
+            self._check_complete()
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to this process alone."""
+        self._process = os.getpid()
         self._lock = Lock()
+        self._arrays = Recent[tuple[int, str], ArrayFile](_max_files(), _KEPT_BYTES)
+        self._pictures = Recent[tuple[int, int], NDArray[np.uint8]](_max_files(), _KEPT_BYTES)
 
     def _check_complete(self) -> None:
-        planned = int(self.header.plan["shards"])
-        missing = [i for i in range(planned) if not (self.path / SHARDS / shard_name(i) / COMMIT).exists()]
+        planned = num_shards(self.header)
+        if isinstance(self._place, Folder):
+            root = Path(self.path) / SHARDS
+            missing = [i for i in range(planned) if not (root / shard_name(i) / COMMIT).exists()]
+        else:
+            missing = sorted(set(range(planned)) - stamped_shards(self._place))
         if missing:
             raise StoreError(
                 self.path,
@@ -75,15 +103,14 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files belong to this process; another one opens its own.
-        return {**self.__dict__, "_arrays": None, "_lock": None}
+        return {**self.__dict__, "_arrays": None, "_pictures": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._arrays = OrderedDict()
-        self._lock = Lock()
+        self._begin()
 
     def __len__(self) -> int:
-        return len(self.columns.shard)
+        return len(self.columns.num_frames)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,12 +120,11 @@ class Store:
     @property
     def videos(self) -> Sequence[str]:
         """Ids of all videos, in order; their place is the video's index."""
-        return [self.video_id(i) for i in range(len(self))]
+        return VideoIds(self.columns)
 
     def video_id(self, video: int) -> str:
         """Id of the video with this index."""
-        left, right = self.columns.id_offsets[video : video + 2].tolist()
-        return self.columns.id_bytes[left:right].tobytes().decode()
+        return self.videos[video]
 
     def find(self, video_id: str) -> int:
         """Index of a video by its id.
@@ -115,15 +141,28 @@ class Store:
         return low
 
     def row(self, video: int) -> VideoRow:
-        """Everything that the store says of a video; reads its shard's commit."""
-        commit = read_commit(self._folder(video))
+        """Everything that the store says of a video; reads the commits of its shards.
+
+        Of a video in several shards, `start` and the shots' backgrounds count within the shard of each.
+        """
+        rows = [self._part_row(video, int(shard)) for shard in self.columns.part_shard[self._parts(video)]]
+        return rows[0].model_copy(
+            update={
+                "num_frames": sum(row.num_frames for row in rows),
+                "shots": [shot for row in rows for shot in row.shots],
+            }
+        )
+
+    def _part_row(self, video: int, shard: int) -> VideoRow:
+        key = f"{SHARDS}/{shard_name(shard)}/{COMMIT}"
+        commit = unseal(f"{self.path}/{key}", self._place.read(key))
         wanted = self.video_id(video)
         return next(VideoRow.model_validate(row) for row in commit["videos"] if row["id"] == wanted)
 
     @property
     def failures(self) -> list[Failure]:
         """The videos that could not be used."""
-        return read_failures(self.path)
+        return read_failures(self._place)
 
     def num_frames(self, video: int) -> int:
         """Frames of a video."""
@@ -182,20 +221,28 @@ class Store:
         """
         if self.header.frames == "none":
             raise StoreError(self.path, "keeps no frames (it was built with --frames none)")
-        rows = self._rows(video, frames)
+        self._check_range(video, frames)
         if out is None:
-            out = np.empty((len(rows), *self.header.size, 3), np.uint8)
-        if self.header.frames == "raw":
-            self._array(video, "frames").gather(rows, out)
-        else:
-            self._decode_jpegs(video, rows, out)
+            out = np.empty((len(frames), *self.header.size, 3), np.uint8)
+        read = self._read_raw if self.header.frames == "raw" else self._read_jpegs
+        self._by_part(video, frames, out, read)
         return out
 
-    def _decode_jpegs(self, video: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+    def _read_raw(self, shard: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        self._array(shard, "frames").gather(rows, out)
+        if not self._check_frames:
+            return
+        checksums = np.empty(len(rows), np.uint32)
+        self._array(shard, "frame_crc").gather(rows, checksums)
+        for row, image, checksum in zip(rows.tolist(), out, checksums.tolist(), strict=True):
+            if crc32c(image) != checksum:
+                raise self._damaged(shard, row)
+
+    def _read_jpegs(self, shard: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         first, last = int(rows.min()), int(rows.max())
-        offsets = self._array(video, "frame_offsets").read(first, last + 2).tolist()
-        checksums = self._array(video, "frame_crc").read(first, last + 1).tolist()
-        blob = self._array(video, "frames").read(offsets[0], offsets[-1])
+        offsets = self._array(shard, "frame_offsets").read(first, last + 2).tolist()
+        checksums = self._array(shard, "frame_crc").read(first, last + 1).tolist()
+        blob = self._array(shard, "frames").read(offsets[0], offsets[-1])
         done: dict[int, int] = {}
         for i, row in enumerate(rows.tolist()):
             if row in done:
@@ -204,13 +251,18 @@ class Store:
             done[row] = i
             j = row - first
             data = blob[offsets[j] - offsets[0] : offsets[j + 1] - offsets[0]]
-            if crc32c(data.tobytes()) != checksums[j]:
-                name = self.video_id(video)
-                raise StoreDamageError(self._folder(video), f"frame {row} ({name}) is damaged: run `bgaug verify`")
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-            if picture is None or picture.shape != out.shape[1:]:
-                raise StoreDamageError(self._folder(video), f"frame {row} is no picture of the store's size")
-            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=out[i])
+            if crc32c(data) != checksums[j]:
+                raise self._damaged(shard, row)
+            decode_jpeg(data, out[i])
+
+    def _damaged(self, shard: int, row: int) -> StoreDamageError:
+        c = self.columns
+        parts = np.flatnonzero((c.part_shard == shard) & (c.part_start <= row))
+        part = int(parts[c.part_start[parts].argmax()])
+        video = int(np.searchsorted(c.part_offsets, part, side="right")) - 1
+        frame = row - int(c.part_start[part]) + int(c.part_first[part])
+        place = f"{self.path}/{SHARDS}/{shard_name(shard)}"
+        return StoreDamageError(place, f"frame {frame} of {self.video_id(video)} is damaged: run `bgaug verify`")
 
     def packed_masks(
         self, video: int, start: int, num_frames: int, stride: int = 1, out: NDArray[np.uint8] | None = None
@@ -222,11 +274,11 @@ class Store:
         self, video: int, frames: NDArray[np.int64], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
         """Masks of any frames as bits: uint8 (T, P), most significant first. Arguments as in `frames_at`."""
-        rows = self._rows(video, frames)
-        masks = self._array(video, "masks")
+        self._check_range(video, frames)
         if out is None:
-            out = np.empty((len(rows), *masks.shape[1:]), np.uint8)
-        masks.gather(rows, out)
+            height, width = self.size
+            out = np.empty((len(frames), (height * width + 7) // 8), np.uint8)
+        self._by_part(video, frames, out, lambda shard, rows, into: self._array(shard, "masks").gather(rows, into))
         return out
 
     def masks(self, video: int, start: int, num_frames: int, stride: int = 1) -> NDArray[np.bool_]:
@@ -239,14 +291,17 @@ class Store:
 
     def pts_at(self, video: int, frames: NDArray[np.int64]) -> NDArray[np.float64]:
         """Presentation times of any frames: float64 (T,). Arguments as in `frames_at`."""
-        rows = self._rows(video, frames)
-        times = np.empty(len(rows), np.float64)
-        self._array(video, "pts_seconds").gather(rows, times)
+        self._check_range(video, frames)
+        times = np.empty(len(frames), np.float64)
+        self._by_part(
+            video, frames, times, lambda shard, rows, into: self._array(shard, "pts_seconds").gather(rows, into)
+        )
         return times
 
     def shard_of(self, videos: NDArray[np.int64]) -> NDArray[np.int32]:
         """The shard in which each of these videos lies, or begins: int32 (n,)."""
-        return self.columns.shard[videos]
+        shards: NDArray[np.int32] = self.columns.part_shard[self.columns.part_offsets[videos]]
+        return shards
 
     def background(self, video: int, shot: int = 0) -> Background:
         """Static background of a shot, with its grade; what lowered that stands in the shot's row.
@@ -255,10 +310,10 @@ class Store:
             IndexError: the video has no such shot.
             StoreError: the shot has no static background.
         """
-        number = self._background_number(video, shot)
-        noise = self._array(video, "noise").read(number, number + 1)[0]
-        valid = self._array(video, "valid").read(number, number + 1)
-        image = self._array(video, "backgrounds").read(number, number + 1)[0]
+        shard, number = self._background_place(video, shot)
+        noise = self._array(shard, "noise").read(number, number + 1)[0]
+        valid = self._array(shard, "valid").read(number, number + 1)
+        image = self._array(shard, "backgrounds").read(number, number + 1)[0]
         grade = GRADES[self.columns.shot_grade[int(self.columns.shot_offsets[video]) + shot]] or None
         return Background(
             image,
@@ -269,18 +324,28 @@ class Store:
 
     def background_into(self, video: int, shot: int, out: NDArray[np.uint8]) -> None:
         """Background image of a shot into uint8 (H, W, 3)."""
-        self._array(video, "backgrounds").read_into(self._background_number(video, shot), out[None])
+        place = self._background_place(video, shot)
+        if self._place.near:
+            self._array(place[0], "backgrounds").read_into(place[1], out[None])
+            return
+        with self._lock:
+            picture = self._pictures.get(place)
+        if picture is None:
+            picture = self._array(place[0], "backgrounds").read(place[1], place[1] + 1)[0]
+            with self._lock:
+                self._pictures.put(place, picture)
+        out[...] = picture
 
-    def _background_number(self, video: int, shot: int) -> int:
+    def _background_place(self, video: int, shot: int) -> tuple[int, int]:
+        """Shard of a shot, and number of its background there."""
         shots = self.shots(video)
         if not 0 <= shot < len(shots):
             raise IndexError(f"{self.video_id(video)} has {len(shots)} shots, no shot {shot}")
         if shots[shot, 2] < 0:
             raise StoreError(self.path, f"shot {shot} of {self.video_id(video)} has no static background")
-        return int(shots[shot, 2])
-
-    def _folder(self, video: int) -> Path:
-        return self.path / SHARDS / shard_name(int(self.columns.shard[video]))
+        parts = self._parts(video)
+        part = parts.start + int(np.searchsorted(self.columns.part_first[parts], shots[shot, 0], side="right")) - 1
+        return int(self.columns.part_shard[part]), int(shots[shot, 2])
 
     def _frames(self, video: int, start: int, num_frames: int, stride: int) -> NDArray[np.int64]:
         """Frames of an evenly spaced clip, counted within the video."""
@@ -292,22 +357,67 @@ class Store:
             )
         return np.arange(start, start + span, stride)
 
-    def _rows(self, video: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of frames in the arrays of the video's shard."""
+    def _check_range(self, video: int, frames: NDArray[np.int64]) -> None:
         if not len(frames) or frames.min() < 0 or frames.max() >= self.num_frames(video):
             raise IndexError(f"{self.video_id(video)} has {self.num_frames(video)} frames, asked for {frames.tolist()}")
-        rows: NDArray[np.int64] = frames + int(self.columns.start[video])
-        return rows
 
-    def _array(self, video: int, name: str) -> ArrayFile:
-        key = int(self.columns.shard[video]), name
+    def _parts(self, video: int) -> slice:
+        """Where the video's parts stand in the columns."""
+        return slice(*self.columns.part_offsets[video : video + 2].tolist())
+
+    def _by_part(
+        self, video: int, frames: NDArray[np.int64], out: NDArray[Any], read: Callable[[int, Any, Any], None]
+    ) -> None:
+        """Have frames read from the shards that hold them, by (shard, rows there, slots of `out`)."""
+        c, parts = self.columns, self._parts(video)
+        if parts.stop - parts.start == 1:
+            read(int(c.part_shard[parts.start]), frames + c.part_start[parts.start], out)
+            return
+        owner = np.searchsorted(c.part_first[parts], frames, side="right") - 1
+        for one in np.unique(owner).tolist():
+            part, slots = parts.start + one, np.flatnonzero(owner == one)
+            into = np.empty((len(slots), *out.shape[1:]), out.dtype)
+            read(int(c.part_shard[part]), frames[slots] - c.part_first[part] + c.part_start[part], into)
+            out[slots] = into
+
+    def _array(self, shard: int, name: str) -> ArrayFile:
+        if self._process != os.getpid():  # forked: another thread may have held the lock at that moment
+            self._begin()
+        key = shard, name
         with self._lock:
             array = self._arrays.get(key)
-            if array is None:
-                array = self._arrays[key] = ArrayFile(self._folder(video) / name)
+        if array is None:
+            folder = f"{SHARDS}/{shard_name(shard)}/{name}"
+            array = ArrayFile(self._place, folder, whole=name in _KEPT)
+            with self._lock:
                 # What is dropped here is closed only when no other thread reads from it any more.
-                while len(self._arrays) > _MAX_OPEN_ARRAYS:
-                    self._arrays.popitem(last=False)
-            else:
-                self._arrays.move_to_end(key)
+                self._arrays.put(key, array)
         return array
+
+
+class VideoIds(Sequence[str]):
+    """Ids of all videos, made when asked for."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns.num_frames)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{len(self)} videos, no video {index}")
+        left, right = self._columns.id_offsets[index % len(self) :][:2].tolist()
+        return self._columns.id_bytes[left:right].tobytes().decode()
+
+
+def _max_files() -> int:
+    """Files that may be held open: half of what the system allows."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(64, min(_MAX_FILES, soft // 2))

@@ -58,9 +58,12 @@ class VideoRow(_Record):
         height: of the source, pixels.
         width: of the source, pixels.
         start: its first frame among the shard's frames.
+        first: which frame of the video that is: not 0 where earlier ones lie in other shards.
         num_frames: frames of it that the shard accounts for.
         status: "ok", "partial" (the good beginning of a broken file) or "no_static_background".
-        shots: in order, together covering all frames.
+        shots: in order, together covering the shard's frames of it. A shot that two shards share stands in both, with
+            the background in both.
+        imported_masks: whether its masks were made elsewhere.
         expected_frames: how many frames a "partial" video should have had, by its container; None where that is not
             known or the video is whole.
         identity: of the source file.
@@ -75,10 +78,12 @@ class VideoRow(_Record):
     height: int
     width: int
     start: int
+    first: int = 0
     num_frames: int
     status: str
     shots: list[Shot]
     expected_frames: int | None = None
+    imported_masks: bool = False
     identity: Identity
     content: str
 

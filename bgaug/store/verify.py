@@ -13,23 +13,27 @@ import numpy as np
 
 from bgaug.errors import StoreDamageError
 from bgaug.store.files import ArrayFile
-from bgaug.store.index import index_is_fresh, parse_failures, parse_rows
+from bgaug.store.index import failure_lines, index_is_fresh, parse_failures, parse_rows
+from bgaug.store.jpeg import decode_jpeg
 from bgaug.store.layout import (
     COMMIT,
     FAILURES,
+    FRAMES_PER_CHUNK,
     INDEX,
     SHARDS,
     Header,
     canonical_json,
     committed_shards,
     crc32c,
+    num_shards,
     read_commit,
     read_header,
     shard_name,
     unseal,
 )
+from bgaug.store.places import Folder
 from bgaug.store.plan import read_plan
-from bgaug.store.records import VideoRow
+from bgaug.store.records import Failure, VideoRow
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,13 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
     root = Path(root)
     header = read_header(root)
     problems: list[Problem] = []
+    if (root / "zarr.json").read_bytes() != header.to_bytes():
+        problems.append(Problem(root / "zarr.json", "its bytes are not those that were written"))
     rows: list[VideoRow] = []
-    failures: list[dict[str, Any]] = []
+    failures: list[Failure] = []
     plan_ids = _planned_ids(root, header, problems)
     num_bytes, readable = 0, True
-    for shard in range(int(header.plan["shards"])):
+    for shard in range(num_shards(header)):
         folder = root / SHARDS / shard_name(shard)
         ids = plan_ids[shard] if shard < len(plan_ids) else ()
         try:
@@ -93,14 +99,14 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
         else:
             problems += _check_shard(folder, commit, header, deep)
             rows += parse_rows(commit)
-            failures += [failure.to_json() for failure in parse_failures(commit)]
+            failures += parse_failures(commit)
             num_bytes += sum(size for size, _ in commit["files"].values())
         if on_shard is not None:
             on_shard()
     problems += _check_derived(root, header, failures if readable else None)
     return Report(
         problems=tuple(problems),
-        num_shards=int(header.plan["shards"]),
+        num_shards=num_shards(header),
         num_videos=len(rows),
         num_frames=sum(row.num_frames for row in rows),
         num_bytes=num_bytes,
@@ -148,26 +154,31 @@ def _check_files(folder: Path, files: dict[str, list[int]], ids: tuple[str, ...]
 
 
 def _decode_everything(folder: Path, header: Header) -> None:
+    place = Folder(folder)
     for name in ("masks", "backgrounds", "valid", "noise", "pts_seconds"):
         if (folder / name).exists():
-            array = ArrayFile(folder / name)
-            array.read(0, array.shape[0])
+            array = ArrayFile(place, name)
+            for first in range(0, array.shape[0], FRAMES_PER_CHUNK):
+                array.read(first, min(first + FRAMES_PER_CHUNK, array.shape[0]))
+    if header.frames == "none":
+        return
+    frames, checksums = ArrayFile(place, "frames"), ArrayFile(place, "frame_crc", whole=True)
+    image = np.empty((*header.size, 3), np.uint8)
+    places: list[int] = []
     if header.frames == "jpeg":
-        offsets = ArrayFile(folder / "frame_offsets").read(0, ArrayFile(folder / "frame_offsets").shape[0])
-        blob = ArrayFile(folder / "frames")
-        for left, right in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            image = cv2.imdecode(blob.read(left, right), cv2.IMREAD_COLOR)
-            if image is None or image.shape != (*header.size, 3):
-                raise StoreDamageError(folder, f"a picture does not decode to {header.size}")
-    elif header.frames == "raw":
-        frames = ArrayFile(folder / "frames")
-        for row in range(frames.shape[0]):
-            frames.read(row, row + 1)
+        offsets = ArrayFile(place, "frame_offsets", whole=True)
+        places = offsets.read(0, offsets.shape[0]).tolist()
+    for row, checksum in enumerate(checksums.read(0, checksums.shape[0]).tolist()):
+        data = frames.read(places[row], places[row + 1]) if places else frames.read(row, row + 1)
+        if crc32c(data) != checksum:
+            raise StoreDamageError(folder, f"frame {row} is not the one that was stored (checksum differs)")
+        if places:
+            decode_jpeg(data, image)
 
 
-def _check_derived(root: Path, header: Header, failures: list[dict[str, Any]] | None) -> list[Problem]:
+def _check_derived(root: Path, header: Header, failures: list[Failure] | None) -> list[Problem]:
     problems = []
-    extra = {path.name for path in committed_shards(root)} - {shard_name(i) for i in range(int(header.plan["shards"]))}
+    extra = {path.name for path in committed_shards(root)} - {shard_name(i) for i in range(num_shards(header))}
     problems += [Problem(root / SHARDS / name, "is no shard of the plan") for name in sorted(extra)]
     if failures is None:
         return problems  # index and list are derived from the commits: judged again once those are whole
@@ -178,10 +189,8 @@ def _check_derived(root: Path, header: Header, failures: list[dict[str, Any]] | 
     else:
         record = unseal(root / INDEX / COMMIT, (root / INDEX / COMMIT).read_bytes())
         problems += _check_files(root / INDEX, record["files"], ())
-    failures = sorted(failures, key=lambda failure: str(failure["id"]))
-    expected = b"".join(canonical_json(failure) + b"\n" for failure in failures)
     file = root / FAILURES
-    if not file.exists() or file.read_bytes() != expected:
+    if not file.exists() or file.read_bytes() != failure_lines(failures):
         problems.append(Problem(file, "is missing or not what the commits say; a rerun of build derives it anew"))
     return problems
 

@@ -1,0 +1,80 @@
+"""What one video adds to a shard, gathered in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.background import Background, quantise_noise
+from bgaug.mask import pack_mask
+from bgaug.store.jpeg import encode_jpeg
+from bgaug.store.layout import Header, crc32c
+
+
+@dataclass
+class VideoPayload:
+    """What one video adds to a shard; dropped as a whole if the video turns out bad.
+
+    Args:
+        header: of the store that it is for.
+    """
+
+    header: Header
+    pts_seconds: list[float] = field(default_factory=list)
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
+    masks: list[NDArray[np.uint8]] = field(default_factory=list)
+    backgrounds: list[Background] = field(default_factory=list)
+
+    def add_frame(self, pts_seconds: float, image: NDArray[np.uint8] | None) -> None:
+        """One frame at the store's size, uint8 (H, W, 3); None where the store keeps no frames."""
+        self.pts_seconds.append(pts_seconds)
+        if self.header.frames == "none" or image is None:
+            return
+        picture = encode_jpeg(image) if self.header.frames == "jpeg" else np.ascontiguousarray(image)
+        self.frames.append(picture)
+        self.checksums.append(crc32c(picture))
+
+    def add_masks(self, masks: NDArray[np.bool_]) -> None:
+        """Masks of further frames, bool (n, H, W)."""
+        self.masks.extend(pack_mask(masks))
+
+    def add_background(self, background: Background) -> int:
+        """The background of a further shot, at the store's size; returns its number within the video."""
+        self.backgrounds.append(background)
+        return len(self.backgrounds) - 1
+
+    def content(self) -> str:
+        """See `content_digest`."""
+        parts = [
+            part
+            for background in self.backgrounds
+            for part in (background.image, quantise_noise(background.noise), pack_mask(background.valid))
+        ]
+        return content_digest(self.pts_seconds, self.checksums, self.masks, parts)
+
+
+def content_digest(
+    pts_seconds: Sequence[float],
+    checksums: Sequence[int],
+    masks: Sequence[NDArray[np.uint8]],
+    backgrounds: Sequence[NDArray[Any]],
+) -> str:
+    """sha256 of what is stored for a video.
+
+    Args:
+        pts_seconds: of every frame.
+        checksums: crc32c of every stored picture; a picture is known by it.
+        masks: packed, one a frame; empty where the store has none.
+        backgrounds: of each in turn its image, its quantised noise, its packed validity.
+    """
+    digest = hashlib.sha256(np.asarray(pts_seconds, "<f8").tobytes())
+    digest.update(np.asarray(checksums, "<u4").tobytes())
+    for part in (*masks, *backgrounds):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

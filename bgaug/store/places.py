@@ -1,0 +1,256 @@
+"""Where the files of a store are: a folder, or anything that zarr can open, such as an object store.
+
+Both give ranges of files; nothing here knows what is in them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from zarr.abc.store import RangeByteRequest
+from zarr.abc.store import Store as ZarrStore
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from bgaug.errors import StoreDamageError, UsageError
+
+
+class Blob(Protocol):
+    """A file that is read in ranges.
+
+    Attributes:
+        name: what it is called in messages.
+        size: bytes of it.
+    """
+
+    name: str
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on.
+
+        Raises:
+            StoreDamageError: the file is shorter, or gone.
+        """
+        ...
+
+    def read_into(self, offset: int, out: NDArray[Any]) -> None:
+        """Fill a C-contiguous array from `offset` on; raises as `read` does."""
+        ...
+
+
+class Place(Protocol):
+    """The files of one store by their keys: paths below its root, with forward slashes.
+
+    Attributes:
+        name: what the store is called in messages.
+        near: whether a read costs next to nothing, so that nothing needs to be kept.
+    """
+
+    name: str
+    near: bool
+
+    def read(self, key: str) -> bytes:
+        """A whole file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...
+
+    def open(self, key: str) -> Blob:
+        """A file to be read in ranges.
+
+        Raises:
+            StoreDamageError: there is none.
+        """
+        ...
+
+
+def place_of(path: str | Path | ZarrStore) -> Place:
+    """The place that a folder, a URL or a store of zarr names.
+
+    Raises:
+        UsageError: what a URL needs is not installed.
+    """
+    if isinstance(path, ZarrStore):
+        return Remote(path, str(path))
+    if isinstance(path, str) and "://" in path:
+        return Remote(_zarr_store(path), path)
+    return Folder(Path(path))
+
+
+def _zarr_store(url: str) -> ZarrStore:
+    makers: tuple[Callable[[str], ZarrStore], ...] = (_by_obstore, _by_fsspec)
+    reasons = []
+    for make in makers:
+        try:
+            return make(url)
+        except (ImportError, ValueError, TypeError) as error:
+            reasons.append(str(error))
+    raise UsageError(f"{url} cannot be opened: {'; '.join(reasons)}. Install the extra: pip install 'bgaug[cloud]'")
+
+
+def _by_obstore(url: str) -> ZarrStore:
+    from obstore.store import from_url
+    from zarr.storage import ObjectStore
+
+    return ObjectStore(from_url(url), read_only=True)
+
+
+def _by_fsspec(url: str) -> ZarrStore:
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(url, read_only=True)
+
+
+# --- a folder -------------------------------------------------------------------------------------------------------
+
+
+class Folder:
+    """Files of a folder; see `Place`."""
+
+    near = True
+
+    def __init__(self, root: Path) -> None:
+        self.name = str(root)
+        self._root = root
+
+    def read(self, key: str) -> bytes:
+        """See `Place`."""
+        return (self._root / key).read_bytes()
+
+    def open(self, key: str) -> Blob:
+        """See `Place`."""
+        return File(self._root / key)
+
+
+class File:
+    """An open file that gives its descriptor back when nobody holds it any more; see `Blob`.
+
+    Reads name their place, so that threads and forked processes may share it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise StoreDamageError(path, "is missing: run `bgaug verify`") from error
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "_descriptor", -1)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Blob`."""
+        data = os.pread(self._descriptor, length, offset)
+        if len(data) != length:
+            raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
+        return data
+
+    def read_into(self, offset: int, out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        if os.preadv(self._descriptor, [out.data], offset) != out.nbytes:
+            raise StoreDamageError(self.name, f"ends before byte {offset + out.nbytes}: run `bgaug verify`")
+
+
+# --- files that were read already -----------------------------------------------------------------------------------
+
+
+class Held:
+    """Files in memory; see `Place`."""
+
+    near = True
+
+    def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
+        self.name = name
+        self._files = files
+
+    def read(self, key: str) -> bytes:
+        """See `Place`."""
+        if key not in self._files:
+            raise FileNotFoundError(f"{self.name}/{key}")
+        return self._files[key]
+
+    def open(self, key: str) -> Blob:
+        """See `Place`."""
+        if key not in self._files:
+            raise StoreDamageError(f"{self.name}/{key}", "is missing: run `bgaug verify`")
+        return HeldFile(f"{self.name}/{key}", self._files[key])
+
+
+class HeldFile:
+    """A file in memory; see `Blob`."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name = name
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Blob`."""
+        if offset + length > self.size:
+            raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
+        return self._data[offset : offset + length]
+
+    def read_into(self, offset: int, out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
+
+
+# --- what zarr can open ---------------------------------------------------------------------------------------------
+
+
+class Remote:
+    """Files of a store of zarr; see `Place`. Threads may share it."""
+
+    near = False
+
+    def __init__(self, store: ZarrStore, name: str) -> None:
+        self.name = name
+        self._store = store
+
+    def read(self, key: str) -> bytes:
+        """See `Place`."""
+        data = sync(self._store.get(key, default_buffer_prototype()))
+        if data is None:
+            raise FileNotFoundError(f"{self.name}/{key}")
+        return data.to_bytes()
+
+    def open(self, key: str) -> Blob:
+        """See `Place`."""
+        return RemoteFile(self._store, key, f"{self.name}/{key}")
+
+
+class RemoteFile:
+    """A file of a store of zarr; see `Blob`. Every read is one request."""
+
+    def __init__(self, store: ZarrStore, key: str, name: str) -> None:
+        self.name = name
+        self._store = store
+        self._key = key
+        try:
+            self.size = sync(store.getsize(key))
+        except FileNotFoundError as error:
+            raise StoreDamageError(name, "is missing: run `bgaug verify`") from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Blob`."""
+        wanted = RangeByteRequest(offset, offset + length)
+        data = sync(self._store.get(self._key, default_buffer_prototype(), byte_range=wanted)) if length else None
+        found = b"" if data is None else data.to_bytes()
+        if len(found) != length:
+            raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
+        return found
+
+    def read_into(self, offset: int, out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
