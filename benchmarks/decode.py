@@ -172,7 +172,7 @@ from bgaug.pipelines.extract_backgrounds import ExtractVideo
 from bgaug.pipelines.watch import WatchOptions
 from bgaug.store import Header
 path = Path(sys.argv[1])
-ExtractVideo(WatchOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}))
+ExtractVideo(WatchOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}), id)
 # Not getrusage: its peak is handed down from the process that forked this one.
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,21 +12,20 @@ from numpy.typing import NDArray
 
 from bgaug.annotations import Label
 from bgaug.background import Background, fit_background
-from bgaug.background.align import FrameAligner, placed
-from bgaug.background.picture import view
-from bgaug.background.stabilise import Canvas
 from bgaug.errors import UsageError, VideoError
-from bgaug.mask import difference_mask, frame_mask, threshold_map
 from bgaug.pipelines.each_video import (
     Outcome,
+    Put,
     Recipe,
     Setup,
     build_store,
 )
-from bgaug.pipelines.extract_backgrounds import add_backgrounds, ended_run, row_of, size_of
+from bgaug.pipelines.extract_backgrounds import ended_run, row_of, shot_of, size_of
+from bgaug.pipelines.long_video import Cutter, LongVideo
+from bgaug.pipelines.masks import KnownShot, ShotMasker
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.sources import Source, find_videos
-from bgaug.pipelines.watch import Watched, WatchOptions, watch
+from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import FrameKind, Header, Shot, Store, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.video import DecodedFrame, VideoReader, open_video
@@ -44,26 +43,32 @@ class BuildVideo:
     options: WatchOptions
     backgrounds: Store | None
 
-    def __call__(self, source: Source, label: Label, header: Header) -> tuple[VideoRow, VideoPayload]:
+    def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
         """See `EachVideo`."""
         try:
-            payload = VideoPayload(header)
             with open_video(source.path, self.options.decoder) as reader:
-                shots = self._stored_shots(source, payload, reader)
-                if shots:
-                    watched = self._masks_known(reader, payload, shots)
+                known = self._stored_shots(source, header, reader)
+                if parts > 1:
+                    return self._in_parts(source, label, header, reader, known, put, parts)
+                payload = VideoPayload(header)
+                if known is not None:
+                    shots = _placed(payload, known)
+                    watched = self._masks_known(reader, payload, known)
                 else:
                     watched, held = self._in_one_pass(reader, payload)
-                    shots = add_backgrounds(payload, watched)
-                    self._masks_after(reader, payload, shots, watched, held)
-            return row_of(source, label, reader.info, shots, watched), payload
+                    known = [known_shot(header, shot) for shot in watched.shots]
+                    shots = _placed(payload, known)
+                    self._masks_after(reader, payload, known, held)
+                row = row_of(source, label, reader.info, shots, watched)
+            put(payload)
+            return [row]
         except VideoError as error:
             if self.options.on_error == "fail":
                 raise ended_run(error) from error
             raise
 
-    def _stored_shots(self, source: Source, payload: VideoPayload, reader: VideoReader) -> list[Shot] | None:
-        """Shots from the store of backgrounds, these in the payload; None where it has none of this very file."""
+    def _stored_shots(self, source: Source, header: Header, reader: VideoReader) -> list[KnownShot] | None:
+        """Shots from the store of backgrounds; None where it has none of this very file."""
         if self.backgrounds is None:
             return None
         try:
@@ -75,13 +80,13 @@ class BuildVideo:
             return None  # the file is another one now
         if any(shot.camera == "jitter" for shot in row.shots):
             return None  # its masks are made against a canvas, which the store does not hold
-        shots = []
-        for number, shot in enumerate(row.shots):
-            place = -1
-            if shot.background >= 0:
-                place = payload.add_background(self._fitted(self.backgrounds, video, number, payload.header, reader))
-            shots.append(shot.model_copy(update={"background": place}))
-        return shots
+        return [
+            KnownShot(
+                shot,
+                self._fitted(self.backgrounds, video, number, header, reader) if shot.background >= 0 else None,
+            )
+            for number, shot in enumerate(row.shots)
+        ]
 
     def _fitted(self, store: Store, video: int, shot: int, header: Header, reader: VideoReader) -> Background:
         found = store.background(video, shot)
@@ -90,14 +95,14 @@ class BuildVideo:
             return fit_background(found, header.size, header.fit)
         return fit_background(found, header.size, "stretch")
 
-    def _masks_known(self, reader: VideoReader, payload: VideoPayload, shots: list[Shot]) -> Watched:
+    def _masks_known(self, reader: VideoReader, payload: VideoPayload, known: list[KnownShot]) -> Watched:
         """One pass whose shots and backgrounds are known: frames and masks as they come."""
-        masker = _Masker(payload, shots)
+        maskers = _maskers(payload.header, known)
 
         def keep(frame: DecodedFrame) -> None:
             fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit)
             payload.add_frame(frame.pts_seconds, fitted)
-            masker.add(frame.index, fitted)
+            payload.add_masks(maskers(frame.index).mask(frame.index, fitted)[None])
 
         # Cuts and cameras were looked at when the backgrounds were made.
         return watch(reader, replace(self.options, shots=False), keep, sample=False)
@@ -117,77 +122,90 @@ class BuildVideo:
         return watch(reader, self.options, keep), held
 
     def _masks_after(
-        self,
-        reader: VideoReader,
-        payload: VideoPayload,
-        shots: list[Shot],
-        watched: Watched,
-        held: list[NDArray[np.uint8]],
+        self, reader: VideoReader, payload: VideoPayload, known: list[KnownShot], held: list[NDArray[np.uint8]]
     ) -> None:
         """Masks of every frame, from the frames held, else from a second pass."""
-        masker = _Masker(payload, shots, [shot.canvas for shot in watched.shots])
+        maskers = _maskers(payload.header, known)
         count = len(payload.pts_seconds)
-        if len(held) == count and not any(shot.canvas for shot in watched.shots):
+        if len(held) == count and not any(one.canvas for one in known):
             for index, fitted in enumerate(held):
-                masker.add(index, fitted)
+                payload.add_masks(maskers(index).mask(index, fitted)[None])
             return
         for frame in islice(reader.scan(), count):
-            masker.add(frame.index, fit_frame(frame.rgb(), payload.header.size, payload.header.fit), frame.rgb())
+            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit)
+            payload.add_masks(maskers(frame.index).mask(frame.index, fitted, frame.rgb())[None])
 
+    def _in_parts(
+        self,
+        source: Source,
+        label: Label,
+        header: Header,
+        reader: VideoReader,
+        known: list[KnownShot] | None,
+        put: Put,
+        parts: int,
+    ) -> list[VideoRow]:
+        """A long video; see `bgaug.pipelines.long_video`."""
+        long = LongVideo(header, Cutter(reader.info.declared_frames or 0, parts), put)
+        if known is not None:
+            begins = {one.shot.start: one for one in known}
 
-class _Masker:
-    """Masks of a video's frames, in order, by the background of the shot that each lies in."""
+            def keep(frame: DecodedFrame) -> None:
+                if frame.index in begins:
+                    long.begin_shot(begins[frame.index])
+                long.add(frame)
 
-    def __init__(self, payload: VideoPayload, shots: list[Shot], canvases: Sequence[Canvas | None] = ()) -> None:
-        self._payload = payload
-        self._shots = shots
-        self._canvases = canvases or [None] * len(shots)
-        self._thresholds = [threshold_map(background.noise) for background in payload.backgrounds]
-        self._shot = -1
-        self._steady: _Steady | None = None
-        self._previous: NDArray[np.uint8] | None = None
-        self._next_shot()
-
-    def add(self, index: int, image: NDArray[np.uint8], whole: NDArray[np.uint8] | None = None) -> None:
-        """The next frame, at the store's size and, for a camera that shakes, as it was."""
-        while index >= self._shots[self._shot].stop and self._shot + 1 < len(self._shots):
-            self._next_shot()
-        shot = self._shots[self._shot]
-        if self._steady is not None and whole is not None:
-            mask = self._steady.mask(whole, index - shot.start)
-            header = self._payload.header
-            mask = fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127
-        elif shot.background >= 0:
-            background = self._payload.backgrounds[shot.background]
-            mask = frame_mask(image, background.at(index - shot.start), self._thresholds[shot.background])
+            watched = watch(reader, replace(self.options, shots=False), keep, sample=False)
         else:
-            mask = difference_mask(image, image if self._previous is None else self._previous)
-            self._previous = image
-        self._payload.add_masks(mask[None])
+            with open_video(source.path, self.options.decoder) as follower:
+                frames = follower.scan()
 
-    def _next_shot(self) -> None:
-        self._shot += 1
-        self._previous = None
-        canvas = self._canvases[self._shot]
-        self._steady = None if canvas is None else _Steady(canvas)
+                def follow(shot: WatchedShot) -> None:
+                    long.begin_shot(known_shot(header, shot))
+                    for frame in islice(frames, shot.stop - shot.start):
+                        long.add(frame)
+
+                watched = watch(reader, self.options, on_shot=follow)
+        long.finish()
+        row = row_of(source, label, reader.info, [shot for _, shots in long.parts for shot in shots], watched)
+        return [
+            row.model_copy(
+                update={"first": first, "shots": shots, "num_frames": shots[-1].stop - first if shots else 0}
+            )
+            for first, shots in long.parts
+        ]
 
 
-class _Steady:
-    """Masks of the frames of a camera that shakes, each against what it sees of the canvas."""
+def known_shot(header: Header, seen: WatchedShot) -> KnownShot:
+    """A shot that was seen, with its background at the store's size."""
+    background = None
+    if seen.background is not None:
+        background = fit_background(seen.background, header.size, header.fit)
+    return KnownShot(shot_of(seen), background, seen.canvas)
 
-    def __init__(self, canvas: Canvas) -> None:
-        self._canvas = canvas
-        self._aligner = FrameAligner(canvas.image, canvas.valid, canvas.size)
-        self._threshold = threshold_map(canvas.noise)
 
-    def mask(self, image: NDArray[np.uint8], frame: int) -> NDArray[np.bool_]:
-        """Mask of a frame of the shot, bool, at the size of the canvas's frames."""
-        canvas = self._canvas
-        image = resize_area(image, canvas.size)
-        transform = placed(self._aligner, image, canvas.guess(frame)).transform
-        seen, threshold = (view(layer, transform, canvas.size) for layer in (canvas.image, self._threshold))
-        known: NDArray[np.bool_] = view(canvas.valid, transform, canvas.size)
-        return frame_mask(image, seen, threshold) & known
+def _placed(payload: VideoPayload, known: list[KnownShot]) -> list[Shot]:
+    """The backgrounds into the payload; the shots, as a row has them."""
+    return [
+        one.shot.model_copy(
+            update={"background": -1 if one.background is None else payload.add_background(one.background)}
+        )
+        for one in known
+    ]
+
+
+def _maskers(header: Header, known: list[KnownShot]) -> Callable[[int], ShotMasker]:
+    """The masker of a frame's shot. Frames must be asked for in order."""
+    place, masker = 0, ShotMasker(header, known[0])
+
+    def of(index: int) -> ShotMasker:
+        nonlocal place, masker
+        while index >= known[place].shot.stop and place + 1 < len(known):
+            place += 1
+            masker = ShotMasker(header, known[place])
+        return masker
+
+    return of
 
 
 def _unstretched(background: Background, source: Size) -> Background:

@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +24,19 @@ from bgaug.store import (
     Failure,
     FrameKind,
     Header,
+    Identity,
+    Plan,
     ShardWriter,
     VideoPayload,
     VideoRow,
     create_store,
     finish_store,
+    identify,
     pending_shards,
 )
+from bgaug.store.index import parse_failures
 from bgaug.store.layout import SHARDS, read_commit, shard_name
+from bgaug.store.write import Placed
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,21 @@ class Outcome:
         }
 
 
+Put = Callable[[VideoPayload], None]
+"""Takes what is to be stored of a video, part by part."""
+
+
 class EachVideo(Protocol):
     """What is done with one video. It travels to the worker processes, so it holds values alone."""
 
-    def __call__(self, source: Source, label: Label, header: Header) -> tuple[VideoRow, VideoPayload]:
-        """The video's row and what is stored for it.
+    def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
+        """Give what is stored of the video to `put`: in one payload, or, of a long one, in up to `parts`.
+
+        Returns:
+            A row for each payload, in order.
 
         Raises:
-            VideoError: the video cannot be used.
+            VideoError: the video cannot be used; what was put counts for nothing.
         """
         ...
 
@@ -168,7 +181,8 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         overwrite=setup.overwrite,
     )
     pending = pending_shards(setup.out, plan, retry_failed=setup.retry_failed)
-    done = plan.num_videos - sum(len(plan.shards[shard]) for shard in pending)
+    waiting = {video.id for shard in pending for video in plan.shards[shard]}
+    done = plan.num_videos - len(waiting)
     progress.start("videos", plan.num_videos)
     if done:
         progress.advance(done, "already there")
@@ -177,16 +191,22 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         ShardTask(
             setup.out,
             header,
-            shard,
-            tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shard]),
+            shards,
+            tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shards[0]]),
             recipe.each_video,
             replace=setup.retry_failed,
         )
-        for shard in pending
+        for shards in _together(plan, pending)
     ]
     _run(tasks, setup, progress)
     finish_store(setup.out)
     return _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
+
+
+def _together(plan: Plan, pending: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shards that are built in one go: each by itself, but for those that one long video takes up."""
+    groups = {shard - plan.shards[shard][0].part: plan.shards[shard][0].parts for shard in pending}
+    return [tuple(range(first, first + parts)) for first, parts in groups.items()]
 
 
 def _run(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> None:
@@ -199,9 +219,9 @@ def _run(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> None:
             progress.advance(place - told[number])
             told[number] = place
 
-    def done(number: int, commit: dict[str, Any]) -> None:
-        for failure in commit["failures"]:
-            progress.warn(f"{failure['id']}: {failure['message']} [{failure['reason']}]")
+    def done(number: int, failures: Sequence[Failure]) -> None:
+        for failure in failures:
+            progress.warn(f"{failure.id}: {failure.message} [{failure.reason}]")
         progress.advance(len(tasks[number].videos) - told[number])
 
     if setup.in_process:
@@ -219,12 +239,12 @@ def processors() -> int:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to build: see `bgaug.pipelines.worker.Task`.
+    """A shard to build, or the shards of one long video: see `bgaug.pipelines.worker.Task`.
 
     Attributes:
         root: of the store.
         header: of the store.
-        shard: its number.
+        shards: numbers; several for one video that they share.
         videos: of the shard, with their labels.
         each_video: the work on one.
         replace: whether the shard is there and is built again, because of its failures.
@@ -233,36 +253,96 @@ class ShardTask:
 
     root: Path
     header: Header
-    shard: int
+    shards: tuple[int, ...]
     videos: tuple[tuple[Source, Label], ...]
     each_video: EachVideo
     replace: bool = False
     quarantine: Mapping[str, Failure] = field(default_factory=dict)
 
-    def __call__(self, begins: Begins) -> dict[str, Any]:
-        """Build and commit the shard; returns the commit record."""
-        with ShardWriter(self.root, self.header, self.shard, replace=self.replace) as writer:
+    def __call__(self, begins: Begins) -> list[Failure]:
+        """Build and commit; returns the videos that failed."""
+        if len(self.shards) > 1:
+            return self._build_long(begins)
+        with self._writer(self.shards[0]) as writer:
             if writer.committed is not None:  # another run was quicker
-                return writer.committed
+                return parse_failures(writer.committed)
+            failures = []
             for place, (source, label) in enumerate(self.videos):
-                if source.id in self.quarantine:
-                    writer.fail(self.quarantine[source.id])
-                    continue
-                begins(place)
-                self._add(writer, source, label)
+                failure = self.quarantine.get(source.id)
+                if failure is None:
+                    begins(place)
+                    failure = self._add([writer], source, label, lambda: None)
+                if failure is not None:
+                    failures.append(failure)
+                    writer.fail(failure)
             begins(None)
-            return writer.commit()
+            writer.commit()
+            return failures
 
-    def _add(self, writer: ShardWriter, source: Source, label: Label) -> None:
+    def _build_long(self, begins: Begins) -> list[Failure]:
+        """The shards of one long video. They become visible together, once it is known to be good.
+
+        Where an earlier run was stopped between them, what it left is kept, unless the file has changed since.
+        """
+        source, label = self.videos[0]
+        failure = self.quarantine.get(source.id)
+        if failure is None:
+            with ExitStack() as held:
+                writers = [held.enter_context(self._writer(shard)) for shard in self.shards]
+                if self._has_changed(source, writers):
+                    held.close()
+                    return replace(self, replace=True)._build_long(begins)
+                begins(0)
+                # The time limit is for each part anew.
+                failure = self._add(writers, source, label, lambda: begins(0))
+                begins(None)
+                if failure is None:
+                    for writer in writers:
+                        if writer.committed is None:
+                            writer.commit()
+                    return []
+        for shard in self.shards:
+            with ShardWriter(self.root, self.header, shard, replace=True) as writer:
+                if shard == self.shards[0]:
+                    writer.fail(failure)
+                writer.commit()
+        return [failure]
+
+    def _has_changed(self, source: Source, writers: Sequence[ShardWriter]) -> bool:
+        rows = [row for writer in writers for row in (writer.committed or {"videos": []})["videos"]]
+        return any(Identity.model_validate(row["identity"]) != identify(source.path) for row in rows)
+
+    def _writer(self, shard: int) -> ShardWriter:
+        return ShardWriter(self.root, self.header, shard, replace=self.replace)
+
+    def _add(
+        self, writers: Sequence[ShardWriter], source: Source, label: Label, on_part: Callable[[], None]
+    ) -> Failure | None:
+        """One video into its shards; those that are there already are left as they are."""
+        placed: list[Placed | None] = []
+
+        def put(payload: VideoPayload) -> None:
+            writer = writers[len(placed)]
+            placed.append(writer.put(payload) if writer.committed is None else None)
+            if len(writers) > 1:
+                writer.finish()  # it gets no more; many may be open at a time
+            on_part()
+
         try:
-            writer.add(*self.each_video(source, label, self.header))
+            rows = self.each_video(source, label, self.header, put, len(writers))
         except VideoError as error:
-            writer.fail(Failure(id=source.id, reason=error.reason, message=error.message))
+            return Failure(id=source.id, reason=error.reason, message=error.message)
+        except FileNotFoundError:
+            return Failure(id=source.id, reason="missing", message="was there, and is gone")
         except BgaugError:
             raise
         except Exception as error:  # noqa: BLE001
             # One bad video never stops a thousand good ones, whatever it breaks.
-            writer.fail(Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}"))
+            return Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}")
+        for writer, row, place in zip(writers, rows, placed, strict=False):
+            if place is not None:
+                writer.note(row, place)
+        return None
 
     def without(self, lost: WorkerLost) -> ShardTask:
         """The same shard with the video in quarantine that a worker was lost to.
@@ -272,7 +352,7 @@ class ShardTask:
             BgaugError: bad videos are to end the run.
         """
         if lost.place is None:
-            raise StoreError(self.root / SHARDS / shard_name(self.shard), f"cannot be built: {lost.message}")
+            raise StoreError(self.root / SHARDS / shard_name(self.shards[0]), f"cannot be built: {lost.message}")
         name = self.videos[lost.place][0].id
         if self.header.options.get("on_error") == "fail":
             raise BgaugError(f"{name}: {lost.message} [{lost.reason}]; it ends the run because of --on-error fail")
@@ -291,7 +371,7 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
         failures += [Failure.model_validate(failure) for failure in commit["failures"]]
         size += sum(file_bytes for file_bytes, _ in commit["files"].values())
         for row in commit["videos"]:
-            statuses[row["status"]] += 1
+            statuses[row["status"]] += row["first"] == 0
             grades.update(shot["grade"] for shot in row["shots"] if shot["grade"])
             frames += row["num_frames"]
             twin = first_with.setdefault(row["identity"]["sha256"], row["id"])

@@ -10,13 +10,14 @@ from bgaug.background import fit_background
 from bgaug.errors import BgaugError, VideoError
 from bgaug.pipelines.each_video import (
     Outcome,
+    Put,
     Recipe,
     Setup,
     build_store,
 )
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.sources import Source, find_videos, native_size
-from bgaug.pipelines.watch import Watched, WatchOptions, watch
+from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import BACKGROUND_SIZE, Fit, Size
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify
 from bgaug.video import VideoInfo, open_video
@@ -28,7 +29,7 @@ class ExtractVideo:
 
     options: WatchOptions
 
-    def __call__(self, source: Source, label: Label, header: Header) -> tuple[VideoRow, VideoPayload]:
+    def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
         """See `EachVideo`."""
         try:
             payload = VideoPayload(header)
@@ -37,7 +38,9 @@ class ExtractVideo:
             for pts_seconds in watched.pts_seconds:
                 payload.add_frame(pts_seconds, None)
             shots = add_backgrounds(payload, watched)
-            return row_of(source, label, reader.info, shots, watched), payload
+            row = row_of(source, label, reader.info, shots, watched)
+            put(payload)
+            return [row]
         except VideoError as error:
             if self.options.on_error == "fail":
                 raise ended_run(error) from error
@@ -57,17 +60,20 @@ def add_backgrounds(payload: VideoPayload, watched: Watched) -> list[Shot]:
         number = -1
         if shot.background is not None:
             number = payload.add_background(fit_background(shot.background, header.size, header.fit))
-        shots.append(
-            Shot(
-                start=shot.start,
-                stop=shot.stop,
-                background=number,
-                camera=shot.camera,
-                grade=shot.grade,
-                reasons=list(shot.reasons),
-            )
-        )
+        shots.append(shot_of(shot, number))
     return shots
+
+
+def shot_of(seen: WatchedShot, background: int = -1) -> Shot:
+    """A shot that was seen, as a row has it, with the number of its background."""
+    return Shot(
+        start=seen.start,
+        stop=seen.stop,
+        background=background,
+        camera=seen.camera,
+        grade=seen.grade,
+        reasons=list(seen.reasons),
+    )
 
 
 def row_of(source: Source, label: Label, info: VideoInfo, shots: list[Shot], watched: Watched) -> VideoRow:

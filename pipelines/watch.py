@@ -86,6 +86,7 @@ def watch(
     on_frame: Callable[[DecodedFrame], None] | None = None,
     *,
     sample: bool = True,
+    on_shot: Callable[[WatchedShot], None] | None = None,
 ) -> Watched:
     """See a video through.
 
@@ -94,16 +95,18 @@ def watch(
         options: how.
         on_frame: called with every frame, in order, some frames late around cuts.
         sample: False where the shots and their backgrounds are known already; none are returned then.
+        on_shot: called with every shot once it has been seen whole; none are kept then.
 
     Raises:
         VideoDecodeError: the video breaks off, and is not to be salvaged or has no good frame.
     """
     watched = Watched()
+    tell = on_shot or watched.shots.append
     sampler = _new_sampler(reader, options, 0)
     start = 0
     for frame, is_cut in _settled(reader, options, watched):
         if is_cut:
-            watched.shots.append(_judge(sampler, start, frame.index, reader.info.fps, options, only=False))
+            tell(_judge(sampler, start, frame.index, reader.info.fps, options, only=False))
             sampler, start = _new_sampler(reader, options, frame.index), frame.index
         if sample and sampler.wants(frame.index - start):
             sampler.add(frame.index - start, frame.rgb)
@@ -112,7 +115,7 @@ def watch(
     stop = len(watched.pts_seconds)
     if not sample:
         return watched
-    watched.shots.append(_judge(sampler, start, stop, reader.info.fps, options, only=start == 0))
+    tell(_judge(sampler, start, stop, reader.info.fps, options, only=start == 0))
     return watched
 
 

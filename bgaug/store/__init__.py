@@ -7,21 +7,27 @@ A store is a folder that any Zarr v3 reader can open:
     STORE/shards/00017/         one Zarr group, written by one process, once, visible only when whole
         frames, masks, ...      the arrays
         COMMIT.json             the last file written: every other file's size and checksum, and the videos' rows
+    STORE/banks/NAME/           pictures from elsewhere, to put foregrounds over
     STORE/index/                columns over all videos, derived from the commits
     STORE/failures.jsonl        the videos that could not be used, derived likewise
 """
 
+from bgaug.store.banks import Bank, write_bank
 from bgaug.store.create import create_store, finish_store, pending_shards
 from bgaug.store.layout import FRAME_KINDS, FrameKind, Header
+from bgaug.store.merge import merge_stores
 from bgaug.store.payload import VideoPayload
 from bgaug.store.plan import Plan, PlannedVideo, plan_shards
 from bgaug.store.read import Store, open_store
 from bgaug.store.records import Failure, Identity, Shot, VideoRow, identify
+from bgaug.store.repair import Repair, repair_store, restore_header
+from bgaug.store.replace import replace_masks
 from bgaug.store.verify import Problem, Report, verify_store
 from bgaug.store.write import ShardWriter
 
 __all__ = [
     "FRAME_KINDS",
+    "Bank",
     "Failure",
     "FrameKind",
     "Header",
@@ -29,6 +35,7 @@ __all__ = [
     "Plan",
     "PlannedVideo",
     "Problem",
+    "Repair",
     "Report",
     "ShardWriter",
     "Shot",
@@ -38,8 +45,13 @@ __all__ = [
     "create_store",
     "finish_store",
     "identify",
+    "merge_stores",
     "open_store",
     "pending_shards",
     "plan_shards",
+    "repair_store",
+    "replace_masks",
+    "restore_header",
     "verify_store",
+    "write_bank",
 ]

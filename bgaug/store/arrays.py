@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -62,8 +62,7 @@ class ArrayWriter:
         self._name = name
         self._spec = spec
         self._path = group / name / "/".join(["c", *("0" * (1 + len(spec.row)))])
-        self._path.parent.mkdir(parents=True)
-        self._file = open(self._path, "wb", buffering=_BUFFER)  # noqa: SIM115
+        self._file: BinaryIO | None = None
         self._crc = 0
         self._bytes = 0
         self._lengths: list[int] = []
@@ -99,18 +98,16 @@ class ArrayWriter:
             self._lengths = [size * self._spec.row_bytes] * -(-self.num_rows // size)
         if self._spec.rows_per_chunk and self.num_rows:
             self._put(_chunk_index(self._lengths))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        if not self.num_rows:  # an empty array has no chunks, so no files
-            self._path.unlink()
-            for parent in list(self._path.parents)[: len(self._spec.row) + 1]:
-                parent.rmdir()
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.close()
         self._write_metadata(size)
 
     def close(self) -> None:
         """Give the file back; after `finish` there is nothing left to do."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     @property
     def file(self) -> tuple[Path, int, int] | None:
@@ -123,9 +120,14 @@ class ArrayWriter:
         self._put(data)
 
     def _put(self, data: NDArray[Any]) -> None:
+        if not data.nbytes:
+            return
+        if self._file is None:  # an empty array has no chunks, so no file
+            self._path.parent.mkdir(parents=True)
+            self._file = open(self._path, "wb", buffering=_BUFFER)  # noqa: SIM115
         self._crc = google_crc32c.extend(self._crc, data)
         self._bytes += data.nbytes
-        self._file.write(data.data if data.nbytes else b"")
+        self._file.write(data.data)
 
     def _write_metadata(self, size: int) -> None:
         spec = self._spec

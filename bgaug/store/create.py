@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bgaug.errors import StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
 from bgaug.store.index import rebuild_index
 from bgaug.store.layout import (
     COMMIT,
@@ -29,7 +29,9 @@ from bgaug.store.plan import Plan, read_plan
 from bgaug.store.write import settle
 
 
-def create_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False) -> Header:
+def create_store(
+    root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True
+) -> Header:
     """Make the store's folder, or find it already begun with the same options.
 
     Args:
@@ -37,6 +39,7 @@ def create_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = Fa
         header: without the plan's summary, which is added here.
         plan: the videos of each shard.
         overwrite: begin anew if there is a store with other options or another plan, or a finished one.
+        check_space: whether the disk must have room for what the plan expects.
 
     Returns:
         The header as it stands in the store.
@@ -53,17 +56,29 @@ def create_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = Fa
             shutil.rmtree(root)
     if (root / "zarr.json").exists():
         _check_same(root, read_header(root), wanted, plan)
+        if _is_damaged(root, wanted):
+            with writing(root):
+                write_durably(root / PLAN, plan.to_bytes())
         return wanted
     if root.exists() and (not root.is_dir() or _foreign_names(root)):
         raise StoreFormatError(root, "exists and is not a bgaug store; name another folder, or empty it")
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        _check_space(root, plan.estimate)
+        if check_space:
+            _check_space(root, plan.estimate)
         (root / SHARDS).mkdir(exist_ok=True)
         write_durably(root / PLAN, plan.to_bytes())
         # The header comes last: a folder without it is no store yet and may be begun again.
         write_durably(root / "zarr.json", wanted.to_bytes())
     return wanted
+
+
+def _is_damaged(root: Path, header: Header) -> bool:
+    try:
+        read_plan(root, header.plan["sha256"])
+    except StoreDamageError:
+        return True
+    return False
 
 
 def _foreign_names(root: Path) -> list[str]:
@@ -80,6 +95,7 @@ def _check_space(root: Path, estimate: int) -> None:
 def _check_same(root: Path, found: Header, wanted: Header, plan: Plan) -> None:
     differences = [f"{name}: {_brief(old)} there, {_brief(new)} now" for name, old, new in _differing(found, wanted)]
     if found.plan != wanted.plan:
+        # What a damaged plan cannot tell is told as its damage.
         differences.append(_plan_difference(read_plan(root, found.plan["sha256"]), plan))
     if differences:
         raise StoreOptionsError(

@@ -101,14 +101,10 @@ class ArrayFile:
             return
         rows = self._rows_per_chunk
         first, last = start // rows, -(-stop // rows)
-        # Inner chunks lie in order, so that neighbours are one range of the file.
+        # Inner chunks lie end to end, so that neighbours are one range of the file, and one run for the decoder.
         begins = int(self._chunks[first, 0])
-        data = memoryview(self._file.read(begins, int(self._chunks[last - 1].sum()) - begins))
-        for chunk in range(first, last):
-            left, right = max(start, chunk * rows), min(stop, (chunk + 1) * rows)
-            offset, length = self._chunks[chunk].tolist()
-            values = self._decoded(chunk, data[offset - begins : offset - begins + length])
-            out[left - start : right - start] = values[left - chunk * rows : right - chunk * rows]
+        data = self._file.read(begins, int(self._chunks[last - 1].sum()) - begins)
+        out[...] = self._decoded(data, first, last)[start - first * rows : stop - first * rows]
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Any rows, in any order, into a C-contiguous array; one read where they are neighbours."""
@@ -121,18 +117,18 @@ class ArrayFile:
         else:
             out[...] = self.read(first, last + 1)[rows - first]
 
-    def _decoded(self, chunk: int, data: memoryview) -> NDArray[Any]:
+    def _decoded(self, data: bytes, first: int, last: int) -> NDArray[Any]:
+        """The rows of these inner chunks."""
         assert self._file is not None
         if self._compressed:
             try:
-                data = memoryview(Zstd().decode(data))
+                data = Zstd().decode(data)
             except RuntimeError as error:
-                raise StoreDamageError(
-                    self._file.name, f"chunk {chunk} is damaged ({error}): run `bgaug verify`"
-                ) from error
-        shape = (self._rows_per_chunk, *self.shape[1:])
+                what = f"chunk {first}" if last - first == 1 else f"one of the chunks {first} to {last - 1}"
+                raise StoreDamageError(self._file.name, f"{what} is damaged ({error}): run `bgaug verify`") from error
+        shape = ((last - first) * self._rows_per_chunk, *self.shape[1:])
         if len(data) != math.prod(shape) * self.dtype.itemsize:
-            raise StoreDamageError(self._file.name, f"chunk {chunk} has {len(data)} bytes, not those of {shape}")
+            raise StoreDamageError(self._file.name, f"chunks {first} to {last - 1} do not hold what they should")
         return np.frombuffer(data, self.dtype).reshape(shape)
 
 

@@ -191,7 +191,7 @@ def rebuild_index(root: Path, header: Header) -> None:
         write_durably(file, expected)
     if index_is_fresh(root):
         return
-    write_index(root, *columns_of(header, commits))
+    write_index(root, header, *columns_of(header, commits))
 
 
 def failure_lines(failures: Iterable[Failure]) -> bytes:
@@ -200,8 +200,8 @@ def failure_lines(failures: Iterable[Failure]) -> bytes:
     return b"".join(canonical_json(failure.to_json()) + b"\n" for failure in ordered)
 
 
-def write_index(root: Path, columns: Columns, names: Names) -> None:
-    """Put these columns in the place of index/."""
+def write_index(root: Path, header: Header, columns: Columns, names: Names) -> None:
+    """Put these columns in the place of index/, with a second copy of the header."""
     folder = root / f"{TEMPORARY}{INDEX}"
     shutil.rmtree(folder, ignore_errors=True)
     zarr.create_group(folder)
@@ -216,6 +216,7 @@ def write_index(root: Path, columns: Columns, names: Names) -> None:
             files[path.relative_to(folder).as_posix()] = [size, checksum]
     files |= sync_metadata(folder)
     record = {
+        "header": header.to_attributes(),
         "shards": shard_stamps(root),
         "groups": list(names.groups),
         "splits": list(names.splits),

@@ -25,6 +25,7 @@ FRAME_KINDS: tuple[str, ...] = get_args(FrameKind)
 
 SHARDS = "shards"
 INDEX = "index"
+BANKS = "banks"
 PLAN = "plan.json"
 FAILURES = "failures.jsonl"
 COMMIT = "COMMIT.json"
@@ -112,7 +113,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """The store's root zarr.json, to the byte."""
         node = {"zarr_format": 3, "node_type": "group", "attributes": {"bgaug": self.to_attributes()}}
-        return json.dumps(node, indent=1, ensure_ascii=False).encode()
+        return json.dumps(node, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     @classmethod
     def from_attributes(cls, path: Path | str, attributes: Any) -> Header:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from bgaug.errors import StoreDamageError
 from bgaug.store.layout import PLAN, canonical_json
 
 MAX_SHARD_BYTES = 128 * 2**20
+LONG_SHARD_BYTES = 96 * 2**20
 MAX_SHARD_VIDEOS = 64
 _FEW_VIDEOS = 512
 _SHARDS_FOR_FEW = 16
@@ -28,12 +29,16 @@ class PlannedVideo:
     Attributes:
         id: its id in the store.
         bytes: size of its file.
-        estimate: bytes that it is expected to take in its shard.
+        estimate: bytes that it is expected to take, in all its shards.
+        part: which of its shards this is, from 0.
+        parts: shards that it is spread over, each its own.
     """
 
     id: str
     bytes: int
     estimate: int
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,18 @@ class Plan:
     @property
     def num_videos(self) -> int:
         """Videos in all shards."""
-        return sum(len(shard) for shard in self.shards)
+        return sum(video.part == 0 for shard in self.shards for video in shard)
 
     @property
     def estimate(self) -> int:
         """Bytes that the store is expected to take."""
-        return sum(video.estimate for shard in self.shards for video in shard)
+        return sum(video.estimate for shard in self.shards for video in shard if video.part == 0)
 
     def to_bytes(self) -> bytes:
-        """As the store keeps it."""
-        return canonical_json([[[video.id, video.bytes, video.estimate] for video in shard] for shard in self.shards])
+        """As the store keeps it: of each video its id, bytes, estimate; of one in several shards also part and parts."""
+        return canonical_json(
+            [[list(astuple(video))[: 3 if video.parts == 1 else 5] for video in shard] for shard in self.shards]
+        )
 
     def summary(self) -> dict[str, object]:
         """What the header says of it."""
@@ -69,13 +76,19 @@ def plan_shards(videos: Sequence[PlannedVideo]) -> Plan:
     """Cut the videos, sorted by id, into shards.
 
     A shard takes at most 128 MiB by the estimates and at most 64 videos. Below 512 videos a shard takes at most a
-    sixteenth of them, so that small sets, too, are worked on side by side and resumed finely.
+    sixteenth of them, so that small sets, too, are worked on side by side and resumed finely. A longer video gets
+    shards of its own, of about 96 MiB each, so that there is room to end them between shots.
     """
     ordered = sorted(videos, key=lambda video: video.id)
     limit = MAX_SHARD_VIDEOS if len(ordered) >= _FEW_VIDEOS else max(1, -(-len(ordered) // _SHARDS_FOR_FEW))
     shards: list[list[PlannedVideo]] = []
     filled = 0
     for video in ordered:
+        if video.estimate > MAX_SHARD_BYTES:
+            parts = -(-video.estimate // LONG_SHARD_BYTES)
+            shards += [[replace(video, part=part, parts=parts)] for part in range(parts)]
+            filled = MAX_SHARD_BYTES  # the next video begins a shard
+            continue
         if not shards or len(shards[-1]) >= limit or filled + video.estimate > MAX_SHARD_BYTES:
             shards.append([])
             filled = 0

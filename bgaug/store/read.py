@@ -20,6 +20,7 @@ from bgaug.background import NOISE_STEP, Background
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.mask import unpack_mask
 from bgaug.sizing import content_box
+from bgaug.store.banks import Bank, read_bank
 from bgaug.store.files import ArrayFile
 from bgaug.store.index import GRADES, Columns, Names, load_columns, read_failures, stamped_shards
 from bgaug.store.jpeg import decode_jpeg
@@ -346,6 +347,15 @@ class Store:
         parts = self._parts(video)
         part = parts.start + int(np.searchsorted(self.columns.part_first[parts], shots[shot, 0], side="right")) - 1
         return int(self.columns.part_shard[part]), int(shots[shot, 2])
+
+    def bank(self, name: str) -> Bank:
+        """A donor bank: pictures that `bgaug import --backgrounds` brought in.
+
+        Raises:
+            StoreError: there is none of that name.
+            StoreDamageError: it is damaged.
+        """
+        return read_bank(self._place, name)
 
     def _frames(self, video: int, start: int, num_frames: int, stride: int) -> NDArray[np.int64]:
         """Frames of an evenly spaced clip, counted within the video."""

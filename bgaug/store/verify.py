@@ -11,11 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bgaug.errors import StoreDamageError
+from bgaug.errors import StoreDamageError, StoreError
+from bgaug.store.banks import bank_names, read_bank_commit
 from bgaug.store.files import ArrayFile
 from bgaug.store.index import failure_lines, index_is_fresh, parse_failures, parse_rows
 from bgaug.store.jpeg import decode_jpeg
 from bgaug.store.layout import (
+    BANKS,
     COMMIT,
     FAILURES,
     FRAMES_PER_CHUNK,
@@ -38,11 +40,19 @@ from bgaug.store.records import Failure, VideoRow
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with a store: where, what, and which videos it costs."""
+    """Something that is wrong with a store.
+
+    Attributes:
+        path: where.
+        message: what.
+        videos: ids of those that it costs.
+        foreign: whether it is something that does not belong there, and costs nothing.
+    """
 
     path: Path
     message: str
     videos: tuple[str, ...] = ()
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +113,12 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
             num_bytes += sum(size for size, _ in commit["files"].values())
         if on_shard is not None:
             on_shard()
+    problems += _check_banks(root)
     problems += _check_derived(root, header, failures if readable else None)
     return Report(
         problems=tuple(problems),
         num_shards=num_shards(header),
-        num_videos=len(rows),
+        num_videos=sum(row.first == 0 for row in rows),
         num_frames=sum(row.num_frames for row in rows),
         num_bytes=num_bytes,
         content_hash=_content_hash(header, rows) if readable else None,
@@ -149,7 +160,7 @@ def _check_files(folder: Path, files: dict[str, list[int]], ids: tuple[str, ...]
                 Problem(folder / name, "its bytes are not those that were committed (checksum differs)", ids)
             )
     for name in sorted(found - files.keys() - {COMMIT}):
-        problems.append(Problem(folder / name, "does not belong to the store"))
+        problems.append(Problem(folder / name, "does not belong to the store", foreign=True))
     return problems
 
 
@@ -176,10 +187,23 @@ def _decode_everything(folder: Path, header: Header) -> None:
             decode_jpeg(data, image)
 
 
+def _check_banks(root: Path) -> list[Problem]:
+    problems = []
+    for name in bank_names(root):
+        folder = root / BANKS / name
+        try:
+            files = read_bank_commit(Folder(root), name)["files"]
+        except StoreError as error:
+            problems.append(Problem(folder / COMMIT, error.message))
+        else:
+            problems += _check_files(folder, files, ())
+    return problems
+
+
 def _check_derived(root: Path, header: Header, failures: list[Failure] | None) -> list[Problem]:
     problems = []
     extra = {path.name for path in committed_shards(root)} - {shard_name(i) for i in range(num_shards(header))}
-    problems += [Problem(root / SHARDS / name, "is no shard of the plan") for name in sorted(extra)]
+    problems += [Problem(root / SHARDS / name, "is no shard of the plan", foreign=True) for name in sorted(extra)]
     if failures is None:
         return problems  # index and list are derived from the commits: judged again once those are whole
     if not index_is_fresh(root):

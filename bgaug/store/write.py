@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -103,9 +104,7 @@ class ShardWriter:
         self._root = root
         self._shard = shard
         self._replace = replace
-        self._lock = ShardLock(root / SHARDS / f"{LOCK}{shard_name(shard)}")
-        self._final = root / SHARDS / shard_name(shard)
-        self._folder = root / SHARDS / f"{TEMPORARY}{shard_name(shard)}"
+        self._final, self._folder, _ = _folders(root, shard)
         self._specs = array_specs(header)
         self._arrays: dict[str, ArrayWriter] = {}
         self._rows: list[VideoRow] = []
@@ -113,23 +112,19 @@ class ShardWriter:
         self._num_frames = 0
         self._num_backgrounds = 0
         self._num_bytes = 0
+        self._files: dict[str, list[int]] = {}
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
-            with writing(self._lock.path):
-                held.enter_context(self._lock)
-            with writing(self._final):
-                settle(self._root, self._shard)
-                if not self._replace and self._final.exists():
-                    self.committed = read_commit(self._final)
-                else:
-                    zarr.create_group(self._folder)
-                    held.callback(shutil.rmtree, self._folder, ignore_errors=True)
-                    for name in ("pts_seconds", "backgrounds", "valid", "noise"):
-                        self._array(name)
-                    if "frames" in self._specs:
-                        self._array("frames"), self._array("frame_crc")
+            folder = held.enter_context(shard_folder(self._root, self._shard, replace=self._replace))
+            if folder is None:
+                self.committed = read_commit(self._final)
+            else:
+                for name in ("pts_seconds", "backgrounds", "valid", "noise"):
+                    self._array(name)
+                if "frames" in self._specs:
+                    self._array("frames"), self._array("frame_crc")
             self._held = held.pop_all()
         return self
 
@@ -176,21 +171,25 @@ class ShardWriter:
         """Note a video that cannot be used."""
         self._failures.append(failure)
 
+    def finish(self) -> None:
+        """Nothing more is to be `put`: see it all on the disk. `commit` does it otherwise."""
+        if not self._files and self.committed is None:
+            with writing(self._folder):
+                self._files = self._finish_files()
+
     def commit(self) -> dict[str, Any]:
         """Finish the arrays, make the record last, and only then make it all visible. Returns the commit record."""
+        self.finish()
         with writing(self._folder):
-            files = self._finish_files()
             record = {
                 "shard": self._shard,
                 "F": self._num_frames,
                 "K": self._num_backgrounds,
-                "files": files,
+                "files": self._files,
                 "videos": [row.to_json() for row in self._rows],
                 "failures": [failure.to_json() for failure in self._failures],
             }
-            write_durably(self._folder / COMMIT, seal(record))
-        with writing(self._final):
-            make_visible(self._root, self._shard)
+            commit_shard(self._root, record)
         return record
 
     def _array(self, name: str) -> ArrayWriter:
@@ -239,9 +238,34 @@ class ShardWriter:
         return dict(sorted(files.items()))
 
 
-def make_visible(root: Path, shard: int) -> None:
-    """Put a whole temporary folder in the place of its shard. Whatever it replaces stays until then."""
-    final, folder, old = _folders(root, shard)
+@contextmanager
+def shard_folder(root: Path, shard: int, *, replace: bool = False) -> Iterator[Path | None]:
+    """The folder in which a shard is made, under its lock; gone behind the block unless it was committed.
+
+    Gives None where the shard is there and is not to be replaced.
+
+    Raises:
+        StoreLockedError: another process builds this shard.
+        StoreError: the folder cannot be made.
+    """
+    final, folder, _ = _folders(root, shard)
+    with ExitStack() as held:
+        with writing(final):
+            held.enter_context(ShardLock(root / SHARDS / f"{LOCK}{shard_name(shard)}"))
+            settle(root, shard)
+            if replace or not final.exists():
+                zarr.create_group(folder)
+                held.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder if folder.exists() else None
+
+
+def commit_shard(root: Path, record: dict[str, Any]) -> None:
+    """Write the commit record of a shard whose files are on the disk, then put it in its place.
+
+    Whatever it replaces stays until then.
+    """
+    final, folder, old = _folders(root, record["shard"])
+    write_durably(folder / COMMIT, seal(record))
     if final.exists():
         os.rename(final, old)
     os.rename(folder, final)

@@ -1,0 +1,126 @@
+"""Donor banks: pictures from elsewhere to put foregrounds over, kept in the store at its size.
+
+Letters: K pictures, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from bgaug.errors import StoreDamageError, StoreError, UsageError
+from bgaug.store.arrays import ArraySpec, ArrayWriter, sync_metadata
+from bgaug.store.files import ArrayFile
+from bgaug.store.layout import BANKS, COMMIT, TEMPORARY, seal, sync_folder, unseal, write_durably, writing
+from bgaug.store.places import Place
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Pictures to put foregrounds over.
+
+    Attributes:
+        name: of the bank.
+        pictures: uint8 (K, H, W, 3), RGB.
+        names: of the files that they come from, K.
+    """
+
+    name: str
+    pictures: NDArray[np.uint8]
+    names: tuple[str, ...]
+
+
+def write_bank(
+    root: Path, name: str, pictures: Iterable[tuple[str, NDArray[np.uint8]]], *, overwrite: bool = False
+) -> int:
+    """Put a bank into the store; it becomes visible when it is whole.
+
+    Args:
+        root: of the store.
+        name: of the bank: letters, digits, ``-``, ``_`` and ``.``; not one that begins with a dot.
+        pictures: (name, uint8 (H, W, 3) RGB at the store's size) each.
+        overwrite: replace a bank of that name.
+
+    Returns:
+        K, the pictures written.
+
+    Raises:
+        UsageError: the name will not do, there is a bank of that name, or no picture.
+        StoreError: the store cannot be written.
+    """
+    if not name or name.startswith(".") or not all(c.isalnum() or c in "-_." for c in name):
+        raise UsageError(f"a bank's name is made of letters, digits, '-', '_' and '.', got {name!r}")
+    final, folder = root / BANKS / name, root / BANKS / f"{TEMPORARY}{name}"
+    if final.exists() and not overwrite:
+        raise UsageError(f"{root} has a bank {name!r} already; give another --name, or --overwrite")
+    with writing(final):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(exist_ok=True)
+        zarr.create_group(folder)
+    try:
+        names = _write_pictures(folder, pictures)
+        if not names:
+            raise UsageError(f"no picture for the bank {name!r}")
+        with writing(final):
+            if final.exists():
+                shutil.rmtree(final)
+            folder.rename(final)
+            sync_folder(final.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(names)
+
+
+def _write_pictures(folder: Path, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> list[str]:
+    names: list[str] = []
+    array: ArrayWriter | None = None
+    for name, picture in pictures:
+        with writing(folder):
+            array = array or ArrayWriter(folder, "pictures", ArraySpec("|u1", picture.shape, 1, compress=True))
+            array.append(picture[None])
+        names.append(name)
+    if array is not None:
+        with writing(folder):
+            array.finish()
+            files = sync_metadata(folder)
+            assert array.file is not None
+            path, size, checksum = array.file
+            files[path.relative_to(folder).as_posix()] = [size, checksum]
+            write_durably(folder / COMMIT, seal({"names": names, "files": dict(sorted(files.items()))}))
+    return names
+
+
+def read_bank_commit(place: Place, name: str) -> dict[str, Any]:
+    """Commit record of a bank.
+
+    Raises:
+        StoreError: there is none of that name.
+        StoreDamageError: it is damaged.
+    """
+    key = f"{BANKS}/{name}/{COMMIT}"
+    try:
+        return unseal(f"{place.name}/{key}", place.read(key))
+    except FileNotFoundError as error:
+        raise StoreError(place.name, f"has no bank of pictures {name!r}: see `bgaug import`") from error
+
+
+def read_bank(place: Place, name: str) -> Bank:
+    """A bank, whole; raises as `read_bank_commit` does."""
+    names = read_bank_commit(place, name)["names"]
+    array = ArrayFile(place, f"{BANKS}/{name}/pictures")
+    if array.shape[0] != len(names):
+        raise StoreDamageError(f"{place.name}/{BANKS}/{name}", "has not as many pictures as names: run `bgaug verify`")
+    return Bank(name, array.read(0, array.shape[0]), tuple(names))
+
+
+def bank_names(root: Path) -> list[str]:
+    """Banks of the store in a folder."""
+    folder = root / BANKS
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []

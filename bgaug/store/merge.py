@@ -1,0 +1,168 @@
+"""Several stores as one: their shards listed side by side, nothing encoded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bgaug.errors import StoreDamageError, StoreError, UsageError
+from bgaug.store.banks import bank_names
+from bgaug.store.create import create_store, finish_store
+from bgaug.store.layout import BANKS, COMMIT, SHARDS, Header, num_shards, read_commit, read_header, shard_name, writing
+from bgaug.store.plan import Plan, PlannedVideo, read_plan
+from bgaug.store.replace import link_or_copy
+from bgaug.store.verify import verify_store
+from bgaug.store.write import commit_shard, shard_folder
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the stores.
+
+    Attributes:
+        prefix: what is put before its videos' ids.
+    """
+
+    root: Path
+    header: Header
+    plan: Plan
+    prefix: str
+
+
+def merge_stores(
+    roots: Sequence[Path],
+    out: Path,
+    *,
+    copy: bool = False,
+    prefix: bool = False,
+    overwrite: bool = False,
+    on_shard: Callable[[], None] | None = None,
+) -> Header:
+    """Join stores of the same size, fit and kind of frames into a new one.
+
+    Files are linked where the disk allows it, so that it costs no space; a store is never changed in place, so neither
+    can the other. Donor banks come along; of two with one name, the second is numbered.
+
+    Args:
+        roots: of the stores, two or more.
+        out: the new store.
+        copy: copy the files.
+        prefix: put the name of each store's folder before its videos' ids.
+        overwrite: begin `out` anew.
+        on_shard: called after each shard.
+
+    Raises:
+        UsageError: stores that do not go together; two videos with the same id.
+        StoreError: one is not whole, or the new one cannot be written.
+    """
+    parts = [_read(root, prefix) for root in roots]
+    header = _joint_header(parts)
+    plan = _joint_plan(parts)
+    header = create_store(out, header, plan, overwrite=overwrite, check_space=copy)
+    shard = 0
+    for part in parts:
+        for number in range(num_shards(part.header)):
+            _take(part, number, out, shard, copy)
+            shard += 1
+            if on_shard is not None:
+                on_shard()
+    for part in parts:
+        for name in bank_names(part.root):
+            _take_bank(part.root / BANKS / name, out, copy)
+    finish_store(out)
+    return header
+
+
+def _read(root: Path, prefix: bool) -> _Part:
+    header = read_header(root)
+    for number in range(num_shards(header)):
+        if not (root / SHARDS / shard_name(number) / COMMIT).exists():
+            raise StoreError(root, f"shard {shard_name(number)} is not there: finish it before it is merged")
+    plan = read_plan(root, header.plan["sha256"])
+    return _Part(root, header, plan, f"{root.resolve().name}/" if prefix else "")
+
+
+def _joint_header(parts: Sequence[_Part]) -> Header:
+    first = parts[0].header
+    if len(parts) < 2:
+        raise UsageError("merging takes two stores or more")
+    for part in parts[1:]:
+        for name in ("size", "fit", "frames"):
+            one, other = getattr(first, name), getattr(part.header, name)
+            if one != other:
+                raise UsageError(
+                    f"{parts[0].root} has {name} {one}, {part.root} has {other}: build them alike to merge them"
+                )
+        if first.options.get("holds") != part.header.options.get("holds"):
+            raise UsageError(
+                f"{parts[0].root} holds {first.options.get('holds')}, {part.root} {part.header.options.get('holds')}"
+            )
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.header.classes))
+    return replace(first, classes=classes, options=_joint_options(parts), plan={})
+
+
+def _joint_options(parts: Sequence[_Part]) -> dict[str, Any]:
+    """What all have in common; what they differ in, by the content of the store that has it."""
+    every = [part.header.options for part in parts]
+    common = {
+        name: value
+        for name, value in every[0].items()
+        if all(name in other and other[name] == value for other in every)
+    }
+    if all(options == common for options in every):
+        return common
+    differing = [
+        {
+            "content": verify_store(part.root).content_hash,
+            "options": {name: value for name, value in part.header.options.items() if name not in common},
+        }
+        for part in parts
+    ]
+    return {**common, "merged": differing}
+
+
+def _joint_plan(parts: Sequence[_Part]) -> Plan:
+    owners: dict[str, Path] = {}
+    shards: list[tuple[PlannedVideo, ...]] = []
+    for part in parts:
+        for videos in part.plan.shards:
+            shards.append(tuple(replace(video, id=part.prefix + video.id) for video in videos))
+            for video in shards[-1]:
+                if video.part == 0 and owners.setdefault(video.id, part.root) is not part.root:
+                    raise UsageError(
+                        f"{owners[video.id]} and {part.root} both have a video {video.id!r}; --prefix puts each "
+                        "store's name before its ids"
+                    )
+    return Plan(tuple(shards))
+
+
+def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
+    source = part.root / SHARDS / shard_name(number)
+    with shard_folder(out, shard) as folder:
+        if folder is None:
+            return  # an earlier run took it
+        commit = read_commit(source)
+        with writing(folder):
+            for name, (size, _) in commit["files"].items():
+                if (source / name).stat().st_size != size:
+                    raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
+                link_or_copy(source / name, folder / name, copy=copy)
+            commit["shard"] = shard
+            for entry in (*commit["videos"], *commit["failures"]):
+                entry["id"] = part.prefix + entry["id"]
+            commit_shard(out, commit)
+
+
+def _take_bank(source: Path, out: Path, copy: bool) -> None:
+    commit = (source / COMMIT).read_bytes()
+    target, number = out / BANKS / source.name, 2
+    while target.exists():
+        if (target / COMMIT).exists() and (target / COMMIT).read_bytes() == commit:
+            return
+        target, number = out / BANKS / f"{source.name}-{number}", number + 1
+    with writing(target):
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                link_or_copy(path, target / path.relative_to(source), copy=copy)

@@ -1,0 +1,96 @@
+"""Making a damaged store usable again: what is damaged goes, so that a rerun of its build makes just that anew."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from bgaug.errors import StoreDamageError, StoreFormatError
+from bgaug.store.create import finish_store
+from bgaug.store.layout import BANKS, COMMIT, INDEX, LOCK, SHARDS, Header, read_header, unseal, write_durably, writing
+from bgaug.store.lock import ShardLock
+from bgaug.store.verify import Problem, Report, verify_store
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done to a store.
+
+    Attributes:
+        found: all that was wrong.
+        videos: ids of those that are to be built again: run the command that built the store.
+        banks: donor banks that were dropped, to be imported again.
+        left: what could not be mended here.
+    """
+
+    found: tuple[Problem, ...]
+    videos: tuple[str, ...]
+    banks: tuple[str, ...]
+    left: tuple[Problem, ...]
+
+
+def restore_header(root: Path) -> bool:
+    """Write a damaged zarr.json anew from the copy in the index; whether that was needed.
+
+    Raises:
+        StoreDamageError: the copy is missing or damaged as well.
+        StoreFormatError: there is no store at all.
+    """
+    file = root / "zarr.json"
+    try:
+        header = read_header(root)
+        if file.read_bytes() == header.to_bytes():
+            return False
+    except (StoreDamageError, StoreFormatError) as error:
+        copy = root / INDEX / COMMIT
+        try:
+            header = Header.from_attributes(str(root), unseal(copy, copy.read_bytes())["header"])
+        except (OSError, KeyError, StoreDamageError, StoreFormatError):
+            raise error from None
+    with writing(root):
+        write_durably(file, header.to_bytes())
+    return True
+
+
+def repair_store(root: Path, report: Report) -> Repair:
+    """Drop what is damaged, and derive anew what is derived.
+
+    Args:
+        root: of the store.
+        report: what `verify_store` found, deeply if decoding is to be trusted.
+
+    Raises:
+        StoreLockedError: a damaged shard is being written.
+        StoreError: the store cannot be written.
+    """
+    shards: dict[str, tuple[str, ...]] = {}
+    banks: list[str] = []
+    with writing(root):
+        for problem in report.problems:
+            inside = problem.path.relative_to(root).parts
+            if inside[0] == SHARDS and len(inside) > 1:
+                if problem.foreign:
+                    _remove(problem.path)
+                else:
+                    shards[inside[1]] = problem.videos
+            elif inside[0] == BANKS and len(inside) > 1:
+                banks.append(inside[1])
+        for name in shards:
+            with ShardLock(root / SHARDS / (LOCK + name)) as lock:
+                shutil.rmtree(root / SHARDS / name, ignore_errors=True)
+                lock.remove()
+        for name in banks:
+            shutil.rmtree(root / BANKS / name, ignore_errors=True)
+        shutil.rmtree(root / INDEX, ignore_errors=True)
+        finish_store(root)
+    left = [problem for problem in verify_store(root).problems if problem.path.name not in shards]
+    videos = sorted({name for names in shards.values() for name in names})
+    return Repair(report.problems, tuple(videos), tuple(sorted(set(banks))), tuple(left))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

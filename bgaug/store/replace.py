@@ -1,0 +1,119 @@
+"""Another version of a shard: with masks that were made elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import StoreDamageError
+from bgaug.store.arrays import ArrayWriter, sync_metadata
+from bgaug.store.files import ArrayFile
+from bgaug.store.layout import SHARDS, Header, crc32c, read_commit, shard_name, writing
+from bgaug.store.payload import content_digest
+from bgaug.store.places import Folder
+from bgaug.store.records import VideoRow
+from bgaug.store.write import array_specs, commit_shard, shard_folder
+
+Masks = NDArray[np.uint8]
+GiveMasks = Callable[[VideoRow, Masks], Masks | None]
+"""Of a video's row and its packed masks, uint8 (num_frames, P): others of the same shape, or None to leave them."""
+
+
+def replace_masks(root: Path, header: Header, shard: int, give: GiveMasks) -> list[str]:
+    """Put other masks into a shard. The old shard stays until the new one is whole; all else is linked, not copied.
+
+    Args:
+        root: of the store.
+        header: of the store.
+        shard: its number.
+        give: the masks of each video of the shard.
+
+    Returns:
+        Ids of the videos whose masks were replaced; where there are none, the shard is left as it is.
+
+    Raises:
+        StoreLockedError: another process writes this shard.
+        StoreDamageError: the shard is damaged.
+        StoreError: the store cannot be written.
+    """
+    old = root / SHARDS / shard_name(shard)
+    with shard_folder(root, shard, replace=True) as folder:
+        assert folder is not None
+        commit = read_commit(old)
+        rows = [VideoRow.model_validate(row) for row in commit["videos"]]
+        place = Folder(old)
+        writer = ArrayWriter(folder, "masks", array_specs(header)["masks"])
+        known = ArrayFile(place, "masks") if rows else None
+        renewed: list[VideoRow] = []
+        for row in rows:
+            assert known is not None
+            before = known.read(row.start, row.start + row.num_frames)
+            masks = give(row, before)
+            with writing(folder):
+                writer.append(before if masks is None else masks)
+            if masks is None:
+                renewed.append(row)
+            else:
+                digest = _content(place, header, row, masks)
+                renewed.append(row.model_copy(update={"content": digest, "imported_masks": True}))
+        changed = [row.id for row, was in zip(renewed, rows, strict=True) if row != was]
+        if changed:
+            with writing(folder):
+                writer.finish()
+                files = _linked(old, folder, commit["files"], writer)
+                commit_shard(root, {**commit, "files": files, "videos": [row.to_json() for row in renewed]})
+        else:
+            writer.close()
+    return changed
+
+
+def _linked(old: Path, folder: Path, files: dict[str, list[int]], masks: ArrayWriter) -> dict[str, list[int]]:
+    """The other files of a shard into its new folder; name to [bytes, crc32c] of all."""
+    kept = {name: entry for name, entry in files.items() if not name.startswith("masks/")}
+    for name, (size, checksum) in kept.items():
+        link_or_copy(old / name, folder / name)
+        # A linked file was not read; what is small is, so that no damage is sealed anew.
+        if (folder / name).stat().st_size != size or (
+            name.endswith("zarr.json") and crc32c((folder / name).read_bytes()) != checksum
+        ):
+            raise StoreDamageError(old / name, "its bytes are not those that were committed: run `bgaug verify`")
+    assert masks.file is not None
+    path, size, checksum = masks.file
+    written = {path.relative_to(folder).as_posix(): [size, checksum]}
+    return dict(sorted((kept | sync_metadata(folder) | written).items()))
+
+
+def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> None:
+    """A file under a second name; a copy of it where that cannot be, or where it is asked for."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if not copy:
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # another disk, or one that knows no links
+    shutil.copyfile(source, target)
+    with open(target, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _content(place: Folder, header: Header, row: VideoRow, masks: Masks) -> str:
+    """See `content_digest`; with these masks."""
+    span = slice(row.start, row.start + row.num_frames)
+
+    def rows_of(name: str) -> NDArray[Any]:
+        array = ArrayFile(place, name, whole=True)
+        return array.read(0, array.shape[0])
+
+    numbers = sorted({shot.background for shot in row.shots if shot.background >= 0})
+    layers = [ArrayFile(place, name) for name in ("backgrounds", "noise", "valid")]
+    parts = [layer.read(number, number + 1)[0] for number in numbers for layer in layers]
+    checksums = [] if header.frames == "none" else rows_of("frame_crc")[span].tolist()
+    return content_digest(rows_of("pts_seconds")[span].tolist(), checksums, list(masks), parts)
