@@ -9,6 +9,7 @@ BgaugError
 │   ├── StoreDamageError        bytes missing or changed
 │   └── StoreLockedError        another process is writing it
 ├── LabelsError (ValueError)    a label file that cannot be understood
+├── MasksError (ValueError)     mask files that cannot be understood; carries path
 ├── CheckpointError (ValueError) a run or checkpoint that cannot be used
 └── UsageError (ValueError)     options or inputs that contradict each other
 
@@ -104,6 +105,22 @@ class StoreLockedError(StoreError):
 
 class LabelsError(BgaugError, ValueError):
     """A label file that cannot be understood."""
+
+
+class MasksError(BgaugError, ValueError):
+    """Mask files that cannot be understood, or not matched with videos.
+
+    Attributes:
+        path: the file or folder that is meant.
+    """
+
+    def __init__(self, path: str | Path, message: str) -> None:
+        super().__init__(path, message)
+        self.path = Path(path)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
 
 
 class CheckpointError(BgaugError, ValueError):
