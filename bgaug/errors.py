@@ -84,7 +84,7 @@ class StoreError(BgaugError, ValueError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return f"{self.args[0]}: {self.message}"  # a path would take a slash from a URL
 
 
 class StoreFormatError(StoreError):

@@ -21,6 +21,7 @@ from bgaug.pipelines.each_video import (
     build_store,
 )
 from bgaug.pipelines.extract_backgrounds import ended_run, row_of, shot_of, size_of
+from bgaug.pipelines.forecast import Forecast, forecast
 from bgaug.pipelines.long_video import Cutter, LongVideo
 from bgaug.pipelines.masks import KnownShot, ShotMasker
 from bgaug.pipelines.progress import Progress
@@ -241,6 +242,28 @@ def build_shards(
         UsageError: inputs that contradict each other, or backgrounds smaller than the store.
         StoreError: a store cannot be read or written, or was begun with other options.
     """
+    sources, recipe = _recipe(setup, options, size, fit, frames, backgrounds)
+    return build_store(setup, sources, recipe, progress)
+
+
+def forecast_shards(
+    setup: Setup,
+    progress: Progress,
+    *,
+    options: WatchOptions | None = None,
+    size: Size | None = STORE_SIZE,
+    fit: Fit = "stretch",
+    frames: FrameKind = "jpeg",
+    backgrounds: Path | None = None,
+) -> Forecast:
+    """What `build_shards` with the same arguments would take; writes nothing there. See `forecast`."""
+    sources, recipe = _recipe(setup, options, size, fit, frames, backgrounds)
+    return forecast(setup, sources, recipe, progress)
+
+
+def _recipe(
+    setup: Setup, options: WatchOptions | None, size: Size | None, fit: Fit, frames: FrameKind, backgrounds: Path | None
+) -> tuple[list[Source], Recipe]:
     options = options or WatchOptions()
     sources = find_videos(setup.inputs)
     size = size or size_of(setup, sources)
@@ -256,7 +279,7 @@ def build_shards(
             "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
         },
     )
-    return build_store(setup, sources, recipe, progress)
+    return sources, recipe
 
 
 def _check_backgrounds(store: Store, size: Size, fit: Fit) -> Store:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bgaug import __version__
-from bgaug.annotations import Label
+from bgaug.annotations import Label, Labels
 from bgaug.errors import BgaugError, StoreError, UsageError, VideoError
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.sources import Source, find_labels, plan_videos
@@ -35,7 +35,7 @@ from bgaug.store import (
     pending_shards,
 )
 from bgaug.store.index import parse_failures
-from bgaug.store.layout import SHARDS, read_commit, shard_name
+from bgaug.store.layout import SHARDS, bytes_by_array, read_commit, shard_name
 from bgaug.store.write import Placed
 
 
@@ -78,7 +78,7 @@ class Outcome:
         grades: number of shots by grade, A to F; those too short to be judged have none.
         failures: the videos that could not be used.
         frames: decoded frames accounted for.
-        bytes: of the files in the shards.
+        bytes_by_array: bytes of the files in the shards, by array.
         shards: in the store.
         built: shards built by this run; the others were there.
         seconds: that this run took.
@@ -88,14 +88,20 @@ class Outcome:
     grades: Mapping[str, int]
     failures: tuple[Failure, ...]
     frames: int
-    bytes: int
+    bytes_by_array: Mapping[str, int]
     shards: int
     built: int
     seconds: float
 
+    @property
+    def bytes(self) -> int:
+        """Of all files in the shards."""
+        return sum(self.bytes_by_array.values())
+
     def to_json(self) -> dict[str, Any]:
         """Counts, for `--json`; `videos` is the sum of the four that follow it."""
         counts = {name: self.statuses.get(name, 0) for name in ("ok", "partial", "no_static_background")}
+        stored = max(1, sum(counts.values()))
         return {
             "videos": sum(counts.values()) + len(self.failures),
             **counts,
@@ -106,6 +112,7 @@ class Outcome:
             "shards": self.shards,
             "built": self.built,
             "bytes": self.bytes,
+            "bytes_per_video": {name: round(size / stored) for name, size in self.bytes_by_array.items()},
         }
 
 
@@ -169,14 +176,7 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
     )
     header = create_store(
         setup.out,
-        Header(
-            size=recipe.size,
-            fit=recipe.fit,
-            frames=recipe.frames,
-            classes=labels.classes,
-            options={**recipe.options, "labels": labels.digest()},
-            created_with=__version__,
-        ),
+        new_header(recipe, labels),
         plan,
         overwrite=setup.overwrite,
     )
@@ -198,7 +198,7 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         )
         for shards in _together(plan, pending)
     ]
-    _run(tasks, setup, progress)
+    run_shards(tasks, setup, progress)
     finish_store(setup.out)
     return _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
 
@@ -209,11 +209,30 @@ def _together(plan: Plan, pending: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(range(first, first + parts)) for first, parts in groups.items()]
 
 
-def _run(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> None:
-    """Build shards, in worker processes unless told otherwise, and tell how far it is."""
+def new_header(recipe: Recipe, labels: Labels) -> Header:
+    """Header of a store by this recipe, without its plan."""
+    return Header(
+        size=recipe.size,
+        fit=recipe.fit,
+        frames=recipe.frames,
+        classes=labels.classes,
+        options={**recipe.options, "labels": labels.digest()},
+        created_with=__version__,
+    )
+
+
+def run_shards(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> list[float]:
+    """Build shards, in worker processes unless told otherwise, and tell how far it is.
+
+    Returns:
+        Seconds that each task took, from its first video on.
+    """
     told = [0] * len(tasks)
+    begun = [0.0] * len(tasks)
+    seconds = [0.0] * len(tasks)
 
     def begins(number: int, place: int | None) -> None:
+        begun[number] = begun[number] or time.monotonic()
         # A shard may be begun again, but no video is counted twice.
         if place is not None and place > told[number]:
             progress.advance(place - told[number])
@@ -223,6 +242,7 @@ def _run(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> None:
         for failure in failures:
             progress.warn(f"{failure.id}: {failure.message} [{failure.reason}]")
         progress.advance(len(tasks[number].videos) - told[number])
+        seconds[number] = time.monotonic() - (begun[number] or time.monotonic())
 
     if setup.in_process:
         for number, task in enumerate(tasks):
@@ -230,6 +250,7 @@ def _run(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> None:
     else:
         jobs = setup.jobs or processors()
         run_tasks(tasks, jobs=jobs, timeout_seconds=setup.timeout_seconds, begins=begins, done=done)
+    return seconds
 
 
 def processors() -> int:
@@ -364,12 +385,13 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
     statuses: Counter[str] = Counter()
     grades: Counter[str] = Counter()
     failures: list[Failure] = []
-    frames = size = 0
+    frames = 0
+    sizes: Counter[str] = Counter()
     first_with: dict[str, str] = {}
     for shard in range(shards):
         commit = read_commit(root / SHARDS / shard_name(shard))
         failures += [Failure.model_validate(failure) for failure in commit["failures"]]
-        size += sum(file_bytes for file_bytes, _ in commit["files"].values())
+        sizes.update(bytes_by_array(commit))
         for row in commit["videos"]:
             statuses[row["status"]] += row["first"] == 0
             grades.update(shot["grade"] for shot in row["shots"] if shot["grade"])
@@ -377,4 +399,13 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
             twin = first_with.setdefault(row["identity"]["sha256"], row["id"])
             if twin != row["id"]:
                 progress.warn(f"{row['id']} has the same content as {twin}")
-    return Outcome(dict(statuses), dict(sorted(grades.items())), tuple(failures), frames, size, shards, built, seconds)
+    return Outcome(
+        statuses=dict(statuses),
+        grades=dict(sorted(grades.items())),
+        failures=tuple(failures),
+        frames=frames,
+        bytes_by_array=dict(sorted(sizes.items())),
+        shards=shards,
+        built=built,
+        seconds=seconds,
+    )

@@ -42,6 +42,7 @@ class ArrayFile:
 
     def __init__(self, place: Place, key: str, *, whole: bool = False) -> None:
         self._name = f"{place.name}/{key}"
+        self._near = place.near
         meta = _array_metadata(place, key)
         try:
             self.shape: tuple[int, ...] = tuple(int(size) for size in meta["shape"])
@@ -107,11 +108,11 @@ class ArrayFile:
         out[...] = self._decoded(data, first, last)[start - first * rows : stop - first * rows]
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Any rows, in any order, into a C-contiguous array; one read where they are neighbours."""
+        """Any rows, in any order, into a C-contiguous array; one read where they are neighbours, or far away."""
         first, last = int(rows.min()), int(rows.max())
         if last - first == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
             self.read_into(first, out)
-        elif self._chunks is None or self._contiguous:
+        elif self._near and self._kept is None and (self._chunks is None or self._contiguous):
             for slot, row in enumerate(rows.tolist()):
                 self.read_into(row, out[slot : slot + 1])
         else:

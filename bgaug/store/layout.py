@@ -190,6 +190,15 @@ def read_commit(folder: Path) -> dict[str, Any]:
         raise StoreDamageError(folder, "has no COMMIT.json: it was never finished, or the file was removed") from error
 
 
+def bytes_by_array(commit: dict[str, Any]) -> dict[str, int]:
+    """Bytes of a shard's files by array; what belongs to none counts as "metadata"."""
+    found: dict[str, int] = {}
+    for name, (size, _) in commit["files"].items():
+        array = name.split("/")[0] if "/" in name else "metadata"
+        found[array] = found.get(array, 0) + size
+    return found
+
+
 def committed_shards(root: Path) -> list[Path]:
     """Folders of the shards that are visible, in order."""
     return sorted(path for path in (root / SHARDS).glob("[0-9]*") if path.is_dir())

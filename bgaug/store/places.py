@@ -91,8 +91,8 @@ def _zarr_store(url: str) -> ZarrStore:
     for make in makers:
         try:
             return make(url)
-        except (ImportError, ValueError, TypeError) as error:
-            reasons.append(str(error))
+        except Exception as error:  # noqa: BLE001 - each library raises kinds of its own
+            reasons.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
     raise UsageError(f"{url} cannot be opened: {'; '.join(reasons)}. Install the extra: pip install 'bgaug[cloud]'")
 
 
