@@ -1,28 +1,27 @@
 """Writing the arrays of a shard: rows go to the disk as they come, so that a shard never lies in memory whole.
 
-The files are those of a Zarr v3 array. Zarr-python itself holds a Zarr shard in memory, copies it three times, and
-cannot be told to sync it; it writes the metadata alone here.
+The files are those of a Zarr v3 array. Zarr-python would hold a Zarr shard in memory, copy it three times, and cannot
+be told to see it on the disk; a test reads what is written here with it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import google_crc32c
 import numpy as np
-import zarr
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
-from bgaug.store.layout import crc32c, sync_folder
+from bgaug.store.layout import crc32c, extend_crc32c, group_bytes, sync_folder
 
-_BUFFER = 1 << 20
 _ZSTD_LEVEL = 1
+_PIECES = 512  # that one call of the system takes; 1,024 is the most
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,34 @@ class ArraySpec:
         """Bytes of one row, uncompressed."""
         return math.prod(self.row) * np.dtype(self.dtype).itemsize
 
+    def metadata(self, num_rows: int) -> bytes:
+        """The array's zarr.json."""
+        dtype = np.dtype(self.dtype)
+        size = self.rows_per_chunk or max(1, num_rows)
+        chunks = max(1, -(-num_rows // size))
+        order = {"name": "bytes"} | ({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})
+        codecs: list[dict[str, Any]] = [order]
+        if self.compress:
+            codecs.append({"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": True}})
+        if self.rows_per_chunk:
+            index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+            inner = {"chunk_shape": [size, *self.row], "codecs": codecs}
+            shard = {**inner, "index_codecs": index, "index_location": "end"}
+            codecs = [{"name": "sharding_indexed", "configuration": shard}]
+        node = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [num_rows, *self.row],
+            "data_type": dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [size * chunks, *self.row]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0.0 if dtype.kind == "f" else 0,
+            "codecs": codecs,
+            "attributes": {},
+            "storage_transformers": [],
+        }
+        return json.dumps(node, sort_keys=True).encode()
+
 
 class ArrayWriter:
     """One array, appended to row by row; `finish` makes it whole.
@@ -54,27 +81,31 @@ class ArrayWriter:
         group: folder of the Zarr group that it belongs to.
         name: of the array.
         spec: how it is laid out.
+
+    Attributes:
+        num_rows: rows so far.
+        files: once finished: path in the group to [bytes, crc32c] of the file of its values; empty where it has none.
     """
 
     def __init__(self, group: Path, name: str, spec: ArraySpec) -> None:
         self.num_rows = 0
+        self.files: dict[str, list[int]] = {}
         self._group = group
         self._name = name
         self._spec = spec
-        self._path = group / name / "/".join(["c", *("0" * (1 + len(spec.row)))])
-        self._file: BinaryIO | None = None
+        self._key = "/".join([name, "c", *("0" * (1 + len(spec.row)))])
+        self._descriptor = -1
         self._crc = 0
         self._bytes = 0
         self._lengths: list[int] = []
         self._waiting: list[NDArray[Any]] = []
         self._num_waiting = 0
-        self._zstd = Zstd(level=_ZSTD_LEVEL, checksum=True)
 
     def append(self, rows: NDArray[Any]) -> None:
         """Further rows, (n, *row), of the array's dtype."""
         self.num_rows += len(rows)
         if not self._spec.compress:
-            self._put(np.ascontiguousarray(rows))
+            self._put([np.ascontiguousarray(rows)])
             return
         self._waiting.append(rows)
         self._num_waiting += len(rows)
@@ -86,85 +117,115 @@ class ArrayWriter:
                 self._put_chunk(ready[first : first + size])
             self._waiting, self._num_waiting = [ready[whole:]], len(ready) - whole
 
+    def append_pieces(self, pieces: Sequence[NDArray[Any]], num_rows: int, crc: int | None = None) -> None:
+        """Rows of an uncompressed array that lie in several places in memory.
+
+        Args:
+            pieces: their bytes in order, each C-contiguous.
+            num_rows: rows that they make.
+            crc: the file's checksum behind them, where the caller knows it.
+        """
+        self.num_rows += num_rows
+        self._put(pieces, crc)
+
+    @property
+    def crc(self) -> int:
+        """Checksum of all bytes written so far."""
+        return self._crc
+
     def finish(self) -> None:
-        """Write what is left, the index of the chunks and the metadata, and see it on the disk."""
-        size = self._spec.rows_per_chunk or max(1, self.num_rows)
+        """Write what is left, the index of the chunks and the metadata. To see it on the disk is the caller's."""
+        spec, size = self._spec, self._spec.rows_per_chunk or max(1, self.num_rows)
         if self._num_waiting:
-            rest = np.zeros((size, *self._spec.row), self._spec.dtype)
+            rest = np.zeros((size, *spec.row), spec.dtype)
             rest[: self._num_waiting] = np.concatenate(self._waiting)
             self._put_chunk(rest)
-        elif not self._spec.compress and self._spec.rows_per_chunk:
-            self._put(np.zeros(-self.num_rows % size * self._spec.row_bytes, np.uint8))
-            self._lengths = [size * self._spec.row_bytes] * -(-self.num_rows // size)
-        if self._spec.rows_per_chunk and self.num_rows:
-            self._put(_chunk_index(self._lengths))
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        elif not spec.compress and spec.rows_per_chunk:
+            self._put([np.zeros(-self.num_rows % size * spec.row_bytes, np.uint8)])
+            self._lengths = [size * spec.row_bytes] * -(-self.num_rows // size)
+        if spec.rows_per_chunk and self.num_rows:
+            self._put([_chunk_index(self._lengths)])
         self.close()
-        self._write_metadata(size)
+        if self._bytes:
+            self.files = {self._key: [self._bytes, self._crc]}
+        (self._group / self._name).mkdir(exist_ok=True)
+        (self._group / self._name / "zarr.json").write_bytes(spec.metadata(self.num_rows))
 
     def close(self) -> None:
         """Give the file back; after `finish` there is nothing left to do."""
-        if self._file is not None:
-            self._file.close()
-
-    @property
-    def file(self) -> tuple[Path, int, int] | None:
-        """The array's one file of data with its bytes and crc32c; None where it has no rows."""
-        return (self._path, self._bytes, self._crc) if self.num_rows else None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _put_chunk(self, rows: NDArray[Any]) -> None:
-        data = np.frombuffer(self._zstd.encode(np.ascontiguousarray(rows)), np.uint8)
+        data = np.frombuffer(Zstd(_ZSTD_LEVEL, checksum=True).encode(np.ascontiguousarray(rows)), np.uint8)
         self._lengths.append(len(data))
-        self._put(data)
+        self._put([data])
 
-    def _put(self, data: NDArray[Any]) -> None:
-        if not data.nbytes:
+    def _put(self, pieces: Sequence[NDArray[Any]], crc: int | None = None) -> None:
+        pieces = [piece for piece in pieces if piece.nbytes]
+        if not pieces:
             return
-        if self._file is None:  # an empty array has no chunks, so no file
-            self._path.parent.mkdir(parents=True)
-            self._file = open(self._path, "wb", buffering=_BUFFER)  # noqa: SIM115
-        self._crc = google_crc32c.extend(self._crc, data)
-        self._bytes += data.nbytes
-        self._file.write(data.data)
+        if self._descriptor < 0:  # an empty array has no chunks, so no file
+            path = self._group / self._key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        for first in range(0, len(pieces), _PIECES):
+            _write_all(self._descriptor, pieces[first : first + _PIECES])
+        if crc is None:
+            for piece in pieces:
+                self._crc = extend_crc32c(self._crc, piece)
+        else:
+            self._crc = crc
+        self._bytes += sum(piece.nbytes for piece in pieces)
 
-    def _write_metadata(self, size: int) -> None:
-        spec = self._spec
-        shards = None if spec.rows_per_chunk is None else (max(1, -(-self.num_rows // size)) * size, *spec.row)
-        zarr.create_array(
-            self._group,
-            name=self._name,
-            shape=(self.num_rows, *spec.row),
-            dtype=spec.dtype,
-            chunks=(size, *spec.row),
-            shards=shards,
-            compressors=(ZstdCodec(level=_ZSTD_LEVEL, checksum=True),) if spec.compress else None,
-            filters=None,
-            fill_value=0,
-            # An absent chunk must always mean damage, never "all zeros".
-            config={"write_empty_chunks": True},
-        )
+
+def _write_all(descriptor: int, pieces: Sequence[NDArray[Any]]) -> None:
+    views = [piece.reshape(-1).view(np.uint8).data for piece in pieces]
+    while views:
+        written = os.writev(descriptor, views)
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if views:
+            views[0] = views[0][written:]
 
 
 def _chunk_index(lengths: list[int]) -> NDArray[np.uint8]:
     """What ends a Zarr shard: offset and length of each inner chunk, uint64, then the crc32c of that."""
     ends = np.cumsum(lengths)
     table = np.stack([ends - lengths, ends - ends + lengths], axis=1).astype("<u8").tobytes()
-    data = table + crc32c(table).to_bytes(4, "little")
-    return np.frombuffer(data, np.uint8)
+    return np.frombuffer(table + crc32c(table).to_bytes(4, "little"), np.uint8)
 
 
-def sync_metadata(folder: Path) -> dict[str, list[int]]:
-    """The metadata files below a folder, and all names, seen on the disk: name to [bytes, crc32c]."""
+def begin_group(folder: Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """Make the folder of a Zarr group, or give it other attributes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_bytes(group_bytes(attributes or {}))
+
+
+def sync_tree(folder: Path, known: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """See everything below a folder on the disk: name to [bytes, crc32c] of every file.
+
+    Args:
+        folder: which.
+        known: the same of the files whose checksums are known; the others are read.
+    """
     files = {}
+    # All files before all folders: the first makes the disk work, the others find it done.
     for parent, _, names in os.walk(folder):
         for name in names:
-            if name == "zarr.json":
-                path = Path(parent) / name
-                with open(path, "rb") as file:
-                    data = file.read()
-                    os.fsync(file.fileno())
-                files[path.relative_to(folder).as_posix()] = [len(data), crc32c(data)]
+            path = Path(parent) / name
+            key = path.relative_to(folder).as_posix()
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            files[key] = list(known[key]) if key in known else _entry(path.read_bytes())
+    for parent, _, _ in os.walk(folder):
         sync_folder(Path(parent))
-    return files
+    return dict(sorted(files.items()))
+
+
+def _entry(data: bytes) -> list[int]:
+    return [len(data), crc32c(data)]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreError, UsageError
-from bgaug.store.arrays import ArraySpec, ArrayWriter, sync_metadata
+from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
 from bgaug.store.files import ArrayFile
 from bgaug.store.layout import BANKS, COMMIT, TEMPORARY, seal, sync_folder, unseal, write_durably, writing
 from bgaug.store.places import Place
@@ -63,7 +62,7 @@ def write_bank(
     with writing(final):
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
-        zarr.create_group(folder)
+        begin_group(folder)
     try:
         names = _write_pictures(folder, pictures)
         if not names:
@@ -89,11 +88,7 @@ def _write_pictures(folder: Path, pictures: Iterable[tuple[str, NDArray[np.uint8
     if array is not None:
         with writing(folder):
             array.finish()
-            files = sync_metadata(folder)
-            assert array.file is not None
-            path, size, checksum = array.file
-            files[path.relative_to(folder).as_posix()] = [size, checksum]
-            write_durably(folder / COMMIT, seal({"names": names, "files": dict(sorted(files.items()))}))
+            write_durably(folder / COMMIT, seal({"names": names, "files": sync_tree(folder, array.files)}))
     return names
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreFormatError
-from bgaug.store.arrays import ArraySpec, ArrayWriter, sync_metadata
+from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
 from bgaug.store.files import ArrayFile
 from bgaug.store.layout import (
     COMMIT,
@@ -204,23 +203,20 @@ def write_index(root: Path, header: Header, columns: Columns, names: Names) -> N
     """Put these columns in the place of index/, with a second copy of the header."""
     folder = root / f"{TEMPORARY}{INDEX}"
     shutil.rmtree(folder, ignore_errors=True)
-    zarr.create_group(folder)
-    files = {}
+    begin_group(folder)
+    known: dict[str, list[int]] = {}
     for field in fields(Columns):
         values: NDArray[Any] = getattr(columns, field.name)
         array = ArrayWriter(folder, field.name, ArraySpec(values.dtype.str, compress=True))
         array.append(values)
         array.finish()
-        if array.file is not None:
-            path, size, checksum = array.file
-            files[path.relative_to(folder).as_posix()] = [size, checksum]
-    files |= sync_metadata(folder)
+        known |= array.files
     record = {
         "header": header.to_attributes(),
         "shards": shard_stamps(root),
         "groups": list(names.groups),
         "splits": list(names.splits),
-        "files": dict(sorted(files.items())),
+        "files": sync_tree(folder, known),
     }
     write_durably(folder / COMMIT, seal(record))
     shutil.rmtree(root / INDEX, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,17 @@ FRAMES_PER_CHUNK = 16
 def crc32c(data: bytes | NDArray[Any]) -> int:
     """Checksum that every file of a store is covered by; of arrays, C-contiguous, that of their bytes."""
     return int(google_crc32c.value(data))
+
+
+def extend_crc32c(before: int, data: bytes | NDArray[Any]) -> int:
+    """Checksum of what `before` is the checksum of, with these bytes behind it."""
+    return int(google_crc32c.extend(before, data))
+
+
+def group_bytes(attributes: Mapping[str, Any]) -> bytes:
+    """zarr.json of a group."""
+    node = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    return json.dumps(node, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
 
 def canonical_json(value: Any) -> bytes:
@@ -112,8 +123,7 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """The store's root zarr.json, to the byte."""
-        node = {"zarr_format": 3, "node_type": "group", "attributes": {"bgaug": self.to_attributes()}}
-        return json.dumps(node, sort_keys=True, indent=1, ensure_ascii=False).encode()
+        return group_bytes({"bgaug": self.to_attributes()})
 
     @classmethod
     def from_attributes(cls, path: Path | str, attributes: Any) -> Header:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, UsageError
+from bgaug.store.arrays import sync_tree
 from bgaug.store.banks import bank_names
 from bgaug.store.create import create_store, finish_store
 from bgaug.store.layout import BANKS, COMMIT, SHARDS, Header, num_shards, read_commit, read_header, shard_name, writing
@@ -149,6 +150,7 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
                 if (source / name).stat().st_size != size:
                     raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
                 link_or_copy(source / name, folder / name, copy=copy)
+            sync_tree(folder, commit["files"])
             commit["shard"] = shard
             for entry in (*commit["videos"], *commit["failures"]):
                 entry["id"] = part.prefix + entry["id"]
@@ -166,3 +168,4 @@ def _take_bank(source: Path, out: Path, copy: bool) -> None:
         for path in sorted(source.rglob("*")):
             if path.is_file():
                 link_or_copy(path, target / path.relative_to(source), copy=copy)
+        sync_tree(target, {})

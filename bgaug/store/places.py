@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.abc.store import RangeByteRequest
-from zarr.abc.store import Store as ZarrStore
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from bgaug.errors import StoreDamageError, UsageError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
 
 
 class Blob(Protocol):
@@ -78,11 +77,11 @@ def place_of(path: str | Path | ZarrStore) -> Place:
     Raises:
         UsageError: what a URL needs is not installed.
     """
-    if isinstance(path, ZarrStore):
+    if isinstance(path, Path):
+        return Folder(path)
+    if not isinstance(path, str):
         return Remote(path, str(path))
-    if isinstance(path, str) and "://" in path:
-        return Remote(_zarr_store(path), path)
-    return Folder(Path(path))
+    return Remote(_zarr_store(path), path) if "://" in path else Folder(Path(path))
 
 
 def _zarr_store(url: str) -> ZarrStore:
@@ -220,10 +219,7 @@ class Remote:
 
     def read(self, key: str) -> bytes:
         """See `Place`."""
-        data = sync(self._store.get(key, default_buffer_prototype()))
-        if data is None:
-            raise FileNotFoundError(f"{self.name}/{key}")
-        return data.to_bytes()
+        return _get(self._store, key, f"{self.name}/{key}")
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
@@ -234,6 +230,8 @@ class RemoteFile:
     """A file of a store of zarr; see `Blob`. Every read is one request."""
 
     def __init__(self, store: ZarrStore, key: str, name: str) -> None:
+        from zarr.core.sync import sync
+
         self.name = name
         self._store = store
         self._key = key
@@ -244,13 +242,29 @@ class RemoteFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Blob`."""
-        wanted = RangeByteRequest(offset, offset + length)
-        data = sync(self._store.get(self._key, default_buffer_prototype(), byte_range=wanted)) if length else None
-        found = b"" if data is None else data.to_bytes()
-        if len(found) != length:
+        if not length:
+            return b""
+        try:
+            data = _get(self._store, self._key, self.name, (offset, offset + length))
+        except FileNotFoundError as error:
+            raise StoreDamageError(self.name, "is missing: run `bgaug verify`") from error
+        if len(data) != length:
             raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
-        return found
+        return data
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
         """See `Blob`."""
         out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
+
+
+def _get(store: ZarrStore, key: str, name: str, span: tuple[int, int] | None = None) -> bytes:
+    # Zarr is slow to import, and needed here alone.
+    from zarr.abc.store import RangeByteRequest
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    wanted = None if span is None else RangeByteRequest(*span)
+    data = sync(store.get(key, default_buffer_prototype(), byte_range=wanted))
+    if data is None:
+        raise FileNotFoundError(name)
+    return data.to_bytes()

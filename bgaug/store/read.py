@@ -10,11 +10,10 @@ import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.abc.store import Store as ZarrStore
 
 from bgaug.background import NOISE_STEP, Background
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
@@ -28,6 +27,9 @@ from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse
 from bgaug.store.places import Folder, Place, place_of
 from bgaug.store.recent import Recent
 from bgaug.store.records import Failure, VideoRow
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
 
 _MAX_FILES = 2048
 _KEPT_BYTES = 64 * 2**20

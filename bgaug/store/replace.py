@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError
-from bgaug.store.arrays import ArrayWriter, sync_metadata
+from bgaug.store.arrays import ArrayWriter, sync_tree
 from bgaug.store.files import ArrayFile
 from bgaug.store.layout import SHARDS, Header, crc32c, read_commit, shard_name, writing
 from bgaug.store.payload import content_digest
@@ -83,10 +83,7 @@ def _linked(old: Path, folder: Path, files: dict[str, list[int]], masks: ArrayWr
             name.endswith("zarr.json") and crc32c((folder / name).read_bytes()) != checksum
         ):
             raise StoreDamageError(old / name, "its bytes are not those that were committed: run `bgaug verify`")
-    assert masks.file is not None
-    path, size, checksum = masks.file
-    written = {path.relative_to(folder).as_posix(): [size, checksum]}
-    return dict(sorted((kept | sync_metadata(folder) | written).items()))
+    return sync_tree(folder, kept | masks.files)
 
 
 def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> None:
@@ -100,8 +97,6 @@ def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> None:
         except OSError:
             pass  # another disk, or one that knows no links
     shutil.copyfile(source, target)
-    with open(target, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _content(place: Folder, header: Header, row: VideoRow, masks: Masks) -> str:

@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import zarr
 
 from bgaug.background import quantise_noise
 from bgaug.errors import StoreDamageError
 from bgaug.mask import pack_mask
-from bgaug.store.arrays import ArraySpec, ArrayWriter, sync_metadata
+from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
+from bgaug.store.crc import joined
 from bgaug.store.layout import (
     COMMIT,
     FRAMES_PER_CHUNK,
@@ -210,11 +210,12 @@ class ShardWriter:
             first = [] if offsets.num_rows else [0]
             offsets.append(np.array([*first, *(self._num_bytes + np.cumsum(lengths))], "<i8"))
             self._num_bytes += int(lengths.sum())
-            for picture in payload.frames:
-                frames.append(picture)
+            frames.append_pieces(payload.frames, int(lengths.sum()))
         else:
-            for picture in payload.frames:
-                frames.append(picture[None])
+            crc = frames.crc
+            for picture, checksum in zip(payload.frames, payload.checksums, strict=True):
+                crc = joined(crc, checksum, picture.nbytes)
+            frames.append_pieces(payload.frames, len(payload.frames), crc)
 
     def _put_masks(self, payload: VideoPayload) -> None:
         masks = self._array("masks")
@@ -226,16 +227,12 @@ class ShardWriter:
         """Every file of the shard, whole and on the disk: name to [bytes, crc32c]."""
         if "frame_offsets" in self._specs and not self._array("frame_offsets").num_rows:
             self._array("frame_offsets").append(np.zeros(1, "<i8"))
-        files = {}
+        known: dict[str, list[int]] = {}
         for array in self._arrays.values():
             array.finish()
-            if array.file is not None:
-                path, size, checksum = array.file
-                files[path.relative_to(self._folder).as_posix()] = [size, checksum]
-        group = zarr.open_group(self._folder, mode="r+")
-        group.attrs["bgaug"] = {"arrays": sorted(self._arrays)}
-        files |= sync_metadata(self._folder)
-        return dict(sorted(files.items()))
+            known |= array.files
+        begin_group(self._folder, {"bgaug": {"arrays": sorted(self._arrays)}})
+        return sync_tree(self._folder, known)
 
 
 @contextmanager
@@ -254,7 +251,7 @@ def shard_folder(root: Path, shard: int, *, replace: bool = False) -> Iterator[P
             held.enter_context(ShardLock(root / SHARDS / f"{LOCK}{shard_name(shard)}"))
             settle(root, shard)
             if replace or not final.exists():
-                zarr.create_group(folder)
+                begin_group(folder)
                 held.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder if folder.exists() else None
 
