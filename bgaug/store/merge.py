@@ -55,9 +55,11 @@ def merge_stores(
         on_shard: called after each shard.
 
     Raises:
-        UsageError: stores that do not go together; two videos with the same id.
+        UsageError: stores that do not go together; two videos with the same id; `out` is one of them.
         StoreError: one is not whole, or the new one cannot be written.
     """
+    if any(root.resolve() == out.resolve() or out.resolve() in root.resolve().parents for root in roots):
+        raise UsageError(f"{out} is one of the stores to be merged, or holds one: name another --out")
     parts = [_read(root, prefix) for root in roots]
     header = _joint_header(parts)
     plan = _joint_plan(parts)
