@@ -599,8 +599,9 @@ def test_coco(tmp_path: Path) -> None:
         assert get(masks, 2).shape == (5, 7) and not get(masks, 2).any()
         label = path.name if place == path else "annotations/all.json"
         assert found.unused == (label, f"{label}: b")  # what is wrong with others is no matter
-    with pytest.raises(MasksError, match=r"video b\.mp4, frame 2: 9x9 after 5x7"):
-        find_masks(path, ["b.mp4"])
+    other = find_masks(path, ["b.mp4"], first=1).of["b.mp4"]
+    with pytest.raises(MasksError, match=r"video b\.mp4, frame 1: 9x9 after 5x7"):
+        other.indices()
 
 
 @pytest.mark.parametrize(
@@ -637,7 +638,7 @@ def test_coco(tmp_path: Path) -> None:
 def test_files_for_many_that_are_wrong(tmp_path: Path, data: Any, message: str) -> None:
     path = put(tmp_path, "all.json", data)
     with pytest.raises(MasksError, match=rf"all\.json: .*{message}"):
-        find_masks(path, ["a.mp4"])
+        find_masks(path, ["a.mp4"]).of["a.mp4"].indices()
 
 
 # --- which masks are whose --------------------------------------------------------------------------------------------
@@ -735,7 +736,7 @@ def test_nothing_escapes_the_folder(tmp_path: Path) -> None:
     (inside / "a").mkdir()
     (inside / "a" / "0.png").symlink_to(outside / "0.png")
     with pytest.raises(MasksError, match=r"a/0\.png: is a link that leads out"):
-        find_masks(inside, ids)
+        find_masks(inside, ids).of["a.mp4"].indices()
 
 
 def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ refine      the rim cut along edges
 soft        masks with soft rims
 fame        one mask for a clip by motion and colour, without a background
 bits        masks as they are stored
+foreign     masks made elsewhere, by people or by other models
 """
 
 from bgaug.mask.bits import pack_mask as pack_mask
