@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import bgaug
-from bgaug.cli import runs, videos
+from bgaug.cli import runs, stores, videos
 
 app = typer.Typer(
     name="bgaug",
@@ -40,8 +40,11 @@ def _main(
 
 app.command("extract-backgrounds")(videos.extract_backgrounds_command)
 app.command("build-shards")(videos.build_shards_command)
-app.command("verify")(videos.verify_command)
-app.command("preview")(videos.preview_command)
+app.command("verify")(stores.verify_command)
+app.command("preview")(stores.preview_command)
+app.command("merge")(stores.merge_command)
+app.command("import")(stores.import_command)
+app.command("export")(stores.export_command)
 app.command("probe")(videos.probe_command)
 app.command("train")(runs.train_command)
 app.command("evaluate")(runs.evaluate_command)

@@ -1,4 +1,4 @@
-"""Commands about videos and stores: extract, build, verify, preview, probe."""
+"""Commands about videos: extract, build, probe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from bgaug.cli.options import (
     Overwrite,
     RetryFailed,
     Shots,
-    StoreArgument,
     Timeout,
     Videos,
 )
@@ -138,72 +137,6 @@ def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
     show(result, as_json, lambda: pairs_table(title, shown))
     if outcome.failures:
         raise typer.Exit(FAILED)
-
-
-def verify_command(
-    store: StoreArgument,
-    deep: Annotated[bool, typer.Option("--deep", help="Also decode every frame, mask and background.")] = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Check every commit, size and checksum of a store.
-
-    The content hash is the same for the same videos and options, whoever built the store and when.
-
-    Examples:
-
-        bgaug verify shards
-
-        bgaug verify shards --deep --json
-    """
-    with reported(debug):
-        from bgaug.store import verify_store
-        from bgaug.store.layout import read_header
-
-        with TerminalProgress() as progress:
-            progress.start("shards", int(read_header(store).plan["shards"]))
-            report = verify_store(store, deep=deep, on_shard=progress.advance)
-            for problem in report.problems:
-                lost = f" (holds {', '.join(problem.videos[:3])}{', ...' if len(problem.videos) > 3 else ''})"
-                progress.warn(f"{problem.path}: {problem.message}{lost if problem.videos else ''}")
-        result = {
-            "ok": not report.problems,
-            "problems": [{"path": str(p.path), "message": p.message, "videos": p.videos} for p in report.problems],
-            "shards": report.num_shards,
-            "videos": report.num_videos,
-            "frames": report.num_frames,
-            "bytes": report.num_bytes,
-            "content_hash": report.content_hash,
-        }
-        verdict = "whole" if not report.problems else f"{len(report.problems)} problems"
-        shown = {**result, "problems": len(report.problems), "bytes": human_bytes(report.num_bytes)}
-        show(result, as_json, lambda: pairs_table(f"{store}: {verdict}", shown))
-        if report.problems:
-            raise typer.Exit(FAILED)
-
-
-def preview_command(
-    store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="The picture, .png or .jpg.")] = Path("sheet.png"),
-    rows: Annotated[int, typer.Option(help="Videos shown.", min=1)] = 12,
-    seed: Annotated[int, typer.Option(help="Chooses frames and donors.")] = 0,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Draw a contact sheet: frame, background, mask, and the frame's foreground over another background.
-
-    Examples:
-
-        bgaug preview shards --out sheet.png
-
-        bgaug preview shards --rows 30 --seed 1
-    """
-    with reported(debug):
-        from bgaug.store import open_store
-        from bgaug.visualize import contact_sheet, write_picture
-
-        path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
-        show({"sheet": str(path)}, as_json, lambda: str(path))
 
 
 def probe_command(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,19 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 
-COMMANDS = ("extract-backgrounds", "build-shards", "verify", "preview", "probe", "train", "evaluate", "demo")
+COMMANDS = (
+    "extract-backgrounds",
+    "build-shards",
+    "verify",
+    "preview",
+    "merge",
+    "import",
+    "export",
+    "probe",
+    "train",
+    "evaluate",
+    "demo",
+)
 
 
 def call(*arguments: object, code: int = 0) -> str:
@@ -74,6 +87,18 @@ def test_a_bad_video_is_named_and_leaves_with_1(video_folder: Path, tmp_path: Pa
         (["train", "nowhere", "--out", "x"], 1, "not a bgaug store"),
         (["evaluate", "nowhere", "nowhere"], 1, "holds no checkpoint"),
         (["preview", "nowhere"], 1, "not a bgaug store"),
+        (["verify", "nowhere", "--repair"], 1, "not a bgaug store"),
+        (["merge", "nowhere", "neither", "--out", "x"], 1, "not a bgaug store"),
+        (["import", "nowhere"], 2, "either --masks or --backgrounds, got neither"),
+        (["import", "nowhere", "--masks", "a", "--backgrounds", "b"], 2, "either --masks or --backgrounds, got both"),
+        (["import", "nowhere", "--masks", "a", "--name", "b"], 2, "--name and --overwrite go with --backgrounds"),
+        (["import", "nowhere", "--backgrounds", "a", "--first", "1"], 2, "--missing with --masks"),
+        (["import", "nowhere", "--masks", "a", "--values", "any"], 2, "any"),
+        (["import", "nowhere", "--masks", "a"], 1, "not a bgaug store"),
+        (["import", "nowhere", "--backgrounds", "a"], 1, "not a bgaug store"),
+        (["export", "nowhere", "--out", "x"], 2, "either ids of videos or --all, got neither"),
+        (["export", "nowhere", "a", "--all", "--out", "x"], 2, "either ids of videos or --all, got both"),
+        (["export", "nowhere", "a", "--out", "x"], 1, "not a bgaug store"),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )
@@ -99,6 +124,69 @@ def test_damage_leaves_with_1(video_folder: Path, tmp_path: Path) -> None:
     chunk.write_bytes(bytes(data))
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "s"), "--json"])
     assert result.exit_code == 1 and not last_json(result.stdout)["ok"] and "checksum differs" in result.stderr
+    assert "--repair drops what is damaged" in result.stderr.splitlines()[-1]
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "s"), "--repair", "--json"])
+    told = last_json(result.stdout)
+    assert result.exit_code == 1 and told["repaired"] is True and told["ok"] is False and told["left"] == []
+    assert told["banks"] == [] and told["header_restored"] is False
+    lost = told["rebuild"]
+    assert isinstance(lost, list) and len(lost) == 1
+    assert f"1 videos are to be built again: {lost[0]}" in result.stderr
+    assert "run the command that built the store again" in result.stderr.splitlines()[-1]
+    assert last_json(call("build-shards", video_folder, "--out", tmp_path / "s", "--json"))["built"] == 1
+    told = last_json(call("verify", tmp_path / "s", "--deep", "--repair", "--json"))
+    assert told["ok"] is True and told["repaired"] is False and told["rebuild"] == []
+
+
+def test_a_damaged_header_is_restored_on_request(small_store: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(small_store, tmp_path / "s")
+    whole = (root / "zarr.json").read_bytes()
+    (root / "zarr.json").write_bytes(whole.replace(b"jpeg", b"jqeg"))
+    result = CliRunner().invoke(app, ["verify", str(root)])
+    assert result.exit_code == 1 and "--repair restores it from its copy" in result.stderr
+    result = CliRunner().invoke(app, ["verify", str(root), "--repair"])
+    assert result.exit_code == 1 and "the header was restored" in result.stderr and "1 problems" in result.stdout
+    assert (root / "zarr.json").read_bytes() == whole and "whole" in call("verify", root, "--repair")
+
+
+def test_a_damaged_plan_is_left_to_the_build(small_store: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(small_store, tmp_path / "s")
+    (root / "plan.json").write_bytes(b"[]")
+    result = CliRunner().invoke(app, ["verify", str(root), "--repair", "--json"])
+    left = last_json(result.stdout)["left"]
+    assert result.exit_code == 1 and isinstance(left, list) and left[0]["path"] == str(root / "plan.json")
+    assert f"left: {root / 'plan.json'}" in result.stderr.replace("\n", "")
+
+
+def test_out_in_and_together(small_store: Path, tmp_path: Path) -> None:
+    """A video's masks out and in again, pictures as donors, and two stores joined."""
+    a, b = (shutil.copytree(small_store, tmp_path / name) for name in "ab")
+    before = last_json(call("verify", a, "--json"))["content_hash"]
+    name = "run/clip 1 é.mp4"
+    out = last_json(call("export", a, name, "--out", tmp_path / "out", "--frames", "--json"))
+    assert out == {"videos": 1, "frames": 26, "files": 55, "failed": 0, "failures": {}}
+    assert (tmp_path / "out" / "frames" / "run" / "clip 1 é" / "000025.png").is_file()
+    call("export", a, name, "--out", tmp_path / "out", code=2)
+    assert "videos" in call("export", a, "--all", "--out", tmp_path / "out", "--overwrite")
+    taken = last_json(call("import", a, "--masks", tmp_path / "out" / "masks", "--json"))
+    assert (taken["videos"], taken["without_masks"], taken["failed"]) == (6, 0, 0)
+    again = last_json(call("import", a, "--masks", tmp_path / "out" / "masks", "--missing", "empty", "--json"))
+    assert again == taken and last_json(call("verify", a, "--deep", "--json"))["content_hash"] != before
+    (tmp_path / "out" / "masks" / "run" / "clip 1 é" / "000003.png").write_bytes(b"")
+    result = CliRunner().invoke(app, ["import", str(a), "--masks", str(tmp_path / "out" / "masks"), "--json"])
+    assert result.exit_code == 1 and last_json(result.stdout)["failed"] == 1
+    assert f"{name} keeps its masks" in result.stderr
+    pictures = tmp_path / "out" / "backgrounds"
+    assert last_json(call("import", a, "--backgrounds", pictures, "--json"))["bank"] == "backgrounds"
+    assert "pictures" in call("import", a, "--backgrounds", pictures, "--name", "places")
+    call("import", a, "--backgrounds", pictures, "--name", "places", code=2)
+    call("import", a, "--backgrounds", pictures, "--name", "places", "--overwrite")
+    call("merge", a, b, "--out", tmp_path / "c", code=2)
+    merged = last_json(call("merge", a, b, "--out", tmp_path / "c", "--prefix", "--json"))
+    assert (merged["videos"], merged["failed"]) == (12, 0) and merged["bytes"]
+    told = last_json(call("verify", tmp_path / "c", "--deep", "--json"))
+    assert told["ok"] and (told["videos"], told["shards"]) == (12, merged["shards"])
+    assert "shards" in call("merge", a, b, "--out", tmp_path / "c", "--prefix", "--copy", "--overwrite")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,291 @@
+"""Commands about stores: verify, preview, merge, import, export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, pairs_table, reported, show, stderr
+from bgaug.cli.options import Debug, Json, Out, Overwrite, StoreArgument
+
+if TYPE_CHECKING:
+    from bgaug.store import Header, Problem, Repair
+
+_NAMED = 20
+
+
+def verify_command(
+    store: StoreArgument,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every frame, mask and background.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop what is damaged, so that a rerun of the build makes it again.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check every commit, size and checksum of a store.
+
+    The content hash is the same for the same videos and options, whoever built the store and when. Leaves with 1 if
+    anything was wrong, also where it was repaired: the videos named are then to be built again.
+
+    Examples:
+
+        bgaug verify shards
+
+        bgaug verify shards --deep --json
+
+        bgaug verify shards --repair
+    """
+    with reported(debug):
+        from bgaug.store import repair_store, restore_header, verify_store
+        from bgaug.store.layout import num_shards
+
+        restored = repair and restore_header(store)
+        with TerminalProgress() as progress:
+            progress.start("shards", num_shards(_header(store)))
+            report = verify_store(store, deep=deep, on_shard=progress.advance)
+            for problem in report.problems:
+                progress.warn(_told(problem))
+            mended = repair_store(store, report) if repair and report.problems else None
+        wrong = bool(report.problems) or restored
+        result = {
+            "ok": not wrong,
+            "problems": [_problem_json(problem) for problem in report.problems],
+            "shards": report.num_shards,
+            "videos": report.num_videos,
+            "frames": report.num_frames,
+            "bytes": report.num_bytes,
+            "content_hash": report.content_hash,
+        }
+        shown = {**result, "problems": len(report.problems), "bytes": human_bytes(report.num_bytes)}
+        verdict = "whole" if not wrong else f"{len(report.problems) + restored} problems"
+        if repair:
+            result |= _repair_json(mended, restored)
+            shown |= {name: _listed(value) for name, value in _repair_json(mended, restored).items()}
+        show(result, as_json, lambda: pairs_table(f"{store}: {verdict}", shown))
+        if wrong:
+            hint = "--repair drops what is damaged, so that the command that built the store makes it again"
+            for line in _repair_lines(mended, restored) if repair else [hint]:
+                stderr().print(line, markup=False, soft_wrap=True)
+            raise typer.Exit(FAILED)
+
+
+def _header(store: Path) -> Header:
+    from bgaug.errors import StoreDamageError
+    from bgaug.store.layout import read_header
+
+    try:
+        return read_header(store)
+    except StoreDamageError as error:
+        raise StoreDamageError(error.path, f"{error.message}; --repair restores it from its copy") from error
+
+
+def _told(problem: Problem) -> str:
+    lost = f" (holds {', '.join(problem.videos[:3])}{', ...' if len(problem.videos) > 3 else ''})"
+    return f"{problem.path}: {problem.message}{lost if problem.videos else ''}"
+
+
+def _problem_json(problem: Problem) -> dict[str, Any]:
+    return {"path": str(problem.path), "message": problem.message, "videos": problem.videos}
+
+
+def _repair_json(repair: Repair | None, restored: bool) -> dict[str, Any]:
+    return {
+        "repaired": repair is not None or restored,
+        "header_restored": restored,
+        "rebuild": list(repair.videos) if repair else [],
+        "banks": list(repair.banks) if repair else [],
+        "left": [_problem_json(problem) for problem in repair.left] if repair else [],
+    }
+
+
+def _listed(value: Any) -> Any:
+    return len(value) if isinstance(value, list) else "yes" if value else "no"
+
+
+def _repair_lines(repair: Repair | None, restored: bool) -> list[str]:
+    """What was done, and what is to be done now."""
+    lines = ["the header was restored from its copy"] if restored else []
+    if repair is not None and repair.banks:
+        lines.append(f"dropped donor banks, to be imported again: {_first(repair.banks)}")
+    if repair is not None and repair.videos:
+        lines.append(f"{len(repair.videos)} videos are to be built again: {_first(repair.videos)}")
+        lines.append("run the command that built the store again: it makes these anew")
+    if repair is not None and repair.left:
+        lines += [f"left: {_told(problem)}" for problem in repair.left[:_NAMED]]
+        lines.append("run the command that built the store again: it makes anew what is left, too")
+    if repair is None or not (repair.banks or repair.videos or repair.left):
+        lines.append("the store is whole now")
+    return lines
+
+
+def _first(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest
+
+
+def preview_command(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(help="The picture, .png or .jpg.")] = Path("sheet.png"),
+    rows: Annotated[int, typer.Option(help="Videos shown.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="Chooses frames and donors.")] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a contact sheet: frame, background, mask, and the frame's foreground over another background.
+
+    Examples:
+
+        bgaug preview shards --out sheet.png
+
+        bgaug preview shards --rows 30 --seed 1
+    """
+    with reported(debug):
+        from bgaug.store import open_store
+        from bgaug.visualize import contact_sheet, write_picture
+
+        path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
+        show({"sheet": str(path)}, as_json, lambda: str(path))
+
+
+def merge_command(
+    stores: Annotated[list[Path], typer.Argument(help="Stores, two or more.", show_default=False)],
+    out: Out,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files that could be linked.")] = False,
+    prefix: Annotated[
+        bool, typer.Option("--prefix", help="Put the name of each store's folder before its videos' ids.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Join stores of the same size, fit and kind of frames into a new one.
+
+    Nothing is encoded anew: files are linked where the disk allows it, else copied. A rerun goes on where an earlier one
+    stopped.
+
+    Examples:
+
+        bgaug merge shards-1 shards-2 --out shards
+
+        bgaug merge ucf101 hmdb51 --out both --prefix --copy
+    """
+    with reported(debug):
+        from dataclasses import asdict
+
+        from bgaug.pipelines.exchange import merge
+
+        with TerminalProgress() as progress:
+            merged = merge(stores, out, progress, copy=copy, prefix=prefix, overwrite=overwrite)
+        result = asdict(merged)
+        shown = {**result, "bytes": human_bytes(merged.bytes)}
+        show(result, as_json, lambda: pairs_table(f"{len(stores)} stores in {out}", shown))
+
+
+def import_command(
+    store: StoreArgument,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with NAME/000000.png, NAME.npz, NAME.npy or NAME.json, NAME being a video's id with or "
+            "without its suffix; or a .json for all, as COCO or YouTube-VIS have it."
+        ),
+    ] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="A folder of pictures, walked recursively.")] = None,
+    first: Annotated[
+        int, typer.Option(help="Masks: number of a video's first frame where names carry numbers.", min=0)
+    ] = 0,
+    values: Annotated[
+        Literal["nonzero", "cdnet"],
+        typer.Option(help="Masks: foreground is what is not 0, or as CDnet has it 255 alone."),
+    ] = "nonzero",
+    missing: Annotated[
+        Literal["keep", "empty"],
+        typer.Option(help="Masks: what frames without one get in a video that has some: their own, or an empty one."),
+    ] = "keep",
+    name: Annotated[
+        str | None, typer.Option(help="Backgrounds: name of the bank; by default that of the folder.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Backgrounds: replace a bank of that name.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take masks or donor pictures from elsewhere into a store.
+
+    Masks take the place of the store's own, brought to its size as the frames were; a video whose masks do not fit it
+    keeps its own, is named, and the exit code is 1. Pictures become a bank of donors, cropped where the store pads.
+
+    Examples:
+
+        bgaug import shards --masks masks/
+
+        bgaug import shards --masks instances.json --first 1 --missing empty
+
+        bgaug import shards --backgrounds places/ --name places
+    """
+    with reported(debug):
+        from bgaug.errors import UsageError
+        from bgaug.pipelines.exchange import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
+
+        if masks is not None and backgrounds is None and name is None and not overwrite:
+            with TerminalProgress() as progress:
+                imported: ImportedMasks | ImportedBackgrounds = import_masks(
+                    store, masks, progress, first=first, values=values, partial=missing
+                )
+            title = f"masks from {masks} in {store}"
+        elif backgrounds is not None and masks is None and (first, values, missing) == (0, "nonzero", "keep"):
+            with TerminalProgress() as progress:
+                imported = import_backgrounds(store, backgrounds, progress, name=name, overwrite=overwrite)
+            title = f"donors from {backgrounds} in {store}"
+        elif (masks is None) == (backgrounds is None):
+            raise UsageError(
+                "import takes either --masks or --backgrounds, got " + ("neither" if not masks else "both")
+            )
+        else:
+            raise UsageError(
+                "--name and --overwrite go with --backgrounds, --first, --values and --missing with --masks"
+            )
+        _show_counts(title, imported.to_json(), as_json)
+
+
+def export_command(
+    store: StoreArgument,
+    out: Out,
+    videos: Annotated[list[str] | None, typer.Argument(help="Ids of videos.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="All videos of the store.")] = False,
+    frames: Annotated[bool, typer.Option("--frames", help="Write the frames, too.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier export.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write masks, backgrounds and all else that a store says of videos as PNGs and JSON.
+
+    OUT/masks is what `bgaug import --masks` reads. All pictures have the store's size.
+
+    Examples:
+
+        bgaug export shards walk/1.mp4 --out pictures --frames
+
+        bgaug export shards --all --out pictures --json
+    """
+    with reported(debug):
+        from bgaug.errors import UsageError
+        from bgaug.pipelines.export import export_videos
+        from bgaug.store import open_store
+
+        if every == bool(videos):
+            raise UsageError("export takes either ids of videos or --all, got " + ("both" if every else "neither"))
+        ids = list(open_store(store).videos) if every else videos or []
+        with TerminalProgress() as progress:
+            exported = export_videos(store, ids, out, progress, frames=frames, overwrite=overwrite)
+        _show_counts(f"from {store} in {out}", exported.to_json(), as_json)
+
+
+def _show_counts(title: str, result: dict[str, Any], as_json: bool) -> None:
+    shown = {name: value for name, value in result.items() if name != "failures"}
+    show(result, as_json, lambda: pairs_table(title, shown))
+    if result["failed"]:
+        raise typer.Exit(FAILED)
