@@ -1,0 +1,61 @@
+"""The benchmarks' short forms: that they run, and that what they print can be relied on."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+OURS = ("memmap", "raw", "jpeg", "masks", "zarr", "zarr_masks", "pyav_gop250", "pyav_gop12")
+
+pytestmark = pytest.mark.full
+
+
+def quick(script: str) -> dict[str, Any]:
+    """What the last line of its output says."""
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Of the frames that a reader gives, its warnings tell; peers that are missing are no fault.
+    assert "not the frames asked for" not in done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def positive(values: dict[str, float]) -> bool:
+    return all(math.isfinite(value) and value > 0 for value in values.values())
+
+
+def test_serving() -> None:
+    result = quick("serve.py")
+    cpu, speed, ratios = result["cpu_ms_per_clip"], result["clips_per_second"], result["ratios"]
+    assert {f"{name}{end}" for name in OURS for end in ("", "_stride4")} <= set(cpu) == set(speed)
+    assert positive(cpu) and positive(speed) and positive(ratios)
+    for kind in ("raw", "jpeg"):
+        assert set(result["loader"][kind]) == {"clip_loader", "dataloader"} and positive(result["loader"][kind])
+        assert f"dataloader_over_clip_loader_{kind}" in ratios
+    for above, below in (("raw", "memmap"), ("zarr", "raw"), ("masks", "jpeg"), ("pyav_gop250", "jpeg")):
+        # The median of ratios is not the ratio of medians, but not far from it either.
+        assert ratios[f"{above}_over_{below}"] == pytest.approx(cpu[above] / cpu[below], rel=0.5)
+    # Masks of eight pixels a byte, compressed.
+    assert result["mask_bytes"]["uint8_over_disk"] > 8 and result["mask_bytes"]["packed_on_disk_per_video"] > 0
+    assert result["machine"]["cpus"] >= 1
+
+
+def test_building() -> None:
+    result = quick("build.py")
+    for kind, other in (("raw", "write_fsync"), ("jpeg", "encoder")):
+        row = result[kind]
+        for name in ("build", other):
+            assert row[name]["cpu_s"] > 0 and row[name]["wall_s"] > 0
+        assert row["ratio_cpu"] == pytest.approx(row["build"]["cpu_s"] / row[other]["cpu_s"], rel=0.5)
+        assert row["ratio_wall"] > 0
+    # A thousand frames, and little besides.
+    assert 1000 * 128 * 171 * 3 < result["raw"]["shard_bytes"] < 1.05 * 1000 * 128 * 171 * 3
+    assert result["jpeg"]["shard_bytes"] < result["raw"]["shard_bytes"] / 5
