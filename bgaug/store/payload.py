@@ -16,6 +16,42 @@ from bgaug.store.jpeg import encode_jpeg
 from bgaug.store.layout import Header, crc32c
 
 
+_BLOCK = 1 << 20
+
+
+@dataclass
+class Gathered:
+    """Runs of bytes end to end in a few large blocks: many small arrays would each touch fresh memory.
+
+    Attributes:
+        lengths: of each run.
+    """
+
+    lengths: list[int] = field(default_factory=list)
+    _blocks: list[NDArray[np.uint8]] = field(default_factory=list)
+    _filled: int = _BLOCK
+
+    def append(self, data: NDArray[np.uint8]) -> None:
+        """A further run, copied."""
+        if self._filled + len(data) > _BLOCK:
+            self._close()
+            self._blocks.append(np.empty(max(_BLOCK, len(data)), np.uint8))
+            self._filled = 0
+        self._blocks[-1][self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+        self.lengths.append(len(data))
+
+    def _close(self) -> None:
+        if self._blocks:
+            self._blocks[-1] = self._blocks[-1][: self._filled]
+
+    @property
+    def blocks(self) -> list[NDArray[np.uint8]]:
+        """All of it, in order."""
+        self._close()
+        return self._blocks
+
+
 @dataclass
 class VideoPayload:
     """What one video adds to a shard; dropped as a whole if the video turns out bad.
@@ -26,7 +62,8 @@ class VideoPayload:
 
     header: Header
     pts_seconds: list[float] = field(default_factory=list)
-    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    jpegs: Gathered = field(default_factory=Gathered)
     checksums: list[int] = field(default_factory=list)
     masks: list[NDArray[np.uint8]] = field(default_factory=list)
     backgrounds: list[Background] = field(default_factory=list)
@@ -36,8 +73,12 @@ class VideoPayload:
         self.pts_seconds.append(pts_seconds)
         if self.header.frames == "none" or image is None:
             return
-        picture = encode_jpeg(image) if self.header.frames == "jpeg" else np.ascontiguousarray(image)
-        self.frames.append(picture)
+        if self.header.frames == "jpeg":
+            picture = encode_jpeg(image)
+            self.jpegs.append(picture)
+        else:
+            picture = np.ascontiguousarray(image)
+            self.pictures.append(picture)
         self.checksums.append(crc32c(picture))
 
     def add_masks(self, masks: NDArray[np.bool_]) -> None:

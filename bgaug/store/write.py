@@ -200,22 +200,22 @@ class ShardWriter:
     def _put_frames(self, payload: VideoPayload) -> None:
         if "frames" not in self._specs:
             return
-        if len(payload.frames) != len(payload.pts_seconds):
-            raise ValueError(f"{len(payload.pts_seconds)} frames, {len(payload.frames)} pictures: each needs its own")
+        if len(payload.checksums) != len(payload.pts_seconds):
+            raise ValueError(f"{len(payload.pts_seconds)} frames, {len(payload.checksums)} pictures: each needs its own")
         frames = self._array("frames")
         self._array("frame_crc").append(np.array(payload.checksums, "<u4"))
         if "frame_offsets" in self._specs:
             offsets = self._array("frame_offsets")
-            lengths = np.array([len(picture) for picture in payload.frames], "<i8")
+            lengths = np.array(payload.jpegs.lengths, "<i8")
             first = [] if offsets.num_rows else [0]
             offsets.append(np.array([*first, *(self._num_bytes + np.cumsum(lengths))], "<i8"))
             self._num_bytes += int(lengths.sum())
-            frames.append_pieces(payload.frames, int(lengths.sum()))
+            frames.append_pieces(payload.jpegs.blocks, int(lengths.sum()))
         else:
             crc = frames.crc
-            for picture, checksum in zip(payload.frames, payload.checksums, strict=True):
+            for picture, checksum in zip(payload.pictures, payload.checksums, strict=True):
                 crc = joined(crc, checksum, picture.nbytes)
-            frames.append_pieces(payload.frames, len(payload.frames), crc)
+            frames.append_pieces(payload.pictures, len(payload.pictures), crc)
 
     def _put_masks(self, payload: VideoPayload) -> None:
         masks = self._array("masks")
