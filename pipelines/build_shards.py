@@ -171,7 +171,12 @@ class BuildVideo:
         row = row_of(source, label, reader.info, [shot for _, shots in long.parts for shot in shots], watched)
         return [
             row.model_copy(
-                update={"first": first, "shots": shots, "num_frames": shots[-1].stop - first if shots else 0}
+                update={
+                    "first": first,
+                    "shots": shots,
+                    "num_frames": shots[-1].stop - first,
+                    "total_frames": row.num_frames if len(long.parts) > 1 else None,
+                }
             )
             for first, shots in long.parts
         ]

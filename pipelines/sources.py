@@ -53,7 +53,7 @@ def find_videos(inputs: Sequence[Path]) -> list[Source]:
 
 def _walk(item: Path) -> Iterator[Source]:
     if item.is_file():
-        yield Source(item.name, item, item.stat().st_size)
+        yield Source(_text(Path(item.name)), item, item.stat().st_size)
         return
     if not item.is_dir():
         raise UsageError(f"{item}: no such file or folder")
@@ -66,7 +66,12 @@ def _walk(item: Path) -> Iterator[Source]:
                 continue
             if not path.is_file() or (path.is_symlink() and not path.resolve().is_relative_to(root)):
                 continue
-            yield Source(path.relative_to(item).as_posix(), path, path.stat().st_size)
+            yield Source(_text(path.relative_to(item)), path, path.stat().st_size)
+
+
+def _text(path: Path) -> str:
+    """A path as text that can be written anywhere: bytes that are no UTF-8 as their numbers."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def find_labels(file: Path | None, sources: Sequence[Source], progress: Progress) -> Labels:

@@ -15,7 +15,7 @@ from bgaug.pipelines.extract_backgrounds import extract_backgrounds
 from bgaug.pipelines.long_video import Cutter
 from bgaug.pipelines.progress import Silent
 from bgaug.pipelines.watch import WatchOptions
-from bgaug.store import open_store, verify_store
+from bgaug.store import open_store, repair_store, verify_store
 from bgaug.store.layout import COMMIT, FrameKind
 from bgaug.video import write_video
 
@@ -171,3 +171,24 @@ def test_a_container_that_claims_too_much_leaves_shards_empty(
     report = verify_store(tmp_path / "s", deep=True)
     assert report.problems == () and report.num_videos == 3
     assert open_store(tmp_path / "s").num_frames(1) == 300
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("place", [1, 2, -1])
+def test_a_video_that_lacks_a_part_is_not_seen_and_can_be_mended(folder: Path, tmp_path: Path, place: int) -> None:
+    root = tmp_path / "s"
+    build(folder, root)
+    before = verify_store(root)
+    store = open_store(root)
+    parts = store.columns.part_shard[slice(*store.columns.part_offsets[1:3].tolist())]
+    shard = root / "shards" / f"{parts[place]:05d}"
+    data = bytearray((shard / "frames" / "c" / "0").read_bytes())
+    data[50] ^= 1
+    (shard / "frames" / "c" / "0").write_bytes(data)
+    repair = repair_store(root, verify_store(root))
+    assert repair.videos == ("long.mp4",)
+    assert list(open_store(root, allow_incomplete=True).videos) == ["a.mp4", "z.mp4"]
+    build(folder, root)
+    after = verify_store(root, deep=True)
+    assert after.problems == () and after.content_hash == before.content_hash
+    assert open_store(root).num_frames(1) == 300

@@ -48,7 +48,9 @@ from bgaug.store.layout import COMMIT, FrameKind
 
 
 def plan_of(*sizes: int) -> Plan:
-    return Plan(tuple((PlannedVideo(f"{i}.mp4", size, size),) for i, size in enumerate(sizes)))
+    """Shards of up to three videos and a bad one; `write_shard` fills them."""
+    names = ("0 ü.mp4", "1 ü.mp4", "2 ü.mp4", "bad0.mp4")
+    return Plan(tuple(tuple(PlannedVideo(f"{i}/{n}", size, size) for n in names) for i, size in enumerate(sizes)))
 
 
 def header_of(frames: FrameKind = "jpeg", size: tuple[int, int] = (48, 64), **options: object) -> Header:
@@ -226,7 +228,7 @@ def test_the_same_options_go_on_and_others_are_named(store_path: Path) -> None:
     assert pending_shards(store_path, plan, retry_failed=True) == [1]
     with pytest.raises(StoreOptionsError, match="size: 48x64 there, 40x64 now.*method: None there, median now"):
         create_store(store_path, header_of(size=(40, 64), method="median"), plan)
-    with pytest.raises(StoreOptionsError, match=r"1 added \(2.mp4\), 1 of another size \(1.mp4\)"):
+    with pytest.raises(StoreOptionsError, match=r"4 added \(2/0 ü.mp4, ...\), 4 of another size \(1/0 ü.mp4, ...\)"):
         create_store(store_path, header_of(), plan_of(1, 2, 3))
     create_store(store_path, header_of("raw"), plan, overwrite=True)
     assert pending_shards(store_path, plan) == [0, 1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from bgaug.store import (
     verify_store,
     write_bank,
 )
-from bgaug.store.layout import COMMIT, FrameKind, read_header
+from bgaug.store.layout import COMMIT, FrameKind, read_header, seal, unseal
 from bgaug.video import write_video
 
 
@@ -330,3 +332,79 @@ def test_a_folder_that_zarr_opens_reads_the_same(root: Path) -> None:
         assert np.array_equal(far.background(video).image, near.background(video).image)
         assert np.array_equal(far.pts_seconds(video, 0, 20), near.pts_seconds(video, 0, 20))
     assert far.row(1) == near.row(1) and far.failures == []
+
+
+# --- what cannot be trusted -----------------------------------------------------------------------------------------
+
+
+def reseal(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a record and give it the checksum of what it is then."""
+    record = unseal(file, file.read_bytes())
+    change(record)
+    file.write_bytes(seal(record))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "frames/../../x", "frames/c/x"])
+def test_a_commit_cannot_name_files_elsewhere(halves: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    reseal(halves[0] / "shards" / "00000" / COMMIT, lambda record: record["files"].update({name: [1, 1]}))
+    for act in (lambda: verify_store(halves[0]), lambda: merge_stores(halves, tmp_path / "c")):
+        try:
+            act()
+        except StoreError as error:
+            assert "does not lie in its folder" in str(error)
+        else:
+            assert any("does not lie in its folder" in problem.message for problem in verify_store(halves[0]).problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shard": 7}, "is the record of shard 7"),
+        ({"F": 99}, "tells of 99 frames"),
+        ({"K": 5}, "tells of 5 backgrounds"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_reported(root: Path, change: dict[str, int], said: str) -> None:
+    reseal(root / "shards" / "00000" / COMMIT, lambda record: record.update(change))
+    assert any(said in problem.message for problem in verify_store(root).problems)
+
+
+def test_swapped_shards_are_reported(root: Path, tmp_path: Path) -> None:
+    shards = root / "shards"
+    (shards / "00000").rename(shards / "x")
+    (shards / "00001").rename(shards / "00000")
+    (shards / "x").rename(shards / "00001")
+    shutil.rmtree(root / "index")
+    assert any("the plan has elsewhere" in problem.message for problem in verify_store(root).problems)
+
+
+def test_rows_of_a_later_minor_version_are_read_and_senseless_ones_told(root: Path) -> None:
+    shutil.rmtree(root / "index")
+    commit = root / "shards" / "00000" / COMMIT
+    reseal(commit, lambda record: record["videos"][0].update({"added_later": 1}))
+    assert len(open_store(root)) == 3
+    reseal(commit, lambda record: record["videos"][0].update({"fps": "fast"}))
+    with pytest.raises(StoreFormatError, match=r"has a row with fps: .*number"):
+        open_store(root)
+
+
+@pytest.mark.parametrize("text", [b'{"a":1e999,"crc32c":0}', b'{"a":"\\ud800","crc32c":0}', b"[]", b"7", b"{}"])
+def test_records_that_are_no_records_are_damage(root: Path, text: bytes) -> None:
+    (root / "shards" / "00000" / COMMIT).write_bytes(text)
+    assert verify_store(root).problems
+    (root / "index" / COMMIT).write_bytes(text)
+    with pytest.raises(StoreDamageError):
+        open_store(root)
+
+
+def test_odd_letters_in_names_and_messages(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path / "v", 1)
+    strange = os.fsencode(videos) + b"/line\xe2\x80\xa8end \xff\xc2\x85.mp4"
+    os.rename(os.fsencode(videos / "1.mp4"), strange)
+    with open(os.fsencode(videos) + b"/\xe2\x80\xa8 \xfe.mp4", "wb") as file:
+        file.write(b"no video")
+    root = build(videos, tmp_path / "s")
+    store = open_store(root)
+    assert list(store.videos) == ["line\u2028end \\xff\x85.mp4"] and store.num_frames(0) == 21
+    assert [failure.id for failure in store.failures] == ["\u2028 \\xfe.mp4"]
+    assert verify_store(root, deep=True).problems == ()

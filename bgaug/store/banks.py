@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bgaug.errors import StoreDamageError, StoreError, UsageError
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
 from bgaug.store.files import ArrayFile
-from bgaug.store.layout import BANKS, COMMIT, TEMPORARY, seal, sync_folder, unseal, write_durably, writing
+from bgaug.store.layout import BANKS, COMMIT, OUTGOING, TEMPORARY, seal, sync_folder, unseal, write_durably, writing
 from bgaug.store.places import Place
 
 
@@ -67,14 +67,22 @@ def write_bank(
         names = _write_pictures(folder, pictures)
         if not names:
             raise UsageError(f"no picture for the bank {name!r}")
-        with writing(final):
-            if final.exists():
-                shutil.rmtree(final)
-            folder.rename(final)
-            sync_folder(final.parent)
+        place_bank(folder, final)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return len(names)
+
+
+def place_bank(folder: Path, final: Path) -> None:
+    """Put a whole temporary folder in the place of a bank, which stays until then."""
+    old = final.with_name(f"{OUTGOING}{final.name}")
+    with writing(final):
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
+        folder.rename(final)
+        sync_folder(final.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_pictures(folder: Path, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> list[str]:

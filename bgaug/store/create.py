@@ -12,6 +12,7 @@ from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLo
 from bgaug.store.index import rebuild_index
 from bgaug.store.layout import (
     COMMIT,
+    INDEX,
     LOCK,
     OUTGOING,
     PLAN,
@@ -27,6 +28,8 @@ from bgaug.store.layout import (
 from bgaug.store.lock import ShardLock
 from bgaug.store.plan import Plan, read_plan
 from bgaug.store.write import settle
+
+_INDEX_PATIENCE_SECONDS = 60.0
 
 
 def create_store(
@@ -158,7 +161,9 @@ def finish_store(root: Path) -> None:
             with suppress(StoreLockedError), ShardLock(root / SHARDS / (LOCK + shard_name(shard))) as lock:
                 settle(root, shard)
                 lock.remove()
-        rebuild_index(root, read_header(root))
+        with ShardLock(root / f"{LOCK}{INDEX}", _INDEX_PATIENCE_SECONDS) as lock:
+            rebuild_index(root, read_header(root))
+            lock.remove()
 
 
 def _shard_of(name: str) -> int | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
@@ -105,8 +106,17 @@ class Names:
 
 
 def parse_rows(commit: dict[str, Any]) -> list[VideoRow]:
-    """The videos of a commit record."""
-    return [VideoRow.model_validate(row) for row in commit["videos"]]
+    """The videos of a commit record.
+
+    Raises:
+        StoreFormatError: they are not what this bgaug knows.
+    """
+    try:
+        return [VideoRow.model_validate(row) for row in commit["videos"]]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreFormatError(f"shard {commit['shard']}", f"has a row with {where}: {first['msg']}") from error
 
 
 def parse_failures(commit: dict[str, Any]) -> list[Failure]:
@@ -117,14 +127,16 @@ def parse_failures(commit: dict[str, Any]) -> list[Failure]:
 def columns_of(header: Header, commits: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Columns, Names]:
     """Columns over the videos of (shard number, commit record) pairs.
 
+    A video of which parts are missing is left out.
+
     Raises:
-        StoreDamageError: parts of a video are missing, or two videos have the same id.
+        StoreDamageError: two videos have the same id.
     """
     rows = [(row, shard) for shard, commit in commits for row in parse_rows(commit)]
     rows.sort(key=lambda pair: (pair[0].id, pair[0].first))
     videos = [list(parts) for _, parts in groupby(rows, key=lambda pair: pair[0].id)]
-    for parts in videos:
-        _check_parts([row for row, _ in parts])
+    videos = [parts for parts in videos if _is_complete([row for row, _ in parts])]
+    rows = [part for parts in videos for part in parts]
     leads = [parts[0][0] for parts in videos]
     shots = [[shot for row, _ in parts for shot in row.shots] for parts in videos]
     every = [shot for one in shots for shot in one]
@@ -161,14 +173,16 @@ def columns_of(header: Header, commits: Iterable[tuple[int, dict[str, Any]]]) ->
     return columns, names
 
 
-def _check_parts(rows: Sequence[VideoRow]) -> None:
-    """Whether the rows of one id are one whole video."""
+def _is_complete(rows: Sequence[VideoRow]) -> bool:
+    """Whether the rows of one id, in order, are one whole video."""
     expected = 0
     for row in rows:
-        if row.first != expected:
-            what = "is there twice" if row.first < expected else f"lacks its frames from {expected} on"
-            raise StoreDamageError(row.id, f"{what}: run `bgaug verify`")
+        if row.first < expected or (row.first == 0 and row is not rows[0]):
+            raise StoreDamageError(row.id, "is there twice: run `bgaug verify`")
+        if row.first > expected:
+            return False
         expected += row.num_frames
+    return rows[0].total_frames in (None, expected)
 
 
 def read_commits(place: Place, num_shards: int) -> list[tuple[int, dict[str, Any]]]:
@@ -277,7 +291,7 @@ def stamped_shards(place: Place) -> set[int]:
     """The shards that index/ was derived from; of a store without one, those that have a commit."""
     key = f"{INDEX}/{COMMIT}"
     try:
-        return {int(name) for name in unseal(f"{place.name}/{key}", place.read(key))["shards"]}
+        return {int(name) for name in unseal(f"{place.name}/{key}", place.read(key))["shards"] if name.isdigit()}
     except (FileNotFoundError, StoreDamageError):
         header = parse_header(place.name, place.read("zarr.json"))
         return {shard for shard, _ in read_commits(place, num_shards(header))}
@@ -286,7 +300,7 @@ def stamped_shards(place: Place) -> set[int]:
 def read_failures(place: Place) -> list[Failure]:
     """The videos that could not be used, from the store's list."""
     try:
-        lines = place.read(FAILURES).decode().splitlines()
+        lines = place.read(FAILURES).split(b"\n")
     except FileNotFoundError:
         return []
     try:

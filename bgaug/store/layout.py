@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ COMMIT = "COMMIT.json"
 TEMPORARY = ".tmp-"
 OUTGOING = ".old-"
 LOCK = ".lock-"
+
+# Files of a group: an array's metadata and values, nothing that could lead elsewhere.
+_SAFE_NAME = re.compile(r"(\w+/)?(zarr\.json|c(/\d+)+)")
 
 JPEG_CHUNK = 1 << 16
 FRAMES_PER_CHUNK = 16
@@ -72,10 +76,14 @@ def unseal(path: Path | str, text: bytes) -> dict[str, Any]:
     try:
         record = json.loads(text)
         checksum = record.pop("crc32c")
+        whole = text == seal(record) and checksum == crc32c(canonical_json(record))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise StoreDamageError(path, "is not a whole record: run `bgaug verify`") from error
-    if text != seal(record) or checksum != crc32c(canonical_json(record)):
+    if not whole:
         raise StoreDamageError(path, "its bytes are not those that were written (checksum differs)")
+    for name in record.get("files", ()):
+        if not _SAFE_NAME.fullmatch(name):
+            raise StoreFormatError(path, f"names a file {name!r}, which does not lie in its folder")
     return cast(dict[str, Any], record)
 
 
@@ -96,6 +104,7 @@ class Header:
         options: everything else that decides what the store holds, by name; JSON values.
         plan: {"videos": number, "shards": number, "sha256": of plan.json}.
         created_with: version of bgaug; not compared.
+        version: of the format, (major, minor).
     """
 
     size: Size
@@ -105,12 +114,13 @@ class Header:
     options: dict[str, Any]
     plan: dict[str, Any] = field(default_factory=dict)
     created_with: str = ""
+    version: tuple[int, int] = VERSION
 
     def to_attributes(self) -> dict[str, Any]:
         """As JSON, with its own checksum."""
         record = {
             "format": FORMAT,
-            "version": list(VERSION),
+            "version": list(self.version),
             "size": list(self.size),
             "fit": self.fit,
             "frames": self.frames,
@@ -139,7 +149,11 @@ class Header:
         if not isinstance(version, list) or len(version) != 2 or version[0] != VERSION[0]:
             raise StoreFormatError(path, f"has format version {version}; this bgaug reads {VERSION[0]}.x: update bgaug")
         record = dict(attributes)
-        if record.pop("crc32c", None) != crc32c(canonical_json(record)):
+        try:
+            whole = record.pop("crc32c", None) == crc32c(canonical_json(record))
+        except ValueError:
+            whole = False  # numbers or letters that no JSON of ours has
+        if not whole:
             raise StoreDamageError(path, "the header in zarr.json is damaged (checksum differs)")
         if record["fit"] not in FITS or record["frames"] not in FRAME_KINDS:
             raise StoreFormatError(
@@ -154,6 +168,7 @@ class Header:
             options=record["options"],
             plan=record["plan"],
             created_with=record["created_with"],
+            version=(version[0], version[1]),
         )
 
 
@@ -211,7 +226,7 @@ def bytes_by_array(commit: dict[str, Any]) -> dict[str, int]:
 
 def committed_shards(root: Path) -> list[Path]:
     """Folders of the shards that are visible, in order."""
-    return sorted(path for path in (root / SHARDS).glob("[0-9]*") if path.is_dir())
+    return sorted(path for path in (root / SHARDS).glob("[0-9]*") if path.is_dir() and path.name.isdigit())
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -24,17 +24,19 @@ class ShardLock:
 
     Args:
         path: of the lock file.
+        patience_seconds: how long it is waited for.
 
     Raises:
         StoreLockedError: somebody else holds it; names the process and its host.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self.path = path
+        self._patience_seconds = patience_seconds
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        end = time.monotonic() + _PATIENCE_SECONDS
+        end = time.monotonic() + self._patience_seconds
         while not self._taken(last=time.monotonic() >= end):
             time.sleep(_LOOK_SECONDS)
         return self

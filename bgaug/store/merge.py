@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,20 @@ from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, UsageError
 from bgaug.store.arrays import sync_tree
-from bgaug.store.banks import bank_names
+from bgaug.store.banks import bank_names, place_bank
 from bgaug.store.create import create_store, finish_store
-from bgaug.store.layout import BANKS, COMMIT, SHARDS, Header, num_shards, read_commit, read_header, shard_name, writing
+from bgaug.store.layout import (
+    BANKS,
+    COMMIT,
+    SHARDS,
+    TEMPORARY,
+    Header,
+    num_shards,
+    read_commit,
+    read_header,
+    shard_name,
+    writing,
+)
 from bgaug.store.plan import Plan, PlannedVideo, read_plan
 from bgaug.store.replace import link_or_copy
 from bgaug.store.verify import verify_store
@@ -166,8 +178,11 @@ def _take_bank(source: Path, out: Path, copy: bool) -> None:
         if (target / COMMIT).exists() and (target / COMMIT).read_bytes() == commit:
             return
         target, number = out / BANKS / f"{source.name}-{number}", number + 1
+    folder = out / BANKS / f"{TEMPORARY}{target.name}"
     with writing(target):
+        shutil.rmtree(folder, ignore_errors=True)
         for path in sorted(source.rglob("*")):
             if path.is_file():
-                link_or_copy(path, target / path.relative_to(source), copy=copy)
-        sync_tree(target, {})
+                link_or_copy(path, folder / path.relative_to(source), copy=copy)
+        sync_tree(folder, {})
+        place_bank(folder, target)

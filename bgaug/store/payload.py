@@ -15,7 +15,6 @@ from bgaug.mask import pack_mask
 from bgaug.store.jpeg import encode_jpeg
 from bgaug.store.layout import Header, crc32c
 
-
 _BLOCK = 1 << 20
 
 

@@ -12,7 +12,8 @@ _IDENTITY_BYTES = 1 << 20
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # What a later minor version adds is no fault.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -60,6 +61,7 @@ class VideoRow(_Record):
         start: its first frame among the shard's frames.
         first: which frame of the video that is: not 0 where earlier ones lie in other shards.
         num_frames: frames of it that the shard accounts for.
+        total_frames: of the whole video, where other shards hold the rest; None where this one holds it all.
         status: "ok", "partial" (the good beginning of a broken file) or "no_static_background".
         shots: in order, together covering the shard's frames of it. A shot that two shards share stands in both, with
             the background in both.
@@ -80,6 +82,7 @@ class VideoRow(_Record):
     start: int
     first: int = 0
     num_frames: int
+    total_frames: int | None = None
     status: str
     shots: list[Shot]
     expected_frames: int | None = None

@@ -8,7 +8,19 @@ from pathlib import Path
 
 from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.create import finish_store
-from bgaug.store.layout import BANKS, COMMIT, INDEX, LOCK, SHARDS, Header, read_header, unseal, write_durably, writing
+from bgaug.store.layout import (
+    BANKS,
+    COMMIT,
+    INDEX,
+    LOCK,
+    SHARDS,
+    VERSION,
+    Header,
+    read_header,
+    unseal,
+    write_durably,
+    writing,
+)
 from bgaug.store.lock import ShardLock
 from bgaug.store.verify import Problem, Report, verify_store
 
@@ -40,7 +52,7 @@ def restore_header(root: Path) -> bool:
     file = root / "zarr.json"
     try:
         header = read_header(root)
-        if file.read_bytes() == header.to_bytes():
+        if file.read_bytes() == header.to_bytes() or header.version != VERSION:
             return False
     except (StoreDamageError, StoreFormatError) as error:
         copy = root / INDEX / COMMIT

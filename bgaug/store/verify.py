@@ -23,6 +23,7 @@ from bgaug.store.layout import (
     FRAMES_PER_CHUNK,
     INDEX,
     SHARDS,
+    VERSION,
     Header,
     canonical_json,
     committed_shards,
@@ -92,7 +93,8 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
     root = Path(root)
     header = read_header(root)
     problems: list[Problem] = []
-    if (root / "zarr.json").read_bytes() != header.to_bytes():
+    # What a later minor version has beside is not known here.
+    if header.version == VERSION and (root / "zarr.json").read_bytes() != header.to_bytes():
         problems.append(Problem(root / "zarr.json", "its bytes are not those that were written"))
     rows: list[VideoRow] = []
     failures: list[Failure] = []
@@ -107,6 +109,7 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
             problems.append(Problem(error.path, error.message, ids))
             readable = False
         else:
+            problems += _check_commit(folder, commit, shard, ids)
             problems += _check_shard(folder, commit, header, deep)
             rows += parse_rows(commit)
             failures += parse_failures(commit)
@@ -132,6 +135,22 @@ def _planned_ids(root: Path, header: Header, problems: list[Problem]) -> list[tu
         problems.append(Problem(error.path, error.message))
         return []
     return [tuple(video.id for video in shard) for shard in plan.shards]
+
+
+def _check_commit(folder: Path, commit: dict[str, Any], shard: int, planned: tuple[str, ...]) -> list[Problem]:
+    """Whether the record is of this shard, and agrees with itself and with the plan."""
+    rows = parse_rows(commit)
+    found = {row.id for row in rows} | {failure.id for failure in parse_failures(commit)}
+    said = []
+    if commit["shard"] != shard:
+        said.append(f"is the record of shard {commit['shard']}")
+    if planned and not found <= set(planned):
+        said.append(f"tells of videos that the plan has elsewhere, {min(found - set(planned))!r} among them")
+    if commit["F"] != sum(row.num_frames for row in rows):
+        said.append(f"tells of {commit['F']} frames, its videos of {sum(row.num_frames for row in rows)}")
+    if commit["K"] != sum(shot.background >= 0 for row in rows for shot in row.shots):
+        said.append(f"tells of {commit['K']} backgrounds, its videos of another number")
+    return [Problem(folder / COMMIT, message, tuple(sorted(found))) for message in said]
 
 
 def _check_shard(folder: Path, commit: dict[str, Any], header: Header, deep: bool) -> list[Problem]:
@@ -213,6 +232,8 @@ def _check_derived(root: Path, header: Header, failures: list[Failure] | None) -
     else:
         record = unseal(root / INDEX / COMMIT, (root / INDEX / COMMIT).read_bytes())
         problems += _check_files(root / INDEX, record["files"], ())
+        if record["header"] != header.to_attributes() and header.version == VERSION:
+            problems.append(Problem(root / INDEX / COMMIT, "has another header than zarr.json"))
     file = root / FAILURES
     if not file.exists() or file.read_bytes() != failure_lines(failures):
         problems.append(Problem(file, "is missing or not what the commits say; a rerun of build derives it anew"))

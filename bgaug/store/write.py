@@ -201,7 +201,9 @@ class ShardWriter:
         if "frames" not in self._specs:
             return
         if len(payload.checksums) != len(payload.pts_seconds):
-            raise ValueError(f"{len(payload.pts_seconds)} frames, {len(payload.checksums)} pictures: each needs its own")
+            raise ValueError(
+                f"{len(payload.pts_seconds)} frames, {len(payload.checksums)} pictures: each needs its own"
+            )
         frames = self._array("frames")
         self._array("frame_crc").append(np.array(payload.checksums, "<u4"))
         if "frame_offsets" in self._specs:
