@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, pairs_table, reported, rows_table, show
+from bgaug.cli.console import (
+    FAILED,
+    TerminalProgress,
+    human_bytes,
+    human_seconds,
+    pairs_table,
+    reported,
+    rows_table,
+    show,
+)
 from bgaug.cli.options import (
     Debug,
     DecoderOption,
@@ -96,6 +107,9 @@ def build_shards_command(
     timeout: Timeout = 600,
     retry_failed: RetryFailed = False,
     overwrite: Overwrite = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Build a hundredth elsewhere, and tell size and time of the whole.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -105,38 +119,66 @@ def build_shards_command(
 
     Examples:
 
+        bgaug build-shards videos/ --out shards --estimate
+
         bgaug build-shards videos/ --out shards --backgrounds bg --labels videos/labels.csv
 
         bgaug build-shards videos/ --out shards --size 112 --fit crop --frames raw
     """
     with reported(debug):
         from bgaug.background import NUM_SAMPLES
-        from bgaug.pipelines.build_shards import build_shards
+        from bgaug.pipelines.build_shards import build_shards, forecast_shards
         from bgaug.pipelines.each_video import Setup
         from bgaug.pipelines.watch import WatchOptions
         from bgaug.sizing import parse_size
 
-        options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
+        act = partial(
+            forecast_shards if estimate else build_shards,
+            Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
+            options=WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error),
+            size=parse_size(size),
+            fit=fit,
+            frames=frames,
+            backgrounds=backgrounds,
+        )
         with TerminalProgress() as progress:
-            outcome = build_shards(
-                Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
-                progress,
-                options=options,
-                size=parse_size(size),
-                fit=fit,
-                frames=frames,
-                backgrounds=backgrounds,
-            )
-        _show_outcome(f"shards in {out}", outcome, as_json)
+            outcome = act(progress)
+        if estimate:
+            _show_forecast(outcome, as_json)
+        else:
+            _show_outcome(f"shards in {out}", outcome, as_json)
 
 
 def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
     result = outcome.to_json()
     grades = ", ".join(f"{count} {grade}" for grade, count in outcome.grades.items()) or "none"
-    shown = {**result, "grades": grades, "bytes": human_bytes(result["bytes"])}
+    shown = {
+        **result,
+        "grades": grades,
+        "bytes": human_bytes(result["bytes"]),
+        "bytes_per_video": _human_arrays(result["bytes_per_video"]),
+    }
     show(result, as_json, lambda: pairs_table(title, shown))
     if outcome.failures:
         raise typer.Exit(FAILED)
+
+
+def _show_forecast(forecast: Any, as_json: bool) -> None:
+    result = forecast.to_json()
+    spread = "" if forecast.spread is None else f" +- {forecast.spread:.0%}"
+    shown = {
+        "videos": result["videos"],
+        "pilot": f"{result['pilot']} videos, {result['pilot_failed']} failed",
+        "bytes": human_bytes(result["bytes"]) + spread,
+        "bytes_by_array": _human_arrays(result["bytes_by_array"]),
+        "time": f"{human_seconds(forecast.seconds)} with {forecast.jobs} jobs",
+    }
+    show(result, as_json, lambda: pairs_table("what the store will take", shown))
+
+
+def _human_arrays(sizes: Mapping[str, int]) -> str:
+    ordered = sorted(sizes.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {human_bytes(size)}" for name, size in ordered)
 
 
 def probe_command(
