@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ from bgaug.store.plan import Plan, read_plan
 from bgaug.store.write import settle
 
 _INDEX_PATIENCE_SECONDS = 60.0
+# What `write_durably` leaves when it is killed.
+_LEFT = re.compile(r"\.(zarr\.json|plan\.json|failures\.jsonl)\.\d+")
 
 
 def create_store(
@@ -56,7 +59,7 @@ def create_store(
     if overwrite and (root / "zarr.json").exists():
         read_header(root)  # never clear a folder that is not one of ours
         with writing(root):
-            shutil.rmtree(root)
+            _clear(root)
     if (root / "zarr.json").exists():
         _check_same(root, read_header(root), wanted, plan)
         if _is_damaged(root, wanted):
@@ -76,6 +79,16 @@ def create_store(
     return wanted
 
 
+def _clear(root: Path) -> None:
+    """Empty the folder of a store. The header goes last: until then it is one of ours, whenever this is stopped."""
+    for name in sorted(os.listdir(root), key=lambda name: name == "zarr.json"):
+        path = root / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _is_damaged(root: Path, header: Header) -> bool:
     try:
         read_plan(root, header.plan["sha256"])
@@ -85,14 +98,20 @@ def _is_damaged(root: Path, header: Header) -> bool:
 
 
 def _foreign_names(root: Path) -> list[str]:
-    ours = (f".{PLAN}.", ".zarr.json.")  # what `write_durably` leaves when it is killed
-    return [name for name in os.listdir(root) if name not in (SHARDS, PLAN) and not name.startswith(ours)]
+    return [name for name in os.listdir(root) if name not in (SHARDS, PLAN) and not _LEFT.fullmatch(name)]
 
 
 def _check_space(root: Path, estimate: int) -> None:
     free = shutil.disk_usage(root).free
     if estimate > free:
-        raise StoreError(root, f"needs about {estimate / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free there")
+        raise StoreError(
+            root,
+            f"needs about {_megabytes(estimate)}, {_megabytes(free)} are free there: free some space, or name another --out",
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _check_same(root: Path, found: Header, wanted: Header, plan: Plan) -> None:
@@ -163,6 +182,9 @@ def finish_store(root: Path) -> None:
                 lock.remove()
         with ShardLock(root / f"{LOCK}{INDEX}", _INDEX_PATIENCE_SECONDS) as lock:
             rebuild_index(root, read_header(root))
+            for name in os.listdir(root):
+                if _LEFT.fullmatch(name):
+                    (root / name).unlink(missing_ok=True)
             lock.remove()
 
 

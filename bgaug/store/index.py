@@ -202,9 +202,8 @@ def rebuild_index(root: Path, header: Header) -> None:
     file = root / FAILURES
     if not file.exists() or file.read_bytes() != expected:
         write_durably(file, expected)
-    if index_is_fresh(root):
-        return
-    write_index(root, header, *columns_of(header, commits))
+    if not index_is_fresh(root):
+        write_index(root, header, expected, *columns_of(header, commits))
 
 
 def failure_lines(failures: Iterable[Failure]) -> bytes:
@@ -213,8 +212,8 @@ def failure_lines(failures: Iterable[Failure]) -> bytes:
     return b"".join(canonical_json(failure.to_json()) + b"\n" for failure in ordered)
 
 
-def write_index(root: Path, header: Header, columns: Columns, names: Names) -> None:
-    """Put these columns in the place of index/, with a second copy of the header."""
+def write_index(root: Path, header: Header, failures: bytes, columns: Columns, names: Names) -> None:
+    """Put these columns in the place of index/, with a second copy of the header and what failures.jsonl holds."""
     folder = root / f"{TEMPORARY}{INDEX}"
     shutil.rmtree(folder, ignore_errors=True)
     begin_group(folder)
@@ -227,6 +226,7 @@ def write_index(root: Path, header: Header, columns: Columns, names: Names) -> N
         known |= array.files
     record = {
         "header": header.to_attributes(),
+        "failures": [len(failures), crc32c(failures)],
         "shards": shard_stamps(root),
         "groups": list(names.groups),
         "splits": list(names.splits),
@@ -297,13 +297,16 @@ def stamped_shards(place: Place) -> set[int]:
         return {shard for shard, _ in read_commits(place, num_shards(header))}
 
 
-def read_failures(place: Place) -> list[Failure]:
-    """The videos that could not be used, from the store's list."""
-    try:
-        lines = place.read(FAILURES).split(b"\n")
-    except FileNotFoundError:
-        return []
-    try:
-        return [Failure.model_validate(json.loads(line)) for line in lines if line]
-    except ValueError as error:
-        raise StoreDamageError(f"{place.name}/{FAILURES}", "is damaged: a rerun of build derives it anew") from error
+def read_failures(place: Place, header: Header) -> list[Failure]:
+    """The videos that could not be used: from the store's list where it is whole, else from the commits.
+
+    Raises:
+        StoreDamageError: a commit is damaged.
+    """
+    key = f"{INDEX}/{COMMIT}"
+    with suppress(FileNotFoundError, StoreDamageError, KeyError):
+        lines = place.read(FAILURES)
+        if unseal(f"{place.name}/{key}", place.read(key))["failures"] == [len(lines), crc32c(lines)]:
+            return [Failure.model_validate(json.loads(line)) for line in lines.split(b"\n") if line]
+    commits = read_commits(place, num_shards(header))
+    return sorted((f for _, commit in commits for f in parse_failures(commit)), key=lambda failure: failure.id)

@@ -165,7 +165,7 @@ class Store:
     @property
     def failures(self) -> list[Failure]:
         """The videos that could not be used."""
-        return read_failures(self._place)
+        return read_failures(self._place, self.header)
 
     def num_frames(self, video: int) -> int:
         """Frames of a video."""

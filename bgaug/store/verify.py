@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from bgaug.store.layout import (
 from bgaug.store.places import Folder
 from bgaug.store.plan import read_plan
 from bgaug.store.records import Failure, VideoRow
+from bgaug.store.write import array_specs
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
             readable = False
         else:
             problems += _check_commit(folder, commit, shard, ids)
+            problems += _check_arrays(folder, commit, header)
             problems += _check_shard(folder, commit, header, deep)
             rows += parse_rows(commit)
             failures += parse_failures(commit)
@@ -151,6 +154,28 @@ def _check_commit(folder: Path, commit: dict[str, Any], shard: int, planned: tup
     if commit["K"] != sum(shot.background >= 0 for row in rows for shot in row.shots):
         said.append(f"tells of {commit['K']} backgrounds, its videos of another number")
     return [Problem(folder / COMMIT, message, tuple(sorted(found))) for message in said]
+
+
+def _check_arrays(folder: Path, commit: dict[str, Any], header: Header) -> list[Problem]:
+    """Whether the shard has the arrays that the header calls for, laid out as it says."""
+    ids = tuple(row["id"] for row in commit["videos"])
+    specs = array_specs(header)
+    rows = {"backgrounds": commit["K"], "valid": commit["K"], "noise": commit["K"], "frame_offsets": commit["F"] + 1}
+    found = {name.split("/")[0] for name in commit["files"] if "/" in name}
+    problems = []
+    missing = sorted(specs.keys() - found - {"masks"})
+    if missing or not found <= specs.keys():
+        which = ", ".join(missing) or ", ".join(sorted(found - specs.keys()))
+        problems.append(Problem(folder, f"is of another kind than the store: look at {which}", ids))
+    for name in sorted(found & specs.keys()):
+        try:
+            node = json.loads((folder / name / "zarr.json").read_bytes())
+            count = node["shape"][0] if name == "frames" and header.frames == "jpeg" else rows.get(name, commit["F"])
+            if node != json.loads(specs[name].metadata(count)):
+                problems.append(Problem(folder / name, "is laid out otherwise than the store says", ids))
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # damage, which the checksums tell
+    return problems
 
 
 def _check_shard(folder: Path, commit: dict[str, Any], header: Header, deep: bool) -> list[Problem]:

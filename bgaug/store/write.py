@@ -48,12 +48,13 @@ def array_specs(header: Header) -> dict[str, ArraySpec]:
     packed = (height * width + 7) // 8
     specs = {
         "pts_seconds": ArraySpec("<f8", compress=True),
-        "frame_crc": ArraySpec("<u4", compress=True),
         "masks": ArraySpec("|u1", (packed,), FRAMES_PER_CHUNK, compress=True),
         "backgrounds": ArraySpec("|u1", (height, width, 3), 1, compress=True),
         "valid": ArraySpec("|u1", (packed,), 1, compress=True),
         "noise": ArraySpec("|u1", (height, width), 1, compress=True),
     }
+    if header.frames != "none":
+        specs["frame_crc"] = ArraySpec("<u4", compress=True)
     if header.frames == "jpeg":
         specs["frames"] = ArraySpec("|u1", (), JPEG_CHUNK)
         specs["frame_offsets"] = ArraySpec("<i8", compress=True)

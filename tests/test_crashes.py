@@ -1,0 +1,721 @@
+"""Builds that are killed, interrupted, refused, out of space, or not alone.
+
+By what can be seen from outside: the command line, the layout that docs/store.md tells, `verify_store`.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+from worlds import Recorder, moving_square
+
+from bgaug.cli.main import app
+from bgaug.errors import StoreError
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.each_video import Setup
+from bgaug.pipelines.progress import Silent
+from bgaug.store import open_store, verify_store
+from bgaug.video import write_video
+
+SIZE = (48, 64)
+SHARDS = 12
+WHOLE = {"zarr.json", "plan.json", "shards", "index", "failures.jsonl"}
+"""What lies in the folder of a finished store."""
+
+MARK = "BGAUG_TEST_BUILD"
+_numbers = itertools.count()
+
+
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.001)
+
+
+# --- a build from outside -----------------------------------------------------------------------------------------------
+
+
+def command(videos: Path, out: Path, jobs: int = 1, *more: str) -> list[str]:
+    size = "x".join(map(str, SIZE))
+    return ["build-shards", str(videos), "--out", str(out), "--size", size, "--jobs", str(jobs), "--json", *more]
+
+
+class Build:
+    """`bgaug build-shards` in processes of its own, known by a mark in their environment."""
+
+    def __init__(self, videos: Path, out: Path, jobs: int = 1) -> None:
+        self.mark = f"{os.getpid()}-{next(_numbers)}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bgaug.cli.main", *command(videos, out, jobs)],
+            env=os.environ | {MARK: self.mark},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        BUILDS.append(self)
+
+    def processes(self) -> list[int]:
+        """All that are alive, the workers first. Outside Linux none are seen."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"{MARK}={self.mark}\0".encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return sorted(found, key=lambda pid: pid == self.process.pid)
+
+    def signal(self, number: int) -> None:
+        """To all of them."""
+        for pid in {*self.processes(), self.process.pid}:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def kill(self, *, all_of_them: bool) -> None:
+        """By SIGKILL: the whole tree, or the first process alone, with which the others have to die."""
+        if all_of_them:
+            self.signal(signal.SIGKILL)
+        else:
+            self.process.kill()
+        self.end(-signal.SIGKILL, 0)  # it may have been through by then
+
+    def end(self, *codes: int) -> str:
+        """Wait for it to leave with one of these codes and for its workers to be gone; returns its stderr."""
+        said, errors = self.process.communicate(timeout=120)
+        until(lambda: not self.processes(), 10)
+        assert self.process.returncode in codes, (self.process.returncode, said, errors)
+        assert "Traceback" not in errors, errors
+        return errors
+
+
+BUILDS: list[Build] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Not even where a test failed."""
+    yield
+    while BUILDS:
+        build = BUILDS.pop()
+        if build.process.returncode is None:
+            build.signal(signal.SIGKILL)
+            build.process.communicate()
+
+
+def run(videos: Path, out: Path, *codes: int, jobs: int = 1, more: Sequence[str] = ()) -> str:
+    """The same command in this process, but for its workers; returns stderr."""
+    result = CliRunner().invoke(app, command(videos, out, jobs, *more))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        pytest.fail("".join(traceback.format_exception(result.exception)))
+    assert result.exit_code in codes, (result.exit_code, result.stdout, result.stderr)
+    return result.stderr
+
+
+# --- what a store looks like ----------------------------------------------------------------------------------------------
+
+
+def visible(out: Path) -> dict[str, tuple[int, int]]:
+    """The shards that are there, and what tells whether one was built again."""
+    stamps = {}
+    for folder in (out / "shards").glob("[0-9]*"):
+        stat = (folder / "COMMIT.json").stat()
+        stamps[folder.name] = stat.st_ino, stat.st_mtime_ns
+    return stamps
+
+
+def temporary(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "shards").glob(".tmp-*"))
+
+
+def names(out: Path) -> set[str]:
+    return {path.name for folder in (out, out / "shards") if folder.is_dir() for path in folder.iterdir()}
+
+
+def check_visible(out: Path) -> None:
+    """Whatever shards can be seen are whole: their commits, and sizes and checksums of all their files."""
+    shards = list((out / "shards").glob("[0-9]*"))
+    if not (out / "zarr.json").exists():
+        assert not shards, "shards without a header"
+        return
+    problems = [problem for problem in verify_store(out).problems for s in shards if problem.path.is_relative_to(s)]
+    assert not problems, f"not whole, but visible: {problems[0].path.relative_to(out)} {problems[0].message}"
+
+
+def check_finished(out: Path, content_hash: str | None) -> None:
+    """A whole store of that content, and nothing beside it."""
+    report = verify_store(out, deep=True)
+    assert report.problems == (), f"not whole: {report.problems[0].path.relative_to(out)} {report.problems[0].message}"
+    assert report.content_hash == content_hash, "other content"
+    beside = [path for path in out.iterdir() if path.name not in WHOLE]
+    beside += [path for path in (out / "shards").iterdir() if not re.fullmatch(r"\d{5}", path.name)]
+    assert not beside, f"left behind: {[path.relative_to(out).as_posix() for path in beside]}"
+
+
+def check_same_bytes(out: Path, other: Path) -> None:
+    """All files of all shards, but for what a commit may say of the build."""
+    files = {path.relative_to(other) for path in (other / "shards").rglob("*") if path.is_file()}
+    assert {path.relative_to(out) for path in (out / "shards").rglob("*") if path.is_file()} == files
+    for file in files:
+        assert file.name == "COMMIT.json" or (out / file).read_bytes() == (other / file).read_bytes(), file
+
+
+# --- kills --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A build of many shards that nobody disturbed; how long it took to its first file, and from there to its end."""
+
+    videos: Path
+    out: Path
+    content_hash: str | None
+    start_seconds: float
+    work_seconds: float
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "videos").mkdir()
+    for number in range(SHARDS):
+        write_video(folder / "videos" / f"{number:02}.mp4", moving_square(number, 16, *SIZE)[0])
+    begun = time.monotonic()
+    build = Build(folder / "videos", folder / "store")
+    until(lambda: names(folder / "store"))
+    first = time.monotonic()
+    build.end(0)
+    report = verify_store(folder / "store", deep=True)
+    assert report.problems == () and report.num_shards == SHARDS
+    seconds = first - begun, time.monotonic() - first
+    return Undisturbed(folder / "videos", folder / "store", report.content_hash, *seconds)
+
+
+@dataclass
+class Kills:
+    """How builds went that were killed again and again."""
+
+    kills: int = 0
+    parents: int = 0
+    left_behind: int = 0
+    lost: int = 0
+    completed: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} kills ({self.parents} of the parent alone), builds completed: {self.completed}; "
+            f"{self.left_behind} kills left {self.lost} temporary folders"
+        )
+
+
+def build_and_kill(world: Undisturbed, out: Path, jobs: int, kills: int, rng: random.Random, tally: Kills) -> None:
+    """One build, killed at random moments until it is through, or was killed often enough."""
+    there: dict[str, tuple[int, int]] = {}
+    while True:
+        build = Build(world.videos, out, jobs)
+        # Most kills come a moment after one of the next shards is there; the others while the processes start.
+        before, enough = names(out), min(SHARDS, len(there) + rng.randint(0, 3))
+        if tally.kills == kills:
+            moment = math.inf
+        elif rng.random() < 0.85:
+            while (names(out) == before or len(visible(out)) < enough) and build.process.poll() is None:
+                time.sleep(0.001)
+            moment = time.monotonic() + rng.uniform(0, 2 * world.work_seconds / SHARDS)
+        else:
+            moment = time.monotonic() + rng.uniform(0, world.start_seconds)
+        while time.monotonic() < moment and build.process.poll() is None:
+            time.sleep(0.001)
+        alone = rng.random() < 0.5
+        if build.process.poll() is None:
+            build.kill(all_of_them=not alone)
+        else:
+            build.end(0)
+        now, left = visible(out), temporary(out)
+        assert there.items() <= now.items(), "a shard that was there is gone or was built again"
+        if build.process.returncode == 0:
+            break
+        assert len(left) <= jobs, f"more than a shard for each of {jobs} workers was begun: {left}"
+        check_visible(out)
+        there = now
+        tally.kills += 1
+        tally.parents += alone
+        tally.left_behind += bool(left)
+        tally.lost += len(left)
+    check_finished(out, world.content_hash)
+    check_same_bytes(out, world.out)
+    tally.completed += 1
+
+
+def kill_builds(world: Undisturbed, folder: Path, jobs: int, kills: int, report: list[str]) -> None:
+    rng, tally = random.Random(jobs), Kills()
+    while tally.kills < kills:
+        out = folder / f"store{tally.completed}"
+        build_and_kill(world, out, jobs, kills, rng, tally)
+        shutil.rmtree(out)
+    report.append(f"{jobs} worker{'s' if jobs > 1 else ''}: {tally}")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_build_goes_on(undisturbed: Undisturbed, tmp_path: Path, jobs: int, report: list[str]) -> None:
+    kill_builds(undisturbed, tmp_path, jobs, 5, report)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_hundred_kills(undisturbed: Undisturbed, tmp_path: Path, jobs: int, report: list[str]) -> None:
+    kill_builds(undisturbed, tmp_path, jobs, 100, report)
+
+
+# --- every step at which a writer may end ---------------------------------------------------------------------------------
+
+
+class Fault:
+    """Counts the changes that this process makes below a folder, and before one of them kills it or finds the disk full.
+
+    It sees what the interpreter tells of (opening for writing, making, renaming, removing) and what is called on `os`.
+    It cannot be taken away again, so it belongs into a process of its own.
+    """
+
+    CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+    CALLS = ("fsync", "fdatasync", "write", "writev", "pwrite", "pwritev")
+    TAKES_SPACE = ("open", "os.mkdir", *CALLS)
+
+    def __init__(self, root: Path, kind: str, at: int | None) -> None:
+        self.root, self.kind, self.at = str(root), kind, at
+        self.seen: list[tuple[str, str]] = []
+        self.over = False
+        sys.addaudithook(self._told)
+        for name in self.CALLS:
+            setattr(os, name, partial(self._called, name, getattr(os, name)))
+
+    def _told(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in self.CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            self._happens(event, arguments[0])
+
+    def _called(self, name: str, function: Callable[..., Any], descriptor: int, *arguments: Any) -> Any:
+        self._happens(name, descriptor)
+        return function(descriptor, *arguments)
+
+    def _happens(self, event: str, where: Any) -> None:
+        path = os.readlink(f"/proc/self/fd/{where}") if isinstance(where, int) else os.fsdecode(where)
+        # Trees are removed by names that are relative to an open folder.
+        if self.over or not (path.startswith(self.root) or (event in self.CHANGES and not os.path.isabs(path))):
+            return
+        self.seen.append((event, path))
+        if self.at is None or len(self.seen) < self.at:
+            return
+        if self.kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif event in self.TAKES_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+def forked(work: Callable[[], Any], folder: Path) -> tuple[int, Any]:
+    """How a copy of this process that does some work ended, and what it found: for a process without threads."""
+    result = folder / "result.json"
+    result.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)
+        try:
+            result.write_text(json.dumps(work()))
+        except BaseException as error:  # noqa: BLE001
+            result.write_text(json.dumps(f"{type(error).__name__}: {error}"[:2000]))
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, json.loads(result.read_text()) if result.exists() else None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A small build that is ended at one step after another.
+
+    Attributes:
+        folder: with the videos.
+        kind: "killed" or "full".
+        over: the store that lies there before: "nothing", or one that the build replaces ("overwrite"), or one whose
+            failed video it tries again ("retry_failed").
+    """
+
+    folder: Path
+    kind: str
+    over: str
+
+    def build(self, out: Path, over: str) -> None:
+        options = {over: True} if over in ("overwrite", "retry_failed") else {}
+        setup = Setup([self.folder / "videos"], out, in_process=True, **options)  # type: ignore[arg-type]
+        build_shards(setup, Silent(), size=(16, 16) if over == "other" else (24, 32))
+
+    def steps(self) -> list[tuple[str, str]]:
+        fault = Fault(self.prepared("all"), self.kind, None)
+        self.build(self.folder / "all", self.over)
+        return fault.seen
+
+    def prepared(self, name: str) -> Path:
+        out = self.folder / name
+        if self.over != "nothing":
+            shutil.copytree(self.folder / "before", out)
+        return out
+
+    def end_at(self, out: Path, step: int) -> list[str]:
+        """Build up to that step."""
+        fault = Fault(out, self.kind, step)
+        try:
+            self.build(out, self.over)
+        except StoreError as error:
+            if not (error.path.is_relative_to(out) and "No space left" in str(error)):
+                return [f"it does not say where there is no space: {error}"]
+        fault.over = True
+        return self.go_on(out)
+
+    def go_on(self, out: Path) -> list[str]:
+        """Look at what is there and build the rest."""
+        if self.over != "overwrite":
+            check_visible(out)
+        self.build(out, self.over)
+        check_finished(out, verify_store(self.folder / "all").content_hash)
+        return []
+
+    def complaints(self, most: int) -> dict[str, Any]:
+        """By step, what went wrong; and how many steps there are and were taken."""
+        if self.over != "nothing":
+            forked(lambda: self.build(self.folder / "before", "other" if self.over == "overwrite" else ""), self.folder)
+        status, steps = forked(self.steps, self.folder)
+        assert status == 0, steps
+        wrong, chosen = {}, self._chosen(steps, most)
+        for step in chosen:
+            out = self.prepared("step")
+            status, found = forked(partial(self.end_at, out, step), self.folder)
+            if status == -signal.SIGKILL:
+                status, found = forked(partial(self.go_on, out), self.folder)
+            if status or found:
+                event, path = steps[step - 1]
+                wrong[f"{step} {event} {path.removeprefix(f'{self.folder}/all/')}"] = found or f"left with {status}"
+            shutil.rmtree(out)
+        return {"wrong": wrong, "steps": len(steps), "taken": len(chosen)}
+
+    def _chosen(self, steps: list[tuple[str, str]], most: int) -> list[int]:
+        """One of each sort of step first, half of them of the plainest, on which most depends; the rest by chance."""
+        rng, sorts = random.Random(0), dict[str, list[int]]()
+        for number, (event, path) in enumerate(steps, 1):
+            parts = path.removeprefix(f"{self.folder}/all/").split("/")
+            sorts.setdefault(re.sub(r"[0-9a-f]{32}|\d+", "#", f"{event} {parts[:3]} {len(parts)}"), []).append(number)
+        firsts = [rng.choice(numbers) for numbers in sorts.values()]
+        firsts.sort(key=lambda number: steps[number - 1][1].removeprefix(f"{self.folder}/all/").count("/"))
+        plainest, others = firsts[: most // 2], firsts[most // 2 :]
+        rest = sorted(set(range(1, len(steps) + 1)) - set(firsts))
+        return sorted((plainest + rng.sample(others, len(others)) + rng.sample(rest, len(rest)))[:most])
+
+
+def sweep(folder: Path, most: int) -> dict[str, dict[str, Any]]:
+    """Every sort of end, for a process that has nothing but this file imported, so that it may fork."""
+    found = {}
+    for kind, over in (("killed", "nothing"), ("full", "nothing"), ("killed", "retry_failed"), ("killed", "overwrite")):
+        mine = folder / f"{kind}-{over}"
+        shutil.copytree(folder / "videos", mine / "videos")
+        found[f"{kind} over {over}"] = Sweep(mine, kind, over).complaints(most)
+    return found
+
+
+def sweep_apart(folder: Path, most: int, report: list[str]) -> None:
+    (folder / "videos").mkdir()
+    write_video(folder / "videos" / "a.mp4", moving_square(0, 8, 24, 32, side=6)[0])
+    (folder / "videos" / "b.mp4").write_text("no video")
+    script = (
+        f"import sys, json, numpy.ma; sys.path[:0] = {[str(Path(__file__).parent)]}\n"
+        "from pathlib import Path; from test_crashes import sweep\n"
+        f"print(json.dumps(sweep(Path({str(folder)!r}), {most})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    report += [f"builds {name}: ended at {each['taken']} of {each['steps']} steps" for name, each in found.items()]
+    wrong = {name: dict(list(each["wrong"].items())[:20]) for name, each in found.items() if each["wrong"]}
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are looked up in /proc")
+def test_a_build_may_end_at_any_step(tmp_path: Path, report: list[str]) -> None:
+    sweep_apart(tmp_path, 4, report)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are looked up in /proc")
+def test_a_build_may_end_at_every_step(tmp_path: Path, report: list[str]) -> None:
+    sweep_apart(tmp_path, 100, report)
+
+
+# --- disks that are full, folders that cannot be written --------------------------------------------------------------------
+
+
+class Disk:
+    """A file system of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def mount(self, options: str) -> None:
+        call = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.path)]
+        done = subprocess.run(call, check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+
+    def change(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root may mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        yield Disk(folder)
+    finally:
+        if folder.is_mount():
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def content_hash(small_store: Path) -> str | None:
+    return verify_store(small_store).content_hash
+
+
+def says_what_to_do(said: str) -> bool:
+    return (
+        re.search(r"make room|make space|free some|more space|more room|another --out|name another", said) is not None
+    )
+
+
+def test_too_small_a_disk_is_told_before_the_first_byte(video_folder: Path, disk: Disk) -> None:
+    disk.mount("size=64k")
+    out = disk.path / "store"
+    said = run(video_folder, out, 1)
+    assert str(out) in said and "needs" in said and "free" in said
+    assert says_what_to_do(said), said
+    assert not [path for path in disk.path.rglob("*") if path.is_file()]
+    disk.change("size=32m")
+    run(video_folder, out, 0)
+
+
+def test_a_disk_that_fills_up_costs_what_was_not_yet_written(
+    video_folder: Path, disk: Disk, content_hash: str | None
+) -> None:
+    disk.mount("size=8m")
+    out = disk.path / "store"
+
+    def fill() -> None:
+        until(lambda: visible(out))
+        with open(disk.path / "other", "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+
+    filling = threading.Thread(target=fill, daemon=True)
+    filling.start()
+    said = run(video_folder, out, 1)
+    filling.join()
+    assert str(out) in said and "No space left" in said
+    assert says_what_to_do(said), said
+    there = visible(out)
+    assert 0 < len(there) < 6 and not temporary(out)
+    check_visible(out)
+    disk.change("size=32m")
+    run(video_folder, out, 0)
+    assert there.items() <= visible(out).items()
+    check_finished(out, content_hash)
+
+
+def test_a_disk_that_is_read_only_is_told(video_folder: Path, small_store: Path, disk: Disk) -> None:
+    disk.mount("size=32m")
+    finished, begun, new = (disk.path / name for name in ("finished", "begun", "new"))
+    shutil.copytree(small_store, finished)
+    shutil.copytree(small_store, begun)
+    shutil.rmtree(begun / "shards" / "00002")
+    disk.change("ro")
+    for out in (new, begun):
+        said = run(video_folder, out, 1, 2)
+        assert str(out) in said and "Read-only" in said, said
+    # Nothing is left to do there; whether that is said or the rerun is refused, it does no harm.
+    said = run(video_folder, finished, 0, 1)
+    assert not said or str(finished) in said
+    assert verify_store(finished, deep=True).problems == ()
+    assert len(open_store(finished)) == 6
+
+
+def test_a_folder_without_permission_is_told(video_folder: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user, root maybe, may write everywhere")
+    said = run(video_folder, closed / "store", 1, 2)
+    assert str(closed) in said and "Permission denied" in said
+
+
+@pytest.mark.parametrize("place", ["file/store", "file/deep/store", "file"])
+def test_a_file_in_the_way_is_told(video_folder: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("precious")
+    said = run(video_folder, tmp_path / place, 1, 2)
+    assert str(tmp_path / place) in said
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+# --- videos that go ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_that_goes_after_the_planning_is_missing(
+    video_folder: Path, tmp_path: Path, content_hash: str | None
+) -> None:
+    videos, out, away = tmp_path / "videos", tmp_path / "store", tmp_path / "away.mp4"
+    shutil.copytree(video_folder, videos)
+    last = max(videos.rglob("*.mp4"))
+
+    def take_away() -> None:
+        until((out / "zarr.json").exists)
+        last.rename(away)
+
+    taking = threading.Thread(target=take_away, daemon=True)
+    taking.start()
+    said = run(videos, out, 1)
+    taking.join()
+    assert last.name in said and "[missing]" in said
+    lines = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["reason"]) for line in lines] == [(last.relative_to(videos).as_posix(), "missing")]
+    assert verify_store(out, deep=True).problems == () and len(open_store(out)) == 5
+    away.rename(last)
+    run(videos, out, 0, more=["--retry-failed"])
+    check_finished(out, content_hash)
+
+
+# --- several writers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_a_second_writer_is_told_of_the_first(
+    video_folder: Path, small_store: Path, tmp_path: Path, content_hash: str | None
+) -> None:
+    out = tmp_path / "store"
+    shutil.copytree(small_store, out)
+    for number in (3, 4, 5):
+        shutil.rmtree(out / "shards" / f"{number:05}")
+    first = Build(video_folder, out)
+    while True:
+        until(lambda: temporary(out) or first.process.poll() is not None)
+        assert first.process.poll() is None, "it was over before it could be stopped"
+        first.signal(signal.SIGSTOP)
+        time.sleep(0.05)  # until they stand still
+        if held := temporary(out):
+            break
+        first.signal(signal.SIGCONT)
+    there = visible(out)
+    try:
+        said = run(video_folder, out, 1)
+        named = re.search(r"is being written by process (\d+) on (\S+?);? ", said)
+        assert named is not None, said
+        assert int(named[1]) in first.processes() and named[2] == socket.gethostname()
+        assert visible(out) == there and temporary(out) == held
+        check_visible(out)
+    finally:
+        first.kill(all_of_them=True)
+    run(video_folder, out, 0)
+    assert there.items() <= visible(out).items()
+    check_finished(out, content_hash)
+
+
+def test_two_builds_of_one_store_at_a_time(video_folder: Path, tmp_path: Path, content_hash: str | None) -> None:
+    out = tmp_path / "store"
+    builds = [Build(video_folder, out) for _ in range(2)]
+    for build in builds:
+        said = build.end(0, 1)
+        assert build.process.returncode == 0 or str(out) in said, said
+    if all(build.process.returncode for build in builds):
+        run(video_folder, out, 0)
+    check_finished(out, content_hash)
+
+
+def test_two_builds_finish_a_store_at_a_time(
+    video_folder: Path, small_store: Path, tmp_path: Path, content_hash: str | None
+) -> None:
+    """All shards are there, so that both come to what follows them in the same moment."""
+    out = tmp_path / "store"
+    shutil.copytree(small_store, out)
+    shutil.rmtree(out / "index")
+    (out / "failures.jsonl").unlink()
+    builds = [Build(video_folder, out) for _ in range(3)]
+    for build in builds:
+        build.end(0)
+    check_finished(out, content_hash)
+
+
+def test_what_another_build_finished_meanwhile_is_not_built_again(video_folder: Path, tmp_path: Path) -> None:
+    setup = Setup([video_folder], tmp_path / "store", in_process=True)
+
+    class Slow(Recorder):
+        """Lets another build have the whole work, once, after it has looked at what there is to do."""
+
+        there: dict[str, tuple[int, int]] | None = None
+
+        def start(self, task: str, total: int | None) -> None:
+            if self.there is None:
+                self.there = {}
+                build_shards(setup, Silent(), size=SIZE)
+                self.there = visible(setup.out)
+
+    slow = Slow()
+    build_shards(setup, slow, size=SIZE)
+    assert slow.there and visible(setup.out) == slow.there
+    assert verify_store(setup.out).problems == ()
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is run in the background begins with SIGINT ignored, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_build_goes_on(video_folder: Path, tmp_path: Path, content_hash: str | None) -> None:
+    out = tmp_path / "store"
+    build = Build(video_folder, out, jobs=2)
+    until(lambda: visible(out) and temporary(out))
+    build.process.send_signal(signal.SIGINT)
+    assert "interrupted; the same command goes on from here" in build.end(130)
+    there = visible(out)
+    assert 0 < len(there) < 6 and len(temporary(out)) <= 2
+    check_visible(out)
+    run(video_folder, out, 0)
+    assert there.items() <= visible(out).items()
+    check_finished(out, content_hash)
