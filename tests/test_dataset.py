@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
+import math
 import pickle
+import time
 import tracemalloc
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from bgaug.batch import FIELDS, Batch, unpack_masks
-from bgaug.dataset import ClipDataset, ClipOptions, Short
+from bgaug.dataset import ClipDataset, ClipOptions, Short, below, random_words
 from bgaug.errors import UsageError
 from bgaug.pipelines.build_shards import build_shards
 from bgaug.pipelines.each_video import Setup
 from bgaug.pipelines.progress import Silent
-from bgaug.store import open_store
+from bgaug.store import Store, open_store
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -25,6 +32,63 @@ def equal(a: Batch, b: Batch) -> bool:
 @pytest.fixture
 def dataset(small_store: Path) -> ClipDataset:
     return ClipDataset(small_store, ClipOptions(num_frames=8, stride=2), seed=3)
+
+
+def tiled(store: Store, times: int) -> Store:
+    """The store with all its videos several times over: an index as large as one likes."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(store.columns):
+        column = getattr(store.columns, field.name)
+        if field.name.endswith("_offsets"):
+            counts = np.concatenate([np.diff(column)] * times)
+            values[field.name] = np.concatenate([[0], np.cumsum(counts)]).astype(column.dtype)
+        else:
+            values[field.name] = np.concatenate([column] * times)
+    large = copy.copy(store)
+    large.columns = dataclasses.replace(store.columns, **values)
+    return large
+
+
+def cut(store: Store, video: int, *cuts: int, without_background: int | None = None) -> Store:
+    """The store as if one of its videos had been cut at these frames; its shots share their background."""
+    c = store.columns
+    place = int(c.shot_offsets[video])
+    assert c.shot_offsets[video + 1] == place + 1
+    values: dict[str, Any] = {"shot_offsets": c.shot_offsets + len(cuts) * (np.arange(len(store) + 1) > video)}
+    for field in dataclasses.fields(c):
+        if field.name.startswith("shot_") and field.name != "shot_offsets":
+            column = getattr(c, field.name)
+            values[field.name] = np.insert(column, [place] * len(cuts), column[place])
+    shots = slice(place, place + len(cuts) + 1)
+    values["shot_start"][shots] = [0, *cuts]
+    values["shot_stop"][shots] = [*cuts, store.num_frames(video)]
+    if without_background is not None:
+        values["shot_background"][place + without_background] = -1
+    changed = copy.copy(store)
+    changed.columns = dataclasses.replace(c, **values)
+    return changed
+
+
+def timed(store: Store, monkeypatch: pytest.MonkeyPatch, times: NDArray[np.float64]) -> Store:
+    """The store as if the frames of each video had these times."""
+    changed = copy.copy(store)
+    monkeypatch.setattr(changed, "pts_at", lambda video, frames: times[frames])
+    return changed
+
+
+def frames_of(sample: Batch, times: NDArray[np.float64]) -> list[list[int]]:
+    """Which frames the views of a sample show, told by their times."""
+    found: list[list[int]] = np.searchsorted(times, sample.pts_seconds.numpy()).tolist()
+    return found
+
+
+def drawn(dataset: ClipDataset, index: int, epochs: int) -> Counter[tuple[int, int]]:
+    """How often each (shot, first frame) is drawn."""
+    batch, counts = dataset.allocate(1), Counter[tuple[int, int]]()
+    for epoch in range(epochs):
+        dataset.fill(batch, 0, index, epoch)
+        counts.update((int(batch.shot[0]), start) for start in batch.start[0].tolist())
+    return counts
 
 
 def test_samples_are_what_the_store_holds(dataset: ClipDataset) -> None:
@@ -87,6 +151,127 @@ def test_short_shots_follow_their_policy(small_store: Path, short: Short, expect
     assert np.array_equal(sample.frames[0].numpy(), store.clip(video, 0, 3, stride)[expected])
 
 
+@pytest.mark.parametrize("options", [ClipOptions(5, 3), ClipOptions(5, 3, sampling="uniform"), ClipOptions(5, 12)])
+def test_at_an_even_rate_seconds_are_frames(small_store: Path, options: ClipOptions) -> None:
+    frames = ClipDataset(small_store, options, seed=2)
+    seconds = ClipDataset(
+        small_store, dataclasses.replace(options, stride=1, stride_seconds=options.stride / 25), seed=2
+    )
+    for index in range(6):
+        assert equal(frames[index], seconds[index])
+
+
+def test_seconds_are_kept_where_the_rate_varies(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = np.random.default_rng(0).choice([0.01, 0.02, 0.04, 0.2, 0.5], 34)
+    times = 3.0 + np.cumsum(steps)
+    dataset = ClipDataset(
+        timed(open_store(small_store), monkeypatch, times), ClipOptions(num_frames=6, stride_seconds=0.3)
+    )
+    for index in range(6):
+        video = int(dataset.videos[index])
+        last = times[dataset.store.num_frames(video) - 1]
+        fits = {first for first, begin in enumerate(times) if begin + 5 * 0.3 <= last}
+        assert {start for _, start in drawn(dataset, index, 200)} == fits
+        for epoch in range(10):
+            dataset.set_epoch(epoch)
+            sample = dataset[index]
+            for view, frames in enumerate(frames_of(sample, times)):
+                assert frames[0] == sample.start[view]
+                wanted = times[frames[0]] + 0.3 * np.arange(6)
+                distance = np.abs(times[: dataset.store.num_frames(video), None] - wanted)
+                assert np.allclose(np.abs(times[frames] - wanted), distance.min(axis=0))
+                stored = dataset.store.frames_at(video, np.array(frames))
+                assert np.array_equal(sample.frames[view].numpy(), stored)
+                packed = dataset.store.packed_masks_at(video, np.array(frames))
+                assert np.array_equal(sample.masks[view].numpy(), packed)
+
+
+@pytest.mark.parametrize(("short", "expected"), [("loop", [0, 3, 5, 0, 3]), ("pad", [0, 3, 5, 5, 5])])
+def test_shots_short_in_time_follow_their_policy(
+    small_store: Path, monkeypatch: pytest.MonkeyPatch, short: Short, expected: list[int]
+) -> None:
+    times = np.concatenate([[0.0, 0.1, 0.2, 0.5, 0.85, 1.1], 1.2 + 0.01 * np.arange(40)])
+    store = timed(cut(open_store(small_store), 0, 6), monkeypatch, times)
+    options = ClipOptions(num_frames=5, stride_seconds=0.5, short=short, min_shot_seconds=0)
+    dataset = ClipDataset(store, options)
+    seen = 0
+    for epoch in range(60):
+        dataset.set_epoch(epoch)
+        sample = dataset[0]
+        if int(sample.shot) == 0:
+            seen += 1
+            assert frames_of(sample, times) == [expected, expected]
+    assert seen
+
+
+def test_shots_short_in_time_can_be_left_out(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = np.concatenate([0.5 * np.arange(10), 5 + 0.01 * np.arange(30)])
+    store = timed(cut(open_store(small_store), 0, 10), monkeypatch, times)
+    options = ClipOptions(num_frames=5, stride_seconds=1.0, short="skip")
+    assert {shot for shot, _ in drawn(ClipDataset(store, options), 0, 50)} == {0}
+    # 4.5 s to the last of ten frames; videos without a cut have 24 to 34 frames, and 5.13 to 5.23 s.
+    for seconds, kept in ((1.1, [0, 1, 2, 3, 4, 5]), (1.2, [1, 2, 3, 4, 5]), (1.3, [2, 5])):
+        longer = dataclasses.replace(options, stride_seconds=seconds)
+        assert ClipDataset(store, longer).videos.tolist() == kept
+    with pytest.raises(UsageError, match="none of 6 videos is left"):
+        ClipDataset(store, dataclasses.replace(options, stride_seconds=2.0))
+
+
+def test_times_of_shots_that_are_long_by_far_are_not_read(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = open_store(small_store), list[int]()
+    read = store.pts_at
+
+    def pts_at(video: int, frames: NDArray[np.int64]) -> NDArray[np.float64]:
+        asked.append(store.num_frames(video))
+        return read(video, frames)
+
+    monkeypatch.setattr(store, "pts_at", pts_at)
+    # At 25 a second the last of n frames comes n - 1 frames behind the first, and four clips span 28.
+    dataset = ClipDataset(store, ClipOptions(num_frames=8, stride_seconds=1 / 25, short="skip"))
+    assert len(dataset) == 6 and sorted(asked) == [24, 26, 28]
+
+
+def test_a_clip_lies_in_one_shot_and_shots_are_drawn_by_length(small_store: Path) -> None:
+    dataset = ClipDataset(cut(open_store(small_store), 3, 8), ClipOptions(4, 2, min_shot_seconds=0))
+    counts = drawn(dataset, 3, 3000)  # shots of 8 and 16 frames
+    assert set(counts) == {(0, 0), (0, 1), *((1, start) for start in range(8, 18))}
+    short = sum(count for (shot, _), count in counts.items() if shot == 0)
+    assert short == pytest.approx(2000, abs=2 * 5 * math.sqrt(3000 * 2 / 9))  # two views a draw
+    for start in range(8, 18):
+        assert counts[1, start] == pytest.approx(400, abs=5 * math.sqrt(400))
+
+
+def test_fragments_are_not_drawn_where_there_is_a_longer_shot(small_store: Path) -> None:
+    def shots(store: Store, seconds: float) -> set[int]:
+        return {shot for shot, _ in drawn(ClipDataset(store, ClipOptions(3, 1, min_shot_seconds=seconds)), 3, 200)}
+
+    store = cut(open_store(small_store), 3, 4, 10)  # shots of 4, 6 and 14 frames, at 25 a second
+    assert shots(store, 0) == {0, 1, 2}
+    assert shots(store, 4 / 25) == {0, 1, 2}
+    assert shots(store, 5 / 25) == {1, 2}
+    assert shots(store, 14 / 25) == {2}
+    assert shots(store, 1) == {0, 1, 2}  # all are fragments, and so is the whole video: it stays
+    assert len(ClipDataset(store, ClipOptions(3, 1))) == 6
+    # A longer shot counts only where clips can be drawn from it.
+    bare = cut(open_store(small_store), 3, 4, 10, without_background=2)
+    assert shots(bare, 14 / 25) == {0, 1}
+    assert shots(bare, 6 / 25) == {1}
+
+
+def test_uniform_clips_lie_in_the_longest_shot_that_can_be_used(small_store: Path) -> None:
+    options = ClipOptions(4, 1, views=3, sampling="uniform")
+    store = cut(open_store(small_store), 0, 4, 10, without_background=2)
+    assert set(drawn(ClipDataset(store, options), 0, 2)) == {(1, 4), (1, 5), (1, 6)}
+    assert {shot for shot, _ in drawn(ClipDataset(store, options, backgrounds=False), 0, 2)} == {2}
+
+
+def test_a_skipped_video_may_have_a_long_shot_without_background(small_store: Path) -> None:
+    store = cut(open_store(small_store), 0, 4, without_background=1)
+    options = ClipOptions(5, 1, short="skip")
+    assert ClipDataset(store, options).videos.tolist() == [1, 2, 3, 4, 5]
+    assert len(ClipDataset(store, options, backgrounds=False)) == 6
+
+
 def test_short_videos_can_be_left_out(small_store: Path) -> None:
     assert len(ClipDataset(small_store, ClipOptions(15, 2, short="skip"))) == 3  # those of 30, 32 and 34 frames
     with pytest.raises(UsageError, match="none of 6 videos is left"):
@@ -132,14 +317,108 @@ def test_filters_name_what_they_lack(small_store: Path, dataset: ClipDataset) ->
             with pytest.raises(UsageError, match="none of 6 videos"):
                 ClipDataset(small_store, min_grade=least)
     assert len(ClipDataset(small_store, labelled=True)) == 6
+    for wrong_grade in ("", "G", "b"):
+        with pytest.raises(UsageError, match="min_grade must be one of A, B, C, D, E, F, got"):
+            ClipDataset(small_store, min_grade=wrong_grade)
     for wrong in (6, -1):
         with pytest.raises(IndexError, match="6 samples"):
             dataset.fill(dataset.allocate(1), 0, wrong)
 
 
-@pytest.mark.parametrize(("name", "value"), [("num_frames", 0), ("sampling", "best"), ("short", "stretch")])
+def test_the_box_of_a_padded_picture_is_given(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(small_store)
+    store.header = dataclasses.replace(store.header, fit="pad")
+    monkeypatch.setattr(store, "content_box", lambda video: (video, 2, 30, 40))
+    assert ClipDataset(store)[5].box.tolist() == [5, 2, 30, 40]
+
+
+def test_classes_and_statuses_are_kept_by_name(small_store: Path) -> None:
+    store = open_store(small_store)
+    for name in ("run", "walk"):
+        kept = ClipDataset(store, labels=[name])
+        assert [
+            identity.split("/")[0]
+            for identity in kept.video_ids(ClipDataset.collate([*map(kept.__getitem__, (0, 1, 2))]))
+        ] == [name] * 3
+        assert kept.video_ids(kept[0]) == [store.video_id(int(kept.videos[0]))]
+    assert len(ClipDataset(store, labels=["run", "walk"])) == 6
+    with pytest.raises(UsageError, match="has no class 'swim'; it has: run, walk"):
+        ClipDataset(store, labels=["run", "swim"])
+    status = store.columns.status.copy()
+    status[[1, 4]] = 1
+    store.columns = dataclasses.replace(store.columns, status=status)
+    assert ClipDataset(store, statuses=["partial"]).videos.tolist() == [1, 4]
+    assert ClipDataset(store, statuses=["partial"], labels="run", backgrounds=False).videos.tolist() == [1]
+    assert len(ClipDataset(store, statuses=["ok", "partial"])) == 6
+    with pytest.raises(UsageError, match="'broken'; it has: ok, partial, no_static_background"):
+        ClipDataset(store, statuses=["broken"])
+    with pytest.raises(UsageError, match="statuses = .'no_static_background'"):
+        ClipDataset(store, statuses=["no_static_background"])
+
+
+def test_random_words_are_spread_and_scaled_evenly() -> None:
+    words = [word for video in range(2000) for word in random_words(-1, 3, video, 5)]
+    assert len(set(words)) == len(words) and all(0 <= word < 2**64 for word in words)
+    counts = Counter(below(10, word) for word in words)
+    assert set(counts) == set(range(10))
+    assert all(count == pytest.approx(1000, abs=5 * math.sqrt(900)) for count in counts.values())
+    assert (below(7, 0), below(7, 2**64 - 1), below(1, 2**64 - 1)) == (0, 6, 0)
+    assert random_words(0, 0, 1, 2) == random_words(0, 0, 1, 4)[:2]
+
+
+class _Reader(Dataset[float]):
+    """Reads so many samples in a worker, and says how many megabytes are the worker's own then."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+        self.batch = dataset.allocate(4)
+
+    def __getitem__(self, count: int) -> float:
+        for index in np.random.default_rng(count).integers(len(self.dataset), size=count).tolist():
+            self.dataset.fill(self.batch, index % 4, index)
+        lines = Path("/proc/self/smaps_rollup").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("Private_Dirty"))
+
+
+def test_an_index_of_240_000_videos_stays_small(small_store: Path, report: list[str]) -> None:
+    store = tiled(open_store(small_store), 40_000)
+    begun = time.process_time()
+    dataset = ClipDataset(store, ClipOptions(num_frames=2), min_grade="F", statuses=["ok"], labels=["run", "walk"])
+    seconds = time.process_time() - begun
+    assert len(dataset) == 240_000
+    ids = store.columns.id_bytes.nbytes
+    each = (len(pickle.dumps(dataset)) - ids) / len(dataset)
+    report.append(f"240,000 videos: {seconds * 1000:.0f} ms to make a dataset, {each:.0f} bytes a video")
+    assert seconds < 0.5 and each < 120
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not say what is private")
+def test_a_workers_memory_does_not_grow_with_the_index(small_store: Path, report: list[str]) -> None:
+    dataset = ClipDataset(tiled(open_store(small_store), 40_000), ClipOptions(num_frames=2))
+    loader = DataLoader(
+        _Reader(dataset), batch_size=None, sampler=[100, 3000], num_workers=1, multiprocessing_context="fork"
+    )
+    early, late = loader
+    report.append(f"240,000 videos: a worker's own memory grows by {late - early:.1f} MB over 3,000 samples")
+    assert late - early < 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_frames", 0),
+        ("sampling", "best"),
+        ("short", "stretch"),
+        ("stride_seconds", 0.0),
+        ("stride_seconds", math.nan),
+        ("stride_seconds", math.inf),
+        ("min_shot_seconds", -1.0),
+        ("min_shot_seconds", math.inf),
+    ],
+)
 def test_wrong_options_are_named(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(UsageError, match=name):
         ClipOptions(**{name: value})  # type: ignore[arg-type]
 
 
