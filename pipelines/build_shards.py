@@ -15,7 +15,6 @@ from bgaug.background import Background, fit_background
 from bgaug.errors import UsageError, VideoError
 from bgaug.pipelines.each_video import (
     Outcome,
-    Put,
     Recipe,
     Setup,
     build_store,
@@ -25,6 +24,7 @@ from bgaug.pipelines.forecast import Forecast, forecast
 from bgaug.pipelines.long_video import Cutter, LongVideo
 from bgaug.pipelines.masks import KnownShot, ShotMasker
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.shard_task import Put
 from bgaug.pipelines.sources import Source, find_videos
 from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size

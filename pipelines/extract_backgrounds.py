@@ -10,12 +10,12 @@ from bgaug.background import fit_background
 from bgaug.errors import BgaugError, VideoError
 from bgaug.pipelines.each_video import (
     Outcome,
-    Put,
     Recipe,
     Setup,
     build_store,
 )
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.shard_task import Put
 from bgaug.pipelines.sources import Source, find_videos, native_size
 from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import BACKGROUND_SIZE, Fit, Size

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.each_video import Recipe, Setup, ShardTask, new_header, processors, run_shards
+from bgaug.pipelines.each_video import Recipe, Setup, new_header, processors, run_shards
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.shard_task import ShardTask
 from bgaug.pipelines.sources import Source, find_labels, plan_videos
 from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
 from bgaug.store.layout import SHARDS, bytes_by_array, read_commit, shard_name

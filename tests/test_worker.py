@@ -22,8 +22,9 @@ from bgaug.annotations import Label
 from bgaug.cli.main import app
 from bgaug.errors import StoreError, StoreLockedError, UsageError, VideoError
 from bgaug.pipelines import worker as worker_room
-from bgaug.pipelines.each_video import Outcome, Put, Recipe, Setup, build_store
+from bgaug.pipelines.each_video import Outcome, Recipe, Setup, build_store
 from bgaug.pipelines.progress import Progress, Silent
+from bgaug.pipelines.shard_task import Put
 from bgaug.pipelines.sources import Source, find_videos
 from bgaug.pipelines.worker import Begins, Worker, WorkerLost, cloudpickle
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify, open_store, verify_store

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,28 @@ class Columns:
     shot_grade: NDArray[np.uint8]
     id_bytes: NDArray[np.uint8]
     id_offsets: NDArray[np.int64]
+
+
+class VideoIds(Sequence[str]):
+    """Ids of all videos, made when asked for."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns.num_frames)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{len(self)} videos, no video {index}")
+        left, right = self._columns.id_offsets[index % len(self) :][:2].tolist()
+        return self._columns.id_bytes[left:right].tobytes().decode()
 
 
 @dataclass(frozen=True)

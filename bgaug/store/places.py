@@ -6,7 +6,7 @@ Both give ranges of files; nothing here knows what is in them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,6 +40,10 @@ class Blob(Protocol):
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
         """Fill a C-contiguous array from `offset` on; raises as `read` does."""
+        ...
+
+    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
+        """Fill a C-contiguous array piece by piece, each from its own place; raises as `read` does."""
         ...
 
 
@@ -160,6 +164,14 @@ class File:
         if os.preadv(self._descriptor, [out.data], offset) != out.nbytes:
             raise StoreDamageError(self.name, f"ends before byte {offset + out.nbytes}: run `bgaug verify`")
 
+    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        size = out.nbytes // len(offsets)
+        into = out.reshape(-1).view(np.uint8).data
+        for number, offset in enumerate(offsets):
+            if os.preadv(self._descriptor, [into[number * size : (number + 1) * size]], offset) != size:
+                raise StoreDamageError(self.name, f"ends before byte {offset + size}: run `bgaug verify`")
+
 
 # --- files that were read already -----------------------------------------------------------------------------------
 
@@ -203,6 +215,11 @@ class HeldFile:
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
         """See `Blob`."""
         out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
+
+    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        for piece, offset in zip(out.reshape(len(offsets), -1), offsets, strict=True):
+            self.read_into(offset, piece)
 
 
 # --- what zarr can open ---------------------------------------------------------------------------------------------
@@ -255,6 +272,11 @@ class RemoteFile:
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
         """See `Blob`."""
         out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
+
+    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        for piece, offset in zip(out.reshape(len(offsets), -1), offsets, strict=True):
+            self.read_into(offset, piece)
 
 
 def _get(store: ZarrStore, key: str, name: str, span: tuple[int, int] | None = None) -> bytes:

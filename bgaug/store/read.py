@@ -10,7 +10,7 @@ import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from bgaug.mask import unpack_mask
 from bgaug.sizing import content_box
 from bgaug.store.banks import Bank, read_bank
 from bgaug.store.files import ArrayFile
-from bgaug.store.index import GRADES, Columns, Names, load_columns, read_failures, stamped_shards
+from bgaug.store.index import GRADES, Columns, Names, VideoIds, load_columns, read_failures, stamped_shards
 from bgaug.store.jpeg import decode_jpeg
 from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse_header, shard_name, unseal
 from bgaug.store.places import Folder, Place, place_of
@@ -242,12 +242,13 @@ class Store:
                 raise self._damaged(shard, row)
 
     def _read_jpegs(self, shard: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        first, last = int(rows.min()), int(rows.max())
+        wanted = rows.tolist()
+        first, last = min(wanted), max(wanted)
         offsets = self._array(shard, "frame_offsets").read(first, last + 2).tolist()
         checksums = self._array(shard, "frame_crc").read(first, last + 1).tolist()
         blob = self._array(shard, "frames").read(offsets[0], offsets[-1])
         done: dict[int, int] = {}
-        for i, row in enumerate(rows.tolist()):
+        for i, row in enumerate(wanted):
             if row in done:
                 out[i] = out[done[row]]
                 continue
@@ -370,8 +371,9 @@ class Store:
         return np.arange(start, start + span, stride)
 
     def _check_range(self, video: int, frames: NDArray[np.int64]) -> None:
-        if not len(frames) or frames.min() < 0 or frames.max() >= self.num_frames(video):
-            raise IndexError(f"{self.video_id(video)} has {self.num_frames(video)} frames, asked for {frames.tolist()}")
+        wanted = frames.tolist()
+        if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames(video):
+            raise IndexError(f"{self.video_id(video)} has {self.num_frames(video)} frames, asked for {wanted}")
 
     def _parts(self, video: int) -> slice:
         """Where the video's parts stand in the columns."""
@@ -405,28 +407,6 @@ class Store:
                 # What is dropped here is closed only when no other thread reads from it any more.
                 self._arrays.put(key, array)
         return array
-
-
-class VideoIds(Sequence[str]):
-    """Ids of all videos, made when asked for."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-
-    def __len__(self) -> int:
-        return len(self._columns.num_frames)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{len(self)} videos, no video {index}")
-        left, right = self._columns.id_offsets[index % len(self) :][:2].tolist()
-        return self._columns.id_bytes[left:right].tobytes().decode()
 
 
 def _max_files() -> int:
