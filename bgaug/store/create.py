@@ -191,6 +191,7 @@ def finish_store(root: Path) -> None:
 def _shard_of(name: str) -> int | None:
     """The shard to which something that is no shard belongs: a lock, or what a writer left."""
     for prefix in (LOCK, TEMPORARY, OUTGOING):
-        if name.startswith(prefix) and name.removeprefix(prefix).isdigit():
-            return int(name.removeprefix(prefix))
+        number = name.removeprefix(prefix).removesuffix(".lease")
+        if name.startswith(prefix) and number.isdigit():
+            return int(number)
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from bgaug.errors import StoreLockedError
+from bgaug.store.lease import Lease, holder_name
 
 _PATIENCE_SECONDS = 2.0
 _LOOK_SECONDS = 0.05
@@ -20,6 +20,8 @@ _LOOK_SECONDS = 0.05
 
 class ShardLock:
     """At most one writer a shard. The operating system lets go of it when its holder dies.
+
+    On a disk that knows no locks, a lease stands in for it; see `bgaug.store.lease`.
 
     It is waited for a moment: where a run was killed, its processes may take some milliseconds to follow.
 
@@ -35,6 +37,7 @@ class ShardLock:
         self.path = path
         self._patience_seconds = patience_seconds
         self._descriptor = -1
+        self._lease: Lease | None = None
 
     def __enter__(self) -> Self:
         end = time.monotonic() + self._patience_seconds
@@ -52,6 +55,8 @@ class ShardLock:
         except OSError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
             os.close(descriptor)
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                return self._leased(last=last)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             if last:
@@ -59,9 +64,19 @@ class ShardLock:
             return False
         with suppress(OSError):  # the disk may be full: then the next one learns no name
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.pwrite(descriptor, holder_name().encode(), 0)
         self._descriptor = descriptor
         return True
+
+    def _leased(self, *, last: bool) -> bool:
+        lease = Lease(self.path.with_name(f"{self.path.name}.lease"))
+        holder = lease.take()
+        if holder is None:
+            self._lease = lease
+            return True
+        if last:
+            raise StoreLockedError(self.path, f"is being written by {holder}; wait for it or end it")
+        return False
 
     def _is_there(self, descriptor: int) -> bool:
         try:
@@ -76,4 +91,7 @@ class ShardLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        if self._lease is not None:
+            self._lease.give_back()
+        elif self._descriptor >= 0:
+            os.close(self._descriptor)
