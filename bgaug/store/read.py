@@ -85,10 +85,10 @@ class Store:
 
     def _begin(self) -> None:
         """What belongs to this process alone."""
-        self._process = os.getpid()
         self._lock = Lock()
         self._arrays = Recent[tuple[int, str], ArrayFile](_max_files(), _KEPT_BYTES)
         self._pictures = Recent[tuple[int, int], NDArray[np.uint8]](_max_files(), _KEPT_BYTES)
+        self._process = os.getpid()  # last: another thread of a forked process goes by it
 
     def _check_complete(self) -> None:
         planned = num_shards(self.header)
@@ -332,6 +332,7 @@ class Store:
         if self._place.near:
             self._array(place[0], "backgrounds").read_into(place[1], out[None])
             return
+        self._mind_forks()
         with self._lock:
             picture = self._pictures.get(place)
         if picture is None:
@@ -394,9 +395,12 @@ class Store:
             read(int(c.part_shard[part]), frames[slots] - c.part_first[part] + c.part_start[part], into)
             out[slots] = into
 
-    def _array(self, shard: int, name: str) -> ArrayFile:
+    def _mind_forks(self) -> None:
         if self._process != os.getpid():  # forked: another thread may have held the lock at that moment
             self._begin()
+
+    def _array(self, shard: int, name: str) -> ArrayFile:
+        self._mind_forks()
         key = shard, name
         with self._lock:
             array = self._arrays.get(key)
