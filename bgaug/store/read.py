@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _MAX_FILES = 2048
 _KEPT_BYTES = 64 * 2**20
-_KEPT = ("pts_seconds", "frame_offsets", "frame_crc")
+_KEPT = ("pts_seconds", "frame_offsets", "frame_crc", "background_crc")
 
 
 def open_store(path: str | Path | ZarrStore, *, allow_incomplete: bool = False, check_frames: bool = False) -> Store:
@@ -317,7 +317,8 @@ class Store:
         shard, number = self._background_place(video, shot)
         noise = self._array(shard, "noise").read(number, number + 1)[0]
         valid = self._array(shard, "valid").read(number, number + 1)
-        image = self._array(shard, "backgrounds").read(number, number + 1)[0]
+        image = np.empty((*self.size, 3), np.uint8)
+        self._read_background(shard, number, image)
         grade = GRADES[self.columns.shot_grade[int(self.columns.shot_offsets[video]) + shot]] or None
         return Background(
             image,
@@ -330,16 +331,25 @@ class Store:
         """Background image of a shot into uint8 (H, W, 3)."""
         place = self._background_place(video, shot)
         if self._place.near:
-            self._array(place[0], "backgrounds").read_into(place[1], out[None])
+            self._read_background(*place, out)
             return
         self._mind_forks()
         with self._lock:
             picture = self._pictures.get(place)
         if picture is None:
-            picture = self._array(place[0], "backgrounds").read(place[1], place[1] + 1)[0]
+            picture = np.empty_like(out)
+            self._read_background(*place, picture)
             with self._lock:
                 self._pictures.put(place, picture)
         out[...] = picture
+
+    def _read_background(self, shard: int, number: int, out: NDArray[np.uint8]) -> None:
+        self._array(shard, "backgrounds").read_into(number, out[None])
+        if self.header.frames != "raw":
+            return  # packed, under the packer's own checksum
+        if crc32c(out) != int(self._array(shard, "background_crc").read(number, number + 1)[0]):
+            place = f"{self.path}/{SHARDS}/{shard_name(shard)}"
+            raise StoreDamageError(place, f"background {number} is damaged: run `bgaug verify`")
 
     def _background_place(self, video: int, shot: int) -> tuple[int, int]:
         """Shard of a shot, and number of its background there."""

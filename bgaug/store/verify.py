@@ -160,7 +160,8 @@ def _check_arrays(folder: Path, commit: dict[str, Any], header: Header) -> list[
     """Whether the shard has the arrays that the header calls for, laid out as it says."""
     ids = tuple(row["id"] for row in commit["videos"])
     specs = array_specs(header)
-    rows = {"backgrounds": commit["K"], "valid": commit["K"], "noise": commit["K"], "frame_offsets": commit["F"] + 1}
+    rows = dict.fromkeys(("backgrounds", "valid", "noise", "background_crc"), commit["K"])
+    rows["frame_offsets"] = commit["F"] + 1
     found = {name.split("/")[0] for name in commit["files"] if "/" in name}
     problems = []
     missing = sorted(specs.keys() - found - {"masks"})

@@ -30,6 +30,7 @@ from bgaug.store.layout import (
     SHARDS,
     TEMPORARY,
     Header,
+    crc32c,
     read_commit,
     seal,
     shard_name,
@@ -49,7 +50,8 @@ def array_specs(header: Header) -> dict[str, ArraySpec]:
     specs = {
         "pts_seconds": ArraySpec("<f8", compress=True),
         "masks": ArraySpec("|u1", (packed,), FRAMES_PER_CHUNK, compress=True),
-        "backgrounds": ArraySpec("|u1", (height, width, 3), 1, compress=True),
+        # Beside raw frames, unpacking a background would be a third of what a clip costs.
+        "backgrounds": ArraySpec("|u1", (height, width, 3), 1, compress=header.frames != "raw"),
         "valid": ArraySpec("|u1", (packed,), 1, compress=True),
         "noise": ArraySpec("|u1", (height, width), 1, compress=True),
     }
@@ -60,6 +62,7 @@ def array_specs(header: Header) -> dict[str, ArraySpec]:
         specs["frame_offsets"] = ArraySpec("<i8", compress=True)
     elif header.frames == "raw":
         specs["frames"] = ArraySpec("|u1", (height, width, 3), FRAMES_PER_CHUNK)
+        specs["background_crc"] = ArraySpec("<u4", compress=True)
     return specs
 
 
@@ -124,8 +127,9 @@ class ShardWriter:
             else:
                 for name in ("pts_seconds", "backgrounds", "valid", "noise"):
                     self._array(name)
-                if "frames" in self._specs:
-                    self._array("frames"), self._array("frame_crc")
+                for name in ("frames", "frame_crc", "background_crc"):
+                    if name in self._specs:
+                        self._array(name)
             self._held = held.pop_all()
         return self
 
@@ -150,6 +154,9 @@ class ShardWriter:
                 self._put_masks(payload)
             for background in payload.backgrounds:
                 self._array("backgrounds").append(background.image[None])
+                if "background_crc" in self._specs:
+                    checksum = crc32c(np.ascontiguousarray(background.image))
+                    self._array("background_crc").append(np.array([checksum], "<u4"))
                 self._array("valid").append(pack_mask(background.valid)[None])
                 self._array("noise").append(quantise_noise(background.noise)[None])
             self._num_frames += placed.num_frames
