@@ -345,7 +345,7 @@ class Store:
 
     def _read_background(self, shard: int, number: int, out: NDArray[np.uint8]) -> None:
         self._array(shard, "backgrounds").read_into(number, out[None])
-        if self.header.frames != "raw":
+        if self.header.frames == "none":
             return  # packed, under the packer's own checksum
         if crc32c(out) != int(self._array(shard, "background_crc").read(number, number + 1)[0]):
             place = f"{self.path}/{SHARDS}/{shard_name(shard)}"
