@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import moving_square
 
+from bgaug.background import Background
 from bgaug.errors import (
     StoreDamageError,
     StoreError,
@@ -141,6 +143,74 @@ def test_what_was_written_is_read(
         assert np.allclose(store.pts_seconds(video, 0, span, stride), np.arange(len(truth))[::stride] / 25)
 
 
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_videos_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Many shots, with and without a background, empty and full masks, one frame, odd sizes, any names."""
+    size = data.draw(st.tuples(st.integers(1, 33), st.integers(1, 33)), "size")
+    kind: FrameKind = data.draw(st.sampled_from(("jpeg", "raw", "none")), "kind")
+    text = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8)
+    names = data.draw(st.lists(text, min_size=1, max_size=4, unique=True), "names")
+    rng = np.random.default_rng(data.draw(st.integers(0, 9), "seed"))
+    root = tmp_path_factory.mktemp("any") / data.draw(st.sampled_from(("s", "ü s", "日本")), "folder")
+    header = create_store(root, header_of(kind, size), Plan((tuple(PlannedVideo(name, 1, 1) for name in names),)))
+    truth = {}
+    with ShardWriter(root, header, 0) as writer:
+        for name in names:
+            lengths = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=9), "shots")
+            payload, shots, stop = VideoPayload(header), [], 0
+            frames = rng.integers(0, 256, (sum(lengths), *size, 3), np.uint8)
+            masks = rng.random(frames.shape[:3]) < data.draw(st.sampled_from((0, 0.5, 1)), "masks")
+            for length in lengths:
+                number, start, stop = -1, stop, stop + length
+                if data.draw(st.booleans(), "background"):
+                    picture = frames[start] // 2
+                    noise = rng.integers(0, 9, size).astype(np.float32)
+                    number = payload.add_background(Background(picture, noise, masks[start]))
+                shots.append(Shot(start=start, stop=stop, background=number))
+            for t, image in enumerate(frames):
+                payload.add_frame(t / 7, image)
+            payload.add_masks(masks)
+            row = VideoRow(
+                id=name,
+                label=None,
+                group=None,
+                split=None,
+                fps=7.0,
+                height=size[0],
+                width=size[1],
+                start=0,
+                num_frames=stop,
+                status="ok",
+                shots=shots,
+                identity=Identity(bytes=1, sha256="x"),
+                content="",
+            )
+            writer.add(row, payload)
+            truth[name] = frames, masks, shots, payload.backgrounds
+        writer.commit()
+    finish_store(root)
+    assert verify_store(root, deep=True).problems == ()
+    store = open_store(root)
+    assert list(store.videos) == sorted(names, key=lambda name: name)
+    for video, name in enumerate(store.videos):
+        frames, masks, shots, backgrounds = truth[name]
+        assert np.array_equal(store.masks(video, 0, len(frames)), masks)
+        if kind == "raw":
+            assert np.array_equal(store.clip(video, 0, len(frames)), frames)
+        assert store.shots(video)[:, :2].tolist() == [[shot.start, shot.stop] for shot in shots]
+        for number, shot in enumerate(shots):
+            if shot.background >= 0:
+                read, written = store.background(video, number), backgrounds[shot.background]
+                assert np.array_equal(read.image, written.image) and np.array_equal(read.valid, written.valid)
+                assert np.array_equal(read.noise, written.noise)
+            else:
+                with pytest.raises(StoreError, match="has no static background"):
+                    store.background(video, number)
+
+
 def test_rows_labels_and_order(store_path: Path) -> None:
     store = open_store(store_path)
     assert list(store.videos) == ["0/0 ü.mp4", "0/1 ü.mp4", "1/0 ü.mp4"]
@@ -194,9 +264,20 @@ def test_a_store_travels_between_processes_and_threads(store_path: Path) -> None
     with ThreadPoolExecutor(4) as pool:
         for got in pool.map(lambda i: store.clip(i % 3, 0, 8), range(60)):
             assert got.shape == expected.shape
-    for start in ("spawn", "forkserver"):
+    for start in ("fork", "spawn", "forkserver"):
         with multiprocessing.get_context(start).Pool(1) as workers:
             assert np.array_equal(workers.apply(Store.clip, (store, 0, 0, 8)), expected)
+
+
+def test_a_forked_process_does_not_wait_for_a_lock_of_its_parent(store_path: Path) -> None:
+    store = open_store(store_path)
+    expected = store.clip(0, 0, 8)
+    with store._lock:  # as a thread holds it at the moment of the fork
+        process = os.fork()
+        if process == 0:
+            signal.alarm(20)
+            os._exit(0 if np.array_equal(store.clip(0, 0, 8), expected) else 1)
+    assert os.waitpid(process, 0)[1] == 0
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
