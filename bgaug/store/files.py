@@ -20,6 +20,7 @@ from bgaug.store.layout import crc32c
 from bgaug.store.places import Blob, Place
 
 _ABSENT = 2**64 - 1
+_OBJECT_BYTES = 2048  # of the object itself, about
 
 
 class ArrayFile:
@@ -42,7 +43,6 @@ class ArrayFile:
 
     def __init__(self, place: Place, key: str, *, whole: bool = False) -> None:
         self._name = f"{place.name}/{key}"
-        self._near = place.near
         meta = _array_metadata(place, key)
         try:
             self.shape: tuple[int, ...] = tuple(int(size) for size in meta["shape"])
@@ -56,17 +56,19 @@ class ArrayFile:
         self._chunks: NDArray[np.uint64] | None = None
         self._contiguous = False
         self._kept: NDArray[Any] | None = None
-        self._file = place.open("/".join([key, "c", *("0" * len(self.shape))])) if self.shape[0] else None
-        if self._file is not None and self._sharded:
-            self._read_index(self._file)
-        elif self._file is not None and self._compressed:
-            self._chunks = np.array([[0, self._file.size]], np.uint64)
-        elif self._file is not None and self._file.size != self.shape[0] * self._row_bytes:
-            raise StoreDamageError(self._file.name, f"has {self._file.size} bytes, not those of {self.shape = }")
+        self._place = place
+        self._key = "/".join([key, "c", *("0" * len(self.shape))])
+        if self.shape[0]:
+            file = place.open(self._key)
+            if self._sharded:
+                self._read_index(file)
+            elif self._compressed:
+                self._chunks = np.array([[0, file.size]], np.uint64)
+            elif file.size != self.shape[0] * self._row_bytes:
+                raise StoreDamageError(file.name, f"has {file.size} bytes, not those of {self.shape = }")
         if whole:
-            kept = self.read(0, self.shape[0])
-            self._file, self._kept = None, kept
-        self.nbytes = sum(part.nbytes for part in (self._kept, self._chunks) if part is not None)
+            self._kept = self.read(0, self.shape[0])
+        self.nbytes = _OBJECT_BYTES + sum(part.nbytes for part in (self._kept, self._chunks) if part is not None)
 
     def _read_index(self, file: Blob) -> None:
         count = -(-self.shape[0] // self._rows_per_chunk)
@@ -95,17 +97,18 @@ class ArrayFile:
         if self._kept is not None:
             out[...] = self._kept[start:stop]
             return
-        if self._file is None or not len(out):
+        if not len(out):
             return
+        file = self._place.open(self._key)
         if self._chunks is None or self._contiguous:
-            self._file.read_into(start * self._row_bytes, out)
+            file.read_into(start * self._row_bytes, out)
             return
         rows = self._rows_per_chunk
         first, last = start // rows, -(-stop // rows)
         # Inner chunks lie end to end, so that neighbours are one range of the file, and one run for the decoder.
         begins = int(self._chunks[first, 0])
-        data = self._file.read(begins, int(self._chunks[last - 1].sum()) - begins)
-        out[...] = self._decoded(data, first, last)[start - first * rows : stop - first * rows]
+        data = file.read(begins, int(self._chunks[last - 1].sum()) - begins)
+        out[...] = self._decoded(file.name, data, first, last)[start - first * rows : stop - first * rows]
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Any rows, in any order, into a C-contiguous array; one read where they are neighbours, or far away."""
@@ -114,25 +117,24 @@ class ArrayFile:
         first, last = min(wanted), max(wanted)
         if wanted == list(range(first, first + len(wanted))):
             self.read_into(first, out)
-        elif self._near and self._file is not None and (self._chunks is None or self._contiguous):
+        elif self._place.near and self._kept is None and (self._chunks is None or self._contiguous):
             if not 0 <= first <= last < self.shape[0]:
                 raise IndexError(f"rows {first} to {last} of an array of {self.shape[0]} ({self._name})")
-            self._file.read_pieces([row * self._row_bytes for row in wanted], out)
+            self._place.open(self._key).read_pieces([row * self._row_bytes for row in wanted], out)
         else:
             out[...] = self.read(first, last + 1)[rows - first]
 
-    def _decoded(self, data: bytes, first: int, last: int) -> NDArray[Any]:
-        """The rows of these inner chunks."""
-        assert self._file is not None
+    def _decoded(self, name: str, data: bytes, first: int, last: int) -> NDArray[Any]:
+        """The rows of these inner chunks of the file of that name."""
         if self._compressed:
             try:
                 data = Zstd().decode(data)
             except RuntimeError as error:
                 what = f"chunk {first}" if last - first == 1 else f"one of the chunks {first} to {last - 1}"
-                raise StoreDamageError(self._file.name, f"{what} is damaged ({error}): run `bgaug verify`") from error
+                raise StoreDamageError(name, f"{what} is damaged ({error}): run `bgaug verify`") from error
         shape = ((last - first) * self._rows_per_chunk, *self.shape[1:])
         if len(data) != math.prod(shape) * self.dtype.itemsize:
-            raise StoreDamageError(self._file.name, f"chunks {first} to {last - 1} do not hold what they should")
+            raise StoreDamageError(name, f"chunks {first} to {last - 1} do not hold what they should")
         return np.frombuffer(data, self.dtype).reshape(shape)
 
 

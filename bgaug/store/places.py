@@ -6,8 +6,10 @@ Both give ranges of files; nothing here knows what is in them.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -110,6 +112,42 @@ def _by_fsspec(url: str) -> ZarrStore:
     from zarr.storage import FsspecStore
 
     return FsspecStore.from_url(url, read_only=True)
+
+
+class Opened:
+    """A place whose files are held open, those that were used last; see `Place`.
+
+    Args:
+        place: which.
+        max_files: held open at most.
+    """
+
+    def __init__(self, place: Place, max_files: int) -> None:
+        self.name = place.name
+        self.near = place.near
+        self._place = place
+        self._max_files = max_files
+        self._files: OrderedDict[str, Blob] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, key: str) -> bytes:
+        """See `Place`."""
+        return self._place.read(key)
+
+    def open(self, key: str) -> Blob:
+        """See `Place`."""
+        with self._lock:
+            file = self._files.get(key)
+            if file is not None:
+                self._files.move_to_end(key)
+                return file
+        file = self._place.open(key)
+        with self._lock:
+            self._files[key] = file
+            # What is dropped here is closed only when no other thread reads from it any more.
+            while len(self._files) > self._max_files:
+                self._files.popitem(last=False)
+        return file
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from bgaug.store.files import ArrayFile
 from bgaug.store.index import GRADES, Columns, Names, VideoIds, load_columns, read_failures, stamped_shards
 from bgaug.store.jpeg import decode_jpeg
 from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse_header, shard_name, unseal
-from bgaug.store.places import Folder, Place, place_of
+from bgaug.store.places import Folder, Opened, Place, place_of
 from bgaug.store.recent import Recent
 from bgaug.store.records import Failure, VideoRow
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
 _MAX_FILES = 2048
-_KEPT_BYTES = 64 * 2**20
+_KEPT_BYTES = 256 * 2**20
+_PICTURE_BYTES = 64 * 2**20
 _KEPT = ("pts_seconds", "frame_offsets", "frame_crc", "background_crc")
 
 
@@ -59,7 +60,7 @@ class Store:
     """A store, open for reading. Safe to pickle, and to share between threads and forked processes.
 
     A clip costs one ranged read for its frames and one for its masks. What is small (times, offsets and checksums of
-    frames) is read once a shard and kept, up to a limit.
+    frames, places of chunks) is read once a shard and kept: some 20 bytes a frame, 256 MB at most.
 
     Attributes:
         path: its folder or URL.
@@ -86,8 +87,9 @@ class Store:
     def _begin(self) -> None:
         """What belongs to this process alone."""
         self._lock = Lock()
-        self._arrays = Recent[tuple[int, str], ArrayFile](_max_files(), _KEPT_BYTES)
-        self._pictures = Recent[tuple[int, int], NDArray[np.uint8]](_max_files(), _KEPT_BYTES)
+        self._opened = Opened(self._place, _max_files())
+        self._arrays = Recent[tuple[int, str], ArrayFile](_KEPT_BYTES)
+        self._pictures = Recent[tuple[int, int], NDArray[np.uint8]](_PICTURE_BYTES)
         self._process = os.getpid()  # last: another thread of a forked process goes by it
 
     def _check_complete(self) -> None:
@@ -106,7 +108,7 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files belong to this process; another one opens its own.
-        return {**self.__dict__, "_arrays": None, "_pictures": None, "_lock": None}
+        return {**self.__dict__, "_opened": None, "_arrays": None, "_pictures": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -416,9 +418,8 @@ class Store:
             array = self._arrays.get(key)
         if array is None:
             folder = f"{SHARDS}/{shard_name(shard)}/{name}"
-            array = ArrayFile(self._place, folder, whole=name in _KEPT)
+            array = ArrayFile(self._opened, folder, whole=name in _KEPT)
             with self._lock:
-                # What is dropped here is closed only when no other thread reads from it any more.
                 self._arrays.put(key, array)
         return array
 

@@ -1,4 +1,4 @@
-"""What was used most recently, within limits."""
+"""What was used most recently, within a limit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ class Recent(Generic[Key, Value]):
     """Values by key; the one that was not used for longest goes first. For one thread at a time.
 
     Args:
-        max_count: values kept.
         max_bytes: that they may hold together.
     """
 
-    def __init__(self, max_count: int, max_bytes: int) -> None:
-        self._max_count = max_count
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held: OrderedDict[Key, Value] = OrderedDict()
         self._bytes = 0
@@ -41,6 +39,6 @@ class Recent(Generic[Key, Value]):
         old = self._held.pop(key, None)
         self._bytes += value.nbytes - (old.nbytes if old is not None else 0)
         self._held[key] = value
-        while len(self._held) > 1 and (len(self._held) > self._max_count or self._bytes > self._max_bytes):
+        while len(self._held) > 1 and self._bytes > self._max_bytes:
             _, gone = self._held.popitem(last=False)
             self._bytes -= gone.nbytes
