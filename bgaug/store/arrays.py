@@ -111,7 +111,7 @@ class ArrayWriter:
         self._num_waiting += len(rows)
         size = self._spec.rows_per_chunk
         if size is not None and self._num_waiting >= size:
-            ready = np.concatenate(self._waiting)
+            ready = np.concatenate(self._waiting) if len(self._waiting) > 1 else rows
             whole = len(ready) // size * size
             for first in range(0, whole, size):
                 self._put_chunk(ready[first : first + size])

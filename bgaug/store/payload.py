@@ -82,27 +82,33 @@ class VideoPayload:
 
     def add_masks(self, masks: NDArray[np.bool_]) -> None:
         """Masks of further frames, bool (n, H, W)."""
-        self.masks.extend(pack_mask(masks))
+        for mask in masks:
+            self.masks.append(np.packbits(mask))  # as `pack_mask` does, which costs one mask more than packing it
+
+    def packed_masks(self) -> NDArray[np.uint8]:
+        """All masks as bits, uint8 (n, P); n = 0 where there are none."""
+        height, width = self.header.size
+        return np.stack(self.masks) if self.masks else np.empty((0, (height * width + 7) // 8), np.uint8)
 
     def add_background(self, background: Background) -> int:
         """The background of a further shot, at the store's size; returns its number within the video."""
         self.backgrounds.append(background)
         return len(self.backgrounds) - 1
 
-    def content(self) -> str:
-        """See `content_digest`."""
+    def content(self, packed_masks: NDArray[np.uint8]) -> str:
+        """See `content_digest`; takes what `packed_masks` gave."""
         parts = [
             part
             for background in self.backgrounds
             for part in (background.image, quantise_noise(background.noise), pack_mask(background.valid))
         ]
-        return content_digest(self.pts_seconds, self.checksums, self.masks, parts)
+        return content_digest(self.pts_seconds, self.checksums, packed_masks, parts)
 
 
 def content_digest(
     pts_seconds: Sequence[float],
     checksums: Sequence[int],
-    masks: Sequence[NDArray[np.uint8]],
+    masks: NDArray[np.uint8],
     backgrounds: Sequence[NDArray[Any]],
 ) -> str:
     """sha256 of what is stored for a video.
@@ -110,11 +116,11 @@ def content_digest(
     Args:
         pts_seconds: of every frame.
         checksums: crc32c of every stored picture; a picture is known by it.
-        masks: packed, one a frame; empty where the store has none.
+        masks: packed, uint8 (n, P), one a frame; n = 0 where the store has none.
         backgrounds: of each in turn its image, its quantised noise, its packed validity.
     """
     digest = hashlib.sha256(np.asarray(pts_seconds, "<f8").tobytes())
     digest.update(np.asarray(checksums, "<u4").tobytes())
-    for part in (*masks, *backgrounds):
+    for part in (masks, *backgrounds):
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

@@ -111,4 +111,4 @@ def _content(place: Folder, header: Header, row: VideoRow, masks: Masks) -> str:
     layers = [ArrayFile(place, name) for name in ("backgrounds", "noise", "valid")]
     parts = [layer.read(number, number + 1)[0] for number in numbers for layer in layers]
     checksums = [] if header.frames == "none" else rows_of("frame_crc")[span].tolist()
-    return content_digest(rows_of("pts_seconds")[span].tolist(), checksums, list(masks), parts)
+    return content_digest(rows_of("pts_seconds")[span].tolist(), checksums, masks, parts)

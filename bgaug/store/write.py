@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bgaug.background import quantise_noise
 from bgaug.errors import StoreDamageError
@@ -147,11 +148,13 @@ class ShardWriter:
     def put(self, payload: VideoPayload) -> Placed:
         """Write what a video brings; it counts once `note` has taken in its row."""
         with writing(self._folder):
-            placed = Placed(self._num_frames, self._num_backgrounds, len(payload.pts_seconds), payload.content())
+            masks = payload.packed_masks()
+            content = payload.content(masks)
+            placed = Placed(self._num_frames, self._num_backgrounds, len(payload.pts_seconds), content)
             self._array("pts_seconds").append(np.asarray(payload.pts_seconds, "<f8"))
             self._put_frames(payload)
-            if payload.masks:
-                self._put_masks(payload)
+            if len(masks):
+                self._put_masks(masks, placed.num_frames)
             for background in payload.backgrounds:
                 self._array("backgrounds").append(background.image[None])
                 if "background_crc" in self._specs:
@@ -227,11 +230,11 @@ class ShardWriter:
                 crc = joined(crc, checksum, picture.nbytes)
             frames.append_pieces(payload.pictures, len(payload.pictures), crc)
 
-    def _put_masks(self, payload: VideoPayload) -> None:
+    def _put_masks(self, packed: NDArray[np.uint8], num_frames: int) -> None:
         masks = self._array("masks")
-        if masks.num_rows != self._num_frames or len(payload.masks) != len(payload.pts_seconds):
+        if masks.num_rows != self._num_frames or len(packed) != num_frames:
             raise ValueError("either every frame of a shard has a mask, or none has")
-        masks.append(np.stack(payload.masks))
+        masks.append(packed)
 
     def _finish_files(self) -> dict[str, list[int]]:
         """Every file of the shard, whole and on the disk: name to [bytes, crc32c]."""
