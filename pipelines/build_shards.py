@@ -19,16 +19,16 @@ from bgaug.pipelines.each_video import (
     Setup,
     build_store,
 )
-from bgaug.pipelines.extract_backgrounds import ended_run, row_of, shot_of, size_of
+from bgaug.pipelines.extract_backgrounds import ended_run, row_of, size_of
 from bgaug.pipelines.forecast import Forecast, forecast
 from bgaug.pipelines.long_video import Cutter, LongVideo
-from bgaug.pipelines.masks import KnownShot, ShotMasker
+from bgaug.pipelines.masks import KnownShot, ShotMasker, known_shot, placed_shots
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.shard_task import Put
 from bgaug.pipelines.sources import Source, find_videos
 from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
-from bgaug.store import FrameKind, Header, Shot, Store, VideoPayload, VideoRow, identify, open_store, verify_store
+from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.video import DecodedFrame, VideoReader, open_video
 
 
@@ -53,12 +53,12 @@ class BuildVideo:
                     return self._in_parts(source, label, header, reader, known, put, parts)
                 payload = VideoPayload(header)
                 if known is not None:
-                    shots = _placed(payload, known)
+                    shots = placed_shots(payload, known)
                     watched = self._masks_known(reader, payload, known)
                 else:
                     watched, held = self._in_one_pass(reader, payload)
                     known = [known_shot(header, shot) for shot in watched.shots]
-                    shots = _placed(payload, known)
+                    shots = placed_shots(payload, known)
                     self._masks_after(reader, payload, known, held)
                 row = row_of(source, label, reader.info, shots, watched)
             put(payload)
@@ -180,24 +180,6 @@ class BuildVideo:
             )
             for first, shots in long.parts
         ]
-
-
-def known_shot(header: Header, seen: WatchedShot) -> KnownShot:
-    """A shot that was seen, with its background at the store's size."""
-    background = None
-    if seen.background is not None:
-        background = fit_background(seen.background, header.size, header.fit)
-    return KnownShot(shot_of(seen), background, seen.canvas)
-
-
-def _placed(payload: VideoPayload, known: list[KnownShot]) -> list[Shot]:
-    """The backgrounds into the payload; the shots, as a row has them."""
-    return [
-        one.shot.model_copy(
-            update={"background": -1 if one.background is None else payload.add_background(one.background)}
-        )
-        for one in known
-    ]
 
 
 def _maskers(header: Header, known: list[KnownShot]) -> Callable[[int], ShotMasker]:

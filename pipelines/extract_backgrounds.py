@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from bgaug.annotations import Label
-from bgaug.background import fit_background
 from bgaug.errors import BgaugError, VideoError
 from bgaug.pipelines.each_video import (
     Outcome,
@@ -14,10 +13,11 @@ from bgaug.pipelines.each_video import (
     Setup,
     build_store,
 )
+from bgaug.pipelines.masks import known_shot, placed_shots
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.shard_task import Put
 from bgaug.pipelines.sources import Source, find_videos, native_size
-from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
+from bgaug.pipelines.watch import Watched, WatchOptions, watch
 from bgaug.sizing import BACKGROUND_SIZE, Fit, Size
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify
 from bgaug.video import VideoInfo, open_video
@@ -37,7 +37,7 @@ class ExtractVideo:
                 watched = watch(reader, self.options)
             for pts_seconds in watched.pts_seconds:
                 payload.add_frame(pts_seconds, None)
-            shots = add_backgrounds(payload, watched)
+            shots = placed_shots(payload, [known_shot(header, shot) for shot in watched.shots])
             row = row_of(source, label, reader.info, shots, watched)
             put(payload)
             return [row]
@@ -50,30 +50,6 @@ class ExtractVideo:
 def ended_run(error: VideoError) -> BgaugError:
     """The error that a bad video ends the run with, where that was asked for."""
     return BgaugError(f"{error}; it ends the run because of --on-error fail")
-
-
-def add_backgrounds(payload: VideoPayload, watched: Watched) -> list[Shot]:
-    """The backgrounds of all shots into the payload, at its size; the shots, as a row has them."""
-    header = payload.header
-    shots = []
-    for shot in watched.shots:
-        number = -1
-        if shot.background is not None:
-            number = payload.add_background(fit_background(shot.background, header.size, header.fit))
-        shots.append(shot_of(shot, number))
-    return shots
-
-
-def shot_of(seen: WatchedShot, background: int = -1) -> Shot:
-    """A shot that was seen, as a row has it, with the number of its background."""
-    return Shot(
-        start=seen.start,
-        stop=seen.stop,
-        background=background,
-        camera=seen.camera,
-        grade=seen.grade,
-        reasons=list(seen.reasons),
-    )
 
 
 def row_of(source: Source, label: Label, info: VideoInfo, shots: list[Shot], watched: Watched) -> VideoRow:

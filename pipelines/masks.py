@@ -1,4 +1,4 @@
-"""Masks of a shot's frames as they come, by what is known of the shot."""
+"""What is known of a shot, and the masks of its frames as they come."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import Background
+from bgaug.background import Background, fit_background
 from bgaug.background.align import FrameAligner, placed
 from bgaug.background.picture import view
 from bgaug.background.stabilise import Canvas
 from bgaug.mask import difference_mask, frame_mask, threshold_map
+from bgaug.pipelines.watch import WatchedShot
 from bgaug.sizing import fit_frame, resize_area
-from bgaug.store import Header, Shot
+from bgaug.store import Header, Shot, VideoPayload
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,32 @@ class KnownShot:
     shot: Shot
     background: Background | None
     canvas: Canvas | None = None
+
+
+def known_shot(header: Header, seen: WatchedShot) -> KnownShot:
+    """A shot that was seen, with its background at the store's size."""
+    background = None
+    if seen.background is not None:
+        background = fit_background(seen.background, header.size, header.fit)
+    shot = Shot(
+        start=seen.start,
+        stop=seen.stop,
+        background=-1,
+        camera=seen.camera,
+        grade=seen.grade,
+        reasons=list(seen.reasons),
+    )
+    return KnownShot(shot, background, seen.canvas)
+
+
+def placed_shots(payload: VideoPayload, known: list[KnownShot]) -> list[Shot]:
+    """The backgrounds into the payload; the shots, as a row has them."""
+    return [
+        one.shot.model_copy(
+            update={"background": -1 if one.background is None else payload.add_background(one.background)}
+        )
+        for one in known
+    ]
 
 
 class ShotMasker:

@@ -30,6 +30,7 @@ from bgaug.store import (
     write_bank,
 )
 from bgaug.store.layout import COMMIT, FrameKind, read_header, seal, unseal
+from bgaug.store.verify import content_hash
 from bgaug.video import write_video
 
 
@@ -408,3 +409,15 @@ def test_odd_letters_in_names_and_messages(tmp_path: Path) -> None:
     assert list(store.videos) == ["line\u2028end \\xff\x85.mp4"] and store.num_frames(0) == 21
     assert [failure.id for failure in store.failures] == ["\u2028 \\xfe.mp4"]
     assert verify_store(root, deep=True).problems == ()
+
+
+def test_the_content_hash_needs_the_commits_alone(root: Path) -> None:
+    assert content_hash(root) == verify_store(root).content_hash
+    shutil.rmtree(root / "shards" / "00000" / "frames")
+    assert content_hash(root) == verify_store(root).content_hash
+    store = open_store(root)
+    (root / "shards" / "00000" / COMMIT).unlink()
+    with pytest.raises(StoreDamageError, match=r"COMMIT.json: is missing: run `bgaug verify`"):
+        store.row(0)
+    with pytest.raises(StoreDamageError, match="has no COMMIT.json"):
+        content_hash(root)

@@ -26,7 +26,7 @@ from bgaug.store.layout import (
 )
 from bgaug.store.plan import Plan, PlannedVideo, read_plan
 from bgaug.store.replace import link_or_copy
-from bgaug.store.verify import verify_store
+from bgaug.store.verify import content_hash
 from bgaug.store.write import commit_shard, shard_folder
 
 
@@ -130,7 +130,7 @@ def _joint_options(parts: Sequence[_Part]) -> dict[str, Any]:
         return common
     differing = [
         {
-            "content": verify_store(part.root).content_hash,
+            "content": content_hash(part.root),
             "options": {name: value for name, value in part.header.options.items() if name not in common},
         }
         for part in parts
@@ -147,8 +147,12 @@ def _joint_plan(parts: Sequence[_Part]) -> Plan:
             for video in shards[-1]:
                 if video.part == 0 and owners.setdefault(video.id, part.root) is not part.root:
                     raise UsageError(
-                        f"{owners[video.id]} and {part.root} both have a video {video.id!r}; --prefix puts each "
-                        "store's name before its ids"
+                        f"{owners[video.id]} and {part.root} both have a video {video.id!r}; "
+                        + (
+                            "rename one of the two folders"
+                            if part.prefix
+                            else "--prefix puts each store's name before its ids"
+                        )
                     )
     return Plan(tuple(shards))
 

@@ -83,7 +83,7 @@ class VideoPayload:
     def add_masks(self, masks: NDArray[np.bool_]) -> None:
         """Masks of further frames, bool (n, H, W)."""
         for mask in masks:
-            self.masks.append(np.packbits(mask))  # as `pack_mask` does, which costs one mask more than packing it
+            self.masks.append(np.packbits(mask))  # `pack_mask` for one: most come alone
 
     def packed_masks(self) -> NDArray[np.uint8]:
         """All masks as bits, uint8 (n, P); n = 0 where there are none."""

@@ -160,7 +160,10 @@ class Store:
 
     def _part_row(self, video: int, shard: int) -> VideoRow:
         key = f"{SHARDS}/{shard_name(shard)}/{COMMIT}"
-        commit = unseal(f"{self.path}/{key}", self._place.read(key))
+        try:
+            commit = unseal(f"{self.path}/{key}", self._place.read(key))
+        except FileNotFoundError as error:
+            raise StoreDamageError(f"{self.path}/{key}", "is missing: run `bgaug verify`") from error
         wanted = self.video_id(video)
         return next(VideoRow.model_validate(row) for row in commit["videos"] if row["id"] == wanted)
 

@@ -85,7 +85,7 @@ def repair_store(root: Path, report: Report) -> Repair:
                 if problem.foreign:
                     _remove(problem.path)
                 else:
-                    shards[inside[1]] = problem.videos
+                    shards[inside[1]] = (*shards.get(inside[1], ()), *problem.videos)
             elif inside[0] == BANKS and len(inside) > 1:
                 banks.append(inside[1])
         for name in shards:

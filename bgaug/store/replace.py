@@ -101,14 +101,12 @@ def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> None:
 
 def _content(place: Folder, header: Header, row: VideoRow, masks: Masks) -> str:
     """See `content_digest`; with these masks."""
-    span = slice(row.start, row.start + row.num_frames)
 
     def rows_of(name: str) -> NDArray[Any]:
-        array = ArrayFile(place, name, whole=True)
-        return array.read(0, array.shape[0])
+        return ArrayFile(place, name).read(row.start, row.start + row.num_frames)
 
     numbers = sorted({shot.background for shot in row.shots if shot.background >= 0})
     layers = [ArrayFile(place, name) for name in ("backgrounds", "noise", "valid")]
     parts = [layer.read(number, number + 1)[0] for number in numbers for layer in layers]
-    checksums = [] if header.frames == "none" else rows_of("frame_crc")[span].tolist()
-    return content_digest(rows_of("pts_seconds")[span].tolist(), checksums, masks, parts)
+    checksums = [] if header.frames == "none" else rows_of("frame_crc").tolist()
+    return content_digest(rows_of("pts_seconds").tolist(), checksums, masks, parts)

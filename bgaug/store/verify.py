@@ -266,6 +266,17 @@ def _check_derived(root: Path, header: Header, failures: list[Failure] | None) -
     return problems
 
 
+def content_hash(root: Path) -> str:
+    """Content hash of a store, by its commits alone; see `Report`.
+
+    Raises:
+        StoreDamageError: a commit is missing or damaged.
+    """
+    header = read_header(root)
+    shards = [root / SHARDS / shard_name(shard) for shard in range(num_shards(header))]
+    return _content_hash(header, [row for folder in shards for row in parse_rows(read_commit(folder))])
+
+
 def _content_hash(header: Header, rows: list[VideoRow]) -> str:
     videos = [
         {**row.to_json(), "start": 0, "identity": None, "shots": [[shot.start, shot.stop] for shot in row.shots]}
