@@ -1,4 +1,4 @@
-"""Backbone, decomposition and heads, trained by one of the methods; in the batch or with a momentum encoder and queues.
+"""An encoder trained by one of the methods; in the batch or with a momentum encoder and queues.
 
 Letters: B clips, C channels, T frames, h, w pixels, D embedding, K queue.
 
@@ -8,185 +8,20 @@ References: as in `bgaug.losses`; the two streams and the scale of the static st
 from __future__ import annotations
 
 import copy
-import logging
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from bgaug.augment import random_bits
-from bgaug.backbone import Backbone, build_backbone, count_parameters
+from bgaug.backbone import Backbone, build_backbone
 from bgaug.compose import Pairs
-from bgaug.losses import DualLoss, queue_nce, static_partners, total
+from bgaug.losses import DualLoss, prediction_loss, queue_nce, static_partners, total
+from bgaug.model.encoder import Encoder, projection_head
+from bgaug.model.method import Method
+from bgaug.model.modes import modes_loss
 from bgaug.motion import Codes, MotionAwareDecomposition
 
-logger = logging.getLogger(__name__)
-
-IN_BATCH_VIDEOS = 2000
-SHORT_RUN_STEPS = 10_000
 TERMS = {"g": "global", "d": "motion", "r": "static"}
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is compared with what, and at what weight.
-
-    Attributes:
-        name: of the preset it came from.
-        composite: whether the second view goes over another video's background.
-        momentum: whether keys come from a momentum encoder and negatives from a queue, else all from the batch.
-        w_global: weight of the wide term, on the global code.
-        w_motion: weight of the micro term, on the dynamic code.
-        w_static: weight of the static term, on the static code; above 0 it builds a second last stage.
-        gamma: share of the static stream's gradient that reaches the trunk, in [0, 1].
-        temperature: divides the cosine similarities.
-        symmetric: momentum form: also ask with anchors for composites. Doubles the cost of a step.
-        queue: momentum form: keys held, K.
-        momentum_coefficient: momentum form: share of the key encoder's weights kept at each step, in [0, 1].
-        bn_groups: momentum form: parts of the batch that are normalised apart, keys in another order than queries, so
-            that batch statistics do not give a pair away.
-    """
-
-    name: str
-    composite: bool = True
-    momentum: bool = False
-    w_global: float = 1.0
-    w_motion: float = 0.0
-    w_static: float = 0.0
-    gamma: float = 0.1
-    temperature: float = 0.1
-    symmetric: bool = False
-    queue: int = 16384
-    momentum_coefficient: float = 0.999
-    bn_groups: int = 2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1 or not 0 <= self.momentum_coefficient <= 1:
-            raise ValueError(f"gamma and momentum_coefficient lie in [0, 1], got {self}")
-        if self.w_static and not self.composite:
-            raise ValueError(f"the static term needs donors, so composites: {self.name!r} has none")
-        if self.symmetric and not self.momentum:
-            raise ValueError("the form in the batch is symmetric as it is; symmetric=True needs momentum=True")
-        if self.queue < 1 or self.bn_groups < 1:
-            raise ValueError(f"queue and bn_groups must be at least 1, got {self.queue = }, {self.bn_groups = }")
-
-    @classmethod
-    def resolve(
-        cls,
-        name: str,
-        num_videos: int | None = None,
-        batch_size: int | None = None,
-        num_steps: int | None = None,
-        momentum: bool | None = None,
-        **options: float | bool,
-    ) -> Method:
-        """A preset, fitted to the data.
-
-        Args:
-            name: a key of `METHODS`.
-            num_videos: training videos; above 2,000 the momentum form is taken for the methods with composites. A
-                queue shrinks to at most half of them.
-            batch_size: clips a step; a queue becomes a multiple of it.
-            num_steps: steps of the whole run; under 10,000 the key encoder follows faster, at 0.99.
-            momentum: True or False to choose the form instead.
-            options: other fields of `Method` to replace.
-
-        Raises:
-            ValueError: no such preset, no such form of it, or a queue that does not hold one batch.
-            TypeError: no such option.
-        """
-        if name not in METHODS:
-            raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
-        preset = METHODS[name]
-        if not preset.composite and momentum not in (None, preset.momentum):
-            other = "moco" if momentum else "simclr"
-            raise ValueError(f"{name!r} has one form; with {momentum = } take {other!r}")
-        if momentum is None:
-            large = num_videos is not None and num_videos > IN_BATCH_VIDEOS
-            momentum = preset.momentum or (preset.composite and large)
-        fitted: dict[str, float | bool] = {"momentum": momentum}
-        if num_steps is not None and num_steps < SHORT_RUN_STEPS:
-            fitted["momentum_coefficient"] = 0.99
-        method = replace(preset, **(fitted | options))  # type: ignore[arg-type]
-        if not momentum:
-            return method
-        return replace(method, queue=queue_length(method.queue, batch_size or 1, num_videos))
-
-
-METHODS = {
-    "bgaug": Method("bgaug", w_motion=0.5, w_static=0.5),
-    "semi": Method("semi"),
-    "dual": Method("dual", w_motion=0.5, w_static=0.5),
-    "simclr": Method("simclr", composite=False),
-    "moco": Method("moco", composite=False, momentum=True),
-}
-
-
-def queue_length(wanted: int, batch_size: int, num_videos: int | None = None) -> int:
-    """The largest multiple of the batch not above `wanted`, nor above half of the videos.
-
-    Raises:
-        ValueError: not even one batch fits.
-    """
-    limit = wanted if num_videos is None else min(wanted, num_videos // 2)
-    length = limit // batch_size * batch_size
-    if length < 1:
-        raise ValueError(
-            f"a queue of at most {limit} keys does not hold one batch of {batch_size}; "
-            "take a smaller batch, more videos or the form in the batch (momentum=False)"
-        )
-    return length
-
-
-class Encoder(nn.Module):
-    """Trunk, static last stage, decomposition and one head a term: from clips to embeddings.
-
-    Args:
-        backbone: the trunk.
-        method: says which terms there are.
-        embedding_dim: D; what suits the backbone if None.
-        decomposition: where the saliency is read; the default if None.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        method: Method,
-        embedding_dim: int | None = None,
-        decomposition: MotionAwareDecomposition | None = None,
-    ) -> None:
-        super().__init__()
-        self.gamma = method.gamma
-        self.backbone = backbone
-        self.static_stage = backbone.last_stage() if method.w_static else None
-        if self.static_stage is not None:
-            extra = count_parameters(self.static_stage)
-            share = extra / count_parameters(backbone)
-            logger.info("the static stream adds %d parameters, %.0f %% of the backbone", extra, 100 * share)
-        self.decomposition = MotionAwareDecomposition() if decomposition is None else decomposition
-        hidden, out, batch_norm = backbone.head
-        self.embedding_dim = embedding_dim or out
-        dim = list(backbone.dims.values())[-1]
-        weights = {"g": method.w_global, "d": method.w_motion, "r": method.w_static}
-        codes = [code for code, weight in weights.items() if weight]
-        self.heads = nn.ModuleDict({c: projection_head(dim, hidden, self.embedding_dim, batch_norm) for c in codes})
-
-    def codes(self, clips: Tensor) -> Codes:
-        """Codes of float clips in [0, 1], (B, 3, T, h, w); see `bgaug.motion`."""
-        stages: dict[str, Tensor] = self.backbone(clips)
-        if self.static_stage is None:
-            codes: Codes = self.decomposition(stages)
-            return codes
-        before = list(stages.values())[-2]
-        # Same values, a share gamma of the gradient: more of it, and the trunk learns the scene again.
-        codes = self.decomposition(stages, self.static_stage(torch.lerp(before.detach(), before, self.gamma)))
-        return codes
-
-    def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Embeddings (B, D), not normalised, by code: "g", "d" and "r", those that have a term."""
-        codes = self.codes(clips)
-        inputs = {"g": codes.global_code, "d": codes.dynamic, "r": codes.static}
-        return {code: head(inputs[code]) for code, head in self.heads.items()}
 
 
 class ContrastiveLearner(nn.Module):
@@ -219,11 +54,17 @@ class ContrastiveLearner(nn.Module):
         trunk = build_backbone(backbone) if isinstance(backbone, str) else backbone
         self.encoder = Encoder(trunk, self.method, embedding_dim, decomposition)
         m = self.method
-        self.weights = {"g": m.w_global, "d": m.w_motion, "r": m.w_static}
+        self.weights = m.weights
         self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature)
         self.key_encoder = None
+        self.predictors = nn.ModuleDict()
         if m.momentum:
             self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        if m.objective == "byol":
+            dim, hidden = self.encoder.embedding_dim, trunk.head[0]
+            for code in self.encoder.heads:
+                self.predictors[code] = projection_head(dim, hidden, dim, batch_norm=True)
+        if m.has_queue:
             for code in self.encoder.heads:
                 self.register_buffer(f"queue_{code}", torch.zeros(m.queue, self.encoder.embedding_dim))
             self.register_buffer("queue_video", torch.full((m.queue,), -1, dtype=torch.int64))
@@ -237,6 +78,8 @@ class ContrastiveLearner(nn.Module):
         Returns:
             float32 scalars: "loss", with gradient, and the unweighted terms "global", "motion", "static", without.
         """
+        if self.method.objective == "dclr":
+            return modes_loss(self.encoder, pairs, self.method.temperature)
         if self.method.momentum:
             return self._momentum_loss(pairs)
         both = self.encoder(torch.cat([pairs.anchor, pairs.semi]))
@@ -267,7 +110,7 @@ class ContrastiveLearner(nn.Module):
     @property
     def queue_full(self) -> bool:
         """Whether every place of the queues holds a key; always, without queues. Waits for the device."""
-        return not self.method.momentum or bool((self.queue_video >= 0).all())
+        return not self.method.has_queue or bool((self.queue_video >= 0).all())
 
     @torch.no_grad()
     def fill_queue(self, pairs: Pairs) -> None:
@@ -276,8 +119,8 @@ class ContrastiveLearner(nn.Module):
         Raises:
             ValueError: the method has no queue.
         """
-        if self.key_encoder is None:
-            raise ValueError(f"{self.method.name!r} compares within the batch and has no queue to fill")
+        if self.key_encoder is None or not self.method.has_queue:
+            raise ValueError(f"{self.method.name!r} has no queue to fill")
         self._enqueue(self._keys(self.key_encoder, pairs.anchor, pairs), pairs.video)
 
     def _momentum_loss(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -295,7 +138,7 @@ class ContrastiveLearner(nn.Module):
             own = torch.arange(len(taker), device=taker.device)
             reverse = self._against(queries, composites, taker, taken, own, pairs)
             losses = {code: (loss + reverse[code]) / 2 for code, loss in losses.items()}
-        if self.training:
+        if self.training and self.method.has_queue:
             self._enqueue(keys, pairs.video)
         return total({TERMS[code]: (self.weights[code], loss) for code, loss in losses.items()})
 
@@ -310,6 +153,9 @@ class ContrastiveLearner(nn.Module):
     ) -> dict[str, Tensor]:
         """One loss a code. `partner`: whose key shares the query's background; `background`: whose that is."""
         losses = {}
+        if self.method.objective == "byol":
+            predicted = {code: self.predictors[code](query) for code, query in queries.items()}
+            return {code: prediction_loss(predicted[code], keys[code], pairs.weight) for code in queries}
         for code, query in queries.items():
             own, other = keys[code], keys[code][partner]
             static = code == "r"
@@ -356,12 +202,6 @@ class ContrastiveLearner(nn.Module):
             getattr(self, f"queue_{code}").index_copy_(0, places, key)
         self.queue_video.index_copy_(0, places, video)
         self.queue_next.copy_((self.queue_next + len(video)) % size)
-
-
-def projection_head(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:
-    """Linear, batch norm if asked for, ReLU, linear: (B, inputs) -> (B, outputs)."""
-    norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
-    return nn.Sequential(nn.Linear(inputs, hidden), *norm, nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
 
 
 def _halves(embeddings: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:

@@ -1,0 +1,81 @@
+"""Trunk, static last stage, decomposition and heads: from clips to codes and embeddings.
+
+Letters: B clips, C channels, T frames, h, w pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from bgaug.backbone import Backbone, count_parameters
+from bgaug.model.method import Method
+from bgaug.motion import Codes, MotionAwareDecomposition
+
+logger = logging.getLogger(__name__)
+
+
+class Encoder(nn.Module):
+    """Trunk, static last stage, decomposition and one head a term: from clips to embeddings.
+
+    Args:
+        backbone: the trunk.
+        method: says which terms there are and how the saliency is made.
+        embedding_dim: D; what suits the backbone if None.
+        decomposition: in place of what method and backbone say.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        embedding_dim: int | None = None,
+        decomposition: MotionAwareDecomposition | None = None,
+    ) -> None:
+        super().__init__()
+        self.gamma = method.gamma
+        self.backbone = backbone
+        self.static_stage = backbone.last_stage() if method.w_static and method.two_streams else None
+        if self.static_stage is not None:
+            extra = count_parameters(self.static_stage)
+            share = extra / count_parameters(backbone)
+            logger.info("the static stream adds %d parameters, %.0f %% of the backbone", extra, 100 * share)
+        self.decomposition = decomposition or MotionAwareDecomposition(
+            method.stages or getattr(backbone, "saliency_stages", None),
+            stretch=method.stretch,
+            per_channel=method.per_channel,
+            normalise=method.normalise,
+            compensate=method.compensate,
+        )
+        hidden, out, batch_norm = backbone.head
+        batch_norm = batch_norm or method.objective == "byol"  # without, BYOL collapses
+        self.embedding_dim = embedding_dim or out
+        dim = list(backbone.dims.values())[-1]
+        self.heads = nn.ModuleDict(
+            {code: projection_head(dim, hidden, self.embedding_dim, batch_norm) for code in method.codes}
+        )
+
+    def codes(self, clips: Tensor) -> Codes:
+        """Codes of float clips in [0, 1], (B, 3, T, h, w); see `bgaug.motion`."""
+        stages: dict[str, Tensor] = self.backbone(clips)
+        if self.static_stage is None:
+            codes: Codes = self.decomposition(stages)
+            return codes
+        before = list(stages.values())[-2]
+        # Same values, a share gamma of the gradient: more of it, and the trunk learns the scene again.
+        codes = self.decomposition(stages, self.static_stage(torch.lerp(before.detach(), before, self.gamma)))
+        return codes
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        """Embeddings (B, D), not normalised, by code: "g", "d" and "r", those that have a term."""
+        codes = self.codes(clips)
+        inputs = {"g": codes.global_code, "d": codes.dynamic, "r": codes.static}
+        return {code: head(inputs[code]) for code, head in self.heads.items()}
+
+
+def projection_head(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:
+    """Linear, batch norm if asked for, ReLU, linear: (B, inputs) -> (B, outputs)."""
+    norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
+    return nn.Sequential(nn.Linear(inputs, hidden), *norm, nn.ReLU(inplace=True), nn.Linear(hidden, outputs))

@@ -1,0 +1,216 @@
+"""Methods by name: which pairs are made, what is compared with what, and at what weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from bgaug.compose import Composition
+from bgaug.motion import STRETCHES
+
+Objective = Literal["infonce", "byol", "dclr"]
+
+IN_BATCH_VIDEOS = 2000
+SHORT_RUN_STEPS = 10_000
+WEIGHTS = {"g": "w_global", "d": "w_motion", "r": "w_static"}
+DCLR_CODES = ("vv", "vs", "vd", "sv", "dv")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared with what, and at what weight.
+
+    Attributes:
+        name: of the preset it came from.
+        policy: how the second view is composed, a key of `bgaug.compose.POLICIES`; "none" leaves both views plain.
+        composition: fields of `bgaug.compose.Composition` that replace the policy's.
+        objective: "infonce"; "byol": predict the key, no negatives; "dclr": see `bgaug.model.modes`.
+        momentum: whether keys come from a momentum encoder (and with InfoNCE negatives from a queue), else all from the
+            batch.
+        w_global: weight of the wide term, on the global code.
+        w_motion: weight of the micro term, on the dynamic code.
+        w_static: weight of the static term, on the static code; above 0 it builds a second last stage.
+        gamma: share of the static stream's gradient that reaches the trunk, in [0, 1].
+        two_streams: False pools the static code from the same last stage as the others: for ablation, it undoes the
+            debiasing.
+        stages: names of the stages that the saliency is read from; what suits the backbone if None.
+        stretch: of the saliency, see `bgaug.motion.MotionAwareDecomposition`; likewise the next three.
+        per_channel: a map for each channel.
+        normalise: differences of features normalised over channels.
+        compensate: leave out what all cells have in common: a moving camera.
+        temperature: divides the cosine similarities.
+        symmetric: momentum form: also ask with anchors for composites. Doubles the cost of a step.
+        queue: momentum form: keys held, K.
+        momentum_coefficient: momentum form: share of the key encoder's weights kept at each step, in [0, 1].
+        bn_groups: momentum form: parts of the batch that are normalised apart, keys in another order than queries, so
+            that batch statistics do not give a pair away.
+
+    Raises:
+        ValueError: a value out of its range, or two that contradict each other.
+    """
+
+    name: str
+    policy: str = "background"
+    composition: Mapping[str, Any] = field(default_factory=dict)
+    objective: Objective = "infonce"
+    momentum: bool = False
+    w_global: float = 1.0
+    w_motion: float = 0.0
+    w_static: float = 0.0
+    gamma: float = 0.1
+    two_streams: bool = True
+    stages: tuple[str, ...] | None = None
+    stretch: str = "minmax"
+    per_channel: bool = False
+    normalise: bool = False
+    compensate: bool = False
+    temperature: float = 0.1
+    symmetric: bool = False
+    queue: int = 16384
+    momentum_coefficient: float = 0.999
+    bn_groups: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 1 or not 0 <= self.momentum_coefficient <= 1:
+            raise ValueError(f"gamma and momentum_coefficient lie in [0, 1], got {self}")
+        if self.objective not in get_args(Objective):
+            raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {self.objective!r}")
+        if self.stretch not in STRETCHES:
+            raise ValueError(f"stretch must be one of {', '.join(STRETCHES)}, got {self.stretch!r}")
+        if self.stages is not None:
+            object.__setattr__(self, "stages", tuple(self.stages))  # JSON has no tuples
+        if self.w_static and not self.composite:
+            raise ValueError(f"the static term needs donors, so composites: {self.name!r} has none")
+        if self.w_static and self.objective != "infonce":
+            raise ValueError(f"the static term needs negatives, which {self.objective!r} has not")
+        if self.objective == "byol" and not self.momentum:
+            raise ValueError("BYOL predicts the keys of a momentum encoder; it needs momentum=True")
+        if self.objective == "dclr" and (self.momentum or self.composite):
+            raise ValueError("DCLR's modes are compared within the batch, on plain views: no momentum, policy='none'")
+        if self.symmetric and not self.momentum:
+            raise ValueError("the form in the batch is symmetric as it is; symmetric=True needs momentum=True")
+        if self.queue < 1 or self.bn_groups < 1:
+            raise ValueError(f"queue and bn_groups must be at least 1, got {self.queue = }, {self.bn_groups = }")
+
+    @property
+    def compose(self) -> Composition:
+        """How the second view is composed.
+
+        Raises:
+            ValueError: no such policy, or a value that cannot be.
+            TypeError: no such field of a composition.
+        """
+        return Composition.resolve(self.policy, **self.composition)
+
+    @property
+    def composite(self) -> bool:
+        """Whether the second view is composed at all."""
+        return self.compose.composes
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Names of the embeddings it compares; one head each."""
+        if self.objective == "dclr":
+            return DCLR_CODES
+        return tuple(code for code, weight in self.weights.items() if weight)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each code's term."""
+        return {code: getattr(self, name) for code, name in WEIGHTS.items()}
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether negatives come from a queue."""
+        return self.momentum and self.objective == "infonce"
+
+    @classmethod
+    def resolve(
+        cls,
+        name: str,
+        num_videos: int | None = None,
+        batch_size: int | None = None,
+        num_steps: int | None = None,
+        momentum: bool | None = None,
+        **options: Any,
+    ) -> Method:
+        """A preset, fitted to the data.
+
+        Args:
+            name: a key of `METHODS`.
+            num_videos: training videos; above 2,000 the momentum form is taken for the methods with composites. A
+                queue shrinks to at most half of them.
+            batch_size: clips a step; a queue becomes a multiple of it.
+            num_steps: steps of the whole run; under 10,000 the key encoder follows faster, at 0.99.
+            momentum: True or False to choose the form instead.
+            options: other fields of `Method` to replace.
+
+        Raises:
+            ValueError: no such preset, no such form of it, or a queue that does not hold one batch.
+            TypeError: no such option.
+        """
+        if name not in METHODS:
+            raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        preset = METHODS[name]
+        if not preset.composite and momentum not in (None, preset.momentum):
+            other = {"simclr": "moco", "moco": "simclr"}.get(name)
+            raise ValueError(f"{name!r} has one form; {momentum = } is not it" + (f", take {other!r}" if other else ""))
+        if momentum is None:
+            large = num_videos is not None and num_videos > IN_BATCH_VIDEOS
+            momentum = preset.momentum or (preset.composite and large)
+        fitted: dict[str, Any] = {"momentum": momentum}
+        if num_steps is not None and num_steps < SHORT_RUN_STEPS:
+            fitted["momentum_coefficient"] = 0.99
+        method = replace(preset, **(fitted | options))
+        if not method.has_queue:
+            return method
+        return replace(method, queue=queue_length(method.queue, batch_size or 1, num_videos))
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("bgaug", w_motion=0.5, w_static=0.5),
+        Method("semi"),
+        Method("dual", w_motion=0.5, w_static=0.5),
+        Method("simclr", policy="none"),
+        Method("moco", policy="none", momentum=True),
+        Method("byol", policy="none", objective="byol", momentum=True, bn_groups=1),
+        Method("fame", policy="fame"),
+        Method("fame-published", policy="fame-published"),
+        Method("be", policy="be"),
+        Method("be-inter", policy="be-inter"),
+        Method("stillmix", policy="stillmix"),
+        Method("actorcutmix", policy="actorcutmix"),
+        Method("actorcutmix-published", policy="actorcutmix-published"),
+        Method("mixup", policy="mixup"),
+        Method("cutmix", policy="cutmix"),
+        Method("dclr", policy="none", objective="dclr"),
+    )
+}
+"""Presets by name.
+
+`bgaug` is the default. `semi` is the wide term alone, `dual` all three. `simclr`, `moco` and `byol` see plain views; the
+others are `semi` with the pairs of a published policy (see `bgaug.compose.POLICIES`), so that a comparison is of pairs
+alone; `dclr` compares input modes, see `bgaug.model.modes`.
+
+References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum contrastive
+learning" (MoCo v2), 2020, arXiv 2003.04297; J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv 2006.07733.
+"""
+
+
+def queue_length(wanted: int, batch_size: int, num_videos: int | None = None) -> int:
+    """The largest multiple of the batch not above `wanted`, nor above half of the videos.
+
+    Raises:
+        ValueError: not even one batch fits.
+    """
+    limit = wanted if num_videos is None else min(wanted, num_videos // 2)
+    length = limit // batch_size * batch_size
+    if length < 1:
+        raise ValueError(
+            f"a queue of at most {limit} keys does not hold one batch of {batch_size}; "
+            "take a smaller batch, more videos or the form in the batch (momentum=False)"
+        )
+    return length

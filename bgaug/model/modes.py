@@ -1,0 +1,96 @@
+"""DCLR's decomposition by input modes, as a rival of differences of features.
+
+Letters: B clips, C channels, T frames, h, w pixels, D embedding.
+
+Three modes of each clip go through one encoder: the clip v, one of its frames repeated s, and its differences of
+successive frames d. Where the features of s and of d are strong, the features of v are pooled into v_s and v_d. With N
+the symmetric InfoNCE in the batch, and two clips a and b of each video:
+
+    N(v_a, v_b) + N(v_s a, s_b) + N(s_a, v_s b) + N(v_d a, d_b) + N(d_a, v_d b) + 0.1 ||A(v) - A(s) - A(d)||^2
+
+with A the activation maps, in units of their mean. Six encoded views a video; at an equal budget of encoded views the
+batch must be a third. The published form has queues and positives found among their keys, which are left out here.
+
+Reference: S. Ding, R. Qian, H. Xiong, "Dual contrastive learning for spatio-temporal representation", ACM Multimedia
+2022, arXiv 2207.05340.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bgaug.augment import uniform
+from bgaug.compose import Pairs
+from bgaug.losses import info_nce, total
+from bgaug.model.encoder import Encoder
+
+W_ALIGN = 0.1
+
+
+def input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tensor, Tensor]:
+    """A clip with nothing but appearance, and one with nothing but motion.
+
+    Args:
+        clips: float in [0, 1], (B, 3, T, h, w).
+        key: int64 (B,), draws the frame.
+        stream: names the draw.
+
+    Returns:
+        One frame of each clip, repeated; and the differences to the frame before, the first frame's to the last.
+    """
+    T = clips.shape[2]
+    frame = (uniform(key, stream, 1).squeeze(1) * T).long().clamp(max=T - 1)
+    still = clips[torch.arange(len(clips), device=clips.device), :, frame].unsqueeze(2).expand_as(clips)
+    return still, clips - clips.roll(1, dims=2)
+
+
+def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float) -> dict[str, Tensor]:
+    """The loss above, on the two plain views of each pair.
+
+    Returns:
+        float32 scalars: "loss", with gradient, and without the unweighted "global", "static", "motion" and "align".
+    """
+    key = pairs.provenance["key"]
+    views = [pairs.anchor, pairs.semi]
+    modes = [(view, *input_modes(view, key, f"modes/{number}")) for number, view in enumerate(views)]
+    stages = encoder.backbone(torch.cat([clip for view in modes for clip in view]))
+    features = list(stages.values())[-1].float()
+    parts = torch.chunk(features, 6)
+    codes = [_codes(encoder, *parts[:3]), _codes(encoder, *parts[3:])]
+    a, b = codes
+
+    def nce(left: str, right: str) -> Tensor:
+        return info_nce(a[left], b[right], temperature, pairs.video, pairs.weight)
+
+    align = torch.stack([_alignment(*parts[:3]), _alignment(*parts[3:])]).mean()
+    return total(
+        {
+            "global": (1.0, nce("vv", "vv")),
+            "static": (1.0, nce("vs", "sv") + nce("sv", "vs")),
+            "motion": (1.0, nce("vd", "dv") + nce("dv", "vd")),
+            "align": (W_ALIGN, align),
+        }
+    )
+
+
+def activation(features: Tensor) -> Tensor:
+    """Sum over channels in units of its mean: float (B, C, T', H', W') -> (B, 1, T', H', W')."""
+    maps = features.sum(dim=1, keepdim=True)
+    return maps / maps.mean(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
+
+
+def _codes(encoder: Encoder, clip: Tensor, still: Tensor, residual: Tensor) -> dict[str, Tensor]:
+    inputs = {
+        "vv": clip,
+        "vs": clip * activation(still).detach(),
+        "vd": clip * activation(residual).detach(),
+        "sv": still,
+        "dv": residual,
+    }
+    return {code: encoder.heads[code](value.mean(dim=(2, 3, 4))) for code, value in inputs.items()}
+
+
+def _alignment(clip: Tensor, still: Tensor, residual: Tensor) -> Tensor:
+    target = (activation(still) + activation(residual)).detach() / 2
+    return (activation(clip) - target).square().mean()
