@@ -121,6 +121,29 @@ def queue_nce(
     return _weighted_mean(losses, weight)
 
 
+def prediction_loss(predicted: Tensor, key: Tensor, weight: Tensor | None = None) -> Tensor:
+    """BYOL: 2 - 2 cosine similarity of what was predicted and the key; 0 where they agree, 4 where they are opposite.
+
+    Args:
+        predicted: float (B, D).
+        key: float (B, D); pass it detached.
+        weight: float (B,), what each pair counts; all one if None.
+
+    Returns:
+        float scalar, the weighted mean; 0 if all weights are.
+
+    Raises:
+        ValueError: the two are not both (B, D).
+
+    Reference: J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv 2006.07733, equation 2.
+    """
+    if predicted.ndim != 2 or predicted.shape != key.shape:
+        raise ValueError(f"predicted and key must be (B, D), got {tuple(predicted.shape)} and {tuple(key.shape)}")
+    with torch.autocast(predicted.device.type, enabled=False):
+        losses = 2 - 2 * (_unit(predicted) * _unit(key)).sum(dim=1)
+    return _weighted_mean(losses, weight)
+
+
 class SemiNegativeLoss(nn.Module):
     """The wide term alone: the same motion over another background is the positive.
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 MIN_FRAMES = 4
 FLAT = 1e-3
+STRETCHES = ("minmax", "softmax", "sigmoid")
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Codes:
         global_code: float32 (B, C), g: the mean of the features.
         dynamic: float32 (B, C), d: the mean weighted by the saliency.
         static: float32 (B, C), r: the mean weighted by its complement, of the static stream where there is one.
-        saliency: float32 in [0, 1], (B, H', W'), M; carries no gradient.
+        saliency: float32 in [0, 1], (B, H', W'), M; carries no gradient. Of a map for each channel the mean.
     """
 
     global_code: Tensor
@@ -44,7 +45,15 @@ class Codes:
     saliency: Tensor
 
 
-def saliency_map(features: Tensor, trim_ends: bool = True) -> Tensor:
+def saliency_map(
+    features: Tensor,
+    trim_ends: bool = True,
+    *,
+    stretch: str = "minmax",
+    per_channel: bool = False,
+    normalise: bool = False,
+    compensate: bool = False,
+) -> Tensor:
     """Where features change from frame to frame, accumulated over time.
 
     Stretched to [0, 1] for each clip. A map that is flat (its range is under 1e-3 of the mean |z|) says nothing, and
@@ -53,14 +62,19 @@ def saliency_map(features: Tensor, trim_ends: bool = True) -> Tensor:
     Args:
         features: float (B, C, T', H', W'), T' at least 2; raw pixels do as well.
         trim_ends: leave out the first and the last difference, where temporal padding shows; only if T' is at least 4.
+        stretch: "minmax"; "softmax": exp of the map in units of its spread over cells, 1 at its largest; "sigmoid" of
+            the map's distance from its mean, in the same units.
+        per_channel: a map for each channel.
+        normalise: divide the features of each cell and frame by their norm over channels first.
+        compensate: subtract from every difference its median over cells, and keep what is above: a moving camera.
 
     Returns:
-        float32 in [0, 1], (B, H', W').
+        float32 in [0, 1], (B, H', W'), or (B, C, H', W') for each channel.
 
     Raises:
-        ValueError: fewer than two frames.
+        ValueError: fewer than two frames, or another stretch.
     """
-    return _stretch(_relative_motion(features, trim_ends))
+    return _stretch(_relative_motion(features, trim_ends, per_channel, normalise, compensate), stretch)
 
 
 def upsample_saliency(saliency: Tensor, size: tuple[int, int]) -> Tensor:
@@ -78,13 +92,35 @@ class MotionAwareDecomposition(nn.Module):
 
     Args:
         stages: names of the stages to read instead.
-        trim_ends: leave out the first and the last difference; see `saliency_map`.
+        trim_ends: leave out the first and the last difference; see `saliency_map`, also for the next four.
+        stretch: "minmax", "softmax" or "sigmoid".
+        per_channel: a map for each channel; only where the last stage alone is read.
+        normalise: differences of features normalised over channels.
+        compensate: leave out what all cells have in common.
+
+    Raises:
+        ValueError: another stretch.
     """
 
-    def __init__(self, stages: Sequence[str] | None = None, trim_ends: bool = True) -> None:
+    def __init__(
+        self,
+        stages: Sequence[str] | None = None,
+        trim_ends: bool = True,
+        *,
+        stretch: str = "minmax",
+        per_channel: bool = False,
+        normalise: bool = False,
+        compensate: bool = False,
+    ) -> None:
         super().__init__()
+        if stretch not in STRETCHES:
+            raise ValueError(f"stretch must be one of {', '.join(STRETCHES)}, got {stretch!r}")
         self.stages = None if stages is None else tuple(stages)
         self.trim_ends = trim_ends
+        self.stretch = stretch
+        self.per_channel = per_channel
+        self.normalise = normalise
+        self.compensate = compensate
 
     def forward(self, features: Mapping[str, Tensor], static: Tensor | None = None) -> Codes:
         """Codes of a batch of clips.
@@ -99,7 +135,8 @@ class MotionAwareDecomposition(nn.Module):
             The codes, in float32 whatever the features are in.
 
         Raises:
-            ValueError: a stage is unknown or too short, or the static stream has another grid.
+            ValueError: a stage is unknown or too short, the static stream has another grid, or a map for each channel
+                is asked of another stage than the last.
         """
         last = list(features.values())[-1]
         static = last if static is None else static
@@ -111,17 +148,25 @@ class MotionAwareDecomposition(nn.Module):
             global_code=mean.mean(dim=(2, 3)),
             dynamic=_weighted_mean(mean, saliency),
             static=_weighted_mean(static.mean(dim=2).float(), 1 - saliency),
-            saliency=saliency,
+            saliency=saliency if saliency.ndim == 3 else saliency.mean(dim=1),
         )
 
     def extra_repr(self) -> str:
         """The options, for `print`."""
-        return f"stages={self.stages}, trim_ends={self.trim_ends}"
+        return (
+            f"stages={self.stages}, trim_ends={self.trim_ends}, stretch={self.stretch!r}, "
+            f"per_channel={self.per_channel}, normalise={self.normalise}, compensate={self.compensate}"
+        )
 
     def _saliency(self, features: Mapping[str, Tensor], grid: tuple[int, int]) -> Tensor:
         names = self._read_stages(features)
-        maps = [F.adaptive_avg_pool2d(_relative_motion(features[name], self.trim_ends), grid) for name in names]
-        return _stretch(torch.stack(maps).mean(dim=0))
+        if self.per_channel and list(names) != list(features)[-1:]:
+            raise ValueError(f"a map for each channel needs the last stage's channels, not those of {', '.join(names)}")
+        maps = []
+        for name in names:
+            motion = _relative_motion(features[name], self.trim_ends, self.per_channel, self.normalise, self.compensate)
+            maps.append(F.adaptive_avg_pool2d(motion, grid))
+        return _stretch(torch.stack(maps).mean(dim=0), self.stretch)
 
     def _read_stages(self, features: Mapping[str, Tensor]) -> Sequence[str]:
         if self.stages is not None:
@@ -139,29 +184,47 @@ class MotionAwareDecomposition(nn.Module):
 
 
 @torch.no_grad()
-def _relative_motion(features: Tensor, trim_ends: bool) -> Tensor:
-    """mean_c mean_t |z[t + 1] - z[t]| in units of the clip's mean |z|: float32 (B, H', W')."""
+def _relative_motion(
+    features: Tensor,
+    trim_ends: bool,
+    per_channel: bool = False,
+    normalise: bool = False,
+    compensate: bool = False,
+) -> Tensor:
+    """mean_c mean_t |z[t + 1] - z[t]| in units of the clip's mean |z|: float32 (B, H', W'), or (B, C, H', W')."""
     B, C, T, H, W = features.shape
     if T < 2:
         raise ValueError(f"differences need at least 2 frames, got T' = {T}")
     if trim_ends and T >= MIN_FRAMES:
         features = features[:, :, 1:-1]
     features = features.float()
-    motion = (features[:, :, 1:] - features[:, :, :-1]).abs().mean(dim=(1, 2))
-    level = features.abs().mean(dim=(1, 2, 3, 4)).view(B, 1, 1)
+    if normalise:
+        features = F.normalize(features, dim=1)
+    difference = (features[:, :, 1:] - features[:, :, :-1]).abs()
+    if compensate:
+        common = difference.flatten(3).median(dim=3).values
+        difference = (difference - common[..., None, None]).clamp(min=0)
+    motion = difference.mean(dim=2) if per_channel else difference.mean(dim=(1, 2))
+    level = features.abs().mean(dim=(1, 2, 3, 4)).view(B, *[1] * (motion.ndim - 1))
     return motion / level.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 @torch.no_grad()
-def _stretch(motion: Tensor) -> Tensor:
-    low, high = motion.amin(dim=(1, 2), keepdim=True), motion.amax(dim=(1, 2), keepdim=True)
+def _stretch(motion: Tensor, stretch: str = "minmax") -> Tensor:
+    low, high = motion.amin(dim=(-2, -1), keepdim=True), motion.amax(dim=(-2, -1), keepdim=True)
     spread = high - low
     flat = spread < FLAT
-    stretched = (motion - low) / torch.where(flat, torch.ones_like(spread), spread)
+    if stretch == "minmax":
+        stretched = (motion - low) / torch.where(flat, torch.ones_like(spread), spread)
+    else:
+        deviation = motion.std(dim=(-2, -1), keepdim=True, unbiased=False).clamp(min=1e-12)
+        centre = high if stretch == "softmax" else motion.mean(dim=(-2, -1), keepdim=True)
+        scaled = (motion - centre) / deviation
+        stretched = scaled.exp() if stretch == "softmax" else scaled.sigmoid()
     return torch.where(flat, torch.full_like(motion, 0.5), stretched)
 
 
 def _weighted_mean(features: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H', W') weighted by (B, H', W') -> (B, C); no stretched map or complement sums to zero."""
-    weight = weight.unsqueeze(1)
+    """(B, C, H', W') weighted by (B, H', W') or (B, C, H', W') -> (B, C); no stretched map or complement sums to zero."""
+    weight = weight if weight.ndim == 4 else weight.unsqueeze(1)
     return (features * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))

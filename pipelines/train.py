@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,11 @@ import torch
 from bgaug import __version__
 from bgaug.augment import Augmentation
 from bgaug.backbone import count_parameters
-from bgaug.compose import SemiNegativePairs
+from bgaug.compose import Composition, SemiNegativePairs
 from bgaug.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.loader import ClipLoader
-from bgaug.model import ContrastiveLearner, Method
+from bgaug.model import METHODS, ContrastiveLearner, Method
 from bgaug.pipelines.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.store.layout import write_durably
@@ -39,7 +40,8 @@ class TrainOptions:
         stride: distance of the frames.
         crop: side of the crops, pixels; by default 112, or what the store's frames hold.
         flip: probability of a left-right flip; 0 where left and right mean something. `tiny` does not flip by default.
-        masks: "stored", or "motion" to compute them anew on the device.
+        masks: "stored", or "motion" to compute them anew on the device; what the method says if None.
+        change: fields of `bgaug.model.Method` and of `bgaug.compose.Composition` to replace, by name: an ablation.
         momentum: the form with momentum encoder and queue; by default for more than 2,000 videos.
         splits: videos to train on, by split; by default "train" where the store has such a split, else all.
         min_grade: leave out shots below this grade.
@@ -57,7 +59,8 @@ class TrainOptions:
     stride: int = 2
     crop: int | None = None
     flip: float | None = None
-    masks: str = "stored"
+    masks: str | None = None
+    change: Mapping[str, Any] = field(default_factory=dict)
     momentum: bool | None = None
     splits: tuple[str, ...] | None = None
     min_grade: str | None = None
@@ -144,6 +147,7 @@ def run_config(options: TrainOptions, store: Store, method: Method, batch_size: 
     return {
         **asdict(options),
         "splits": None if options.splits is None else list(options.splits),
+        "change": dict(options.change),
         "batch_size": batch_size,
         "crop": crop_size(store, options),
         "classes": list(store.header.classes),
@@ -204,10 +208,33 @@ def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps:
         UsageError: no such method or backbone, or a queue that the data cannot fill.
     """
     try:
-        method = Method.resolve(options.method, num_videos, batch_size, steps, options.momentum)
+        method = Method.resolve(
+            options.method, num_videos, batch_size, steps, options.momentum, **method_changes(options)
+        )
         return ContrastiveLearner(options.backbone, method)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
+
+
+def method_changes(options: TrainOptions) -> dict[str, Any]:
+    """Fields of the method that the options replace; those of the composition are gathered in one of them.
+
+    Raises:
+        UsageError: a name that neither has.
+    """
+    of_method = {f.name for f in fields(Method)} - {"name", "composition", "momentum"}
+    of_pairs = {f.name for f in fields(Composition)}
+    unknown = [name for name in options.change if name not in of_method | of_pairs]
+    if unknown:
+        raise UsageError(
+            f"nothing named {', '.join(unknown)} to change; a method has {', '.join(sorted(of_method))}; its pairs have "
+            f"{', '.join(sorted(of_pairs))}"
+        )
+    pairs = {name: value for name, value in options.change.items() if name in of_pairs}
+    if options.masks is not None and options.method in METHODS and METHODS[options.method].composite:
+        pairs["mask"] = options.masks
+    changes = {name: value for name, value in options.change.items() if name in of_method}
+    return {**changes, "composition": pairs} if pairs else changes
 
 
 def make_pairs(store: Store, options: TrainOptions, method: Method) -> SemiNegativePairs:
@@ -216,7 +243,7 @@ def make_pairs(store: Store, options: TrainOptions, method: Method) -> SemiNegat
     augmentation = Augmentation.tiny(size) if options.backbone == "tiny" else Augmentation.standard(size)
     if options.flip is not None:
         augmentation = Augmentation(**{**asdict(augmentation), "flip": options.flip})
-    return SemiNegativePairs(augmentation, masks=options.masks, composite=method.composite)
+    return SemiNegativePairs(augmentation, method.compose)
 
 
 def crop_size(store: Store, options: TrainOptions) -> int:
@@ -233,9 +260,9 @@ def load_learner(run: Path) -> tuple[ContrastiveLearner, dict[str, Any]]:
     path = last_checkpoint(run)
     state = load_checkpoint(path)
     config = state["config"]
-    learner = ContrastiveLearner(config["backbone"], Method(**config["resolved_method"]))
     try:
+        learner = ContrastiveLearner(config["backbone"], Method(**config["resolved_method"]))
         learner.load_state_dict(state["learner"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit its own configuration: {str(error).splitlines()[0]}") from error
     return learner.eval(), config

@@ -275,7 +275,7 @@ def test_wrong_batches_are_told() -> None:
         module(batch | {"frames": batch["frames"].float()})
     with pytest.raises(ValueError, match="pack into 60 bytes"):
         module(batch | {"masks": batch["masks"][..., :-1]})
-    with pytest.raises(ValueError, match="masks must be one of stored, motion"):
+    with pytest.raises(ValueError, match="masks must be one of none, stored, motion"):
         SemiNegativePairs(Augmentation(), masks="soft")
     with pytest.raises(ValueError, match="at least 0"):
         SemiNegativePairs(Augmentation(), grow=-1)

@@ -413,7 +413,7 @@ def test_wrong_methods_are_told() -> None:
     with pytest.raises(ValueError, match="needs momentum=True"):
         Method("semi", symmetric=True)
     with pytest.raises(ValueError, match="needs donors"):
-        Method("simclr", composite=False, w_static=0.5)
+        Method("simclr", policy="none", w_static=0.5)
     with pytest.raises(ValueError, match="gamma"):
         Method("dual", gamma=2)
     with pytest.raises(ValueError, match="at least 1"):
