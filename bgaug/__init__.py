@@ -24,8 +24,9 @@ The rooms, in the order in which a video passes through them:
     model           backbone, heads, momentum encoder, queues
     trainer         the loop, checkpoints
     evaluate        retrieval, linear probe
+    heatmap         where an encoder looks, and how much of that is the mover
     synthetic       the world whose answers are known
-    visualize       contact sheets
+    visualize       contact sheets, heat maps side by side
     pipelines       many videos, processes, resuming
     cli             the command line
 

@@ -190,6 +190,18 @@ class LinearProbe:
         scores: Floats = (features - fit.mean) / fit.scale @ fit.weight + fit.bias
         return scores
 
+    @property
+    def weight(self) -> Floats:
+        """Weights (D, K) on features as they are, less what all classes share: what speaks for each class.
+
+        Raises:
+            RuntimeError: not fitted yet.
+        """
+        fit = self._fitted()
+        weight: Floats = fit.weight / fit.scale[:, None]
+        weight -= weight.mean(axis=1, keepdims=True)
+        return weight
+
     def predict(self, features: Array) -> Ints:
         """Most likely labels (N,) of features (N, D); raises as `scores`."""
         labels: Ints = self._fitted().classes[self.scores(features).argmax(axis=1)]

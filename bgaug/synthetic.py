@@ -203,9 +203,18 @@ def make_video(
     plates = _look(plate, camera, size)
     noise = NOISE * rng.standard_normal(plates.shape, dtype=np.float32)
     masks = _look(alpha[..., None], camera, size)[..., 0] > MASK_LEVEL
-    frames = noise + _look(plate + alpha[..., None] * (colour - plate), camera, size)
+    frames = noise + _look(_blend(plate, colour, alpha), camera, size)
     background = plate[margin : margin + size, margin : margin + size]
     return SyntheticVideo(_to_bytes(frames), masks, _to_bytes(plates), _to_bytes(background))
+
+
+def _blend(under: Floats, over: Floats, share: Floats) -> Floats:
+    """``under + share * (over - under)`` of (..., 3) and a share (...); channel by channel, which numpy does faster."""
+    blended = np.empty((*share.shape, 3), np.float32)
+    for channel in range(3):
+        below, above = under[..., channel], over[..., channel]
+        blended[..., channel] = below + share * (above - below)
+    return blended
 
 
 def _labels(split: Split, draw: int, stop: int) -> Ints:
@@ -308,7 +317,7 @@ def _sprite(rng: Rng, motion: _Motion, size: int) -> tuple[Floats, Floats]:
     ux, uy = cos * dx + sin * dy, cos * dy - sin * dx
     alpha = _sigmoid(1.5 * (1 - _distance(shape, ux, uy)) * unit)
     stripes = _sigmoid(8 * np.sin(4.5 * ux))
-    return alpha, dark + stripes[..., None] * (light - dark)
+    return alpha, _blend(dark, light, stripes)
 
 
 def _lay_prop(rng: Rng, plate: Floats, prop: int, xy: NDArray[np.float64], size: int) -> None:
@@ -357,10 +366,10 @@ def _scene(rng: Rng, scene: int, size: int) -> Floats:
     family, side = _family(scene, size), size + 2 * _margin(size)
     phase = rng.uniform(0, 2 * math.pi, family.amplitude.shape)
     noise = np.fft.irfft2(family.amplitude * np.exp(1j * phase), s=(side, side)).astype(np.float32)
-    share = _sigmoid(2 * noise / float(noise.std()))[..., None]
+    share = _sigmoid(2 * noise / float(noise.std()))
     hues = family.hues + rng.uniform(-0.03, 0.03, 2)
     first, second = (_hsv(hues[i], family.saturation, family.values[i]) for i in (0, 1))
-    plate: Floats = second + share * (first - second)
+    plate = _blend(second, first, share)
     axis, way = _axis(size) / size - np.float32(0.5), rng.uniform(0, 2 * math.pi)
     slope = math.cos(way) * axis[None, :] + math.sin(way) * axis[:, None]
     plate *= (1 + 2 * family.gradient * slope)[..., None]

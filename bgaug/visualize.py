@@ -1,4 +1,4 @@
-"""Pictures to look at: contact sheets of what a store holds. numpy and cv2 alone.
+"""Pictures to look at: contact sheets of what a store holds, and heat maps side by side. numpy and cv2 alone.
 
 Letters: H, W pixels.
 """
@@ -6,6 +6,7 @@ Letters: H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -76,9 +77,79 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float =
     """A mask tinted green over its frame, the rest dimmed, its rim drawn: uint8 (H, W, 3)."""
     shown = image.astype(np.float32) * 0.6
     shown[mask] = image[mask] * (1 - strength) + _TINT * strength
-    outline = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    shown[(outline > 0) & ~mask] = 255
-    return np.asarray(np.clip(shown, 0, 255), np.uint8)
+    return outlined(np.asarray(np.clip(shown, 0, 255), np.uint8), mask)
+
+
+@dataclass(frozen=True, eq=False)
+class HeatmapRow:
+    """One clip on a `heatmap_sheet`.
+
+    Attributes:
+        frame: uint8 (H, W, 3), RGB.
+        maps: float in [0, 1], any grid (H', W') each; stretched to the frame, bilinear.
+        mask: bool (H, W), the true foreground.
+        caption: a line under the row.
+    """
+
+    frame: NDArray[np.uint8]
+    maps: Sequence[NDArray[np.floating]]
+    mask: NDArray[np.bool_]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        if self.frame.dtype != np.uint8 or self.frame.ndim != 3 or self.frame.shape[2] != 3:
+            raise ValueError(f"frame must be uint8 (H, W, 3), got {self.frame.dtype} {self.frame.shape = }")
+        if self.mask.dtype != np.bool_ or self.mask.shape != self.frame.shape[:2]:
+            raise ValueError(f"mask must be bool {self.frame.shape[:2]}, got {self.mask.dtype} {self.mask.shape = }")
+        for heat in self.maps:
+            if heat.ndim != 2 or not (heat.min() >= 0 and heat.max() <= 1):
+                raise ValueError(f"maps must be (H', W') in [0, 1], got {heat.shape = }, {heat.min()} to {heat.max()}")
+
+
+def heatmap_sheet(rows: Sequence[HeatmapRow], titles: Sequence[str], *, width: int = 160) -> NDArray[np.uint8]:
+    """One row a clip: its frame, each of its maps over the frame, and its true mask, whose outline is on the maps too.
+
+    Args:
+        rows: the clips, all with as many maps.
+        titles: of the maps, such as the encoders' names.
+        width: of one picture, pixels; smaller ones are enlarged.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ValueError: no rows, or a row with another number of maps than there are titles.
+    """
+    if not rows or any(len(row.maps) != len(titles) for row in rows):
+        raise ValueError(f"rows need {len(titles)} maps each, got {[len(row.maps) for row in rows]}")
+    strips = []
+    for row in rows:
+        height = max(1, round(row.frame.shape[0] * width / row.frame.shape[1]))
+        enlarged = row.frame.shape[1] < width
+        # Drawn at its final size: a map stays smooth and an outline thin over the large pixels of a small frame.
+        filter_ = cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA
+        frame = np.asarray(cv2.resize(row.frame, (width, height), interpolation=filter_), np.uint8)
+        mask = np.asarray(cv2.resize(row.mask.astype(np.uint8) * 255, (width, height), interpolation=filter_)) > 127
+        heated = [outlined(heat_overlay(frame, heat), mask) for heat in row.maps]
+        strips.append(_strip([frame, *heated, overlay(frame, mask)], row.caption, width))
+    return np.concatenate([_header(["frame", *titles, "true mask"], width), *strips])
+
+
+def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """A map in [0, 1], (H', W'), over its frame (H, W, 3): blue to red, the hotter the less of the frame is seen."""
+    height, width = image.shape[:2]
+    smooth = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    colours = cv2.cvtColor(cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    share = (0.25 + 0.45 * smooth)[..., None]
+    return np.asarray((image * (1 - share) + colours * share).round(), np.uint8)
+
+
+def outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The outer rim of a mask drawn white on a picture: uint8 (H, W, 3)."""
+    shown = image.copy()
+    wider = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+    shown[(wider > 0) & ~mask] = 255
+    return shown
 
 
 def _strip(pictures: Sequence[NDArray[np.uint8]], caption: str, width: int) -> NDArray[np.uint8]:

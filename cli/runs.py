@@ -14,8 +14,29 @@ from bgaug.cli.options import Debug, Device, Jobs, Json, Overwrite, StoreArgumen
 def train_command(
     store: StoreArgument,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
-    method: Annotated[str, typer.Option(help="bgaug, semi, dual, simclr or moco.")] = "bgaug",
-    backbone: Annotated[str, typer.Option(help="tiny, r3d18 or r2plus1d18.")] = "r3d18",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="bgaug, semi, dual; plain: simclr, moco, byol; published: fame, fame-published, be, be-inter, stillmix, "
+            "actorcutmix, actorcutmix-published, mixup, cutmix, dclr."
+        ),
+    ] = "bgaug",
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a field of the method or of its pairs, such as donor=frame, gamma=0 or stages=stage2,stage3; "
+            "may be repeated.",
+        ),
+    ] = None,
+    bank: Annotated[str | None, typer.Option(help="The store's bank of pictures, for donor=bank.")] = None,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="tiny, r3d18, r2plus1d18, r2plus1d18-14m, s3d, slow_r18, c3d, vit, or one's own as module:function."
+        ),
+    ] = "r3d18",
     epochs: Annotated[int, typer.Option(help="Passes over the videos.", min=1)] = 200,
     steps: Annotated[int | None, typer.Option(help="Steps of the whole run, instead of epochs.", min=1)] = None,
     batch_size: Annotated[
@@ -30,8 +51,9 @@ def train_command(
         float | None, typer.Option(help="Probability of a flip; 0 where left and right mean something.")
     ] = None,
     masks: Annotated[
-        Literal["stored", "motion"], typer.Option(help="Stored masks, or computed on the device.")
-    ] = "stored",
+        Literal["stored", "motion"] | None,
+        typer.Option(help="Stored masks, or computed on the device; by default what the method says."),
+    ] = None,
     momentum: Annotated[
         bool | None, typer.Option(help="Momentum encoder and queue; by default above 2,000 videos.")
     ] = None,
@@ -61,10 +83,12 @@ def train_command(
 
         bgaug train shards --out run --method simclr --batch-size 32 --device cuda
 
+        bgaug train shards --out run --set donor=far --set w_static=0.25
+
         bgaug train shards --out run --resume
     """
     with reported(debug):
-        from bgaug.pipelines.train import TrainOptions, train
+        from bgaug.pipelines.train import TrainOptions, parse_changes, train
 
         options = TrainOptions(
             method=method,
@@ -79,6 +103,8 @@ def train_command(
             crop=crop,
             flip=flip,
             masks=masks,
+            change=parse_changes(change or []),
+            bank=bank,
             momentum=momentum,
             splits=tuple(split) if split else None,
             min_grade=min_grade,
@@ -180,5 +206,6 @@ def demo_command(
         show(result.to_json(), as_json, lambda: rows_table(title, header, rows))
         if not as_json:
             typer.echo(
-                f"contact sheet: {result.sheet}" + ("\n--quick shows that it runs; it claims nothing" if quick else "")
+                f"contact sheet: {result.sheet}\nheat maps: {result.heatmaps}"
+                + ("\n--quick shows that it runs; it claims nothing" if quick else "")
             )

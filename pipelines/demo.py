@@ -10,37 +10,29 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bgaug import __version__
-from bgaug.augment import centre_crop
-from bgaug.evaluate import LinearProbe
 from bgaug.model import ContrastiveLearner
 from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Outcome, Setup, processors
+from bgaug.pipelines.each_video import Outcome, Setup
 from bgaug.pipelines.extract_backgrounds import extract_backgrounds
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.train import TrainOptions, load_learner, train
 from bgaug.pipelines.watch import WatchOptions
+from bgaug.pipelines.world import world_splits, write_world
+from bgaug.pipelines.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies
 from bgaug.store import open_store
 from bgaug.store.layout import write_durably
-from bgaug.synthetic import ACTIONS, SPLITS, SyntheticSplit, make_split
-from bgaug.video import write_video
+from bgaug.synthetic import SPLITS, make_split
 from bgaug.visualize import contact_sheet, write_picture
 
 TESTS = ("iid", "swap", "bgonly")
 METHODS = ("simclr", "bgaug")
-CROP = 32
-FRAMES = 8
-_PER_TASK = 64
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,7 @@ class DemoResult:
         backgrounds: outcome of the extraction.
         shards: outcome of the build.
         sheet: contact sheet, an absolute path.
+        heatmaps: where both encoders look in videos of swapped backgrounds, an absolute path.
         steps: of each training.
         seconds: of the whole.
     """
@@ -84,6 +77,7 @@ class DemoResult:
     backgrounds: Outcome
     shards: Outcome
     sheet: Path
+    heatmaps: Path
     steps: int
     seconds: float
 
@@ -97,6 +91,7 @@ class DemoResult:
             "steps": self.steps,
             "accuracies": self.accuracies,
             "sheet": str(self.sheet),
+            "heatmaps": str(self.heatmaps),
             "seconds": round(self.seconds, 1),
         }
 
@@ -115,13 +110,14 @@ def demo(
 
     Raises:
         CheckpointError: an earlier run in `out` trained with other options.
+        UsageError: `out` holds videos that are not the demo's.
         StoreError: a store cannot be written.
     """
     options = options or DemoOptions()
     begun = time.monotonic()
     if overwrite:
         _clear(out)
-    world = write_world(out / "videos", options.videos, progress, jobs)
+    world = _write_videos(out, options.videos, progress, jobs)
     # One shot each, of twelve frames, and a camera that shakes by a pixel of forty: too little to weigh evidence on.
     one_shot = WatchOptions(shots=False, method="median")
     extracted = extract_backgrounds(
@@ -135,9 +131,12 @@ def demo(
         backgrounds=out / "backgrounds",
     )
     sheet = write_picture(out / "sheet.png", contact_sheet(open_store(out / "shards"), rows=10, width=160))
-    splits = _make_splits(options, progress, jobs)
+    wanted = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
+    counts = {name: min(count, SPLITS[name].count) for name, count in wanted.items()}
+    splits = world_splits(list(counts), 0, counts, jobs, progress)
     torch.manual_seed(options.seed)
-    accuracies = {"untrained": score(ContrastiveLearner("tiny", "simclr").eval(), splits)}
+    accuracies = {"untrained": probe_accuracies(ContrastiveLearner("tiny", "simclr").eval(), splits, TESTS)}
+    learners = {}
     for method in METHODS:
         train(
             out / "shards",
@@ -156,87 +155,32 @@ def demo(
             ),
             resume=True,
         )
-        accuracies[method] = score(load_learner(out / f"run-{method}")[0], splits)
-    return DemoResult(accuracies, extracted, built, sheet, options.steps, time.monotonic() - begun)
+        learners[method] = load_learner(out / f"run-{method}")[0]
+        accuracies[method] = probe_accuracies(learners[method], splits, TESTS)
+    shown = make_split("swap", count=8, truth=True)
+    heat = write_picture(out / "heatmaps.png", heatmap_picture(learners, shown, splits["probe_train"]))
+    return DemoResult(accuracies, extracted, built, sheet, heat, options.steps, time.monotonic() - begun)
 
 
 # --- the world ----------------------------------------------------------------------------------------------------
 
 
-def write_world(folder: Path, count: int, progress: Progress, jobs: int = 0) -> Path:
-    """The training split as small mp4 files in class folders; what is there from an earlier run is kept."""
-    record = folder.parent / "world.json"
+def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
+    """The training split as videos; what an earlier run made of another world is of no use, and removed."""
+    record = out / "world.json"
     wanted = json.dumps({"split": "pretrain", "count": count, "bgaug": __version__}).encode()
-    progress.start("generating videos", count)
     if record.exists() and record.read_bytes() == wanted:
+        progress.start("generating videos", count)
         progress.advance(count, "already there")
-        return folder
+        return out / "videos"
     if record.exists():
-        _clear(folder.parent)  # what was made of another world is of no use
-    for action in ACTIONS:
-        (folder / action).mkdir(parents=True, exist_ok=True)
-    tasks = [
-        joblib.delayed(_write_videos)(folder, first, min(first + _PER_TASK, count))
-        for first in range(0, count, _PER_TASK)
-    ]
-    for written in joblib.Parallel(n_jobs=jobs or processors(), return_as="generator_unordered")(tasks):
-        progress.advance(written)
+        _clear(out)
+    write_world(out / "videos", "pretrain", count, 0, progress, jobs)
     write_durably(record, wanted)
-    return folder
+    return out / "videos"
 
 
 def _clear(out: Path) -> None:
     for name in ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS)):
         shutil.rmtree(out / name, ignore_errors=True)
     (out / "world.json").unlink(missing_ok=True)
-
-
-def _write_videos(folder: Path, start: int, stop: int) -> int:
-    split = make_split("pretrain", start=start, stop=stop)
-    for number, (frames, label) in enumerate(zip(split.frames, split.labels.tolist(), strict=True), start):
-        write_video(folder / ACTIONS[label] / f"{number:05d}.mp4", frames, fps=12)
-    return stop - start
-
-
-def _make_splits(options: DemoOptions, progress: Progress, jobs: int) -> dict[str, SyntheticSplit]:
-    counts = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
-    progress.start("generating tests", sum(counts.values()))
-    splits = {}
-    run: Callable[..., Any] = joblib.Parallel(n_jobs=jobs or processors())
-    for name, count in counts.items():
-        count = min(count, SPLITS[name].count)
-        parts = run(
-            joblib.delayed(make_split)(name, start=first, stop=min(first + _PER_TASK, count))
-            for first in range(0, count, _PER_TASK)
-        )
-        frames, labels, scene, prop = (
-            np.concatenate([getattr(part, field) for part in parts]) for field in ("frames", "labels", "scene", "prop")
-        )
-        splits[name] = SyntheticSplit(name, 0, frames, labels, scene, prop)
-        progress.advance(count)
-    return splits
-
-
-# --- scoring ------------------------------------------------------------------------------------------------------
-
-
-def score(learner: ContrastiveLearner, splits: dict[str, SyntheticSplit]) -> dict[str, float]:
-    """Accuracy in percent of a linear probe on frozen features, by test."""
-    train_split = splits["probe_train"]
-    probe = LinearProbe().fit(encode(learner, train_split.frames), train_split.labels)
-    return {
-        name: round(100 * probe.accuracy(encode(learner, splits[name].frames), splits[name].labels), 1)
-        for name in TESTS
-    }
-
-
-@torch.no_grad()
-def encode(learner: ContrastiveLearner, frames: NDArray[np.uint8], batch_size: int = 128) -> NDArray[np.float32]:
-    """Global codes (N, D) of the middle frames of uint8 videos (N, T, S, S, 3)."""
-    first = (frames.shape[1] - FRAMES) // 2
-    clips = torch.from_numpy(frames[:, first : first + FRAMES])
-    features = []
-    for part in torch.split(clips, batch_size):
-        box = torch.tensor([[0, 0, frames.shape[2], frames.shape[3]]]).expand(len(part), -1)
-        features.append(learner.features(centre_crop(part, box, CROP)).numpy())
-    return np.concatenate(features)

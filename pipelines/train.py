@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ class TrainOptions:
         crop: side of the crops, pixels; by default 112, or what the store's frames hold.
         flip: probability of a left-right flip; 0 where left and right mean something. `tiny` does not flip by default.
         masks: "stored", or "motion" to compute them anew on the device; what the method says if None.
+        bank: the store's bank of pictures that donors come from, where the pairs want one.
         change: fields of `bgaug.model.Method` and of `bgaug.compose.Composition` to replace, by name: an ablation.
         momentum: the form with momentum encoder and queue; by default for more than 2,000 videos.
         splits: videos to train on, by split; by default "train" where the store has such a split, else all.
@@ -60,6 +61,7 @@ class TrainOptions:
     crop: int | None = None
     flip: float | None = None
     masks: str | None = None
+    bank: str | None = None
     change: Mapping[str, Any] = field(default_factory=dict)
     momentum: bool | None = None
     splits: tuple[str, ...] | None = None
@@ -216,6 +218,27 @@ def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps:
         raise UsageError(str(error)) from error
 
 
+def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE, as the command line has them, to values: JSON where it is JSON, else text; stages by commas.
+
+    Raises:
+        UsageError: a setting without `=`, or one twice.
+    """
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        name = name.strip().replace("-", "_")
+        if not separator or not name or name in changes:
+            raise UsageError(f"--set takes NAME=VALUE, each name once, got {setting!r}")
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            changes[name] = text.strip()
+    if isinstance(changes.get("stages"), str):
+        changes["stages"] = [stage.strip() for stage in changes["stages"].split(",")]
+    return changes
+
+
 def method_changes(options: TrainOptions) -> dict[str, Any]:
     """Fields of the method that the options replace; those of the composition are gathered in one of them.
 
@@ -243,7 +266,14 @@ def make_pairs(store: Store, options: TrainOptions, method: Method) -> SemiNegat
     augmentation = Augmentation.tiny(size) if options.backbone == "tiny" else Augmentation.standard(size)
     if options.flip is not None:
         augmentation = Augmentation(**{**asdict(augmentation), "flip": options.flip})
-    return SemiNegativePairs(augmentation, method.compose)
+    composition, bank = method.compose, None
+    if composition.composes and composition.donor == "bank":
+        if options.bank is None:
+            raise UsageError("donors from a bank need --bank NAME; `bgaug import STORE --backgrounds DIR` makes one")
+        bank = torch.from_numpy(store.bank(options.bank).pictures)
+    elif options.bank is not None:
+        raise UsageError(f"--bank {options.bank} is not used by {method.name!r}; add --set donor=bank")
+    return SemiNegativePairs(augmentation, composition, bank=bank)
 
 
 def crop_size(store: Store, options: TrainOptions) -> int:

@@ -30,7 +30,7 @@ NUMPY_ROOMS = {
     "synthetic",
     "store",
 }
-DEVICE_ROOMS = {"batch", "augment", "compose", "backbone", "motion", "losses", "model"}
+DEVICE_ROOMS = {"batch", "augment", "compose", "backbone", "motion", "losses", "model", "heatmap"}
 ONLY_IN = {"av": {"video"}, "decord": {"video"}, "zarr": {"store"}, "typer": {"cli"}, "rich": {"cli"}}
 
 

@@ -16,6 +16,7 @@ from bgaug.backbone import Backbone, Tiny, build_backbone
 from bgaug.compose import Pairs
 from bgaug.losses import info_nce, queue_nce
 from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method, queue_length
+from bgaug.model.modes import activation, input_modes
 from bgaug.motion import MotionAwareDecomposition
 
 B = 6
@@ -424,3 +425,98 @@ def test_wrong_methods_are_told() -> None:
         learner("semi").fill_queue(make_pairs())
     with pytest.raises(ValueError, match="does not fit a queue of 3"):
         learner(momentum_method(queue=3))(make_pairs())
+
+
+# Rivals
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_preset_trains_every_parameter(name: str) -> None:
+    method = replace(METHODS[name], queue=B)
+    model = learner(method)
+    if method.has_queue:
+        model.fill_queue(make_pairs(1))
+    plain = not method.composite
+    pairs = replace(make_pairs(), donor=torch.full((B,), -1)) if plain else make_pairs()
+    pairs.provenance["key"] = torch.arange(B)
+    model(pairs)["loss"].backward()
+    trained = [*model.encoder.named_parameters(), *model.predictors.named_parameters()]
+    assert [name for name, value in trained if value.grad is None] == []
+
+
+def byol() -> ContrastiveLearner:
+    return learner(replace(METHODS["byol"], momentum_coefficient=0.9))
+
+
+def test_byol_predicts_the_keys_of_the_following_encoder() -> None:
+    model, pairs = byol().eval(), replace(make_pairs(), donor=torch.full((B,), -1))
+    assert model.key_encoder is not None and model.queue_full
+    predicted = model.predictors["g"](model.encoder(pairs.semi)["g"])
+    key = model.key_encoder(pairs.anchor)["g"]
+    expected = (2 - 2 * F.cosine_similarity(predicted, key)).mean()
+    out = model(pairs)
+    torch.testing.assert_close(out["loss"], expected)
+    out["loss"].backward()
+    assert all(value.grad is None for value in model.key_encoder.parameters())
+    with pytest.raises(ValueError, match="has no queue to fill"):
+        model.fill_queue(pairs)
+
+
+def test_byol_asked_both_ways_is_the_mean_of_both() -> None:
+    model, pairs = byol().eval(), replace(make_pairs(), donor=torch.full((B,), -1))
+    both = learner(replace(METHODS["byol"], symmetric=True)).eval()
+    both.load_state_dict(model.state_dict())
+    forth, back = model(pairs)["loss"], model(replace(pairs, anchor=pairs.semi, semi=pairs.anchor))["loss"]
+    torch.testing.assert_close(both(pairs)["loss"], (forth + back) / 2)
+
+
+def test_modes_are_appearance_alone_and_motion_alone() -> None:
+    clips, key = make_pairs().anchor, torch.arange(B)
+    still, moving = input_modes(clips, key)
+    assert torch.equal(still, still[:, :, :1].expand_as(still))
+    assert all(any(torch.equal(s[:, 0], c[:, t]) for t in range(4)) for s, c in zip(still, clips, strict=True))
+    torch.testing.assert_close(moving[:, :, 1:], clips[:, :, 1:] - clips[:, :, :-1])
+    motionless = input_modes(still, key)[1]
+    assert motionless.abs().max() == 0
+
+
+def test_dclr_is_five_terms_of_six_views() -> None:
+    model, pairs = learner("dclr").eval(), replace(make_pairs(), donor=torch.full((B,), -1))
+    out = model(pairs)
+    expected = out["global"] + out["static"] + out["motion"] + 0.1 * out["align"]
+    torch.testing.assert_close(out["loss"], expected)
+    a, b = (model.encoder.heads["vv"](model.features(clips)) for clips in (pairs.anchor, pairs.semi))
+    torch.testing.assert_close(out["global"], info_nce(a, b))
+    same = activation(torch.full((2, 3, 2, 4, 4), 0.7))
+    torch.testing.assert_close(same, torch.ones(2, 1, 2, 4, 4))
+
+
+def test_methods_change_their_pairs_and_their_saliency() -> None:
+    method = Method.resolve("semi", composition={"donor": "frame", "grow": 1.0}, stages=["stage3"], stretch="sigmoid")
+    assert method.compose.donor == "frame" and method.compose.mask == "stored" and method.stages == ("stage3",)
+    model = learner(method)
+    assert model.encoder.decomposition.stages == ("stage3",) and model.encoder.decomposition.stretch == "sigmoid"
+    one_stream = learner(replace(METHODS["dual"], two_streams=False))
+    assert one_stream.encoder.static_stage is None and "static" in one_stream(make_pairs())
+    for wrong, message in (
+        ({"objective": "guess"}, "objective must be one of infonce"),
+        ({"stretch": "wide"}, "stretch must be one of minmax"),
+        ({"objective": "byol"}, "needs momentum=True"),
+        ({"objective": "byol", "momentum": True, "w_static": 1.0}, "needs negatives"),
+        ({"objective": "dclr"}, "on plain views"),
+        ({"policy": "nothing"}, "no composition policy"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Method("wrong", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'byol' has one form"):
+        Method.resolve("byol", momentum=False)
+
+
+def test_fame_in_the_momentum_form_asks_with_composites_for_plain_keys() -> None:
+    model = filled(learner(momentum_method("fame", bn_groups=1))).eval()
+    pairs = make_pairs(donor=[1, 2, 0, 4, 5, 3])
+    assert model.key_encoder is not None
+    query, key = model.encoder(pairs.semi)["g"], model.key_encoder(pairs.anchor)["g"]
+    queue = model.get_buffer("queue_g")
+    torch.testing.assert_close(model(pairs)["loss"], queue_nce(query, key, key[pairs.donor], queue))
+    assert set(model.encoder.heads) == {"g"} and Method.resolve("fame", momentum=True).compose.mask == "fame"

@@ -100,7 +100,9 @@ def test_a_policy_takes_no_more_of_the_batch_than_it_says(policy: str) -> None:
             module(policy)({other: value for other, value in batch.items() if other != name})
 
 
-@pytest.mark.parametrize("donor", ["background", "frame", "clip", "scene", "scene-published", "inpainted", "bank", "near"])
+@pytest.mark.parametrize(
+    "donor", ["background", "frame", "clip", "scene", "scene-published", "inpainted", "bank", "near"]
+)
 def test_masks_of_ones_give_the_clip_whatever_the_donor(donor: Any) -> None:
     batch = graded_batch()
     batch["masks"] = torch.full_like(batch["masks"], 255)

@@ -3,15 +3,18 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from bgaug.errors import BgaugError, CheckpointError, UsageError
+from bgaug.errors import BgaugError, CheckpointError, StoreError, UsageError
 from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, train
+from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, parse_changes, train
+from bgaug.store import open_store, write_bank
 from bgaug.trainer import Optimisation, last_checkpoint, load_checkpoint
 
 OPTIONS: dict[str, Any] = {
@@ -151,3 +154,49 @@ def test_unknown_names_are_refused_with_the_known_ones(
     with pytest.raises(UsageError, match=f"{value}.*there are"):
         run(small_store, tmp_path / "r", resume=False, stop_after=None, **{option: value})
     assert not (tmp_path / "r").exists()
+
+
+def test_a_method_is_changed_by_name(small_store: Path, tmp_path: Path) -> None:
+    changes = parse_changes(["donor=frame", "w-static=0", "stages=stage3, stage4", 'blend=["uniform", 0, 0.5]'])
+    assert changes == {"donor": "frame", "w_static": 0, "stages": ["stage3", "stage4"], "blend": ["uniform", 0, 0.5]}
+    result = run(small_store, tmp_path / "r", change=changes, stop_after=1)
+    learner, config = load_learner(result.out)
+    method = learner.method
+    assert method.compose.donor == "frame" and method.w_static == 0 and method.stages == ("stage3", "stage4")
+    assert set(lines(result.out)[0]) >= {"global", "motion"} and "static" not in lines(result.out)[0]
+    assert run(small_store, tmp_path / "r", change=changes, resume=True).trained.finished
+    for wrong in ("donor", "=frame", "gamma=0"):
+        with pytest.raises(UsageError, match="NAME=VALUE"):
+            parse_changes(["gamma=1", wrong])
+    with pytest.raises(
+        UsageError, match="nothing named colour to change; a method has .*gamma.*its pairs have .*donor"
+    ):
+        run(small_store, tmp_path / "x", change={"colour": 1})
+    with pytest.raises(UsageError, match="donor must be one of"):
+        run(small_store, tmp_path / "x", change={"donor": "moon"})
+    assert not (tmp_path / "x").exists()
+
+
+def test_donors_from_a_bank_of_the_store(small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(small_store, store)
+    pictures = np.full((3, *open_store(store).size, 3), 9, np.uint8)
+    write_bank(store, "places", ((f"{i}.png", picture) for i, picture in enumerate(pictures)))
+    options: dict[str, Any] = {"method": "semi", "change": {"donor": "bank"}}
+    assert run(store, tmp_path / "r", bank="places", stop_after=1, **options).trained.steps == 1
+    with pytest.raises(UsageError, match="need --bank NAME"):
+        run(store, tmp_path / "x", **options)
+    with pytest.raises(StoreError, match="no bank of pictures 'elsewhere'"):
+        run(store, tmp_path / "x", bank="elsewhere", **options)
+    with pytest.raises(UsageError, match="is not used by 'semi'"):
+        run(store, tmp_path / "x", bank="places", method="semi")
+
+
+@pytest.mark.parametrize("method", ["byol", "dclr", "fame", "be"])
+def test_rivals_resume_exactly(small_store: Path, tmp_path: Path, method: str) -> None:
+    whole = run(small_store, tmp_path / "whole", method=method, momentum=None, steps=4)
+    run(small_store, tmp_path / "parts", method=method, momentum=None, steps=4, stop_after=2)
+    run(small_store, tmp_path / "parts", method=method, momentum=None, steps=4, resume=True)
+    assert whole.trained.finished
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

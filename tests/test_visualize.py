@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from bgaug.errors import UsageError
 from bgaug.store import open_store
-from bgaug.visualize import contact_sheet, overlay, write_picture
+from bgaug.visualize import HeatmapRow, contact_sheet, heat_overlay, heatmap_sheet, overlay, write_picture
 
 
 def test_a_sheet_shows_what_the_store_holds(small_store: Path) -> None:
@@ -28,6 +30,58 @@ def test_overlay_tints_the_foreground() -> None:
     mask[5:15, 5:15] = True
     shown = overlay(image, mask)
     assert shown[10, 10, 1] > 150 and (shown[0, 0] == 60).all() and (shown[4, 10] == 255).all()
+
+
+def heat_row(caption: str = "") -> HeatmapRow:
+    """Heat in the left half against heat in the right half; the mask is the left half."""
+    left = np.zeros((2, 2), np.float32)
+    left[:, 0] = 1
+    mask = np.zeros((20, 30), np.bool_)
+    mask[5:15, :15] = True
+    return HeatmapRow(np.full((20, 30, 3), 120, np.uint8), [left, 1 - left], mask, caption)
+
+
+def test_heat_maps_lie_over_their_frames_side_by_side() -> None:
+    sheet = heatmap_sheet([heat_row("first"), heat_row()], ["ours", "theirs"], width=60)
+    height = 22 + 2 * (4 + 40 + 18)
+    assert sheet.dtype == np.uint8 and sheet.shape == (height, 4 * 64, 3)
+    cells = [sheet[26:66, 64 * column + 4 : 64 * column + 64].astype(int) for column in range(4)]
+    plain, ours, theirs, mask = cells
+    assert (plain == 120).all()
+    red, blue = ours[2, 2] - 120, ours[2, 57] - 120
+    assert red[0] > 0 > red[2] and blue[2] > 0 > blue[0]
+    assert (theirs[2, 2] == ours[2, 57]).all() and (ours != theirs).any()
+    for cell in (ours, theirs, mask):
+        assert (cell[9, :30] == 255).all() and (cell[8, :30] < 255).any(axis=1).all()  # the outline, one pixel wide
+    assert mask[20, 10, 1] > 150 and (mask[2, 50] == 72).all()
+
+
+def test_hot_places_hide_the_frame() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    cold, hot = (heat_overlay(image, np.full((4, 4), value)) for value in (0.0, 1.0))
+    assert cold[..., 1].std() > 2 * hot[..., 1].std() > 0
+    assert heat_overlay(image, np.zeros((1, 1)))[..., 2].mean() > image[..., 2].mean()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frame": np.zeros((20, 30, 3))}, "frame must be uint8"),
+        ({"mask": np.zeros((20, 20), np.bool_)}, r"mask must be bool \(20, 30\)"),
+        ({"maps": [np.full((2, 2), 1.5)]}, r"in \[0, 1\], got heat.shape = \(2, 2\), 1.5 to 1.5"),
+        ({"maps": [np.full((2, 2), np.nan)]}, "nan to nan"),
+    ],
+)
+def test_impossible_rows(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(heat_row(), **change)
+
+
+def test_rows_have_as_many_maps_as_titles() -> None:
+    with pytest.raises(ValueError, match=r"rows need 1 maps each, got \[2\]"):
+        heatmap_sheet([heat_row()], ["ours"])
+    with pytest.raises(ValueError, match="rows need 2 maps"):
+        heatmap_sheet([], ["ours", "theirs"])
 
 
 def test_pictures_are_written_and_wrong_names_refused(tmp_path: Path) -> None:

@@ -80,13 +80,14 @@ class Method:
             raise ValueError(f"stretch must be one of {', '.join(STRETCHES)}, got {self.stretch!r}")
         if self.stages is not None:
             object.__setattr__(self, "stages", tuple(self.stages))  # JSON has no tuples
-        if self.w_static and not self.composite:
+        composite = self.composite  # which also tells of a policy that does not exist
+        if self.w_static and not composite:
             raise ValueError(f"the static term needs donors, so composites: {self.name!r} has none")
         if self.w_static and self.objective != "infonce":
             raise ValueError(f"the static term needs negatives, which {self.objective!r} has not")
         if self.objective == "byol" and not self.momentum:
             raise ValueError("BYOL predicts the keys of a momentum encoder; it needs momentum=True")
-        if self.objective == "dclr" and (self.momentum or self.composite):
+        if self.objective == "dclr" and (self.momentum or composite):
             raise ValueError("DCLR's modes are compared within the batch, on plain views: no momentum, policy='none'")
         if self.symmetric and not self.momentum:
             raise ValueError("the form in the batch is symmetric as it is; symmetric=True needs momentum=True")

@@ -1,0 +1,411 @@
+"""The table of the bias benchmark: methods x tests in the synthetic world, at equal steps and encoded views.
+
+    python benchmarks/bias.py --quick                     # three methods, one seed: under ten minutes on two cores
+    python benchmarks/bias.py --seeds 0,1,2               # every rival: some five hours on two cores
+    python benchmarks/bias.py --group ablations --seeds 0
+    python benchmarks/bias.py --only show                 # nothing is trained: the table of what is there
+
+Every method trains the same encoder (`tiny`) on the same store, whose masks and backgrounds bgaug extracted itself from
+the world's videos, for the same number of steps of 128 encoded views. Then frozen features are probed; see
+`bgaug.pipelines.world_score`. A cell is one method, seed, number of steps and draw of the world: it is kept, an
+interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another draw
+of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
+
+The result goes to benchmarks/results/bias.json, with a plot beside it (needs matplotlib); cells stay in --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BATCH = 64
+STEPS = 800
+TESTS = ("iid", "wide", "micro", "swap", "photo", "conflict", "bgonly")
+DEFAULT = "bgaug"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a preset, with fields of it changed.
+
+    Attributes:
+        method: a key of `bgaug.model.METHODS`.
+        change: fields of Method and Composition to replace.
+        batch: clips a step, so that 2 x 64 views are encoded.
+        momentum: whether it is the momentum form.
+    """
+
+    method: str
+    change: dict[str, Any] = field(default_factory=dict)
+    batch: int = BATCH
+    momentum: bool = False
+
+
+RIVALS = {
+    "bgaug": Row("dual"),
+    "fame": Row("fame"),
+    "simclr": Row("simclr"),
+    "semi": Row("semi"),
+    "fame-published": Row("fame-published"),
+    "moco": Row("moco", momentum=True),
+    "actorcutmix": Row("actorcutmix"),
+    "be": Row("be"),
+    "stillmix": Row("stillmix"),
+    "cutmix": Row("cutmix"),
+    "mixup": Row("mixup"),
+    "byol": Row("byol", momentum=True),
+    "dclr": Row("dclr", batch=21),  # six encoded views a clip
+    "be-inter": Row("be-inter"),
+    "actorcutmix-published": Row("actorcutmix-published"),
+}
+ABLATIONS = {
+    "semi, donor frame": Row("semi", {"donor": "frame"}),
+    "semi, donor clip": Row("semi", {"donor": "clip"}),
+    "semi, donor inpainted": Row("semi", {"donor": "inpainted"}),
+    "semi, donor near": Row("semi", {"donor": "near"}),
+    "semi, donor far": Row("semi", {"donor": "far"}),
+    "semi, donor under its own crop": Row("semi", {"donor_crop": "own"}),
+    "semi, mask hard": Row("semi", {"grow": 0, "sigma": 0}),
+    "semi, mask grown twice as far": Row("semi", {"grow": 4, "sigma": 4}),
+    "semi, mask by motion": Row("semi", {"mask": "motion"}),
+    "semi, FAME's mask": Row("semi", {"mask": "fame"}),
+    "semi, half of the clips composed": Row("semi", {"probability": 0.5}),
+    "semi, temperature .2": Row("semi", {"temperature": 0.2}),
+    "semi, momentum form": Row("semi", momentum=True),
+    "dual, gamma 0": Row("dual", {"gamma": 0}),
+    "dual, gamma 1": Row("dual", {"gamma": 1}),
+    "dual, one stream": Row("dual", {"two_streams": False}),
+    "dual, no micro term": Row("dual", {"w_motion": 0}),
+    "dual, no static term": Row("dual", {"w_static": 0}),
+    "dual, half the static term": Row("dual", {"w_static": 0.25}),
+    "dual, saliency of stage 3": Row("dual", {"stages": ("stage3",)}),
+    "dual, saliency of stage 2": Row("dual", {"stages": ("stage2",)}),
+    "dual, sigmoid": Row("dual", {"stretch": "sigmoid"}),
+    "dual, a map for each channel": Row("dual", {"per_channel": True}),
+    "dual, momentum form": Row("dual", momentum=True),
+}
+GROUPS = {"rivals": RIVALS, "ablations": ABLATIONS, "all": RIVALS | ABLATIONS}
+QUICK = ("simclr", "fame", "bgaug")
+HEAT_TESTS = ("iid", "swap")
+HEAT_PICTURE = ("simclr", "fame", "bgaug")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained and scored at once."""
+
+    row: str
+    seed: int
+    steps: int
+    data_seed: int
+
+    def folder(self, work: Path) -> Path:
+        """Of its run."""
+        name = self.row.replace(", ", "-").replace(" ", "_").replace("'", "").replace(".", "")
+        return work / f"draw-{self.data_seed}" / "runs" / f"{name}-steps{self.steps}-seed{self.seed}"
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--quick", action="store_true", help="simclr, fame and bgaug, one seed, 400 steps")
+parser.add_argument("--methods", help="rows by name, with commas; by default all of the group")
+parser.add_argument("--group", choices=GROUPS, default="rivals")
+parser.add_argument("--seeds", default="0,1,2", help="with commas")
+parser.add_argument("--steps", default=str(STEPS), help="with commas; the first is the table's, others make a curve")
+parser.add_argument("--data-seed", type=int, default=1, help="draw of the world, training and tests")
+parser.add_argument("--only", choices=("world", "train", "score", "heat", "show"), help="one part of the work")
+parser.add_argument("--work", type=Path, default=Path("out/bias"), help="folder for the world and the cells")
+parser.add_argument("--out", type=Path, default=RESULTS / "bias.json")
+parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one thread each")
+parser.add_argument("--json", action="store_true", help="print the result as the last line of stdout")
+parser.add_argument("--cell", help=argparse.SUPPRESS)
+
+
+def main() -> None:
+    """Make the world, run the cells, gather the table."""
+    options = parser.parse_args()
+    if options.cell:
+        run_cell(Cell(**json.loads(options.cell)), options.work, options.only)
+        return
+    cells = list(wanted_cells(options))
+    if options.only != "show":
+        make_world(options.work, options.data_seed)
+    if options.only in (None, "train", "score"):
+        run_cells(cells, options)
+    if options.only in (None, "heat"):
+        score_heat(cells, options)
+    result = gather(options)
+    if not options.quick:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        draw_plot(result, options.out.with_suffix(".png"))
+    show(result)
+    if options.json:
+        print(json.dumps(result))
+
+
+def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
+    """Seed by seed, so that an early end leaves whole columns."""
+    if options.quick:
+        options.methods, options.seeds, options.steps = ",".join(QUICK), "0", "400"
+    rows = GROUPS[options.group]
+    names = (
+        [name.strip() for name in options.methods.split(";" if ";" in options.methods else ",")]
+        if options.methods
+        else list(rows)
+    )
+    unknown = [name for name in names if name not in GROUPS["all"]]
+    if unknown:
+        parser.error(
+            f"no row {', '.join(unknown)}; there are {'; '.join(GROUPS['all'])} (separate them by ; where one has a comma)"
+        )
+    for steps in options.steps.split(","):
+        for seed in options.seeds.split(","):
+            for name in names:
+                yield Cell(name, int(seed), int(steps), options.data_seed)
+
+
+def make_world(work: Path, draw: int) -> None:
+    """Videos of the training split, and the store that the offline pipeline makes of them; kept."""
+    from bgaug.cli.console import TerminalProgress
+    from bgaug.pipelines.build_shards import build_shards
+    from bgaug.pipelines.each_video import Setup
+    from bgaug.pipelines.watch import WatchOptions
+    from bgaug.pipelines.world import world_splits, write_world
+    from bgaug.pipelines.world_score import SPLITS_NEEDED
+
+    folder = work / f"draw-{draw}"
+    with TerminalProgress() as progress:
+        videos = write_world(folder / "videos", "pretrain", None, draw, progress, 0)
+        one_shot = WatchOptions(shots=False, method="median")
+        build_shards(Setup([videos], folder / "shards"), progress, options=one_shot, size=None, frames="raw")
+        world_splits(list(SPLITS_NEEDED), draw, None, 0, progress, cache=folder / "splits")
+
+
+def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
+    """Each cell in a process of its own, with one thread: the same numbers however many run at once."""
+    waiting = [cell for cell in cells if not (cell.folder(options.work) / "scores.json").exists()]
+    running: dict[subprocess.Popen[bytes], Cell] = {}
+    done, begun = len(cells) - len(waiting), time.monotonic()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    # glibc keeps what is freed instead of asking the system anew for every activation: a tenth of the time.
+    environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+    failed = []
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            cell = waiting.pop(0)
+            command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--work", str(options.work)]
+            command += ["--only", options.only] if options.only else []
+            running[subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)] = cell
+        time.sleep(0.5)
+        for process in [p for p in running if p.poll() is not None]:
+            cell = running.pop(process)
+            done += 1
+            if process.returncode:
+                failed.append(cell)
+            state = "failed" if process.returncode else "done"
+            print(
+                f"[{done}/{len(cells)}] {cell.row}, seed {cell.seed}, {cell.steps} steps: {state} ({time.monotonic() - begun:.0f} s)",
+                file=sys.stderr,
+            )
+    if failed:
+        print(f"{len(failed)} cells failed; rerun to try them again", file=sys.stderr)
+
+
+def run_cell(cell: Cell, work: Path, only: str | None) -> None:
+    """Train and score one cell in this process."""
+    import torch
+
+    from bgaug.pipelines.progress import Silent
+    from bgaug.pipelines.train import TrainOptions, load_learner, train
+    from bgaug.pipelines.world import world_splits
+    from bgaug.pipelines.world_score import SPLITS_NEEDED, world_scores
+
+    torch.set_num_threads(1)
+    row, folder, data = GROUPS["all"][cell.row], cell.folder(work), work / f"draw-{cell.data_seed}"
+    begun = time.process_time()
+    if only != "score":
+        train(
+            data / "shards",
+            folder,
+            Silent(),
+            options=TrainOptions(
+                method=row.method,
+                backbone="tiny",
+                steps=cell.steps,
+                batch_size=row.batch,
+                seed=cell.seed,
+                num_frames=8,
+                stride=1,
+                crop=32,
+                momentum=row.momentum,
+                change=row.change,
+            ),
+            resume=True,
+            device="cpu",
+            threads=0,
+        )
+    if only == "train":
+        return
+    seconds = time.process_time() - begun
+    splits = world_splits(list(SPLITS_NEEDED), cell.data_seed, None, 1, Silent(), cache=data / "splits")
+    scores: dict[str, Any] = dict(world_scores(load_learner(folder)[0], splits))
+    record = {**asdict(cell), "cpu_seconds": round(seconds, 1), "torch": torch.__version__, "scores": scores}
+    temporary = folder / "scores.tmp"
+    temporary.write_text(json.dumps(record), "utf-8")
+    os.replace(temporary, folder / "scores.json")
+
+
+def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
+    """How much of what the trained encoders look at is the mover, in videos of known masks."""
+    from bgaug.pipelines.progress import Silent
+    from bgaug.pipelines.train import load_learner
+    from bgaug.pipelines.world import world_splits
+    from bgaug.pipelines.world_score import heatmap_picture, heatmap_scores
+
+    data = options.work / f"draw-{options.data_seed}"
+    splits = world_splits(HEAT_TESTS, options.data_seed, None, 0, Silent(), cache=data / "splits", truth=True)
+    probe_train = world_splits(["probe_train"], options.data_seed, None, 0, Silent(), cache=data / "splits")[
+        "probe_train"
+    ]
+    learners = {}
+    for cell in cells:
+        folder = cell.folder(options.work)
+        if not (folder / "scores.json").exists():
+            continue
+        learner = load_learner(folder)[0]
+        if cell.seed == 0 and cell.row in HEAT_PICTURE:
+            learners[cell.row] = learner
+        if not (folder / "heat.json").exists():
+            heat = heatmap_scores(learner, splits, probe_train)
+            (folder / "heat.json").write_text(json.dumps(heat), "utf-8")
+    if len(learners) == len(HEAT_PICTURE) and not options.quick:
+        from bgaug.synthetic import make_split
+        from bgaug.visualize import write_picture
+
+        shown = make_split("swap", count=8, draw=options.data_seed, truth=True)
+        picture = heatmap_picture({name: learners[name] for name in HEAT_PICTURE}, shown, probe_train)
+        write_picture(options.out.with_name("heatmaps.png"), picture)
+
+
+def gather(options: argparse.Namespace) -> dict[str, Any]:
+    """All cells of this draw that are there, as one record; cells kept in the result file count too."""
+    cells: dict[tuple[str, int, int], dict[str, Any]] = {}
+    if options.out.exists() and not options.quick:
+        for cell in json.loads(options.out.read_text("utf-8")).get("cells", []):
+            if cell["data_seed"] == options.data_seed:
+                cells[cell["row"], cell["seed"], cell["steps"]] = cell
+    for path in sorted((options.work / f"draw-{options.data_seed}" / "runs").glob("*/scores.json")):
+        cell = json.loads(path.read_text("utf-8"))
+        if path.with_name("heat.json").exists():
+            cell["heat"] = json.loads(path.with_name("heat.json").read_text("utf-8"))
+        cells[cell["row"], cell["seed"], cell["steps"]] = cell
+    steps = int(options.steps.split(",")[0])
+    others = sorted({length for _, _, length in cells} - {steps})
+    seeds = sorted({seed for _, seed, length in cells if length == steps})
+    methods = {name: table_row(cells, name, steps, seeds) for name in GROUPS["all"]}
+    return {
+        "seeds": seeds,
+        "steps": steps,
+        "default": DEFAULT,
+        "feature": "g",
+        "data_seed": options.data_seed,
+        "command": f"python benchmarks/bias.py --group all --seeds {','.join(map(str, seeds))} --steps {options.steps}",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, one thread a cell",
+        "methods": {name: methods[name] for name in RIVALS if methods[name]},
+        "curve": {
+            str(length): {name: row for name in RIVALS if (row := table_row(cells, name, length, seeds))}
+            for length in others
+        },
+        "ablations": {name: methods[name] for name in ABLATIONS if methods[name]},
+        "cells": [cells[key] for key in sorted(cells)],
+    }
+
+
+def table_row(
+    cells: dict[tuple[str, int, int], dict[str, Any]], name: str, steps: int, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Percent by test, in the order of seeds, as far as there are cells."""
+    found = [cells[name, seed, steps] for seed in seeds if (name, seed, steps) in cells]
+    if not found:
+        return {}
+    row = {test: [cell["scores"]["g"][test] for cell in found] for test in (*TESTS, "unbiased", "scene", "prop")}
+    row["static_scene"] = [cell["scores"]["r"]["scene"] for cell in found]
+    row["dynamic_scene"] = [cell["scores"]["d"]["scene"] for cell in found]
+    row["dynamic_swap"] = [cell["scores"]["d"]["swap"] for cell in found]
+    row["knn_swap"] = [cell["scores"]["g"]["knn_swap"] for cell in found]
+    for test in HEAT_TESTS:
+        row[f"heat_{test}"] = [
+            round(cell["heat"][test]["cam stage2"]["energy_ratio"], 3) for cell in found if "heat" in cell
+        ]
+    row["seeds"] = [cell["seed"] for cell in found]
+    row["cpu_seconds"] = [cell["cpu_seconds"] for cell in found]
+    return row
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table, on stdout."""
+    columns = (
+        "iid",
+        "wide",
+        "micro",
+        "swap",
+        "conflict",
+        "bgonly",
+        "unbiased",
+        "scene",
+        "static_scene",
+        "dynamic_scene",
+    )
+    print(f"{result['steps']} steps, draw {result['data_seed']}; percent, mean +- deviation over seeds")
+    print(f"{'':34}{'n':>3}" + "".join(f"{name:>14}" for name in columns))
+    for name, row in (result["methods"] | result["ablations"]).items():
+        cells = "".join(f"{spread(row[column]):>14}" for column in columns)
+        print(f"{name:34}{len(row['seeds']):>3}{cells}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the sample's deviation where there is one."""
+    return f"{mean(values):.1f}" + (f" +- {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def draw_plot(result: dict[str, Any], path: Path) -> None:
+    """Accuracy iid against swap, one dot a method, bars of one deviation."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: pip install matplotlib", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 5))
+    for name, row in result["methods"].items():
+        x, y = mean(row["swap"]), mean(row["iid"])
+        bars = [stdev(row[test]) if len(row[test]) > 1 else 0 for test in ("swap", "iid")]
+        colour = {"bgaug": "#d62728", "semi": "#ff7f0e"}.get(name, "#4c6a92")
+        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", color=colour, capsize=2, elinewidth=1)
+        axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("accuracy with swapped background, %")
+    axes.set_ylabel("accuracy where the background agrees, %")
+    axes.set_title(f"{result['steps']} steps of 128 encoded views; bars: one deviation over seeds", fontsize=10)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
