@@ -98,6 +98,7 @@ ABLATIONS = {
     "dual, momentum form": Row("dual", momentum=True),
 }
 GROUPS = {"rivals": RIVALS, "ablations": ABLATIONS, "all": RIVALS | ABLATIONS}
+TOY = dict.fromkeys(("pretrain", "probe_train", *TESTS, "unbiased_train", "unbiased_test"), 64)  # of eight classes each
 QUICK = ("simclr", "fame", "bgaug")
 HEAT_TESTS = ("iid", "swap")
 HEAT_PICTURE = ("simclr", "fame", "bgaug")
@@ -130,6 +131,7 @@ parser.add_argument("--work", type=Path, default=Path("out/bias"), help="folder 
 parser.add_argument("--out", type=Path, default=RESULTS / "bias.json")
 parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one thread each")
 parser.add_argument("--json", action="store_true", help="print the result as the last line of stdout")
+parser.add_argument("--toy", action="store_true", help="a world of a few videos and two steps, to see that it runs")
 parser.add_argument("--cell", help=argparse.SUPPRESS)
 
 
@@ -137,11 +139,11 @@ def main() -> None:
     """Make the world, run the cells, gather the table."""
     options = parser.parse_args()
     if options.cell:
-        run_cell(Cell(**json.loads(options.cell)), options.work, options.only)
+        run_cell(Cell(**json.loads(options.cell)), options.work, options.only, TOY if options.toy else None)
         return
     cells = list(wanted_cells(options))
     if options.only != "show":
-        make_world(options.work, options.data_seed)
+        make_world(options.work, options.data_seed, TOY if options.toy else None)
     if options.only in (None, "train", "score"):
         run_cells(cells, options)
     if options.only in (None, "heat"):
@@ -159,7 +161,7 @@ def main() -> None:
 def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
     """Seed by seed, so that an early end leaves whole columns."""
     if options.quick:
-        options.methods, options.seeds, options.steps = ",".join(QUICK), "0", "400"
+        options.methods, options.seeds, options.steps = ",".join(QUICK), "0", "2" if options.toy else "400"
     rows = GROUPS[options.group]
     names = (
         [name.strip() for name in options.methods.split(";" if ";" in options.methods else ",")]
@@ -177,7 +179,7 @@ def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
                 yield Cell(name, int(seed), int(steps), options.data_seed)
 
 
-def make_world(work: Path, draw: int) -> None:
+def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
     """Videos of the training split, and the store that the offline pipeline makes of them; kept."""
     from bgaug.cli.console import TerminalProgress
     from bgaug.pipelines.build_shards import build_shards
@@ -188,10 +190,10 @@ def make_world(work: Path, draw: int) -> None:
 
     folder = work / f"draw-{draw}"
     with TerminalProgress() as progress:
-        videos = write_world(folder / "videos", "pretrain", None, draw, progress, 0)
+        videos = write_world(folder / "videos", "pretrain", (counts or {}).get("pretrain"), draw, progress, 0)
         one_shot = WatchOptions(shots=False, method="median")
         build_shards(Setup([videos], folder / "shards"), progress, options=one_shot, size=None, frames="raw")
-        world_splits(list(SPLITS_NEEDED), draw, None, 0, progress, cache=folder / "splits")
+        world_splits(list(SPLITS_NEEDED), draw, counts, 0, progress, cache=folder / "splits")
 
 
 def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
@@ -208,6 +210,7 @@ def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
             cell = waiting.pop(0)
             command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--work", str(options.work)]
             command += ["--only", options.only] if options.only else []
+            command += ["--toy"] if options.toy else []
             running[subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)] = cell
         time.sleep(0.5)
         for process in [p for p in running if p.poll() is not None]:
@@ -224,7 +227,7 @@ def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
         print(f"{len(failed)} cells failed; rerun to try them again", file=sys.stderr)
 
 
-def run_cell(cell: Cell, work: Path, only: str | None) -> None:
+def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | None) -> None:
     """Train and score one cell in this process."""
     import torch
 
@@ -260,7 +263,7 @@ def run_cell(cell: Cell, work: Path, only: str | None) -> None:
     if only == "train":
         return
     seconds = time.process_time() - begun
-    splits = world_splits(list(SPLITS_NEEDED), cell.data_seed, None, 1, Silent(), cache=data / "splits")
+    splits = world_splits(list(SPLITS_NEEDED), cell.data_seed, counts, 1, Silent(), cache=data / "splits")
     scores: dict[str, Any] = dict(world_scores(load_learner(folder)[0], splits))
     record = {**asdict(cell), "cpu_seconds": round(seconds, 1), "torch": torch.__version__, "scores": scores}
     temporary = folder / "scores.tmp"
@@ -276,8 +279,9 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     from bgaug.pipelines.world_score import heatmap_picture, heatmap_scores
 
     data = options.work / f"draw-{options.data_seed}"
-    splits = world_splits(HEAT_TESTS, options.data_seed, None, 0, Silent(), cache=data / "splits", truth=True)
-    probe_train = world_splits(["probe_train"], options.data_seed, None, 0, Silent(), cache=data / "splits")[
+    counts = TOY if options.toy else None
+    splits = world_splits(HEAT_TESTS, options.data_seed, counts, 0, Silent(), cache=data / "splits", truth=True)
+    probe_train = world_splits(["probe_train"], options.data_seed, counts, 0, Silent(), cache=data / "splits")[
         "probe_train"
     ]
     learners = {}
