@@ -130,6 +130,7 @@ parser.add_argument("--only", choices=("world", "train", "score", "heat", "show"
 parser.add_argument("--work", type=Path, default=Path("out/bias"), help="folder for the world and the cells")
 parser.add_argument("--out", type=Path, default=RESULTS / "bias.json")
 parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one thread each")
+parser.add_argument("--markdown", action="store_true", help="print the table as the documentation has it")
 parser.add_argument("--json", action="store_true", help="print the result as the last line of stdout")
 parser.add_argument("--toy", action="store_true", help="a world of a few videos and two steps, to see that it runs")
 parser.add_argument("--cell", help=argparse.SUPPRESS)
@@ -153,7 +154,7 @@ def main() -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         draw_plot(result, options.out.with_suffix(".png"))
-    show(result)
+    show_markdown(result) if options.markdown else show(result)
     if options.json:
         print(json.dumps(result))
 
@@ -378,6 +379,30 @@ def show(result: dict[str, Any]) -> None:
     for name, row in (result["methods"] | result["ablations"]).items():
         cells = "".join(f"{spread(row[column]):>14}" for column in columns)
         print(f"{name:34}{len(row['seeds']):>3}{cells}")
+
+
+def show_markdown(result: dict[str, Any]) -> None:
+    """The table with means and deviations, for a page."""
+    columns = {
+        "iid": "iid",
+        "swap": "swapped background",
+        "conflict": "conflicting background",
+        "bgonly": "background only",
+        "unbiased": "motion readable",
+        "scene": "scene readable",
+        "static_scene": "scene in the static code",
+        "heat_swap": "decision on the mover",
+    }
+    for title in ("methods", "ablations"):
+        print(f"| {title} | seeds | " + " | ".join(columns.values()) + " |")
+        print("|---|---|" + "---|" * len(columns))
+        for name, row in result[title].items():
+            cells = [
+                spread(row[column]) + (" x" if column.startswith("heat") else "") if row[column] else ""
+                for column in columns
+            ]
+            print(f"| {name} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
+        print()
 
 
 def spread(values: Sequence[float]) -> str:

@@ -85,8 +85,8 @@ def upsample_saliency(saliency: Tensor, size: tuple[int, int]) -> Tensor:
 class MotionAwareDecomposition(nn.Module):
     """Splits a clip's features into a global, a dynamic and a static code. Has no parameters.
 
-    The saliency is read where time is still long enough: zero-padded 3-D convolutions leave differences in features of
-    a clip that stands still, and at T' = 2 nothing else. By default that is the last stage if it has T' of at least 4,
+    The saliency is read where time is still long enough: convolutions padded with zeros in time leave differences in
+    features of a clip that stands still, and at T' = 2 nothing else; padding that repeats the end frames leaves none. By default that is the last stage if it has T' of at least 4,
     else all earlier ones that do but for the first (stages 2 and 3 of an 18-layer network on 16 frames). The motion of
     several stages, each in units of its own mean |z|, is averaged on the last stage's grid, and stretched once.
 
@@ -97,6 +97,8 @@ class MotionAwareDecomposition(nn.Module):
         per_channel: a map for each channel; only where the last stage alone is read.
         normalise: differences of features normalised over channels.
         compensate: leave out what all cells have in common.
+        reach: by stage, frames at each end that padding in time has touched, all of which are left out; see
+            `bgaug.backbone.Backbone.temporal_reach`.
 
     Raises:
         ValueError: another stretch.
@@ -111,6 +113,7 @@ class MotionAwareDecomposition(nn.Module):
         per_channel: bool = False,
         normalise: bool = False,
         compensate: bool = False,
+        reach: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if stretch not in STRETCHES:
@@ -121,6 +124,7 @@ class MotionAwareDecomposition(nn.Module):
         self.per_channel = per_channel
         self.normalise = normalise
         self.compensate = compensate
+        self.reach = dict(reach or {})
 
     def forward(self, features: Mapping[str, Tensor], static: Tensor | None = None) -> Codes:
         """Codes of a batch of clips.
@@ -164,9 +168,23 @@ class MotionAwareDecomposition(nn.Module):
             raise ValueError(f"a map for each channel needs the last stage's channels, not those of {', '.join(names)}")
         maps = []
         for name in names:
-            motion = _relative_motion(features[name], self.trim_ends, self.per_channel, self.normalise, self.compensate)
+            motion = _relative_motion(
+                self._untouched(name, features[name]), self.trim_ends, self.per_channel, self.normalise, self.compensate
+            )
             maps.append(F.adaptive_avg_pool2d(motion, grid))
         return _stretch(torch.stack(maps).mean(dim=0), self.stretch)
+
+    def _untouched(self, name: str, features: Tensor) -> Tensor:
+        """The frames of a stage that padding has not touched, one more at each end that `trim_ends` takes away."""
+        frames, extra = features.shape[2], self.reach.get(name, 0) - self.trim_ends
+        if extra <= 0:
+            return features
+        if frames - 2 * extra < MIN_FRAMES:
+            raise ValueError(
+                f"padding with zeros in time has touched all but {max(0, frames - 2 * self.reach[name])} of the {frames} "
+                f"frames of {name}, too few to difference; take longer clips, or temporal_padding='replicate'"
+            )
+        return features[:, :, extra : frames - extra]
 
     def _read_stages(self, features: Mapping[str, Tensor]) -> Sequence[str]:
         if self.stages is not None:

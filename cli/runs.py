@@ -37,6 +37,9 @@ def train_command(
             help="tiny, r3d18, r2plus1d18, r2plus1d18-14m, s3d, slow_r18, c3d, vit, or one's own as module:function."
         ),
     ] = "r3d18",
+    weights: Annotated[
+        str | None, typer.Option(help="Published weights to begin with, a file by torchvision's names.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the videos.", min=1)] = 200,
     steps: Annotated[int | None, typer.Option(help="Steps of the whole run, instead of epochs.", min=1)] = None,
     batch_size: Annotated[
@@ -93,6 +96,7 @@ def train_command(
         options = TrainOptions(
             method=method,
             backbone=backbone,
+            weights=weights,
             epochs=epochs,
             steps=steps,
             batch_size=batch_size,

@@ -12,7 +12,7 @@ import torch
 
 from bgaug import __version__
 from bgaug.augment import Augmentation
-from bgaug.backbone import count_parameters
+from bgaug.backbone import Backbone, build_backbone, count_parameters, load_weights
 from bgaug.compose import Composition, SemiNegativePairs
 from bgaug.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
@@ -31,6 +31,8 @@ class TrainOptions:
     Attributes:
         method: a key of `bgaug.model.METHODS`.
         backbone: a name of `bgaug.backbone.BACKBONES`.
+        weights: file of published weights to begin with, by torchvision's names; the backbone then pads with zeros in
+            time and normalises its input, as they expect.
         epochs: passes over the videos.
         steps: of the whole run, instead of epochs.
         batch_size: clips a step; by default 64, or half of the videos if that is less.
@@ -51,6 +53,7 @@ class TrainOptions:
 
     method: str = "bgaug"
     backbone: str = "r3d18"
+    weights: str | None = None
     epochs: int = 200
     steps: int | None = None
     batch_size: int | None = None
@@ -213,9 +216,32 @@ def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps:
         method = Method.resolve(
             options.method, num_videos, batch_size, steps, options.momentum, **method_changes(options)
         )
-        return ContrastiveLearner(options.backbone, method)
+        trunk = make_backbone(options.backbone, options.weights)
+        if options.weights is not None:
+            load_weights(trunk, _read_weights(options.weights))
+        return ContrastiveLearner(trunk, method)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
+
+
+def make_backbone(name: str, weights: str | None) -> Backbone:
+    """The encoder with fresh weights; of the form that published ones need if those are to be loaded.
+
+    Raises:
+        ValueError: no such backbone.
+        TypeError: it has no such form.
+    """
+    return build_backbone(name, temporal_padding="zeros", normalise=True) if weights else build_backbone(name)
+
+
+def _read_weights(path: str) -> dict[str, torch.Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UsageError(f"{path} must hold a state dict, from parameter name to tensor; got {type(state).__name__}")
+    return state
 
 
 def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
@@ -291,7 +317,8 @@ def load_learner(run: Path) -> tuple[ContrastiveLearner, dict[str, Any]]:
     state = load_checkpoint(path)
     config = state["config"]
     try:
-        learner = ContrastiveLearner(config["backbone"], Method(**config["resolved_method"]))
+        trunk = make_backbone(config["backbone"], config.get("weights"))
+        learner = ContrastiveLearner(trunk, Method(**config["resolved_method"]))
         learner.load_state_dict(state["learner"])
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit its own configuration: {str(error).splitlines()[0]}") from error

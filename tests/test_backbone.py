@@ -1,14 +1,80 @@
-"""Encoders: sizes in closed form, torchvision's names, and how little a clip that stands still moves their features."""
+"""Encoders: sizes in closed form, shapes, what an own encoder must have, and weights by name."""
 
-from collections.abc import Iterator
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bgaug.backbone import BACKBONES, Backbone, build_backbone, count_parameters, load_weights
+from bgaug.model import METHODS, Encoder
+from bgaug.motion import MotionAwareDecomposition
 
-CLASSIFIER = 512 * 400 + 400
+# Trunk parameters: what is published, less the classifier; else the sum over the layers.
+KINETICS = 400
+
+
+def convolutions(*layers: tuple[int, ...]) -> int:
+    """Parameters of (inputs, outputs, taps) convolutions, each with the weight and bias of its batch norm."""
+    return sum(inputs * outputs * taps + 2 * outputs for inputs, outputs, taps in layers)
+
+
+def slow_r18_count() -> int:
+    count = convolutions((3, 64, 49), *[(64, 64, 9)] * 4)
+    for inputs, outputs, taps in ((64, 128, 9), (128, 256, 27), (256, 512, 27)):
+        blocks = [(inputs, outputs, taps), (outputs, outputs, 9), (outputs, outputs, taps), (outputs, outputs, 9)]
+        count += convolutions((inputs, outputs, 1), *blocks)
+    return count
+
+
+def shallow_r2plus1d_count() -> int:
+    def split(inputs: int, outputs: int, time: int, space: int) -> list[tuple[int, int, int]]:
+        # As many channels between as keep the parameters of the whole convolution, rounded down.
+        middle = time * space**2 * inputs * outputs // (space**2 * inputs + time * outputs)
+        return [(inputs, middle, space**2), (middle, outputs, time)]
+
+    layers = split(3, 64, 3, 7)
+    for inputs, outputs in ((64, 64), (64, 128), (128, 256), (256, 512)):
+        layers += split(inputs, outputs, 3, 3) + split(outputs, outputs, 3, 3)
+        layers += split(inputs, outputs, 1, 1) if inputs != outputs else []
+    return convolutions(*layers)
+
+
+def c3d_count() -> int:
+    widths = [3, 64, 128, 256, 256, 512, 512, 512, 512]
+    return convolutions(*zip(widths, widths[1:], [27] * 8, strict=False)) + sum(widths[1:])
+
+
+def vit_count() -> int:
+    attention = 2 * 192**2 + 2 * (192**2 + 192)
+    linear = 192 * 768 + 768 + 768 * 192 + 192
+    return 3 * 2 * 16 * 16 * 192 + 192 + 8 * (2 * attention + linear + 3 * 2 * 192) + 2 * 192
+
+
+COUNTS = {
+    "tiny": 124_144,
+    "r3d18": 33_371_472 - (512 + 1) * KINETICS,
+    "r2plus1d18": 31_505_325 - (512 + 1) * KINETICS,
+    "r2plus1d18-14m": shallow_r2plus1d_count(),
+    "s3d": 8_320_048 - (1024 + 1) * KINETICS,
+    "slow_r18": slow_r18_count(),
+    "c3d": c3d_count(),
+    "vit": vit_count(),
+}
+RESIDUAL = [(64, 16, 56, 56), (128, 8, 28, 28), (256, 4, 14, 14), (512, 2, 7, 7)]
+SHAPES = {
+    "tiny": [(16, 16, 56, 56), (32, 16, 28, 28), (64, 16, 14, 14), (96, 16, 14, 14)],
+    "r3d18": RESIDUAL,
+    "r2plus1d18": RESIDUAL,
+    "r2plus1d18-14m": RESIDUAL,
+    "s3d": [(192, 8, 28, 28), (480, 8, 14, 14), (832, 4, 7, 7), (1024, 2, 3, 3)],
+    "slow_r18": [(64, 16, 28, 28), (128, 16, 14, 14), (256, 16, 7, 7), (512, 16, 4, 4)],
+    "c3d": [(128, 16, 56, 56), (256, 8, 28, 28), (512, 4, 14, 14), (512, 2, 7, 7)],
+    "vit": [(192, 8, 7, 7)] * 4,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +87,94 @@ def _repeatable() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [("tiny", 124_144), ("r3d18", 33_371_472 - CLASSIFIER), ("r2plus1d18", 31_505_325 - CLASSIFIER)],
-)
-def test_parameter_counts(name: str, count: int) -> None:
+def read_stages(backbone: Backbone, features: Mapping[str, Tensor]) -> list[str]:
+    """The stages whose motion makes the saliency."""
+    stages = MotionAwareDecomposition(backbone.saliency_stages)._read_stages(features)
+    return list(stages)
+
+
+def test_every_backbone_is_looked_at() -> None:
+    assert list(BACKBONES) == list(COUNTS) == list(SHAPES)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name: str) -> None:
     with torch.device("meta"):
-        assert count_parameters(build_backbone(name)) == count
+        assert count_parameters(build_backbone(name)) == COUNTS[name]
+
+
+def test_sizes_as_they_are_told() -> None:
+    told = {"r3d18": 33_166_272, "r2plus1d18": 31_300_125, "r2plus1d18-14m": 14_365_303, "s3d": 7_910_048}
+    told |= {"slow_r18": 20_023_872, "c3d": 27_661_440, "vit": 5_037_120}
+    assert {name: COUNTS[name] for name in told} == told
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_of_16_frames_of_112_pixels(name: str) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+        out = backbone(torch.empty(2, 3, 16, 112, 112))
+    assert [tuple(value.shape) for value in out.values()] == [(2, *shape) for shape in SHAPES[name]]
+    assert {stage: value.shape[1] for stage, value in out.items()} == backbone.dims
+    assert list(out) == list(backbone.dims)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_second_last_stage_is_independent_and_fits(name: str) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+        *_, before, last = backbone(torch.empty(2, 3, 16, 112, 112)).values()
+        stage, other = backbone.last_stage(), backbone.last_stage()
+        assert stage(before).shape == last.shape
+    own = {id(parameter) for parameter in backbone.parameters()}
+    first, second = ({id(parameter) for parameter in one.parameters()} for one in (stage, other))
+    assert first and not first & own and not first & second
+
+
+def test_a_last_stage_weighs_three_quarters_of_a_residual_network() -> None:
+    with torch.device("meta"):
+        large = build_backbone("r3d18")
+        assert 0.74 < count_parameters(large.last_stage()) / count_parameters(large) < 0.76
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_dual_method_runs_on_it(name: str) -> None:
+    with torch.device("meta"):
+        encoder = Encoder(build_backbone(name), METHODS["dual"])
+        codes = encoder.codes(torch.empty(2, 3, 16, 112, 112))
+    *_, (width, _, height, breadth) = SHAPES[name]
+    assert codes.dynamic.shape == codes.static.shape == codes.global_code.shape == (2, width)
+    assert codes.saliency.shape == (2, height, breadth)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_motion_is_read_where_four_frames_are_left(name: str) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+        out = backbone(torch.empty(1, 3, 16, 112, 112))
+    read = read_stages(backbone, out)
+    assert read == (["stage2", "stage3"] if out["stage4"].shape[2] < 4 else ["stage4"])
+    assert min(out[stage].shape[2] for stage in read) >= 4
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    # Not in training: batch norm takes off the mean, and with it the bias of a convolution before it.
+    backbone = build_backbone(name).eval()
+    out = backbone(torch.rand(1, 3, 8, 32, 32))
+    sum(value.square().mean() for value in out.values()).backward()
+    without = [key for key, value in backbone.named_parameters() if value.grad is None or not value.grad.any()]
+    assert not without
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_clip_is_left_as_it_was(name: str) -> None:
+    clip = torch.rand(1, 3, 8, 32, 32)
+    before = clip.clone()
+    options = {"normalise": True} if name not in ("tiny", "vit") else {}
+    with torch.no_grad():
+        build_backbone(name, **options).eval()(clip)
+    assert torch.equal(clip, before)
 
 
 def test_tiny_shapes() -> None:
@@ -41,51 +188,14 @@ def test_tiny_shapes() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["r3d18", "r2plus1d18"])
-def test_residual_shapes(name: str) -> None:
+def test_s3d_takes_clips_as_small_as_it_says() -> None:
     with torch.device("meta"):
-        backbone = build_backbone(name)
-        out = backbone(torch.empty(2, 3, 16, 112, 112))
-        assert [tuple(value.shape[1:]) for value in out.values()] == [
-            (64, 16, 56, 56),
-            (128, 8, 28, 28),
-            (256, 4, 14, 14),
-            (512, 2, 7, 7),
-        ]
-        assert [value.shape[1] for value in out.values()] == list(backbone.dims.values())
-
-
-def test_residual_networks_carry_torchvisions_names() -> None:
-    with torch.device("meta"):
-        full, split = build_backbone("r3d18").state_dict(), build_backbone("r2plus1d18").state_dict()
-    expected = {
-        "stem.0.weight": (64, 3, 3, 7, 7),
-        "stem.1.running_mean": (64,),
-        "layer1.0.conv1.0.weight": (64, 64, 3, 3, 3),
-        "layer1.0.conv1.1.weight": (64,),
-        "layer1.1.conv2.1.bias": (64,),
-        "layer2.0.downsample.0.weight": (128, 64, 1, 1, 1),
-        "layer2.0.downsample.1.weight": (128,),
-        "layer4.1.conv2.0.weight": (512, 512, 3, 3, 3),
-    }
-    assert {name: tuple(full[name].shape) for name in expected} == expected
-    expected = {
-        "stem.0.weight": (45, 3, 1, 7, 7),
-        "stem.1.weight": (45,),
-        "stem.3.weight": (64, 45, 3, 1, 1),
-        "stem.4.bias": (64,),
-        "layer1.0.conv1.0.0.weight": (144, 64, 1, 3, 3),
-        "layer1.0.conv1.0.1.weight": (144,),
-        "layer1.0.conv1.0.3.weight": (64, 144, 3, 1, 1),
-        "layer2.0.conv1.0.0.weight": (230, 64, 1, 3, 3),
-        "layer2.0.conv2.0.0.weight": (230, 128, 1, 3, 3),
-        "layer2.1.conv1.0.0.weight": (288, 128, 1, 3, 3),
-        "layer4.0.conv2.0.3.weight": (512, 921, 3, 1, 1),
-        "layer4.0.downsample.0.weight": (512, 256, 1, 1, 1),
-    }
-    assert {name: tuple(split[name].shape) for name in expected} == expected
-    # 20 convolutions with shortcuts, each with the 5 tensors of its batch norm; the split ones twice, shortcuts apart.
-    assert len(full) == 20 * 6 and len(split) == (2 * 17 + 3) * 6
+        backbone = build_backbone("s3d").eval()
+        assert backbone(torch.empty(1, 3, 5, 17, 17))["stage4"].shape == (1, 1024, 1, 1, 1)
+        assert backbone(torch.empty(1, 3, 7, 17, 17))["stage2"].shape[2] == 4
+        for num_frames, side in ((4, 17), (5, 16)):
+            with pytest.raises(RuntimeError, match="too small"):
+                backbone(torch.empty(1, 3, num_frames, side, side))
 
 
 def test_residual_block_is_the_formula() -> None:
@@ -121,31 +231,12 @@ def test_tiny_agrees_with_plain_3d_convolutions() -> None:
     torch.testing.assert_close(backbone(clips)["stage4"], tiny_reference(backbone, clips), atol=1e-4, rtol=1e-4)
 
 
-def test_static_clip_leaves_no_differences_in_tiny() -> None:
-    still = torch.rand(2, 3, 1, 32, 32).expand(2, 3, 8, 32, 32)
-    moving = torch.stack([still[:, :, t].roll(2 * t, dims=-1) for t in range(8)], dim=2)
-
-    def energy(clips: Tensor, **options: str) -> Tensor:
-        torch.manual_seed(0)
-        z: Tensor = build_backbone("tiny", **options).eval()(clips)["stage4"]
-        return (z[:, :, 1:] - z[:, :, :-1]).square().sum()
-
-    assert energy(still) < 1e-2 * energy(moving)
-    assert energy(still, temporal_padding="zeros") > energy(still)
-
-
-def test_a_second_last_stage_is_independent() -> None:
+def test_a_second_last_stage_has_weights_of_its_own() -> None:
     backbone = build_backbone("tiny")
     third = backbone(torch.rand(2, 3, 4, 32, 32))["stage3"]
     stage = backbone.last_stage()
     assert stage(third).shape == backbone.get_submodule("stage4")(third).shape
-    assert not {id(p) for p in stage.parameters()} & {id(p) for p in backbone.parameters()}
     assert not torch.equal(stage(third), backbone.get_submodule("stage4")(third))
-    with torch.device("meta"):
-        large = build_backbone("r3d18")
-        share = count_parameters(large.last_stage()) / count_parameters(large)
-        assert large.last_stage()(torch.empty(1, 256, 4, 14, 14)).shape == (1, 512, 2, 7, 7)
-    assert 0.74 < share < 0.76
 
 
 def test_an_own_backbone_without_a_last_stage_is_told() -> None:
@@ -191,12 +282,145 @@ def test_weights_that_do_not_fit_are_told_and_change_nothing() -> None:
 
 
 def test_unknown_names_and_options_are_told() -> None:
-    with pytest.raises(ValueError, match="no backbone 'r50'; there are tiny, r3d18, r2plus1d18"):
+    with pytest.raises(ValueError, match="no backbone 'r50'; there are tiny, r3d18, r2plus1d18, .*module:function"):
         build_backbone("r50")
-    with pytest.raises(ValueError, match="temporal_padding"):
-        build_backbone("tiny", temporal_padding="reflect")
     with pytest.raises(ValueError, match="width"):
         build_backbone("tiny", width=0)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="backbone 'r3d18': .*'width'; its options are: temporal_padding, normalise"):
         build_backbone("r3d18", width=8)
-    assert set(BACKBONES) == {"tiny", "r3d18", "r2plus1d18"}
+    with pytest.raises(TypeError, match="backbone 'vit': .*'normalise'; its options are: dim, depth, num_heads"):
+        build_backbone("vit", normalise=True)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "vit"])
+def test_another_padding_is_told(name: str) -> None:
+    with (
+        torch.device("meta"),
+        pytest.raises(ValueError, match="temporal_padding must be replicate or zeros, got 'reflect'"),
+    ):
+        build_backbone(name, temporal_padding="reflect")
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    dims = {"early": 4, "late": 8}
+    head = (16, 8, False)
+    def __init__(self, width=4):
+        super().__init__()
+        self.width = width
+        self.early = nn.Conv3d(3, 4, 3, padding=1)
+        self.late = self.last_stage()
+    def last_stage(self):
+        return nn.Conv3d(4, 8, 3, (1, 2, 2), 1)
+    def forward(self, clips):
+        early = self.early(clips)
+        return {"early": early, "late": self.late(early)}
+
+class Bare(nn.Module):
+    pass
+
+def with_attribute(name, value):
+    def build():
+        net = Net()
+        setattr(net, name, value)
+        return net
+    return build
+
+def with_output(output):
+    class Other(Net):
+        def forward(self, clips):
+            return output(Net.forward(self, clips))
+    return Other
+
+def number():
+    return 3
+
+something = 3
+no_dims = with_attribute("dims", None)
+one_stage = with_attribute("dims", {"late": 8})
+no_head = with_attribute("head", (16, 8))
+no_last_stage = with_attribute("last_stage", None)
+elsewhere = with_attribute("saliency_stages", ("stage9",))
+chosen = with_attribute("saliency_stages", ("early",))
+a_list = with_output(lambda stages: list(stages.values()))
+in_disorder = with_output(lambda stages: {"late": stages["late"], "early": stages["early"]})
+flat = with_output(lambda stages: stages | {"late": stages["late"].mean((2, 3, 4))})
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module that can be imported, with encoders that are not ours."""
+    name = f"own_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(OWN, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield name
+    sys.modules.pop(name, None)
+
+
+def test_an_own_backbone_by_module_and_function(own: str) -> None:
+    backbone = build_backbone(f"{own}:Net", width=7)
+    assert backbone.width == 7
+    assert backbone.saliency_stages is None and not backbone.temporal_reach
+    assert build_backbone(f"{own}:chosen").saliency_stages == ("early",)
+    out = copy.deepcopy(backbone)(torch.rand(1, 3, 4, 8, 8))
+    assert [tuple(value.shape) for value in out.values()] == [(1, 4, 4, 8, 8), (1, 8, 4, 4, 4)]
+    codes = Encoder(backbone, METHODS["dual"]).codes(torch.rand(2, 3, 4, 8, 8))
+    assert codes.static.shape == (2, 8)
+    again = build_backbone(f"{own}:Net")
+    load_weights(again, backbone.state_dict())
+    assert all(torch.equal(value, backbone.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        ("nothing", ValueError, "has no 'nothing'"),
+        ("something", TypeError, "must be a function that returns an encoder, is int"),
+        ("number", TypeError, "must return a torch.nn.Module, returned int"),
+        ("Bare", TypeError, "dims must be a dict from at least two stage names to channels, got None"),
+        ("no_dims", TypeError, "dims must be a dict"),
+        ("one_stage", TypeError, "dims must be a dict from at least two"),
+        ("no_head", TypeError, r"head must be \(hidden, out, batch_norm\) such as .* got \(16, 8\)"),
+        ("no_last_stage", TypeError, r"last_stage\(\) is missing"),
+        ("elsewhere", ValueError, "saliency_stages has stage9; dims has early, late"),
+    ],
+)
+def test_an_own_backbone_that_lacks_something(own: str, function: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build_backbone(f"{own}:{function}")
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        ("a_list", TypeError, "must return a dict from stage name to features, returned list"),
+        (
+            "in_disorder",
+            ValueError,
+            r"the stages of dims, \['early', 'late'\], in that order; returned \['late', 'early'\]",
+        ),
+        ("flat", ValueError, r"must return late as \(B, 8, T', H', W'\), returned \(1, 8\)"),
+    ],
+)
+def test_an_own_backbone_is_watched_when_it_runs(own: str, function: str, error: type[Exception], message: str) -> None:
+    backbone = build_backbone(f"{own}:{function}")
+    with pytest.raises(error, match=message):
+        backbone(torch.rand(1, 3, 4, 8, 8))
+
+
+def test_own_names_that_lead_nowhere_are_told(own: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="named module:function, such as"):
+        build_backbone(":Net")
+    with pytest.raises(ValueError, match="named module:function"):
+        build_backbone(f"{own}:")
+    with pytest.raises(ValueError, match="no module 'not_a_module'; install it, or name its folder in PYTHONPATH"):
+        build_backbone("not_a_module:Net")
+    with pytest.raises(TypeError, match=f"{own}:Net: .*'depth'; its options are: width"):
+        build_backbone(f"{own}:Net", depth=3)
+    (tmp_path / f"{own}_broken.py").write_text("import not_a_module_either", "utf-8")
+    with pytest.raises(ModuleNotFoundError, match="not_a_module_either"):
+        build_backbone(f"{own}_broken:Net")

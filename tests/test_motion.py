@@ -244,3 +244,17 @@ def test_slow_codes_agree_in_half_precision() -> None:
             assert getattr(half, name).dtype == torch.float32
         if dtype == torch.float16:
             torch.testing.assert_close(half.dynamic, full.dynamic, atol=2e-3, rtol=0)
+
+
+def test_frames_that_padding_has_touched_are_left_out() -> None:
+    z = torch.rand(1, 3, 1, 4, 4).expand(1, 3, 12, 4, 4).clone()
+    z[:, :, :3] += 1
+    z[:, :, -3:] -= 1
+    still = MotionAwareDecomposition(reach={"a": 3})({"a": z}).saliency
+    assert torch.equal(still, torch.full((1, 4, 4), 0.5))
+    z[:, :, 6, 0, 0] += 5
+    assert MotionAwareDecomposition(reach={"a": 3})({"a": z}).saliency[0, 0, 0] == 1
+    untrimmed = MotionAwareDecomposition(reach={"a": 3}, trim_ends=False)({"a": z}).saliency
+    torch.testing.assert_close(untrimmed, MotionAwareDecomposition()({"a": z[:, :, 2:-2]}).saliency)
+    with pytest.raises(ValueError, match="all but 0 of the 8 frames of a"):
+        MotionAwareDecomposition(reach={"a": 4})({"a": z[:, :, :8]})

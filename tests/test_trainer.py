@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bgaug.backbone import build_backbone
 from bgaug.errors import BgaugError, CheckpointError, StoreError, UsageError
 from bgaug.pipelines.progress import Silent
 from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, parse_changes, train
@@ -200,3 +201,23 @@ def test_rivals_resume_exactly(small_store: Path, tmp_path: Path, method: str) -
     assert whole.trained.finished
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_begins_with_published_weights(small_store: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    given = build_backbone("r3d18", temporal_padding="zeros").state_dict()
+    torch.save(given | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)}, tmp_path / "r3d_18.pth")
+    options: dict[str, Any] = {"backbone": "r3d18", "num_frames": 16, "method": "simclr", "lr": 1e-12}
+    path = str(tmp_path / "r3d_18.pth")
+    run(small_store, tmp_path / "r", weights=path, stop_after=1, **options)
+    learner, config = load_learner(tmp_path / "r")
+    assert config["weights"] == path and getattr(learner.encoder.backbone, "temporal_reach", None)
+    ours = learner.encoder.backbone.state_dict()
+    torch.testing.assert_close(ours["layer1.0.conv1.0.weight"], given["layer1.0.conv1.0.weight"])
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    with pytest.raises(UsageError, match="cannot be read as weights"):
+        run(small_store, tmp_path / "x", weights=str(tmp_path / "bad.pth"), **options)
+    torch.save({"conv": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UsageError, match="weights do not fit ResNet18"):
+        run(small_store, tmp_path / "x", weights=str(tmp_path / "other.pth"), **options)
+    assert not (tmp_path / "x").exists()

@@ -48,6 +48,7 @@ class Encoder(nn.Module):
             per_channel=method.per_channel,
             normalise=method.normalise,
             compensate=method.compensate,
+            reach=getattr(backbone, "temporal_reach", None),
         )
         hidden, out, batch_norm = backbone.head
         batch_norm = batch_norm or method.objective == "byol"  # without, BYOL collapses

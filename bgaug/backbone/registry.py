@@ -1,0 +1,90 @@
+"""Encoders by name, and encoders of one's own by "module:function"."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import cast
+
+from bgaug.backbone.c3d import C3D
+from bgaug.backbone.contract import Backbone, checked_backbone
+from bgaug.backbone.resnet18 import ResNet18
+from bgaug.backbone.s3d import S3D
+from bgaug.backbone.slow import SlowR18
+from bgaug.backbone.tiny import Tiny
+from bgaug.backbone.vcop import ShallowR2Plus1D
+from bgaug.backbone.vit import VideoViT
+
+
+def _r3d18(temporal_padding: str = "replicate", normalise: bool = False) -> Backbone:
+    return ResNet18(False, temporal_padding, normalise)
+
+
+def _r2plus1d18(temporal_padding: str = "replicate", normalise: bool = False) -> Backbone:
+    return ResNet18(True, temporal_padding, normalise)
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "tiny": Tiny,
+    "r3d18": _r3d18,
+    "r2plus1d18": _r2plus1d18,
+    "r2plus1d18-14m": ShallowR2Plus1D,
+    "s3d": S3D,
+    "slow_r18": SlowR18,
+    "c3d": C3D,
+    "vit": VideoViT,
+}
+
+
+def build_backbone(name: str, **options: float | str) -> Backbone:
+    """An encoder with fresh weights, drawn from torch's generator.
+
+    Args:
+        name: a key of `BACKBONES`, or "module:function" for one's own: the module is imported, and the function called
+            with the options. What it returns must have what `Backbone` names, whether it inherits from it or not.
+        options: of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads, patch and
+            tubelet; the others take temporal_padding and normalise.
+
+    Returns:
+        The encoder, in training mode, on torch's default device.
+
+    Raises:
+        ValueError: no such name, module or function, or an option out of range.
+        TypeError: no such option, or one's own encoder lacks what the library asks for.
+    """
+    if ":" in name:
+        return checked_backbone(_call(_imported(name), name, options), name)
+    if name not in BACKBONES:
+        raise ValueError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}, and module:function for your own")
+    return cast(Backbone, _call(BACKBONES[name], f"backbone {name!r}", options))
+
+
+def _call(function: Callable[..., object], origin: str, options: dict[str, float | str]) -> object:
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        taken = ", ".join(signature.parameters) or "none"
+        raise TypeError(f"{origin}: {error}; its options are: {taken}; got {options}") from None
+    return function(**options)
+
+
+def _imported(name: str) -> Callable[..., object]:
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name.isidentifier():
+        raise ValueError(f"a backbone of your own is named module:function, such as my.nets:build, got {name!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and misses another
+        raise ValueError(
+            f"backbone {name!r}: no module {error.name!r}; install it, or name its folder in PYTHONPATH"
+        ) from error
+    if not hasattr(module, function_name):
+        raise ValueError(f"backbone {name!r}: {module_name} has no {function_name!r}")
+    function = getattr(module, function_name)
+    if not callable(function):
+        raise TypeError(f"backbone {name!r} must be a function that returns an encoder, is {type(function).__name__}")
+    return cast(Callable[..., object], function)
