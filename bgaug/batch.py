@@ -26,6 +26,7 @@ class Batch(MutableMapping[str, Tensor]):
         video: int64 (B,), index of the video in the store.
         shot: int64 (B,), index of the shot in its video.
         label: int64 (B,), class index, -1 where unknown.
+        grade: int64 (B,), of the shot: 1 to 6 for A to F, 0 where it has none.
         start: int64 (B, V), first frame of each clip in its video.
         pts_seconds: float64 (B, V, T), presentation time of each frame.
         box: int64 (B, 4), (top, left, height, width) of the picture inside the frame: all of it, but for padded stores.
@@ -38,6 +39,7 @@ class Batch(MutableMapping[str, Tensor]):
     video: Tensor
     shot: Tensor
     label: Tensor
+    grade: Tensor
     start: Tensor
     pts_seconds: Tensor
     box: Tensor

@@ -255,6 +255,7 @@ class ClipDataset(Dataset[Batch]):
             "video": ((B,), np.int64),
             "shot": ((B,), np.int64),
             "label": ((B,), np.int64),
+            "grade": ((B,), np.int64),
             "start": ((B, V), np.int64),
             "pts_seconds": ((B, V, T), np.float64),
             "box": ((B, 4), np.int64),
@@ -301,6 +302,7 @@ class ClipDataset(Dataset[Batch]):
         arrays["video"][slot] = video
         arrays["shot"][slot] = shot
         arrays["label"][slot] = store.columns.label[video]
+        arrays["grade"][slot] = store.columns.shot_grade[store.columns.shot_offsets[video] + shot]
         arrays["start"][slot] = frames[:, 0]
         arrays["pts_seconds"][slot] = times
         arrays["box"][slot] = store.content_box(video) if self._box is None else self._box

@@ -105,6 +105,8 @@ def test_samples_are_what_the_store_holds(dataset: ClipDataset) -> None:
             assert np.array_equal(bits, store.masks(video, start, 8, 2))
             assert np.array_equal(sample.pts_seconds[view].numpy(), store.pts_seconds(video, start, 8, 2))
         assert np.array_equal(sample.backgrounds.numpy(), store.background(video).image)
+        shot = int(store.columns.shot_offsets[video]) + int(sample.shot)
+        assert int(sample.grade) == int(store.columns.shot_grade[shot]) > 0
         assert int(sample.label) == store.columns.label[video] and sample.box.tolist() == [0, 0, 48, 64]
 
 

@@ -34,7 +34,7 @@ PICTURES = torch.randint(0, 256, (7, *SHAPE, 3), generator=torch.Generator().man
 
 
 def graded_batch(count: int = 6, **options: Any) -> dict[str, Tensor]:
-    return dict(make_batch(count, **options)) | {"grade": torch.arange(count) % 7}
+    return dict(make_batch(count, **options))
 
 
 def module(policy: str | Composition, **options: Any) -> SemiNegativePairs:
