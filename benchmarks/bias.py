@@ -152,7 +152,9 @@ def main() -> None:
     result = gather(options)
     if not options.quick:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        temporary = options.out.with_suffix(".tmp")
+        temporary.write_text(compact(result) + "\n", "utf-8")
+        os.replace(temporary, options.out)
         draw_plot(result, options.out.with_suffix(".png"))
     show_markdown(result) if options.markdown else show(result)
     if options.json:
@@ -199,7 +201,8 @@ def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
 
 def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """Each cell in a process of its own, with one thread: the same numbers however many run at once."""
-    waiting = [cell for cell in cells if not (cell.folder(options.work) / "scores.json").exists()]
+    known = known_cells(options)
+    waiting = [cell for cell in cells if (cell.row, cell.seed, cell.steps, cell.data_seed) not in known]
     running: dict[subprocess.Popen[bytes], Cell] = {}
     done, begun = len(cells) - len(waiting), time.monotonic()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -305,18 +308,25 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
         write_picture(options.out.with_name("heatmaps.png"), picture)
 
 
-def gather(options: argparse.Namespace) -> dict[str, Any]:
-    """All cells of this draw that are there, as one record; cells kept in the result file count too."""
-    cells: dict[tuple[str, int, int], dict[str, Any]] = {}
+Key = tuple[str, int, int, int]
+
+
+def known_cells(options: argparse.Namespace) -> dict[Key, dict[str, Any]]:
+    """Cells in the kept result, and over them those in the work folder, by row, seed, steps and draw."""
+    kept: list[dict[str, Any]] = []
     if options.out.exists() and not options.quick:
-        for cell in json.loads(options.out.read_text("utf-8")).get("cells", []):
-            if cell["data_seed"] == options.data_seed:
-                cells[cell["row"], cell["seed"], cell["steps"]] = cell
-    for path in sorted((options.work / f"draw-{options.data_seed}" / "runs").glob("*/scores.json")):
-        cell = json.loads(path.read_text("utf-8"))
+        kept += json.loads(options.out.read_text("utf-8")).get("cells", [])
+    for path in sorted(options.work.glob("draw-*/runs/*/scores.json")):
+        kept.append(json.loads(path.read_text("utf-8")))
         if path.with_name("heat.json").exists():
-            cell["heat"] = json.loads(path.with_name("heat.json").read_text("utf-8"))
-        cells[cell["row"], cell["seed"], cell["steps"]] = cell
+            kept[-1]["heat"] = json.loads(path.with_name("heat.json").read_text("utf-8"))
+    return {(cell["row"], cell["seed"], cell["steps"], cell["data_seed"]): cell for cell in kept}
+
+
+def gather(options: argparse.Namespace) -> dict[str, Any]:
+    """All cells as one record; the tables are of the draw that was asked for."""
+    everything = known_cells(options)
+    cells = {key[:3]: cell for key, cell in everything.items() if key[3] == options.data_seed}
     steps = int(options.steps.split(",")[0])
     others = sorted({length for _, _, length in cells} - {steps})
     seeds = sorted({seed for _, seed, length in cells if length == steps})
@@ -335,7 +345,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
             for length in others
         },
         "ablations": {name: methods[name] for name in ABLATIONS if methods[name]},
-        "cells": [cells[key] for key in sorted(cells)],
+        "cells": [everything[key] for key in sorted(everything)],
     }
 
 
@@ -358,6 +368,21 @@ def table_row(
     row["seeds"] = [cell["seed"] for cell in found]
     row["cpu_seconds"] = [cell["cpu_seconds"] for cell in found]
     return row
+
+
+def compact(result: dict[str, Any]) -> str:
+    """JSON with a line for each row of a table and for each cell."""
+    parts = []
+    for name, value in result.items():
+        if name == "cells":
+            lines = [f"  {json.dumps(cell)}" for cell in value]
+            parts.append(' "cells": [\n' + ",\n".join(lines) + "\n ]")
+        elif name in ("methods", "ablations"):
+            lines = [f"  {json.dumps(row)}: {json.dumps(values)}" for row, values in value.items()]
+            parts.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
+        else:
+            parts.append(f" {json.dumps(name)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def show(result: dict[str, Any]) -> None:

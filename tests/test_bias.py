@@ -146,6 +146,13 @@ def test_cells_are_gathered_from_the_work_and_from_the_kept_result(tmp_path: Pat
     assert result["methods"]["simclr"]["swap"] == [30.0]
     assert result["curve"]["400"]["bgaug"]["swap"] == [60.0]
     assert set(result["methods"]) == {"bgaug", "simclr"} and len(result["cells"]) == 4
+    assert json.loads(bias.compact(result)) == result
+    assert set(bias.known_cells(options)) == {("bgaug", seed, 800, 1) for seed in (0, 1)} | {
+        ("bgaug", 0, 400, 1),
+        ("simclr", 0, 800, 1),
+    }
+    other = bias.gather(bias.parser.parse_args(["--work", str(tmp_path), "--out", str(out), "--data-seed", "2"]))
+    assert other["methods"] == {} and len(other["cells"]) == 4  # another draw's table, and nothing lost
     assert bias.spread([1.0, 3.0]) == "2.0 +- 1.4" and bias.spread([1.0]) == "1.0"
 
 
