@@ -5,7 +5,7 @@ Letters: B clips, V views, T frames, H, W pixels of the stored frame, h, w pixel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,6 +76,28 @@ class _Layers(NamedTuple):
     donor: Tensor  # (B, 3, T or 1, h, w)
     frame: Tensor  # int64 (B,), of the donor, -1 where all or none
     picture: Tensor  # int64 (B,), of the bank, -1 where none
+
+
+class _Second(NamedTuple):
+    """The second view as it was made."""
+
+    clips: Tensor  # (B, 3, T, h, w)
+    mask: Tensor  # (B, 1, T, h, w)
+    place: Tensor  # int64 (B,), of the donor
+    valid: Tensor  # bool (B,), whether a donor was left
+    composed: Tensor  # bool (B,)
+    donor_view: _View
+    frame: Tensor  # int64 (B,), as in _Layers
+    picture: Tensor
+
+
+def _plain(clips: Tensor, view: _View) -> _Second:
+    """A second view without a donor."""
+    everybody = torch.ones_like(view.flip)
+    places = torch.arange(len(clips), device=clips.device)
+    nobody = torch.full_like(places, -1)
+    mask = clips.new_ones(()).expand_as(clips[:, :1])
+    return _Second(clips, mask, places, everybody, ~everybody, view, nobody, nobody)
 
 
 def composite(foreground: Tensor, mask: Tensor, donor_background: Tensor) -> Tensor:
@@ -166,54 +188,66 @@ class SemiNegativePairs(nn.Module):
         first, second = (
             crop_resize(batch["frames"][:, v], view.crop, config.size, view.flip) for v, view in enumerate(views)
         )
-        own = torch.arange(len(key), device=key.device)
-        nobody = torch.full_like(key, -1)
-        place, valid, donor_view = own, torch.ones_like(views[0].flip), views[SEMI]
-        composed = torch.zeros_like(valid)
-        semi, mask, layers = second, second.new_ones(()).expand_as(second[:, :1]), None
-        if self.policy.composes:
-            place, valid = self._donors(batch, views[SEMI]) if donor is None else (donor, video[donor] != video)
-            if self.policy.donor in ("own_frame", "bank") or self.policy.pairing == "permutation":
-                valid = torch.ones_like(valid)
-            composed = valid & (uniform(key, "compose/probability", 1).squeeze(1) < self.policy.probability)
-            donor_view = self._donor_view(batch, place, views[SEMI])
-            layers = self._layers(batch, second, place, views[SEMI], donor_view)
-            chosen = composed.view(-1, 1, 1, 1, 1)
-            mask = torch.where(chosen, layers.mask, torch.ones_like(layers.mask))
-            semi = composite(second, mask, layers.donor)
-            mask = mask.expand_as(second[:, :1])
-        area = mask.mean(dim=(1, 2, 3, 4))
-        in_batch = composed if self.policy.donor != "bank" else torch.zeros_like(composed)
-        shown = torch.where(in_batch, place, nobody) if self.policy.donor_shows else nobody
+        made = self._compose(batch, second, views[SEMI], donor) if self.policy.composes else _plain(second, views[SEMI])
+        area = made.mask.mean(dim=(1, 2, 3, 4))
         return Pairs(
             anchor=colour_jitter(first, key, config, view=ANCHOR),
-            semi=colour_jitter(semi, key, config, view=SEMI),
-            donor=torch.where(valid, shown, own),
-            weight=self._weight(batch, area, composed) * valid,
-            mask=mask,
+            semi=colour_jitter(made.clips, key, config, view=SEMI),
+            donor=self._shown(made),
+            weight=self._weight(batch, area, made.composed) * made.valid,
+            mask=made.mask,
             video=video,
-            provenance={
-                "video": video,
-                "donor_video": torch.where(in_batch, video[place], nobody),
-                "donor_key": torch.where(in_batch, key[place], nobody),
-                "donor_frame": nobody if layers is None else torch.where(composed, layers.frame, nobody),
-                "bank_picture": nobody if layers is None else torch.where(composed, layers.picture, nobody),
-                "mask_area": area,
-                "key": key,
-                "anchor_crop": views[ANCHOR].crop,
-                "semi_crop": views[SEMI].crop,
-                "donor_crop": donor_view.crop,
-                "anchor_flip": views[ANCHOR].flip,
-                "semi_flip": views[SEMI].flip,
-                "donor_flip": donor_view.flip,
-                **{name: batch[name] for name in ("shot", "start") if name in batch},
-            },
+            provenance=self._provenance(batch, views, made, area),
             positive=colour_jitter(second, key, config, view=DONOR) if self.plain_positive else None,
         )
 
     def extra_repr(self) -> str:
         """The options, for `print`."""
         return f"{self.policy}, plain_positive={self.plain_positive}"
+
+    def _compose(self, batch: Mapping[str, Tensor], clips: Tensor, view: _View, given: Tensor | None) -> _Second:
+        """The second view over its donors; those that are not composed stay as they are."""
+        key, video, policy = batch["key"], batch["video"], self.policy
+        place, valid = self._donors(batch, view) if given is None else (given, video[given] != video)
+        if policy.donor in ("own_frame", "bank") or policy.pairing == "permutation":
+            valid = torch.ones_like(valid)
+        composed = valid & (uniform(key, "compose/probability", 1).squeeze(1) < policy.probability)
+        donor_view = self._donor_view(batch, place, view)
+        layers = self._layers(batch, clips, place, view, donor_view)
+        mask = torch.where(composed.view(-1, 1, 1, 1, 1), layers.mask, torch.ones_like(layers.mask))
+        merged = composite(clips, mask, layers.donor)
+        return _Second(
+            merged, mask.expand_as(clips[:, :1]), place, valid, composed, donor_view, layers.frame, layers.picture
+        )
+
+    def _shown(self, made: _Second) -> Tensor:
+        """Place of the clip whose background each second view shows; see `Pairs.donor`."""
+        nobody = torch.full_like(made.place, -1)
+        shown = torch.where(made.composed, made.place, nobody) if self.policy.donor_shows else nobody
+        return torch.where(made.valid, shown, torch.arange(len(nobody), device=nobody.device))
+
+    def _provenance(
+        self, batch: Mapping[str, Tensor], views: Sequence[_View], made: _Second, area: Tensor
+    ) -> dict[str, Tensor]:
+        key, video = batch["key"], batch["video"]
+        nobody = torch.full_like(key, -1)
+        borrowed = made.composed if self.policy.donor != "bank" else torch.zeros_like(made.composed)
+        return {
+            "video": video,
+            "donor_video": torch.where(borrowed, video[made.place], nobody),
+            "donor_key": torch.where(borrowed, key[made.place], nobody),
+            "donor_frame": torch.where(made.composed, made.frame, nobody),
+            "bank_picture": torch.where(made.composed, made.picture, nobody),
+            "mask_area": area,
+            "key": key,
+            "anchor_crop": views[ANCHOR].crop,
+            "semi_crop": views[SEMI].crop,
+            "donor_crop": made.donor_view.crop,
+            "anchor_flip": views[ANCHOR].flip,
+            "semi_flip": views[SEMI].flip,
+            "donor_flip": made.donor_view.flip,
+            **{name: batch[name] for name in ("shot", "start") if name in batch},
+        }
 
     def _donors(self, batch: Mapping[str, Tensor], view: _View) -> tuple[Tensor, Tensor]:
         """A place in the batch for each clip, and whether that is another video's."""
