@@ -11,7 +11,7 @@ the world's videos, for the same number of steps of 128 encoded views. Then froz
 interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another draw
 of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
 
-The result goes to benchmarks/results/bias.json, with a plot beside it (needs matplotlib); cells stay in --work.
+The result goes to benchmarks/results/bias.json, with a plot beside it (needs matplotlib: pip install 'bgaug[plots]'); cells stay in --work.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ RIVALS = {
     "mixup": Row("mixup"),
     "byol": Row("byol", momentum=True),
     "dclr": Row("dclr", batch=21),  # six encoded views a clip
+    "untrained": Row("simclr"),  # random weights
     "be-inter": Row("be-inter"),
     "actorcutmix-published": Row("actorcutmix-published"),
 }
@@ -235,6 +236,7 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
     """Train and score one cell in this process."""
     import torch
 
+    from bgaug.model import ContrastiveLearner
     from bgaug.pipelines.progress import Silent
     from bgaug.pipelines.train import TrainOptions, load_learner, train
     from bgaug.pipelines.world import world_splits
@@ -243,7 +245,8 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
     torch.set_num_threads(1)
     row, folder, data = GROUPS["all"][cell.row], cell.folder(work), work / f"draw-{cell.data_seed}"
     begun = time.process_time()
-    if only != "score":
+    untrained = cell.row == "untrained"
+    if only != "score" and not untrained:
         train(
             data / "shards",
             folder,
@@ -268,8 +271,11 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
         return
     seconds = time.process_time() - begun
     splits = world_splits(list(SPLITS_NEEDED), cell.data_seed, counts, 1, Silent(), cache=data / "splits")
-    scores: dict[str, Any] = dict(world_scores(load_learner(folder)[0], splits))
+    torch.manual_seed(cell.seed)
+    learner = ContrastiveLearner("tiny", row.method).eval() if untrained else load_learner(folder)[0]
+    scores: dict[str, Any] = dict(world_scores(learner, splits))
     record = {**asdict(cell), "cpu_seconds": round(seconds, 1), "torch": torch.__version__, "scores": scores}
+    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "scores.tmp"
     temporary.write_text(json.dumps(record), "utf-8")
     os.replace(temporary, folder / "scores.json")
@@ -291,7 +297,7 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     learners = {}
     for cell in cells:
         folder = cell.folder(options.work)
-        if not (folder / "scores.json").exists():
+        if not (folder / "scores.json").exists() or cell.row == "untrained":
             continue
         learner = load_learner(folder)[0]
         if cell.seed == 0 and cell.row in HEAT_PICTURE:
@@ -440,7 +446,7 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
     try:
         import matplotlib
     except ImportError:
-        print("no plot: pip install matplotlib", file=sys.stderr)
+        print("no plot: pip install 'bgaug[plots]'", file=sys.stderr)
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -132,7 +132,7 @@ def test_fractional_crop_moves_a_gradient_by_the_fraction() -> None:
 def test_crop_resize_in_chunks_of_frames_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, boxes = noise(2, 5, 20, 24, 3), torch.tensor([[1.5, 2.0, 15.0, 17.0]]).repeat(2, 1)
     whole = crop_resize(frames, boxes, 12)
-    monkeypatch.setattr("bgaug.augment.CHUNK_BYTES", 2 * 2 * 20 * 24 * 3 * 4)
+    monkeypatch.setattr("bgaug.augment.taps.CPU_CHUNK_BYTES", 2 * 2 * 20 * 24 * 3 * 4)
     torch.testing.assert_close(crop_resize(frames, boxes, 12), whole, atol=1e-6, rtol=0)
 
 
