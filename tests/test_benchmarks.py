@@ -17,9 +17,9 @@ OURS = ("memmap", "raw", "jpeg", "masks", "zarr", "zarr_masks", "pyav_gop250", "
 pytestmark = pytest.mark.full
 
 
-def quick(script: str) -> dict[str, Any]:
+def quick(script: str, *options: str) -> dict[str, Any]:
     """What the last line of its output says."""
-    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json"]
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json", *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # Of the frames that a reader gives, its warnings tell; peers that are missing are no fault.
@@ -59,3 +59,16 @@ def test_building() -> None:
     # A thousand frames, and little besides.
     assert 1000 * 128 * 171 * 3 < result["raw"]["shard_bytes"] < 1.05 * 1000 * 128 * 171 * 3
     assert result["jpeg"]["shard_bytes"] < result["raw"]["shard_bytes"] / 5
+
+
+def test_composing() -> None:
+    result = quick("compose.py")
+    assert len(result["ratios"]) == 6 and positive(result["ratios"])
+
+
+def test_a_step_on_a_device() -> None:
+    result = quick("gpu.py", "--device", "cpu")
+    eager = result["eager"]
+    assert eager["step_ms"] > eager["pairs_ms"] > 0 and eager["waits"] == []
+    assert eager["pairs_share"] == pytest.approx(eager["pairs_ms"] / eager["step_ms"], rel=0.01)
+    assert result["parameters"] > 124_144 and result["clips"] == 8
