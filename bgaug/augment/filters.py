@@ -44,16 +44,30 @@ def gaussian_blur(clips: Tensor, sigma: Tensor | float, radius: int | None = Non
 
 
 def blur_frames(clips: Tensor, down: Taps, across: Tensor) -> Tensor:
-    """Blur by the taps of `blur_taps` along columns, and by a dense matrix (B or 1, w, w) along rows."""
+    """Blur by the taps of `blur_taps` along columns, and by a dense matrix along rows.
+
+    Args:
+        clips: float32 (B, C, T, h, w).
+        down: of B clips or of one for all.
+        across: float32 (B, w, w), or (1, w, w) for all.
+    """
     B, C, T, h, w = clips.shape
-    if clips.device.type == "cpu":
-        shared = Taps(down.first.expand(B, -1), down.weights.expand(B, -1, -1))
-        rows = shared.sum_rows(clips.reshape(B, C * T, h, w))
-        blurred = torch.bmm(rows.view(B, C * T * h, w), across.transpose(1, 2).expand(B, w, w))
-        return blurred.view(B, C, T, h, w)
-    # Products that leave their result turned, so that the side to be summed next comes last by itself.
-    lines = torch.bmm(across.expand(B, w, w), clips.reshape(B, C * T * h, w).transpose(1, 2))
-    columns = torch.bmm(lines.view(B, w * C * T, h), down.dense(h).transpose(1, 2).expand(B, h, h))
+    down = Taps(down.first.expand(B, -1), down.weights.expand(B, -1, -1))
+    blur = _by_taps if clips.device.type == "cpu" else _by_products
+    return blur(clips, down, across.expand(B, w, w))
+
+
+def _by_taps(clips: Tensor, down: Taps, across: Tensor) -> Tensor:
+    B, C, T, h, w = clips.shape
+    rows = down.sum_rows(clips.reshape(B, C * T, h, w))
+    return torch.bmm(rows.view(B, C * T * h, w), across.transpose(1, 2)).view(B, C, T, h, w)
+
+
+def _by_products(clips: Tensor, down: Taps, across: Tensor) -> Tensor:
+    """Each product leaves its result turned, so that the side to be summed next comes last by itself."""
+    B, C, T, h, w = clips.shape
+    lines = torch.bmm(across, clips.reshape(B, C * T * h, w).transpose(1, 2))
+    columns = torch.bmm(lines.view(B, w * C * T, h), down.dense(h).transpose(1, 2))
     return columns.view(B, w, C, T, h).permute(0, 2, 3, 4, 1).contiguous()
 
 

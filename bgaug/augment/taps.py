@@ -42,7 +42,7 @@ class Taps(NamedTuple):
         return self.weights.new_zeros(B, N, inputs).scatter_(2, self._inputs(), self.weights)
 
     def sum_rows(self, rows: Tensor) -> Tensor:
-        """Each output the weighted sum of its rows: float32 (B, n, P, L), contiguous -> (B, n, N, L).
+        """Each output the weighted sum of its rows: float32 (B, n, P, L) -> (B, n, N, L).
 
         An embedding's lookup, whose kernel for CPUs costs a tenth of the matrix product, in which most factors are 0.
         """
@@ -136,7 +136,7 @@ def _part(size: int, count: int, limit: int) -> int:
     """How many of `count` things of some bytes to take together, so that parts are alike and within a limit."""
     # A compiler's trace would hold every step.
     parts = 1 if torch.compiler.is_compiling() else math.ceil(size * count / limit)
-    return math.ceil(count / max(1, min(count, parts)))
+    return max(1, math.ceil(count / max(1, min(count, parts))))
 
 
 def each_step(change: Callable[[Tensor], Tensor], clips: Tensor, out: Tensor | None) -> Tensor:
