@@ -507,7 +507,7 @@ def test_methods_change_their_pairs_and_their_saliency() -> None:
         ({"policy": "nothing"}, "no composition policy"),
     ):
         with pytest.raises(ValueError, match=message):
-            Method("wrong", **wrong)  # type: ignore[arg-type]
+            Method("wrong", **wrong)
     with pytest.raises(ValueError, match="'byol' has one form"):
         Method.resolve("byol", momentum=False)
 

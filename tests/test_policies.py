@@ -44,7 +44,8 @@ def module(policy: str | Composition, **options: Any) -> SemiNegativePairs:
 
 
 def second_view(batch: dict[str, Tensor] | Batch) -> Tensor:
-    return SemiNegativePairs(without_colour(SIZE), "none")(batch).semi
+    semi: Tensor = SemiNegativePairs(without_colour(SIZE), "none")(batch).semi
+    return semi
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
