@@ -311,7 +311,7 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
 
         shown = make_split("swap", count=8, draw=options.data_seed, truth=True)
         picture = heatmap_picture({name: learners[name] for name in HEAT_PICTURE}, shown, probe_train)
-        write_picture(options.out.with_name("heatmaps.png"), picture)
+        write_picture(options.out.with_name("heatmaps.jpg"), picture)
 
 
 Key = tuple[str, int, int, int]
@@ -457,7 +457,9 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
         bars = [stdev(row[test]) if len(row[test]) > 1 else 0 for test in ("swap", "iid")]
         colour = {"bgaug": "#d62728", "semi": "#ff7f0e"}.get(name, "#4c6a92")
         axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", color=colour, capsize=2, elinewidth=1)
-        axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            name, (x, y), xytext=(4, 4 if name != "fame-published" else -11), textcoords="offset points", fontsize=8
+        )
     axes.set_xlabel("accuracy with swapped background, %")
     axes.set_ylabel("accuracy where the background agrees, %")
     axes.set_title(f"{result['steps']} steps of 128 encoded views; bars: one deviation over seeds", fontsize=10)

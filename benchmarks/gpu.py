@@ -32,7 +32,8 @@ from bgaug.model import ContrastiveLearner
 WAITS = (
     "cudaStreamSynchronize",
     "cudaDeviceSynchronize",
-    "cudaMemcpyAsync DtoH",
+    "cudaEventSynchronize",
+    "Memcpy DtoH",
     "aten::_local_scalar_dense",
     "aten::nonzero",
 )
@@ -134,15 +135,21 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 def waits(step: Step, batch: dict[str, Tensor]) -> list[str]:
     """Operations of one step that make the host wait, by the profiler; and none may be there while that is forbidden."""
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import ProfilerActivity, profile, record_function
 
     cuda = step.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
-    with profile(activities=activities) as profiler, forbidden_to_wait(cuda):
+    with profile(activities=activities) as profiler, forbidden_to_wait(cuda), record_function("the step"):
         step(batch)
-    seen = {event.key for event in profiler.key_averages()}
-    # Leaving the profiler waits once; that is its own.
-    return sorted(name for name in seen if any(wait in name for wait in WAITS) and name != "cudaDeviceSynchronize")
+    events = list(profiler.events())
+    within = next(event.time_range for event in events if event.name == "the step" and event.device_type.name == "CPU")
+    # The profiler waits for the device itself when it is left, so what the host does counts within the step alone.
+    seen = {
+        event.name
+        for event in events
+        if event.device_type.name != "CPU" or within.start <= event.time_range.start <= within.end
+    }
+    return sorted(name for name in seen if any(wait in name for wait in WAITS))
 
 
 def forbidden_to_wait(cuda: bool) -> Any:

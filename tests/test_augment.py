@@ -2,6 +2,8 @@
 
 import colorsys
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from bgaug.augment import (
     HUE_GENERATOR,
+    KINETICS_MEAN,
+    KINETICS_STD,
     LUMA,
     Augmentation,
     centre_crop,
@@ -18,11 +22,15 @@ from bgaug.augment import (
     crop_resize,
     crop_resize_images,
     crop_resize_masks,
+    crops,
+    dilate,
+    filters,
     flips,
     gaussian_blur,
     random_bits,
     uniform,
 )
+from bgaug.augment.taps import blur_radius, blur_taps, resize_taps
 
 PLAIN = Augmentation(size=16, flip=0, jitter=0, grey=0, blur=0)
 
@@ -36,16 +44,18 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
+GOLDEN, WORD = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
+
+def reference_mix(x: int) -> int:
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & WORD
+    return x ^ (x >> 31)
+
+
 def reference_bits(key: int, salt: int) -> int:
     """The same hash in Python's unbounded integers."""
-    mask = (1 << 64) - 1
-
-    def mix(x: int) -> int:
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-        return x ^ (x >> 31)
-
-    return mix(mix((key + 0x9E3779B97F4A7C15) & mask) ^ salt)
+    return reference_mix(reference_mix((key + GOLDEN) & WORD) ^ salt)
 
 
 def test_random_bits_are_the_hash_in_unbounded_integers() -> None:
@@ -54,6 +64,58 @@ def test_random_bits_are_the_hash_in_unbounded_integers() -> None:
     salt = int.from_bytes(hashlib.blake2b(b"crop", digest_size=8).digest(), "big")
     for key in (0, 1, -1, 2**63 - 1, -(2**63), 123456789):
         assert int(random_bits(torch.tensor([key]), "crop")) & ((1 << 64) - 1) == reference_bits(key, salt)
+
+
+@pytest.mark.parametrize("n", [1, 2, 11, 23])
+def test_uniform_counts_in_unbounded_integers(n: int) -> None:
+    for key in (0, -1, 123456789):
+        bits = int(random_bits(torch.tensor([key]), "a")) & WORD
+        expected = [reference_mix((bits + count * GOLDEN) & WORD) >> 40 for count in range(1, n + 1)]
+        assert (uniform(torch.tensor([key]), "a", n) * 2**24).long().tolist() == [expected]
+
+
+def test_a_key_draws_what_it_always_drew() -> None:
+    # Of the first release; runs that are resumed and pairs that are replayed rest on them.
+    key = torch.tensor([0, -1, 2**62])
+    drawn = [[3100004, 4873210, 1080836], [7410327, 6261471, 6422595], [1048390, 11824075, 2238861]]
+    assert (uniform(key, "colour/1", 3) * 2**24).long().tolist() == drawn
+    box = torch.tensor([[0, 0, 128, 171]]).repeat(3, 1)
+    expected = [[3.04864, 16.57929, 68.32707, 90.42921], [29.50663, 59.4395, 62.1352, 70.78432]]
+    torch.testing.assert_close(crop_boxes(key, box, Augmentation(), 1)[:2], torch.tensor(expected), atol=1e-4, rtol=0)
+    assert flips(torch.arange(8), Augmentation()).long().tolist() == [1, 1, 0, 0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("config", "pixels", "mean"),
+    [
+        (Augmentation(size=8), [[0.643178, 0.645852, 0.655213], [0.837861, 0.843163, 0.845137]], 0.521173),
+        (Augmentation.tiny(8), [[0.461831, 0.513867, 0.372180], [0.603577, 0.585600, 0.713969]], 0.532803),
+    ],
+)
+def test_a_view_looks_as_it_always_did(config: Augmentation, pixels: list[list[float]], mean: float) -> None:
+    frames = (torch.arange(2 * 2 * 12 * 16 * 3) % 251).to(torch.uint8).view(2, 2, 12, 16, 3)
+    out = view_of(frames, torch.tensor([3, 4]), config)
+    torch.testing.assert_close(out[:, :, 1, 3, 5], torch.tensor(pixels), atol=2e-6, rtol=0)
+    assert float(out.mean()) == pytest.approx(mean, abs=2e-6)
+
+
+def view_of(frames: Tensor, key: Tensor, config: Augmentation, view: int = 0) -> Tensor:
+    """All that happens to a view."""
+    box = torch.tensor([[0, 0, *frames.shape[2:4]]]).repeat(len(frames), 1)
+    crop = crop_boxes(key, box, config, view)
+    return colour_jitter(crop_resize(frames, crop, config.size, flips(key, config, view)), key, config, view)
+
+
+def test_a_view_depends_on_its_clip_and_key_alone() -> None:
+    frames, key, config = noise(5, 3, 20, 24, 3), keys(5), Augmentation(size=16)
+    first = view_of(frames, key, config)
+    torch.manual_seed(3)
+    view_of(noise(7, 2, 20, 24, 3, seed=1), keys(7, seed=1), config, view=1)
+    assert torch.equal(view_of(frames, key, config), first)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(view_of(frames[order], key[order], config), first[order], atol=1e-6, rtol=0)
+    torch.testing.assert_close(view_of(frames[2:3], key[2:3], config), first[2:3], atol=1e-6, rtol=0)
+    assert (view_of(frames, key, config, view=1) - first).abs().mean() > 0.05
 
 
 def test_uniform_is_uniform_and_independent() -> None:
@@ -102,7 +164,7 @@ def test_crop_that_never_fits_is_the_largest_centred(
     torch.testing.assert_close(boxes, torch.tensor([expected]).float().repeat(3, 1))
 
 
-@pytest.mark.parametrize("size", [7, 16, 50])
+@pytest.mark.parametrize("size", [1, 4, 7, 16, 31, 50])
 def test_crop_resize_agrees_with_interpolate_on_whole_boxes(size: int) -> None:
     frames = noise(3, 2, 31, 45, 3)
     boxes = torch.tensor([[0, 0, 31, 45], [3, 7, 20, 29], [10, 40, 5, 4]])
@@ -129,11 +191,33 @@ def test_fractional_crop_moves_a_gradient_by_the_fraction() -> None:
     torch.testing.assert_close(out[0, 0, 0, 3, 1:-1], torch.arange(11, 25) + 0.25, atol=1e-3, rtol=0)
 
 
-def test_crop_resize_in_chunks_of_frames_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, boxes = noise(2, 5, 20, 24, 3), torch.tensor([[1.5, 2.0, 15.0, 17.0]]).repeat(2, 1)
-    whole = crop_resize(frames, boxes, 12)
-    monkeypatch.setattr("bgaug.augment.taps.CPU_CHUNK_BYTES", 2 * 2 * 20 * 24 * 3 * 4)
-    torch.testing.assert_close(crop_resize(frames, boxes, 12), whole, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("share", [1, 2 * 3, 2 * 3 * 2])
+def test_steps_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    frames, boxes = noise(3, 5, 20, 24, 3), torch.tensor([[1.5, 2.0, 15.0, 17.0]]).repeat(3, 1)
+    config = Augmentation(size=12)
+    flip, masks = torch.tensor([True, False, True]), torch.rand(3, 1, 5, 12, 12)
+    whole = crop_resize(frames, boxes, 12, flip)
+    coloured, blurred, grown = colour_jitter(whole, keys(3), config), gaussian_blur(whole, 1.5), dilate(masks, 1.5)
+    # One frame of one clip, then two frames of it, then both of them of more clips.
+    monkeypatch.setattr("bgaug.augment.taps.CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
+    torch.testing.assert_close(crop_resize(frames, boxes, 12, flip), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(colour_jitter(whole, keys(3), config), coloured, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gaussian_blur(whole, 1.5), blurred, atol=1e-6, rtol=0)
+    assert torch.equal(dilate(masks, 1.5), grown)
+
+
+def test_products_for_other_devices_give_what_taps_give() -> None:
+    frames, boxes = noise(3, 4, 20, 24, 3), torch.tensor([[0.0, 0, 20, 24], [1.5, 2.25, 15, 17.5], [3, 4, 9, 8]])
+    down = resize_taps(boxes[:, 0], boxes[:, 2], 14, 20)
+    across = resize_taps(boxes[:, 1], boxes[:, 3], 14, 24, torch.tensor([True, False, True]))
+    expected = crop_resize(frames, boxes, 14, torch.tensor([True, False, True]))
+    out = crops._by_products(frames, down.dense(20), across.dense(24)) / 255
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
+    for radius in (None, 2):
+        rows, columns = (blur_taps(torch.tensor([0.0, 0.7, 3.0]), pixels, radius) for pixels in (14, 14))
+        blurred = gaussian_blur(expected, torch.tensor([0.0, 0.7, 3.0]), radius)
+        turned = filters._by_products(expected, rows, columns.dense(14))
+        torch.testing.assert_close(turned, blurred, atol=1e-6, rtol=0)
 
 
 def test_masks_and_images_take_the_frames_crop() -> None:
@@ -239,6 +323,85 @@ def test_blur_of_a_point_is_the_gaussian_and_zero_sigma_the_identity() -> None:
     assert (gaussian_blur(clips, torch.tensor([2.0, 2.0]), radius=2) > 0).sum() == 2 * 25
 
 
+def test_one_sigma_for_all_is_that_of_each() -> None:
+    clips = torch.rand(3, 2, 2, 30, 26)
+    for sigma, radius in ((0.0, None), (0.4, None), (2.0, None), (2.0, 3), (30.0, None)):
+        expected = gaussian_blur(clips, torch.full((3,), sigma), radius)
+        torch.testing.assert_close(gaussian_blur(clips, sigma, radius), expected, atol=1e-6, rtol=0)
+    assert blur_taps(torch.tensor([2.0]), 99, blur_radius(2.0)).weights[0, 50, [0, -1]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 3, 5, 9])
+def test_dilation_is_the_largest_of_the_square(radius: int) -> None:
+    masks = torch.rand(2, 1, 3, 9, 11)
+    expected = F.max_pool2d(masks.flatten(0, 2), 2 * radius + 1, stride=1, padding=radius).view(masks.shape)
+    assert torch.equal(dilate(masks, radius), expected)
+
+
+def test_dilation_by_a_fraction_blends_the_next_ring() -> None:
+    masks = torch.zeros(1, 1, 1, 9, 9)
+    masks[..., 4, 4] = 1
+    expected = torch.zeros(9, 9)
+    expected[2:7, 2:7], expected[3:6, 3:6] = 0.25, 1.0
+    torch.testing.assert_close(dilate(masks, 1.25)[0, 0, 0], expected)
+    with pytest.raises(ValueError, match="at least 0"):
+        dilate(masks, -0.5)
+
+
+def test_results_go_where_they_are_asked_to() -> None:
+    clips, config = torch.rand(2, 3, 3, 12, 12), Augmentation(size=12)
+    changes: list[Callable[[Tensor, Tensor | None], Tensor]] = [
+        lambda clips, out: colour_jitter(clips, keys(2), config, out=out),
+        lambda clips, out: gaussian_blur(clips, 1.5, out=out),
+        lambda clips, out: dilate(clips, 1.5, out=out),
+    ]
+    for change in changes:
+        kept, given = clips.clone(), clips.clone()
+        expected = change(given, None)
+        assert torch.equal(given, kept)
+        assert change(given, given) is given and torch.equal(given, expected)
+        with pytest.raises(ValueError, match="out must have the clips' shape"):
+            change(clips, torch.empty(2, 3, 1, 12, 12))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_the_exact_result(dtype: torch.dtype) -> None:
+    frames, boxes, config = (
+        noise(2, 3, 20, 24, 3),
+        torch.tensor([[1.5, 2.0, 15.0, 17.0]]).repeat(2, 1),
+        Augmentation(size=12),
+    )
+    clips = crop_resize(frames, boxes, 12)
+    exact = colour_jitter(clips, keys(2), config)
+    half = colour_jitter(clips, keys(2), config, out=torch.empty_like(clips, dtype=dtype))
+    assert half.dtype == dtype and torch.equal(half, exact.to(dtype))
+    torch.testing.assert_close(half.float(), exact, atol=2e-3, rtol=0)
+    masks, blurred = crop_resize_masks(frames[..., 0] & 1, boxes, 12), gaussian_blur(clips, 1.5)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(gaussian_blur(clips, 1.5), blurred)
+        assert torch.equal(crop_resize_masks(frames[..., 0] & 1, boxes, 12), masks)
+
+
+@pytest.mark.parametrize("blur", [0.0, 1.0])
+def test_normalisation_is_what_follows_the_colours(blur: float) -> None:
+    clips, key = torch.rand(4, 3, 2, 12, 12), keys(4)
+    plain = Augmentation(size=12, brightness=1, contrast=1, blur=blur)
+    config = replace(plain, mean=KINETICS_MEAN, std=KINETICS_STD)
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (KINETICS_MEAN, KINETICS_STD))
+    expected = colour_jitter(clips, key, plain)
+    assert expected.min() == 0 or blur  # so that clipping is part of it
+    torch.testing.assert_close(colour_jitter(clips, key, config), (expected - mean) / std, atol=1e-5, rtol=0)
+
+
+def test_evaluation_is_normalised_as_training_is() -> None:
+    frames, box = noise(2, 3, 20, 24, 3), torch.tensor([[0, 2, 20, 20]]).repeat(2, 1)
+    config = replace(PLAIN, scale=(1.0, 1.0), ratio=(1.0, 1.0), mean=KINETICS_MEAN, std=KINETICS_STD)
+    trained = colour_jitter(crop_resize(frames, box, 16), keys(2), config)
+    torch.testing.assert_close(centre_crop(frames, box, 16, KINETICS_MEAN, KINETICS_STD), trained, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="divide by 255"):
+        centre_crop(frames, box, 16, (110.2, 100.6, 96.0), KINETICS_STD)
+
+
 def test_flips_happen_as_often_as_asked() -> None:
     share = flips(torch.arange(4000), Augmentation(flip=0.3)).double().mean()
     assert abs(share - 0.3) < 0.03
@@ -257,6 +420,7 @@ def test_crops_are_the_same_under_autocast() -> None:
 def test_presets() -> None:
     standard, tiny = Augmentation.standard(), Augmentation.tiny()
     assert standard == Augmentation()
+    assert not standard.normalises and replace(standard, std=KINETICS_STD).normalises
     assert Augmentation.standard(56).blur_sigma == (0.05, 1.0)
     assert (tiny.size, tiny.flip, tiny.blur, tiny.channel_gain, tiny.ratio) == (32, 0, 0, 0.25, (1, 1))
 
@@ -271,6 +435,10 @@ def test_presets() -> None:
         ({"ratio": (2.0, 1.0)}, "ratio must be"),
         ({"brightness": -0.1}, "brightness is the half-width"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma must be"),
+        ({"mean": (110.2, 100.6, 96.0)}, "mean is of R, G, B in"),
+        ({"mean": (0.5,)}, "mean is of R, G, B in"),
+        ({"std": (0.2, 0.2, 0.0)}, "std is of R, G, B in"),
+        ({"std": (58.1, 56.5, 55.3)}, "divide by 255"),
     ],
 )
 def test_wrong_options_are_told(options: dict[str, float], message: str) -> None:
