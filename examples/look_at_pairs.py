@@ -40,7 +40,9 @@ def main() -> None:
         pictures.append(pairs.semi[:, :, middle])
         for place, donor in enumerate(pairs.donor.tolist()):
             name = dataset.store.video_id(int(pairs.video[place]))
-            print(f"{policy}: column {place}, {name}" + (f", over column {donor}" if donor >= 0 else ""))
+            print(
+                f"{policy}: column {place}, {name}" + (f", over the background of column {donor}" if donor >= 0 else "")
+            )
     rows = [torch.cat(list(row), dim=2) for row in pictures]
     picture = (torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().to(torch.uint8)
     print(write_picture(options.out, picture.numpy()))
