@@ -92,7 +92,7 @@ def fill_foreground(images: Tensor, masks: Tensor) -> Tensor:
     B, C, T, h, w = images.shape
     outside = 1 - masks
     both = torch.cat([images * outside, outside], dim=1)
-    reach = gaussian_blur(both, images.new_full((B,), FILL_SIGMA * h))
+    reach = gaussian_blur(both, FILL_SIGMA * h)
     # A faint share of the mean colour: all that is left where no colour reaches.
     total = both.mean(dim=(2, 3, 4), keepdim=True)
     reach = reach + 1e-3 * total + 1e-12

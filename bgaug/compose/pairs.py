@@ -190,15 +190,18 @@ class SemiNegativePairs(nn.Module):
         )
         made = self._compose(batch, second, views[SEMI], donor) if self.policy.composes else _plain(second, views[SEMI])
         area = made.mask.mean(dim=(1, 2, 3, 4))
+        positive = colour_jitter(second, key, config, view=DONOR) if self.plain_positive else None
+        # Views are coloured where they lie: on a CPU fresh memory for them costs more than their colours. The plain
+        # positive comes first, because `second` may be what is written over.
         return Pairs(
-            anchor=colour_jitter(first, key, config, view=ANCHOR),
-            semi=colour_jitter(made.clips, key, config, view=SEMI),
+            anchor=colour_jitter(first, key, config, view=ANCHOR, out=first),
+            semi=colour_jitter(made.clips, key, config, view=SEMI, out=made.clips),
             donor=self._shown(made),
             weight=self._weight(batch, area, made.composed) * made.valid,
             mask=made.mask,
             video=video,
             provenance=self._provenance(batch, views, made, area),
-            positive=colour_jitter(second, key, config, view=DONOR) if self.plain_positive else None,
+            positive=positive,
         )
 
     def extra_repr(self) -> str:
@@ -214,8 +217,9 @@ class SemiNegativePairs(nn.Module):
         composed = valid & (uniform(key, "compose/probability", 1).squeeze(1) < policy.probability)
         donor_view = self._donor_view(batch, place, view)
         layers = self._layers(batch, clips, place, view, donor_view)
-        mask = torch.where(composed.view(-1, 1, 1, 1, 1), layers.mask, torch.ones_like(layers.mask))
-        merged = composite(clips, mask, layers.donor)
+        mask = layers.mask.masked_fill_(~composed.view(-1, 1, 1, 1, 1), 1)
+        # In the clips' own memory, unless they are wanted plain too; see `composite`.
+        merged = torch.lerp(layers.donor, clips, mask, out=None if self.plain_positive else clips)
         return _Second(
             merged, mask.expand_as(clips[:, :1]), place, valid, composed, donor_view, layers.frame, layers.picture
         )
@@ -341,7 +345,8 @@ class SemiNegativePairs(nn.Module):
             case "blend":
                 return 1 - self._share(batch["key"]).view(-1, 1, 1, 1, 1)
         scale = size / REFERENCE_CROP
-        return soften(self._stored(batch, None, view), policy.grow * scale, policy.sigma * scale)
+        stored = self._stored(batch, None, view)
+        return soften(stored, policy.grow * scale, policy.sigma * scale, out=stored)
 
     def _stored(self, batch: Mapping[str, Tensor], place: Tensor | None, view: _View) -> Tensor:
         """Stored masks of the second view as they are, of each clip or of each place: (B, 1, T, h, w)."""
