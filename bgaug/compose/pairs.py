@@ -256,18 +256,23 @@ class SemiNegativePairs(nn.Module):
     def _donors(self, batch: Mapping[str, Tensor], view: _View) -> tuple[Tensor, Tensor]:
         """A place in the batch for each clip, and whether that is another video's."""
         video, key, policy = batch["video"], batch["key"], self.policy
+        places = torch.arange(len(key), device=key.device)
         if policy.donor in ("own_frame", "bank"):
-            place = torch.arange(len(key), device=key.device)
-            return place, torch.ones_like(view.flip)
+            return places, torch.ones_like(view.flip)
+        pictures = None
         if policy.donor in ("near", "far"):
-            whole = batch["box"].to(torch.float32)
-            return similar_backgrounds(
-                crop_resize_images(batch["backgrounds"], whole, 32), video, far=policy.donor == "far"
-            )
-        if policy.pairing == "permutation":
-            place = permutation(key)
-            return place, video[place] != video
-        return derangement(video, key)
+            pictures = crop_resize_images(batch["backgrounds"], batch["box"].to(torch.float32), 32)
+        drawn = []
+        for part in torch.chunk(places, policy.donor_groups):
+            if pictures is not None:
+                donor, valid = similar_backgrounds(pictures[part], video[part], far=policy.donor == "far")
+            elif policy.pairing == "permutation":
+                donor = permutation(key[part])
+                valid = video[part][donor] != video[part]
+            else:
+                donor, valid = derangement(video[part], key[part])
+            drawn.append((part[donor], valid))
+        return torch.cat([donor for donor, _ in drawn]), torch.cat([valid for _, valid in drawn])
 
     def _donor_view(self, batch: Mapping[str, Tensor], place: Tensor, view: _View) -> _View:
         """How each clip's donor is looked at: as the donor's own second view is, or anew."""

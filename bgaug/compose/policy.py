@@ -41,6 +41,8 @@ class Composition:
         weight: what a pair counts. "one"; "area": 1 - (1 - r)^4 of the mask's share r of the clip; "grade": by the
             grade of the clip's shot, see `GRADE_WEIGHTS`.
         pairing: "derangement" by video, or a plain random "permutation", in which a clip may be its own donor.
+        donor_groups: parts of the batch, in its order, within which donors are drawn: what as many processes do, each with
+            its own part.
         donor_crop: "view": the donor is seen as its own second view is; "own": through another crop and flip.
         blend: (distribution, first, second) of the *donor's* share, for "blend" and the area of "random_box":
             ("uniform", low, high), or ("beta", a, a) with a whole a, at most 1/2 where `majority` asks for it.
@@ -58,6 +60,7 @@ class Composition:
     probability: float = 1.0
     weight: Weight = "one"
     pairing: Pairing = "derangement"
+    donor_groups: int = 1
     donor_crop: DonorCrop = "view"
     blend: tuple[str, float, float] = ("uniform", 0.0, 0.3)
     majority: bool = True
@@ -75,6 +78,8 @@ class Composition:
             raise ValueError(f"probability lies in [0, 1], got {self.probability}")
         if self.grow < 0 or self.sigma < 0:
             raise ValueError(f"grow and sigma are pixels, at least 0, got {self.grow = }, {self.sigma = }")
+        if self.donor_groups < 1:
+            raise ValueError(f"donor_groups must be at least 1, got {self.donor_groups}")
         if self.beta is not None and not 0 < self.beta <= 1:
             raise ValueError(f"beta is a share of the clip, in (0, 1], got {self.beta}")
         object.__setattr__(self, "blend", tuple(self.blend))  # JSON has no tuples

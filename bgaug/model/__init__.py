@@ -3,6 +3,7 @@
 method      Method and its presets: which pairs, which terms, which form
 encoder     trunk, static last stage, decomposition, one head a term
 learner     ContrastiveLearner: pairs in, terms out; in the batch or with a momentum encoder and queues
+parallel    one batch over several processes: what each computed, gathered
 modes       DCLR's input modes, as a rival
 """
 

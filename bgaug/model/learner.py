@@ -19,6 +19,7 @@ from bgaug.losses import DualLoss, prediction_loss, queue_nce, static_partners, 
 from bgaug.model.encoder import Encoder, projection_head
 from bgaug.model.method import Method
 from bgaug.model.modes import modes_loss
+from bgaug.model.parallel import gather, gather_pairs, num_processes, own_part
 from bgaug.motion import Codes, MotionAwareDecomposition
 
 TERMS = {"g": "global", "d": "motion", "r": "static"}
@@ -31,14 +32,22 @@ class ContrastiveLearner(nn.Module):
     are semi-negatives, keys the anchors under a moving average of the encoder, and queues hold plain keys alone. Keys,
     queues and their place are buffers, so a state dict resumes a run exactly.
 
+    Where a process group is set up, each process brings its part of one batch: negatives, keys and queues are those of the
+    whole batch, and the loss is the same on all; see `bgaug.model.parallel` for the gradient's scale.
+
     Args:
         backbone: a name for `build_backbone`, or an encoder of one's own.
         method: a key of `METHODS`, or a `Method`.
         embedding_dim: D; what suits the backbone if None (64 for `tiny`, 128 else).
         decomposition: where the saliency is read; the default if None.
+
+    Attributes:
+        follows: whether a training step moves the key encoder; False for all but one of the batches whose gradients are
+            added up.
     """
 
     key_encoder: Encoder | None
+    follows: bool
     queue_video: Tensor
     queue_next: Tensor
 
@@ -57,6 +66,7 @@ class ContrastiveLearner(nn.Module):
         self.weights = m.weights
         self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature)
         self.key_encoder = None
+        self.follows = True
         self.predictors = nn.ModuleDict()
         if m.momentum:
             self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -82,10 +92,21 @@ class ContrastiveLearner(nn.Module):
             return modes_loss(self.encoder, pairs, self.method.temperature)
         if self.method.momentum:
             return self._momentum_loss(pairs)
-        both = self.encoder(torch.cat([pairs.anchor, pairs.semi]))
-        anchor, semi = ({code: half[part] for code, half in _halves(both).items()} for part in (0, 1))
-        terms: dict[str, Tensor] = self.loss(anchor, semi, pairs.donor, pairs.video, pairs.weight)
+        anchor, semi = self._both(pairs)
+        whole = gather_pairs(pairs)
+        terms: dict[str, Tensor] = self.loss(anchor, semi, whole.donor, whole.video, whole.weight)
         return terms
+
+    def _both(self, pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Embeddings of both views of the whole batch; each group's views are normalised together."""
+        groups = self._groups(len(pairs.anchor))
+        views = zip(torch.chunk(pairs.anchor, groups), torch.chunk(pairs.semi, groups), strict=True)
+        parts = [self.encoder(torch.cat(both)) for both in views]
+        halves = [{code: torch.chunk(both, 2) for code, both in part.items()} for part in parts]
+        anchor, semi = (
+            {code: gather(torch.cat([half[code][view] for half in halves])) for code in halves[0]} for view in (0, 1)
+        )
+        return anchor, semi
 
     def encode(self, clips: Tensor) -> Codes:
         """Codes of float clips in [0, 1], (B, 3, T, h, w), before the heads."""
@@ -121,20 +142,22 @@ class ContrastiveLearner(nn.Module):
         """
         if self.key_encoder is None or not self.method.has_queue:
             raise ValueError(f"{self.method.name!r} has no queue to fill")
-        self._enqueue(self._keys(self.key_encoder, pairs.anchor, pairs), pairs.video)
+        whole = gather_pairs(pairs)
+        self._enqueue(self._keys(self.key_encoder, pairs.anchor, whole), whole.video)
 
     def _momentum_loss(self, pairs: Pairs) -> dict[str, Tensor]:
         assert self.key_encoder is not None
-        if self.training:
+        if self.training and self.follows:
             self._follow(self.key_encoder)
-        keys = self._keys(self.key_encoder, pairs.anchor, pairs)
-        queries = self._in_groups(self.encoder, pairs.semi)
+        clips, pairs = pairs, gather_pairs(pairs)
+        keys = self._keys(self.key_encoder, clips.anchor, pairs)
+        queries = self._queries(clips.semi)
         place, counts = static_partners(pairs.donor, pairs.weight)
         losses = self._against(queries, keys, place, counts, place, pairs)
         if self.method.symmetric:
             taker, taken = _inverse(place, counts)
-            queries = self._in_groups(self.encoder, pairs.anchor)
-            composites = self._keys(self.key_encoder, pairs.semi, pairs)
+            queries = self._queries(clips.anchor)
+            composites = self._keys(self.key_encoder, clips.semi, pairs)
             own = torch.arange(len(taker), device=taker.device)
             reverse = self._against(queries, composites, taker, taken, own, pairs)
             losses = {code: (loss + reverse[code]) / 2 for code, loss in losses.items()}
@@ -172,19 +195,26 @@ class ContrastiveLearner(nn.Module):
             )
         return losses
 
+    def _queries(self, clips: Tensor) -> dict[str, Tensor]:
+        return {code: gather(query) for code, query in self._in_groups(self.encoder, clips).items()}
+
     @torch.no_grad()
-    def _keys(self, encoder: Encoder, clips: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    def _keys(self, encoder: Encoder, clips: Tensor, whole: Pairs) -> dict[str, Tensor]:
         """Keys in the batch's order, computed in a random one, drawn from the batch's keys of randomness."""
-        order = torch.argsort(random_bits(pairs.provenance["key"], "model/shuffle"), stable=True)
-        shuffled = self._in_groups(encoder, clips[order])
+        order = torch.argsort(random_bits(whole.provenance["key"], "model/shuffle"), stable=True)
+        shuffled = self._in_groups(encoder, own_part(gather(clips)[order]))
         back = torch.argsort(order)
-        return {code: nn.functional.normalize(key.float(), dim=1)[back] for code, key in shuffled.items()}
+        return {code: gather(nn.functional.normalize(key.float(), dim=1))[back] for code, key in shuffled.items()}
 
     def _in_groups(self, encoder: Encoder, clips: Tensor) -> dict[str, Tensor]:
         """Embeddings of the parts of a batch, each normalised by its own batch statistics."""
-        groups = max(1, min(self.method.bn_groups, len(clips) // 2)) if self.training else 1
-        parts = [encoder(part) for part in torch.chunk(clips, groups)]
+        parts = [encoder(part) for part in torch.chunk(clips, self._groups(len(clips)))]
         return {code: torch.cat([part[code] for part in parts]) for code in parts[0]}
+
+    def _groups(self, count: int) -> int:
+        """Parts that this process normalises apart: those of the method are of the whole batch."""
+        own = self.method.groups // num_processes()
+        return max(1, min(own, count // 2)) if self.training else 1
 
     @torch.no_grad()
     def _follow(self, key_encoder: Encoder) -> None:
@@ -202,10 +232,6 @@ class ContrastiveLearner(nn.Module):
             getattr(self, f"queue_{code}").index_copy_(0, places, key)
         self.queue_video.index_copy_(0, places, video)
         self.queue_next.copy_((self.queue_next + len(video)) % size)
-
-
-def _halves(embeddings: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-    return {code: torch.chunk(both, 2) for code, both in embeddings.items()}
 
 
 def _inverse(donor: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,9 @@ class Method:
         symmetric: momentum form: also ask with anchors for composites. Doubles the cost of a step.
         queue: momentum form: keys held, K.
         momentum_coefficient: momentum form: share of the key encoder's weights kept at each step, in [0, 1].
-        bn_groups: momentum form: parts of the batch that are normalised apart, keys in another order than queries, so
-            that batch statistics do not give a pair away.
+        bn_groups: parts of the batch that are normalised apart; by default 2 in the momentum form, where keys come in
+            another order than queries so that batch statistics do not give a pair away, else 1. Of several processes
+            each is a part at least, unless their statistics are synchronised.
 
     Raises:
         ValueError: a value out of its range, or two that contradict each other.
@@ -69,7 +70,7 @@ class Method:
     symmetric: bool = False
     queue: int = 16384
     momentum_coefficient: float = 0.999
-    bn_groups: int = 2
+    bn_groups: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1 or not 0 <= self.momentum_coefficient <= 1:
@@ -91,7 +92,7 @@ class Method:
             raise ValueError("DCLR's modes are compared within the batch, on plain views: no momentum, policy='none'")
         if self.symmetric and not self.momentum:
             raise ValueError("the form in the batch is symmetric as it is; symmetric=True needs momentum=True")
-        if self.queue < 1 or self.bn_groups < 1:
+        if self.queue < 1 or self.groups < 1:
             raise ValueError(f"queue and bn_groups must be at least 1, got {self.queue = }, {self.bn_groups = }")
 
     @property
@@ -108,6 +109,11 @@ class Method:
     def composite(self) -> bool:
         """Whether the second view is composed at all."""
         return self.compose.composes
+
+    @property
+    def groups(self) -> int:
+        """Parts of a batch that are normalised apart."""
+        return self.bn_groups if self.bn_groups is not None else 1 + self.momentum
 
     @property
     def codes(self) -> tuple[str, ...]:

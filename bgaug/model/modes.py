@@ -24,6 +24,7 @@ from bgaug.augment import uniform
 from bgaug.compose import Pairs
 from bgaug.losses import info_nce, total
 from bgaug.model.encoder import Encoder
+from bgaug.model.parallel import gather, gather_pairs
 
 W_ALIGN = 0.1
 
@@ -58,12 +59,13 @@ def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float) -> dict[str, 
     features = list(stages.values())[-1].float()
     parts = torch.chunk(features, 6)
     codes = [_codes(encoder, *parts[:3]), _codes(encoder, *parts[3:])]
-    a, b = codes
+    a, b = ({code: gather(values) for code, values in view.items()} for view in codes)
+    whole = gather_pairs(pairs)
 
     def nce(left: str, right: str) -> Tensor:
-        return info_nce(a[left], b[right], temperature, pairs.video, pairs.weight)
+        return info_nce(a[left], b[right], temperature, whole.video, whole.weight)
 
-    align = torch.stack([_alignment(*parts[:3]), _alignment(*parts[3:])]).mean()
+    align = gather(torch.stack([_alignment(*parts[:3]), _alignment(*parts[3:])], dim=1)).mean()
     return total(
         {
             "global": (1.0, nce("vv", "vv")),
@@ -93,4 +95,4 @@ def _codes(encoder: Encoder, clip: Tensor, still: Tensor, residual: Tensor) -> d
 
 def _alignment(clip: Tensor, still: Tensor, residual: Tensor) -> Tensor:
     target = (activation(still) + activation(residual)).detach() / 2
-    return (activation(clip) - target).square().mean()
+    return (activation(clip) - target).square().mean(dim=(1, 2, 3, 4))

@@ -1,0 +1,53 @@
+"""One batch over several processes: what each of them computed, put together in order of their ranks.
+
+The loss of the whole batch is computed on every process from what all of them gathered. Gradient flows to a process's own
+part alone, so the sum of the processes' gradients is that of the whole; DistributedDataParallel takes their mean, so the
+loss counts times the number of processes there.
+
+Letters: B clips of one process, W processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bgaug.compose import Pairs
+
+
+def num_processes() -> int:
+    """W: 1 where nothing was set up."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(values: Tensor) -> Tensor:
+    """(B, ...) of this process -> (W * B, ...), the same on all; gradient flows to its own part alone."""
+    if num_processes() == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(num_processes())]
+    dist.all_gather(parts, values.detach().contiguous())
+    parts[dist.get_rank()] = values
+    return torch.cat(parts)
+
+
+def own_part(values: Tensor) -> Tensor:
+    """This process's B of (W * B, ...)."""
+    return values if num_processes() == 1 else torch.chunk(values, num_processes())[dist.get_rank()]
+
+
+def gather_pairs(pairs: Pairs) -> Pairs:
+    """Pairs that say what the whole batch is: donors, weights, videos and keys of all; the clips stay this process's."""
+    if num_processes() == 1:
+        return pairs
+    shift = dist.get_rank() * len(pairs.donor)
+    donor = torch.where(pairs.donor >= 0, pairs.donor + shift, pairs.donor)
+    return replace(
+        pairs,
+        donor=gather(donor),
+        weight=gather(pairs.weight),
+        video=gather(pairs.video),
+        provenance={"key": gather(pairs.provenance["key"])},
+    )
