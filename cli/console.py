@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, Self
 
 import typer
@@ -50,9 +51,10 @@ def _escaped(text: str) -> str:
 
 
 class TerminalProgress:
-    """One bar a stage, on stderr; none where stderr is not a terminal. Use it in a `with` block."""
+    """One bar a stage and a table of how it stands, on stderr; neither where that is not a terminal. Use it in a `with`."""
 
     def __init__(self) -> None:
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
@@ -65,29 +67,55 @@ class TerminalProgress:
             Remaining(),
             TextColumn("[dim]{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,
+            auto_refresh=False,  # the live display below does
         )
         self._task: Any = None
+        self._state: Mapping[str, str] = {}
+        self._shown = console.is_terminal
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if self._shown:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._shown:
+            self._live.stop()
+
+    def _picture(self) -> Any:
+        """The bars, and under them what is known of the stage, two names a row."""
+        from rich.console import Group
+
+        if not self._state:
+            return self._bars
+        table = Table.grid(padding=(0, 2))
+        pairs = [(_escaped(name), _escaped(value)) for name, value in self._state.items()]
+        half = (len(pairs) + 1) // 2
+        for _ in range(2):
+            table.add_column(style="dim")
+            table.add_column(justify="right", min_width=10)
+        for left, right in zip_longest(pairs[:half], pairs[half:], fillvalue=("", "")):
+            table.add_row(*left, *right)
+        return Group(self._bars, table)
 
     def start(self, task: str, total: int | None) -> None:
         """See `bgaug.pipelines.progress.Progress`."""
         self._task = self._bars.add_task(_escaped(task), total=total, note="")
+        self._state = {}
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """See `bgaug.pipelines.progress.Progress`."""
         fields: dict[str, Any] = {"note": _escaped(note)} if note else {}
         self._bars.update(self._task, advance=count, **fields)
 
+    def state(self, values: Mapping[str, str]) -> None:
+        """See `bgaug.pipelines.progress.Progress`."""
+        self._state = dict(values)
+
     def warn(self, message: str) -> None:
         """See `bgaug.pipelines.progress.Progress`."""
-        self._bars.console.print(f"[yellow]warning:[/] {_escaped(message)}", soft_wrap=True)
+        self._live.console.print(f"[yellow]warning:[/] {_escaped(message)}", soft_wrap=True)
 
 
 def show(result: Mapping[str, Any], as_json: bool, table: Callable[[], Table | str]) -> None:

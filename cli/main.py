@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import bgaug
-from bgaug.cli import runs, stores, videos
+from bgaug.cli import runs, stores, training, videos
 
 app = typer.Typer(
     name="bgaug",
@@ -46,7 +46,7 @@ app.command("merge")(stores.merge_command)
 app.command("import")(stores.import_command)
 app.command("export")(stores.export_command)
 app.command("probe")(videos.probe_command)
-app.command("train")(runs.train_command)
+app.command("train")(training.train_command)
 app.command("evaluate")(runs.evaluate_command)
 app.command("demo")(runs.demo_command)
 

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+
+def from_file(context: typer.Context, file: Path | None) -> Path | None:
+    """Options of a TOML file become the command's defaults.
+
+    Raises:
+        typer.BadParameter: the file cannot be read, or names an option that the command does not have.
+    """
+    if file is None:
+        return None
+    try:
+        given = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as TOML: {error}") from error
+    options = {
+        word.lstrip("-"): str(parameter.name)
+        for parameter in context.command.params
+        for word in (*parameter.opts, *parameter.secondary_opts)
+        if word.startswith("--") and parameter.name != "config"
+    }
+    unknown = [name for name in given if name.replace("_", "-") not in options]
+    if unknown:
+        raise typer.BadParameter(f"{file}: no option {', '.join(unknown)} here; there are {', '.join(sorted(options))}")
+    defaults = {options[name.replace("_", "-")]: value for name, value in given.items()}
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return file
+
 
 Videos = Annotated[list[Path], typer.Argument(help="Folders, walked recursively, and video files.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
@@ -39,6 +67,15 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try videos ag
 Timeout = Annotated[float, typer.Option(help="Time limit per video, in seconds; 0 for none.", min=0)]
 Memory = Annotated[int, typer.Option(help="Megabytes of samples that each process may hold.", min=16)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        is_eager=True,
+        callback=from_file,
+        help="TOML file of options by their names here; what stands on the command line wins.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default CUDA where there is one.")]
 StoreArgument = Annotated[Path, typer.Argument(help="A store.", show_default=False)]

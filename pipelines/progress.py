@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -16,6 +17,10 @@ class Progress(Protocol):
         """`count` units of the current stage are done; `note` says how it stands, in a few words."""
         ...
 
+    def state(self, values: Mapping[str, str]) -> None:
+        """How the current stage stands, name by name; it takes the place of what was told before."""
+        ...
+
     def warn(self, message: str) -> None:
         """Something that the user should know."""
         ...
@@ -28,6 +33,9 @@ class Silent:
         """Ignored."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
+        """Ignored."""
+
+    def state(self, values: Mapping[str, str]) -> None:
         """Ignored."""
 
     def warn(self, message: str) -> None:

@@ -3,81 +3,63 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self, cast
 
 import torch
+from torch import nn
 
-from bgaug import __version__
 from bgaug.augment import Augmentation
 from bgaug.backbone import Backbone, build_backbone, count_parameters, load_weights
 from bgaug.compose import Composition, SemiNegativePairs
 from bgaug.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.loader import ClipLoader
-from bgaug.model import METHODS, ContrastiveLearner, Method
-from bgaug.pipelines.progress import Progress
+from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
+from bgaug.pipelines.meters import BiasMeters
+from bgaug.pipelines.origin import git_state, store_content, versions
+from bgaug.pipelines.progress import Progress, Silent
+from bgaug.pipelines.train_options import TrainOptions, parse_changes
 from bgaug.store import Store, open_store
 from bgaug.store.layout import write_durably
-from bgaug.trainer import CHECKPOINTS, CONFIG, LOG, Optimisation, Trained, Trainer, last_checkpoint, load_checkpoint
+from bgaug.trainer import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    LOG,
+    Keeping,
+    Line,
+    Optimisation,
+    Processes,
+    Trained,
+    Trainer,
+    average_of,
+    last_checkpoint,
+    load_checkpoint,
+    processes,
+)
 
+__all__ = ["RunResult", "TrainOptions", "load_learner", "make_learner", "parse_changes", "train"]
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """What decides a run; None stands for what suits backbone and data.
-
-    Attributes:
-        method: a key of `bgaug.model.METHODS`.
-        backbone: a name of `bgaug.backbone.BACKBONES`.
-        weights: file of published weights to begin with, by torchvision's names; the backbone then pads with zeros in
-            time and normalises its input, as they expect.
-        epochs: passes over the videos.
-        steps: of the whole run, instead of epochs.
-        batch_size: clips a step; by default 64, or half of the videos if that is less.
-        seed: of weights, order, clips and augmentation.
-        lr: by default .01 x batch / 64 with SGD, for `tiny` 2e-3 with AdamW.
-        num_frames: frames of a clip.
-        stride: distance of the frames.
-        crop: side of the crops, pixels; by default 112, or what the store's frames hold.
-        flip: probability of a left-right flip; 0 where left and right mean something. `tiny` does not flip by default.
-        masks: "stored", or "motion" to compute them anew on the device; what the method says if None.
-        bank: the store's bank of pictures that donors come from, where the pairs want one.
-        change: fields of `bgaug.model.Method` and of `bgaug.compose.Composition` to replace, by name: an ablation.
-        momentum: the form with momentum encoder and queue; by default for more than 2,000 videos.
-        splits: videos to train on, by split; by default "train" where the store has such a split, else all.
-        min_grade: leave out shots below this grade.
-        amp: "off" or "bf16"; by default bf16 on CUDA.
-    """
-
-    method: str = "bgaug"
-    backbone: str = "r3d18"
-    weights: str | None = None
-    epochs: int = 200
-    steps: int | None = None
-    batch_size: int | None = None
-    seed: int = 0
-    lr: float | None = None
-    num_frames: int = 16
-    stride: int = 2
-    crop: int | None = None
-    flip: float | None = None
-    masks: str | None = None
-    bank: str | None = None
-    change: Mapping[str, Any] = field(default_factory=dict)
-    momentum: bool | None = None
-    splits: tuple[str, ...] | None = None
-    min_grade: str | None = None
-    amp: Literal["off", "bf16"] | None = None
+CONFIG_TOML = "config.toml"
+HELD_OUT = ("val", "test")
+TERMS = ("loss", "global", "motion", "static", "align", "grad_norm")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What `train` reports."""
+    """What `train` reports.
+
+    Attributes:
+        trained: how the run stands.
+        out: its folder.
+        here_tells: whether this is the process that tells of it.
+    """
 
     trained: Trained
     out: Path
+    here_tells: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -85,8 +67,10 @@ class RunResult:
             "steps": self.trained.steps,
             "loss": self.trained.loss,
             "clips_per_second": round(self.trained.clips_per_second, 2),
+            "waiting": round(self.trained.waiting, 4),
             "checkpoint": str(self.trained.checkpoint),
             "finished": self.trained.finished,
+            "stopped": self.trained.stopped,
         }
 
 
@@ -121,42 +105,200 @@ def train(
         StoreError: the store cannot be read.
     """
     options = options or TrainOptions()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    store = open_store(store_path)
-    checkpoint = _find_run(out, resume=resume, overwrite=overwrite)
-    torch.manual_seed(options.seed)
-    dataset = make_dataset(store, options)
-    batch_size = options.batch_size or max(2, min(64, len(dataset) // 2))
-    loader = ClipLoader(dataset, batch_size, seed=options.seed, threads=threads)
-    optimisation = make_optimisation(options, batch_size, len(loader), where)
-    learner = make_learner(options, len(dataset), batch_size, optimisation.total_steps).to(where)
-    config = run_config(options, store, learner.method, batch_size)
+    with processes(device) as here:
+        progress = progress if here.first else Silent()
+        store = open_store(store_path)
+        checkpoint = _find_run(out, resume=resume, overwrite=overwrite)
+        here.wait()  # until all have looked at the folder as it was
+        run = _Run.prepare(store, options, here, threads)
+        config = run_config(options, store, run.learner.method, run.batch_size)
+        if checkpoint is None and here.first:
+            _begin_run(out, config, options, store_path, overwrite)
+        return RunResult(run.train(out, config, checkpoint, stop_after, progress), out, here.first)
 
-    def on_step(line: dict[str, float]) -> None:
-        progress.advance(1, f"loss {line['loss']:.3f}  lr {line['lr']:.2e}  epoch {line['epoch'] + 1:.0f}")
 
-    pairs = make_pairs(store, options, learner.method).to(where)
-    trainer = Trainer(learner, pairs, loader, optimisation, out, config, on_step)
-    if checkpoint is not None:
-        trainer.resume(checkpoint)
-    else:
-        _begin_run(out, config, store_path)
-    name = f"{options.method} on {options.backbone}, {count_parameters(learner.encoder) / 1e6:.2f} M parameters"
-    progress.start(f"training {name}", optimisation.total_steps)
-    progress.advance(trainer.step)
-    return RunResult(trainer.run(stop_after), out)
+@dataclass(frozen=True)
+class _Run:
+    """A run that is ready to begin, on one of its processes."""
+
+    store: Store
+    options: TrainOptions
+    here: Processes
+    loader: ClipLoader
+    learner: ContrastiveLearner
+    pairs: SemiNegativePairs
+    optimisation: Optimisation
+    meters: BiasMeters | None
+
+    @classmethod
+    def prepare(cls, store: Store, options: TrainOptions, here: Processes, threads: int) -> _Run:
+        torch.manual_seed(options.seed)
+        dataset = make_dataset(store, options)
+        batch_size = options.batch_size or max(2, min(64, len(dataset) // 2))
+        if batch_size % here.world:
+            raise UsageError(f"--batch-size {batch_size} cannot be shared out equally to {here.world} processes")
+        loader = ClipLoader(
+            dataset, batch_size // here.world, seed=options.seed, threads=threads, rank=here.rank, world=here.world
+        )
+        optimisation = make_optimisation(options, batch_size, len(loader), here.device)
+        learner = make_learner(options, len(dataset), batch_size, optimisation.total_steps).to(here.device)
+        pairs = make_pairs(store, options, learner.method).to(here.device)
+        prepared = _on_device(learner, options, optimisation, here)
+        meters = make_meters(store, options, here) if here.first else None
+        return cls(store, options, here, loader, prepared, pairs, optimisation, meters)
+
+    @property
+    def batch_size(self) -> int:
+        """Clips a step, of all processes."""
+        return self.loader.batch_size * self.here.world
+
+    def train(
+        self, out: Path, config: dict[str, Any], checkpoint: Path | None, stop_after: int | None, progress: Progress
+    ) -> Trained:
+        """Begin, or go on from a checkpoint; stop at the end or after so many steps."""
+        told = Telling(progress, self, out)
+        trainer = Trainer(
+            self.learner,
+            self.pairs,
+            self.loader,
+            self.optimisation,
+            out,
+            config,
+            keeping=self._keeping(),
+            processes=self.here,
+            on_step=told.step,
+            on_epoch=told.epoch,
+        )
+        if checkpoint is not None:
+            trainer.resume(checkpoint)
+        self.here.wait()
+        size = count_parameters(self.learner.encoder) / 1e6
+        name = f"{self.options.method} on {self.options.backbone}, {size:.2f} M parameters"
+        progress.start(f"training {name}", self.optimisation.total_steps)
+        progress.advance(trainer.step)
+        with told:
+            told.last = trainer.step
+            return trainer.run(stop_after)
+
+    def _keeping(self) -> Keeping:
+        o = self.options
+        fetch = o.log_every or (20 if self.here.device.type == "cuda" else 1)
+        return Keeping(o.checkpoint_every, o.keep, o.best, fetch)
+
+
+class Telling:
+    """Tells of a run's steps and epochs: to whoever watches, and to TensorBoard. Use it in a `with` block.
+
+    Args:
+        progress: receives what happens.
+        run: what is trained.
+        out: folder of the run.
+
+    Attributes:
+        last: the step before the first that is told of.
+    """
+
+    def __init__(self, progress: Progress, run: _Run, out: Path) -> None:
+        self._progress, self._run, self._out = progress, run, out
+        self._board: Any = None
+        self._seconds = self._waiting = 0.0
+        self._measured: dict[str, float] = {}
+        self.last = 0
+        self._first = 0
+
+    def __enter__(self) -> Self:
+        self._first = self.last
+        if self._run.options.tensorboard and self._run.here.first:
+            from bgaug.pipelines.board import Board
+
+            self._board = Board(self._out, self.last)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, line: Line) -> None:
+        """A step's log line."""
+        self.last = line["step"]
+        self._seconds, self._waiting = self._seconds + line["seconds"], self._waiting + line["waiting"]
+        if self._board is not None:
+            self._board.numbers(line, self.last, "train")
+        self._progress.advance(1, f"loss {line['loss']:.3f}")
+        self._progress.state(self._rows(line))
+
+    def epoch(self) -> dict[str, float]:
+        """At the end of an epoch: how biased the encoder is now."""
+        meters, learner = self._run.meters, self._run.learner
+        if meters is None:
+            return {}
+        self._measured = meters(learner)
+        if self._board is not None:
+            self._board.numbers(self._measured, self.last, "bias")
+            self._board.pictures(learner, meters, self.last)
+        return self._measured
+
+    def _rows(self, line: Line) -> dict[str, str]:
+        steps, run = self.last - self._first, self._run
+        a_step = self._seconds / max(1, steps)
+        clips = 2 * run.batch_size * run.optimisation.accumulate / max(a_step, 1e-9)
+        total = run.optimisation.total_steps
+        rows = {name: f"{line[name]:.4f}" for name in TERMS if name in line}
+        rows |= {"learning rate": f"{line['lr']:.2e}", "epoch": f"{line['epoch'] + 1}"}
+        rows |= {
+            "clips a second": f"{clips:.1f}",
+            "waiting for data": f"{100 * self._waiting / max(self._seconds, 1e-9):.1f} %",
+        }
+        rows |= {"memory": f"{line['memory_mb']:,} MB", "time left": duration(a_step * (total - self.last))}
+        return rows | {name.replace("_", " "): f"{value:.1f} %" for name, value in self._measured.items()}
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as a clock has them."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _on_device(
+    learner: ContrastiveLearner, options: TrainOptions, optimisation: Optimisation, here: Processes
+) -> ContrastiveLearner:
+    """Memory format, synchronised normalisation and compilation, as far as they are wanted and of use."""
+    cuda = here.device.type == "cuda"
+    wanted = options.channels_last
+    if wanted or (wanted is None and cuda and optimisation.amp != "off"):
+        learner = learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if cuda and here.world > 1 and options.sync_norm and not learner.method.momentum:
+        # With a momentum encoder the parts of a batch are normalised apart on purpose.
+        learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
+    if options.compile:
+        learner.encoder.compile()
+        if learner.key_encoder is not None:
+            learner.key_encoder.compile()
+    return learner
+
+
+def make_meters(store: Store, options: TrainOptions, here: Processes) -> BiasMeters | None:
+    """Meters on videos that are not trained on, where the store has such a split; else on training videos."""
+    if not options.meters:
+        return None
+    splits = next(((name,) for name in HELD_OUT if name in store.names.splits), options.splits)
+    clips = ClipOptions(num_frames=options.num_frames, stride=options.stride)
+    dataset = ClipDataset(store, clips, seed=options.seed, splits=splits)
+    try:
+        return BiasMeters(dataset, options.meters, crop_size(store, options), here.device)
+    except ValueError as error:
+        raise UsageError(f"--meters {options.meters}: {error}") from error
 
 
 def run_config(options: TrainOptions, store: Store, method: Method, batch_size: int) -> dict[str, Any]:
     """Everything that decides a run, as plain JSON values; kept with each checkpoint."""
     return {
-        **asdict(options),
-        "splits": None if options.splits is None else list(options.splits),
-        "change": dict(options.change),
+        **options.deciding(),
         "batch_size": batch_size,
         "crop": crop_size(store, options),
         "classes": list(store.header.classes),
         "resolved_method": asdict(method),
+        "store_content": store_content(store),
     }
 
 
@@ -173,17 +315,18 @@ def _find_run(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
             return None  # interrupted before its first checkpoint
     if not overwrite:
         raise CheckpointError(f"{out} holds a run already: --resume to go on with it, --overwrite to begin anew")
-    for path in (out / CHECKPOINTS).glob("step-*.pt"):
-        path.unlink()
     return None
 
 
-def _begin_run(out: Path, config: dict[str, Any], store: Path) -> None:
+def _begin_run(out: Path, config: dict[str, Any], options: TrainOptions, store: Path, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for path in (out / CHECKPOINTS).glob("*.pt"):
+            path.unlink()
     (out / LOG).unlink(missing_ok=True)
-    versions = {"bgaug": __version__, "torch": torch.__version__}
-    record = {"config": config, "store": str(store), "versions": versions}
+    record = {"config": config, "store": str(store), "versions": versions(), "git": git_state()}
     write_durably(out / CONFIG, json.dumps(record, indent=1).encode())
+    write_durably(out / CONFIG_TOML, options.toml().encode())
 
 
 def make_dataset(store: Store, options: TrainOptions) -> ClipDataset:
@@ -199,11 +342,25 @@ def make_optimisation(
     options: TrainOptions, batch_size: int, steps_per_epoch: int, device: torch.device
 ) -> Optimisation:
     """Optimiser and schedule that suit the backbone, where nothing else is asked for."""
-    total = options.steps or options.epochs * steps_per_epoch
-    amp = options.amp or ("bf16" if device.type == "cuda" else "off")
-    if options.backbone == "tiny":
-        return Optimisation(total, "adamw", options.lr or 2e-3, 1e-4, round(0.05 * total), amp)
-    return Optimisation(total, "sgd", options.lr or 0.01 * batch_size / 64, 1e-4, round(0.05 * total), amp)
+    total = options.steps or max(1, options.epochs * steps_per_epoch // options.accumulate)
+    tiny = options.backbone == "tiny"
+    try:
+        return Optimisation(
+            total_steps=total,
+            optimiser=options.optimiser or ("adamw" if tiny else "sgd"),
+            lr=options.lr or (2e-3 if tiny else 0.01 * batch_size * options.accumulate / 64),
+            weight_decay=options.weight_decay,
+            warmup_steps=round(options.warmup * total),
+            amp=options.amp or ("bf16" if device.type == "cuda" else "off"),
+            schedule=options.schedule,
+            drop_at=options.drop_at,
+            drop=options.drop,
+            accumulate=options.accumulate,
+            clip_norm=options.clip_norm,
+            ema=options.ema,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps: int) -> ContrastiveLearner:
@@ -242,27 +399,6 @@ def _read_weights(path: str) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} must hold a state dict, from parameter name to tensor; got {type(state).__name__}")
     return state
-
-
-def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE, as the command line has them, to values: JSON where it is JSON, else text; stages by commas.
-
-    Raises:
-        UsageError: a setting without `=`, or one twice.
-    """
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        name, separator, text = setting.partition("=")
-        name = name.strip().replace("-", "_")
-        if not separator or not name or name in changes:
-            raise UsageError(f"--set takes NAME=VALUE, each name once, got {setting!r}")
-        try:
-            changes[name] = json.loads(text)
-        except ValueError:
-            changes[name] = text.strip()
-    if isinstance(changes.get("stages"), str):
-        changes["stages"] = [stage.strip() for stage in changes["stages"].split(",")]
-    return changes
 
 
 def method_changes(options: TrainOptions) -> dict[str, Any]:
@@ -307,19 +443,28 @@ def crop_size(store: Store, options: TrainOptions) -> int:
     return options.crop or min(112, *store.size)
 
 
-def load_learner(run: Path) -> tuple[ContrastiveLearner, dict[str, Any]]:
+def load_learner(run: Path, *, best: bool = False, averaged: bool = True) -> tuple[ContrastiveLearner, dict[str, Any]]:
     """The learner of a run's last checkpoint, in evaluation mode, and the run's configuration.
+
+    Args:
+        run: folder of the run, or one checkpoint of it.
+        best: of the best checkpoint instead of the last.
+        averaged: take the moving average of the encoder, where the run kept one.
 
     Raises:
         CheckpointError: there is none, or it does not fit this bgaug.
     """
-    path = last_checkpoint(run)
+    path = run if run.is_file() else run / CHECKPOINTS / BEST if best else last_checkpoint(run)
     state = load_checkpoint(path)
     config = state["config"]
     try:
         trunk = make_backbone(config["backbone"], config.get("weights"))
         learner = ContrastiveLearner(trunk, Method(**config["resolved_method"]))
         learner.load_state_dict(state["learner"])
+        if averaged and state.get("averaged") is not None:
+            average = average_of(learner.encoder, 0.5)
+            average.load_state_dict(state["averaged"])
+            learner.encoder = cast(Encoder, average.module)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit its own configuration: {str(error).splitlines()[0]}") from error
     return learner.eval(), config

@@ -48,7 +48,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def lines(out: Path) -> list[dict[str, float]]:
     found = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in found]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "waiting", "memory_mb")} for line in found]
 
 
 def test_schedule_warms_up_and_ends_at_nothing() -> None:

@@ -1,0 +1,80 @@
+"""What a run says of itself: a line a step, in `log.jsonl`, and what went wrong, in full."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+LOG = "log.jsonl"
+
+
+class Log:
+    """Appends lines to a run's log. Use it in a `with` block.
+
+    Args:
+        path: of the file.
+        writes: False where another process writes.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self._path = path if writes else Path(os.devnull)
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._path, "a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """One line of JSON, out at once."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def drop_lines_behind(path: Path, step: int) -> None:
+    """Forget the lines of steps after `step`, and a last line that was not finished."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text("utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # a kill came in the middle of it
+        if line["step"] <= step:
+            kept.append(text)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(f"{text}\n" for text in kept), "utf-8")
+    os.replace(temporary, path)
+
+
+def memory_megabytes(device: torch.device) -> int:
+    """The most that was held so far: on the device, or by this process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) / 1e6)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / 1e6 if sys.platform == "darwin" else peak / 1e3)
+
+
+def plain(value: Any) -> Any:
+    """Tensors as lists, for JSON; what is not finite as text."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
