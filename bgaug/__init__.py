@@ -22,6 +22,7 @@ The rooms, in the order in which a video passes through them:
     motion          the motion-aware decomposition
     losses          InfoNCE, the semi-negative loss, the dual loss
     model           backbone, heads, momentum encoder, queues
+    encoders        trained encoders for others: loaded, exported
     trainer         the loop, checkpoints
     evaluate        retrieval, linear probe
     heatmap         where an encoder looks, and how much of that is the mover
@@ -41,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bgaug.compose import SemiNegativePairs as SemiNegativePairs
     from bgaug.dataset import ClipDataset as ClipDataset
+    from bgaug.encoders import load_encoder as load_encoder
     from bgaug.estimate import estimate_background as estimate_background
     from bgaug.loader import ClipLoader as ClipLoader
     from bgaug.loader import SemiNegativeDataset as SemiNegativeDataset
@@ -67,6 +69,7 @@ _ROOM_OF = {
     "MotionAwareDecomposition": "motion",
     "SemiNegativeLoss": "losses",
     "DualLoss": "losses",
+    "load_encoder": "encoders",
 }
 
 __all__ = ["__version__", *_ROOM_OF]  # noqa: PLE0604

@@ -149,6 +149,7 @@ def test_public_names_import() -> None:
         "MotionAwareDecomposition",
         "SemiNegativeLoss",
         "DualLoss",
+        "load_encoder",
     }
     assert expected == set(bgaug.__all__) - {"__version__"}
     for name in expected:
