@@ -1,0 +1,25 @@
+"""Labels of videos: lists of the data sets of this field, our own CSV, class folders.
+
+label        Label and Labels: what everything else sees
+entries      what a list says, row by row, before any video is looked for
+lists        lists by format: found, read, joined with videos
+match        rows and videos that belong together
+table        our CSV with a header
+ucf101       UCF101
+hmdb51       HMDB51
+folders      class folders
+reading      lines and JSON, with errors that say where
+"""
+
+from bgaug.annotations.entries import Entry as Entry
+from bgaug.annotations.entries import SplitList as SplitList
+from bgaug.annotations.folders import labels_from_folders as labels_from_folders
+from bgaug.annotations.label import Label as Label
+from bgaug.annotations.label import Labels as Labels
+from bgaug.annotations.lists import FORMATS as FORMATS
+from bgaug.annotations.lists import find_format as find_format
+from bgaug.annotations.lists import labels_for as labels_for
+from bgaug.annotations.lists import read_labels as read_labels
+from bgaug.annotations.lists import read_list as read_list
+from bgaug.annotations.lists import split_numbers as split_numbers
+from bgaug.annotations.match import match_entries as match_entries

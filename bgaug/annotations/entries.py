@@ -1,0 +1,107 @@
+"""What a list says, before any video is looked for: one entry a row, whatever the format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bgaug.errors import LabelsError
+
+Folders = Literal["path", "tail", "any"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a list.
+
+    Attributes:
+        names: what the row calls its video, a path with or without folders and extension; where there is more than
+            one, later ones are what the video may be called as well.
+        class_name: None where the row has no class, as in a test list whose labels are secret.
+        group: what a split must not tear apart; None where it is not known.
+        split: "train", "val", "test", "unused", ...; None where it is not known.
+        place: where the row stands, for messages: "trainlist01.txt, line 3".
+    """
+
+    names: tuple[str, ...]
+    class_name: str | None
+    group: str | None
+    split: str | None
+    place: str
+
+
+@dataclass(frozen=True)
+class SplitList:
+    """A list, or one split of a set of lists.
+
+    Attributes:
+        format: its name, one of `FORMATS`.
+        split: its number; 1 where a format has but one.
+        entries: in the order of the files.
+        classes: names in the order of their numbers; only those that some row has. Empty where the format knows no
+            order.
+        files: that were read.
+        folders: how folders of a row are held against those of a video. "path": the row is a path relative to the
+            list. "tail": from the file's name upwards they agree as far as both reach. "any": the data set gives
+            no file name twice; folders only decide where videos have the same name nevertheless.
+    """
+
+    format: str
+    split: int
+    entries: tuple[Entry, ...]
+    classes: tuple[str, ...]
+    files: tuple[Path, ...]
+    folders: Folders
+
+    @property
+    def sizes(self) -> Mapping[str | None, int]:
+        """Rows of each split."""
+        return Counter(entry.split for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class ListFormat:
+    """How lists of one format are found and read.
+
+    Attributes:
+        looked_for: what makes a file or folder one of these, in words.
+        finds: whether a file or folder is one; true only where `read` would understand it or say what is wrong.
+        numbers: of the splits that are there.
+        read: one split of it; None for the number is the one of a file that has a number in its name, else 1. The
+            last argument is a file of class names, or None.
+        by_name: whether the names of the files tell, rather than what is in them.
+    """
+
+    looked_for: str
+    finds: Callable[[Path], bool]
+    numbers: Callable[[Path], tuple[int, ...]]
+    read: Callable[[Path, int | None, Path | None], SplitList]
+    by_name: bool = True
+
+
+def chosen_split(path: Path, numbers: tuple[int, ...], split: int | None) -> int:
+    """The number of the split to read.
+
+    Raises:
+        LabelsError: there is none of that number.
+    """
+    if split is None:
+        return numbers[0] if path.is_file() or 1 not in numbers else 1
+    if split in numbers:
+        return split
+    there = ", ".join(map(str, numbers))
+    mend = "; name its folder to choose among all" if path.is_file() and len(numbers) == 1 else ""
+    raise LabelsError(f"{path}: has no split {split}, only {there}{mend}")
+
+
+def no_class_names(path: Path, class_names: Path | None, format_name: str) -> None:
+    """Refuse a file of class names where the format brings its own.
+
+    Raises:
+        LabelsError: one was given.
+    """
+    if class_names is not None:
+        raise LabelsError(f"{path}: {format_name} lists name their classes themselves; leave out {class_names}")

@@ -1,0 +1,84 @@
+"""HMDB51: a file for each class and split, brush_hair_test_split1.txt to wave_test_split3.txt.
+
+A line is a file's name and 1 (train), 2 (test) or 0 (in neither), with a blank at its end. Class names have
+underscores: the class is all that stands before `_test_split`. File names hold &, #, !, ;, brackets and parentheses.
+Videos marked 0 keep their class, and get the split "unused": they take no part in the protocol, but may be trained on
+without labels.
+
+Reference: Kuehne, Jhuang, Garrote, Poggio, Serre, "HMDB: a large video database for human motion recognition",
+ICCV 2011.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
+from bgaug.annotations.label import ordered
+from bgaug.annotations.reading import read_lines
+from bgaug.errors import LabelsError
+
+_LIST = re.compile(r"(.+)_test_split(\d+)\.txt")
+# Visible body, camera motion, number of people, camera's direction, quality; then the number of the clip.
+_META = re.compile(r"_[hufl]_(cm|nm)_np\d+_(fr|ba|le|ri)_(goo|med|bad)_\d+(\.\w+)?$")
+_SPLITS = {"0": "unused", "1": "train", "2": "test"}
+_INSIDE = "testTrainMulti_7030_splits"
+
+
+def _lists(path: Path) -> dict[int, dict[str, Path]]:
+    """Lists by the number of their split and by class."""
+    if path.is_dir() and not any(_LIST.fullmatch(file.name) for file in path.iterdir()):
+        path = path / _INSIDE
+    files = path.iterdir() if path.is_dir() else [path]
+    found: dict[int, dict[str, Path]] = {}
+    for file in sorted(files):
+        if match := _LIST.fullmatch(file.name):
+            found.setdefault(int(match[2]), {})[match[1]] = file
+    return dict(sorted(found.items()))
+
+
+def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
+    no_class_names(path, class_names, "HMDB51")
+    lists = _lists(path)
+    number = chosen_split(path, tuple(lists), split)
+    missing = {name for files in lists.values() for name in files} - set(lists[number])
+    if missing:
+        raise LabelsError(f"{path}: split {number} lacks {min(missing)}_test_split{number}.txt, other splits have it")
+    entries = [entry for name, file in lists[number].items() for entry in _entries(file, name)]
+    return SplitList("hmdb51", number, tuple(entries), ordered(lists[number]), tuple(lists[number].values()), "any")
+
+
+def _entries(file: Path, class_name: str) -> list[Entry]:
+    found = []
+    for line_number, line in read_lines(file):
+        name, _, mark = line.rpartition(" ")
+        place = f"{file}, line {line_number}"
+        if not name or mark not in _SPLITS:
+            raise LabelsError(f"{place}: expected a file's name and 0, 1 or 2, got {line!r}")
+        name = name.strip()
+        found.append(Entry((f"{class_name}/{name}",), class_name, recording(name, class_name), _SPLITS[mark], place))
+    return found
+
+
+def recording(name: str, class_name: str) -> str | None:
+    """The recording that a clip of HMDB51 was cut from: its name without class, description and number.
+
+    A guess: the data set names its clips `RECORDING_class_h_cm_np1_fr_goo_0.avi`, but nothing says that one recording
+    has one name, or that two have two. Clips of several classes may come from one recording.
+
+    Returns:
+        None where the name has another form.
+    """
+    stem = _META.sub("", name)
+    if stem == name:
+        return None
+    return stem.removesuffix(f"_{class_name}") or None
+
+
+HMDB51 = ListFormat(
+    looked_for="HMDB51's brush_hair_test_split1.txt, ...",
+    finds=lambda path: bool(_lists(path)),
+    numbers=lambda path: tuple(_lists(path)),
+    read=_read,
+)

@@ -1,0 +1,136 @@
+"""Lists by their format: which one lies there, what it says, and what that means for videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bgaug.annotations.entries import ListFormat, SplitList
+from bgaug.annotations.hmdb51 import HMDB51
+from bgaug.annotations.label import Labels
+from bgaug.annotations.match import match_entries
+from bgaug.annotations.table import CSV
+from bgaug.annotations.ucf101 import UCF101
+from bgaug.errors import LabelsError
+
+FORMATS: Mapping[str, ListFormat] = {
+    "csv": CSV,
+    "ucf101": UCF101,
+    "hmdb51": HMDB51,
+}
+
+
+def find_format(path: str | Path) -> str:
+    """Name of the format of a list, or of the lists in a folder.
+
+    Raises:
+        LabelsError: there is no such file or folder, none is recognised, or lists of several formats lie there.
+    """
+    path = _existing(path)
+    for by_name in (True, False):
+        found = [name for name, known in FORMATS.items() if known.by_name == by_name and known.finds(path)]
+        if len(found) > 1:
+            raise LabelsError(f"{path}: may be of the formats {', '.join(found)}; name one of them, or a single file")
+        if found:
+            return found[0]
+    looked_for = "; ".join(f"{name}: {known.looked_for}" for name, known in FORMATS.items())
+    raise LabelsError(f"{path}: no list that is known. Looked for: {looked_for}")
+
+
+def read_list(
+    path: str | Path, format: str = "auto", split: int | None = None, class_names: str | Path | None = None
+) -> SplitList:
+    """What a list says, without any video.
+
+    Args:
+        path: the file, or the folder that a data set ships.
+        format: one of `FORMATS`, or "auto" for what lies there.
+        split: number of the split, where a data set has several. None is the number in the name of a single file,
+            else 1.
+        class_names: file with the names of numbered classes, for formats that do not bring them.
+
+    Raises:
+        LabelsError: nothing is recognised, or a file cannot be understood; the message has file and line.
+    """
+    path, known = _known(path, format)
+    return known.read(path, split, None if class_names is None else Path(class_names))
+
+
+def split_numbers(path: str | Path, format: str = "auto") -> tuple[int, ...]:
+    """Numbers of the splits that a file or folder holds; (1,) where a format has only one.
+
+    Raises:
+        LabelsError: nothing is recognised.
+    """
+    path, known = _known(path, format)
+    return known.numbers(path)
+
+
+def labels_for(
+    path: str | Path,
+    ids: Sequence[str],
+    format: str = "auto",
+    split: int | None = None,
+    class_names: str | Path | None = None,
+) -> Labels:
+    """Labels, groups and split of videos that are known by their ids alone, as those of a store are.
+
+    Args:
+        path: the file, or the folder that a data set ships.
+        ids: of the videos.
+        format: one of `FORMATS`, or "auto" for what lies there.
+        split: number of the split; see `read_list`.
+        class_names: see `read_list`.
+
+    Returns:
+        Labels whose `by_id` has a `Label(name, group, split)` for each video that a row belongs to.
+
+    Raises:
+        LabelsError: as `read_list`, and where rows and videos do not go together: see `match_entries`.
+    """
+    return match_entries(read_list(path, format, split, class_names), ids)
+
+
+def read_labels(
+    file: str | Path,
+    videos: Mapping[str, Path],
+    format: str = "csv",
+    split: int | None = None,
+    class_names: str | Path | None = None,
+) -> Labels:
+    """Labels of videos whose files are at hand, by default from a CSV with a header.
+
+    Its columns: `file`, a path relative to the CSV (a bare name is matched where it is unique among the videos); one of
+    `class_name`, `class`, `label`, `class_id`; optionally `group` and `split`. Other columns are ignored.
+
+    Args:
+        file: the list, UTF-8, with or without a byte order mark; or the folder that a data set ships.
+        videos: path of each video by id.
+        format: one of `FORMATS`, or "auto" for what lies there.
+        split: number of the split; see `read_list`.
+        class_names: see `read_list`.
+
+    Raises:
+        LabelsError: the file cannot be read, a column is missing, a file has two rows that disagree, a name stands
+            for several videos, or no row belongs to any video.
+    """
+    return match_entries(read_list(file, format, split, class_names), videos, videos)
+
+
+def _known(path: str | Path, format: str) -> tuple[Path, ListFormat]:
+    path = Path(path)
+    if format == "auto":
+        return path, FORMATS[find_format(path)]
+    if format not in FORMATS:
+        raise LabelsError(f"formats of lists are auto, {', '.join(FORMATS)}; got {format!r}")
+    known = FORMATS[format]
+    if format != "csv" and not known.finds(_existing(path)):
+        raise LabelsError(f"{path}: is not of the format {format}. Looked for: {known.looked_for}")
+    return path, known
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise LabelsError(f"{path}: cannot be read: no such file or folder")
+    return path
