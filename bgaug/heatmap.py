@@ -326,12 +326,17 @@ def score_heatmaps(
     return means
 
 
-def centre_crop_masks(masks: Tensor, size: int) -> Tensor:
-    """Masks as `bgaug.augment.centre_crop` sees them: bool (B, T, H, W) to bool (B, T, S, S), on if covered by half."""
+def centre_crop_masks(masks: Tensor, size: int, box: Tensor | None = None) -> Tensor:
+    """Masks as `bgaug.augment.centre_crop` sees them: bool (B, T, H, W) to bool (B, T, S, S), on if covered by half.
+
+    `box`, (B, 4), is where the picture lies inside the frame: (top, left, height, width), pixels; all of it if None.
+    """
     B, T, H, W = masks.shape
-    side = min(H, W)
-    box = torch.tensor([[(H - side) / 2, (W - side) / 2, side, side]], device=masks.device).expand(B, -1)
-    return crop_resize_masks(masks.to(torch.uint8), box, size).squeeze(1) >= 0.5
+    box = torch.tensor([[0, 0, H, W]], device=masks.device).expand(B, -1) if box is None else box
+    top, left, height, width = box.to(torch.float32).unbind(1)
+    side = torch.minimum(height, width)
+    square = torch.stack([top + (height - side) / 2, left + (width - side) / 2, side, side], dim=1)
+    return crop_resize_masks(masks.to(torch.uint8), square, size).squeeze(1) >= 0.5
 
 
 def _maps(encode: Encode, frames: Tensor, size: int, stage: str | None) -> dict[str, Tensor]:
@@ -350,20 +355,46 @@ def _maps(encode: Encode, frames: Tensor, size: int, stage: str | None) -> dict[
 
 
 def localisation(
-    heat: Tensor, mask: Tensor, width: int, tolerance: int = 1, share: float | None = None
+    heat: Tensor,
+    mask: Tensor,
+    width: int,
+    tolerance: int = 1,
+    share: float | None = None,
+    *,
+    known: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All numbers of a map: "energy", "ring" and "far", each also as a ratio to chance, "pointing" and "iou", (B,) each.
 
     Arguments and errors as of `ring_energy`, `pointing_game` and `iou_at_top`.
+
+    Args:
+        heat: the map.
+        mask: what it is held against.
+        width: of the ring.
+        tolerance: of the pointing game.
+        share: of `iou_at_top`.
+        known: bool, of the mask's shape: pixels of which the truth says something. The others count nowhere, neither
+            as energy nor as area. None: all are known.
     """
     around, far = ring(mask, width), ~_widened(mask, width)
+    if known is not None:
+        if known.shape != mask.shape or known.dtype != torch.bool:
+            raise ValueError(f"known must be bool {tuple(mask.shape)}, got {known.dtype} {tuple(known.shape)}")
+        heat, mask, around, far = heat * known, mask & known, around & known, far & known
+    whole = torch.ones_like(mask) if known is None else known
+    heat, mask = _checked(heat, mask)
+    energy, ringed, beyond = (_energy(heat, region, mask) for region in (mask, around, far))
     return {
-        "energy": energy_in_mask(heat, mask),
-        "energy_ratio": energy_ratio(heat, mask),
-        "ring": ring_energy(heat, mask, width),
-        "ring_ratio": ring_energy(heat, mask, width) / around.flatten(1).float().mean(dim=1),
-        "far": far_energy(heat, mask, width),
-        "far_ratio": far_energy(heat, mask, width) / far.flatten(1).float().mean(dim=1),
+        "energy": energy,
+        "energy_ratio": energy / _share(mask, whole),
+        "ring": ringed,
+        "ring_ratio": ringed / _share(around, whole),
+        "far": beyond,
+        "far_ratio": beyond / _share(far, whole),
         "pointing": pointing_game(heat, mask, tolerance),
         "iou": iou_at_top(heat, mask, share),
     }
+
+
+def _share(region: Tensor, whole: Tensor) -> Tensor:
+    return region.flatten(1).sum(dim=1) / whole.flatten(1).sum(dim=1)

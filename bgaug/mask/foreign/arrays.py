@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
 from bgaug.mask.bits import unpack_mask
-from bgaug.mask.foreign.form import ForeignMasks, Values, foreground
+from bgaug.mask.foreign.form import ForeignMasks, Values, foreground, untold
 from bgaug.sizing import Size
 
 
@@ -105,3 +105,9 @@ class ArrayMasks(ForeignMasks):
             return foreground(np.array(array[index]), self._values)
         except ValueError as error:
             raise MasksError(self.path, f"frame {index}: {error}") from error
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """See `ForeignMasks`."""
+        array, size = self._content
+        inside = size is None and 0 <= index < len(array)
+        return untold(np.array(array[index]), self._values) if inside else None

@@ -22,6 +22,7 @@ Values = Literal["nonzero", "cdnet"]
 VALUES: tuple[str, ...] = get_args(Values)
 
 _CDNET = (0, 50, 85, 170, 255)
+_UNTOLD = (85, 170)
 
 
 class ForeignMasks(ABC):
@@ -53,6 +54,14 @@ class ForeignMasks(ABC):
         Raises:
             MasksError: what is there cannot be understood.
         """
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """Pixels of which a frame's mask does not say what they are, bool (H, W); None where it speaks of all.
+
+        Raises:
+            MasksError: as `frame`.
+        """
+        return None
 
     def close(self) -> None:
         """Let go of what was read."""
@@ -103,6 +112,14 @@ def foreground(pixels: NDArray[Any], values: Values) -> NDArray[np.bool_]:
             "read them with values='nonzero'"
         )
     return np.asarray(grey == 255)
+
+
+def untold(pixels: NDArray[Any], values: Values) -> NDArray[np.bool_] | None:
+    """Pixels that a convention calls unknown (170) or outside of what was looked at (85), bool (H, W); else None."""
+    if values != "cdnet" or pixels.dtype == np.bool_:
+        return None
+    grey = pixels if pixels.ndim == 2 else pixels[..., 0]
+    return np.isin(grey, _UNTOLD)
 
 
 def leads_out(path: str | Path, root: Path) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
-from bgaug.mask.foreign.form import ForeignMasks, Values, foreground, frame_index, leads_out
+from bgaug.mask.foreign.form import ForeignMasks, Values, foreground, frame_index, leads_out, untold
 from bgaug.sizing import Size
 
 OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
@@ -74,11 +74,9 @@ class PictureMasks(ForeignMasks):
         name = self._content.get(index)
         if name is None:
             return None
-        file = self.path / name
+        file, pixels = self.path / name, self._pixels(name)
         try:
-            mask = foreground(_decode_png(file.read_bytes()), self._values)
-        except OSError as error:
-            raise MasksError(file, f"cannot be read: {error.strerror}") from error
+            mask = foreground(pixels, self._values)
         except ValueError as error:
             raise MasksError(file, str(error)) from error
         size = mask.shape[0], mask.shape[1]
@@ -89,6 +87,20 @@ class PictureMasks(ForeignMasks):
                 file, f"is {size[0]}x{size[1]}, but {other} is {height}x{width}; a video's masks have one size"
             )
         return mask
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """See `ForeignMasks`."""
+        name = self._content.get(index)
+        return None if name is None or self._values == "nonzero" else untold(self._pixels(name), self._values)
+
+    def _pixels(self, name: str) -> NDArray[Any]:
+        file = self.path / name
+        try:
+            return _decode_png(file.read_bytes())
+        except OSError as error:
+            raise MasksError(file, f"cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise MasksError(file, str(error)) from error
 
 
 def _decode_png(data: bytes) -> NDArray[Any]:
