@@ -266,7 +266,9 @@ def _on_device(
     cuda = here.device.type == "cuda"
     wanted = options.channels_last
     if wanted or (wanted is None and cuda and optimisation.amp != "off"):
-        learner = learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for module in learner.modules():
+            if isinstance(module, nn.Conv3d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
     if cuda and here.world > 1 and options.sync_norm and not learner.method.momentum:
         # With a momentum encoder the parts of a batch are normalised apart on purpose.
         learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]

@@ -1,0 +1,254 @@
+"""Runs that are killed, stopped, diverge or do not fit: nothing is lost, and what to do is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bgaug.cli.main import app
+from bgaug.errors import BgaugError, CheckpointError, UsageError
+from bgaug.model import ContrastiveLearner
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.each_video import Setup
+from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, train
+from bgaug.trainer import BEST, CHECKPOINTS, LOG, last_checkpoint, load_checkpoint
+from bgaug.trainer.loop import enough_memory
+
+SMALL = ["--backbone", "tiny", "--batch-size", "3", "--frames", "4", "--stride", "1", "--crop", "16", "--device", "cpu"]
+
+
+def run(store: Path, out: Path, *, resume: bool = False, stop_after: int | None = None, **options: Any) -> RunResult:
+    small: dict[str, Any] = {"backbone": "tiny", "batch_size": 3, "num_frames": 4, "stride": 1, "crop": 16, "steps": 6}
+    chosen = TrainOptions(**{**small, **options})
+    return train(store, out, Silent(), options=chosen, resume=resume, stop_after=stop_after, device="cpu", threads=0)
+
+
+def state(out: Path) -> dict[str, Any]:
+    return load_checkpoint(last_checkpoint(out))
+
+
+def steps(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+
+
+def command(store: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "bgaug.cli.main", "train", str(store), "--out", str(out), *SMALL, *more]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(words, env=os.environ | threads, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / LOG).exists() and len((out / LOG).read_text().splitlines()) >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step}: {process.communicate()}")
+
+
+@pytest.mark.parametrize("momentum", ["--no-momentum", "--momentum"])
+def test_a_killed_run_goes_on_to_the_same_bits(small_store: Path, tmp_path: Path, momentum: str) -> None:
+    # Killed in the middle of an epoch, some steps behind the last checkpoint; it goes on in a process of its own.
+    plan = ["--steps", "24", "--checkpoint-every", "5", momentum]
+    killed = command(small_store, tmp_path / "killed", *plan)
+    wait_for_step(tmp_path / "killed", 9, killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert state(tmp_path / "killed")["step"] < 24
+    for out, more in ((tmp_path / "killed", ["--resume"]), (tmp_path / "whole", [])):
+        process = command(small_store, out, *plan, *more)
+        assert process.wait(timeout=120) == 0, process.communicate()
+        process.communicate()
+    one, other = state(tmp_path / "killed"), state(tmp_path / "whole")
+    assert one["step"] == other["step"] == 24
+    for part in ("learner", "loader", "recent"):
+        assert same(one[part], other[part]), part
+    assert same(one["optimiser"]["state"], other["optimiser"]["state"])
+    assert [line["loss"] for line in steps(tmp_path / "killed")] == [line["loss"] for line in steps(tmp_path / "whole")]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    return bool(one == other)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_signal_leaves_a_checkpoint(small_store: Path, tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "r"
+    process = command(small_store, out, "--steps", "100000", "--json")
+    wait_for_step(out, 3, process)
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    result = json.loads(said.splitlines()[-1])
+    assert result["stopped"] == signal.Signals(number).name and not result["finished"]
+    assert state(out)["step"] == result["steps"] == steps(out)[-1]["step"]
+    assert b"--resume goes on from there" in errors
+
+
+def test_signals_are_ordinary_again_after_a_run(small_store: Path, tmp_path: Path) -> None:
+    class Impatient(Silent):
+        def state(self, values: Mapping[str, str]) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    options = TrainOptions(backbone="tiny", batch_size=3, num_frames=4, stride=1, crop=16, steps=100)
+    result = train(small_store, tmp_path / "r", Impatient(), options=options, device="cpu", threads=0)
+    assert result.trained.stopped == "SIGTERM" and result.trained.steps == 1 and not result.trained.finished
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_loss_that_is_not_finite_is_kept_with_its_clips(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = ContrastiveLearner.forward
+    calls = iter(range(100))
+
+    def diverges_later(self: ContrastiveLearner, pairs: Any) -> dict[str, torch.Tensor]:
+        terms = forward(self, pairs)
+        return {name: term * float("inf") for name, term in terms.items()} if next(calls) == 4 else terms
+
+    monkeypatch.setattr(ContrastiveLearner, "forward", diverges_later)
+    with pytest.raises(BgaugError, match="loss of step 5 is inf.*not-finite-step-00000005.json.*--clip-norm"):
+        run(small_store, tmp_path / "r", checkpoint_every=1)
+    record = json.loads((tmp_path / "r" / "not-finite-step-00000005.json").read_text())
+    assert len(record["videos"]) == 3 and record["loss"] == "inf"
+    assert len(record["provenance"][0]["anchor_crop"]) == 3
+    assert state(tmp_path / "r")["step"] == 4, "no checkpoint may hold what came of it"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_says_what_to_change(error: Exception) -> None:
+    with pytest.raises(BgaugError, match="64 clips a step.*--batch-size.*--accumulate.*--amp"), enough_memory(64):
+        raise error
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory(64):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_the_best_and_the_last_checkpoints_stay(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    run(small_store, out, steps=12, keep=3, best="-loss")
+    ends = {line["step"]: line["loss"] for line in steps(out) if line["step"] % 2 == 0}  # an epoch is two steps
+    kept = sorted(path.name for path in (out / CHECKPOINTS).iterdir())
+    assert kept == [BEST, "step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
+    assert load_checkpoint(out / CHECKPOINTS / BEST)["step"] == min(ends, key=lambda step: ends[step])
+    best, _ = load_learner(out, best=True)
+    assert same(dict(best.state_dict()), load_checkpoint(out / CHECKPOINTS / BEST)["learner"])
+    with pytest.raises(BgaugError, match="no number 'fame'.*loss"):
+        run(small_store, tmp_path / "x", best="fame")
+
+
+def test_a_checkpoint_of_something_else_is_refused(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    run(small_store, out, stop_after=1)
+    with pytest.raises(CheckpointError, match="backbone: 'tiny' there, 'slow_r18' now"):
+        run(small_store, out, resume=True, backbone="slow_r18")
+    path = last_checkpoint(out)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="is it whole"):
+        run(small_store, out, resume=True)
+    path.write_bytes(whole)
+    broken = torch.load(path, weights_only=True)
+    del broken["learner"]["encoder.heads.g.0.weight"]
+    torch.save(broken, path)
+    with pytest.raises(CheckpointError, match="does not fit this run's model"):
+        run(small_store, out, resume=True)
+    with pytest.raises(CheckpointError, match="does not fit its own configuration"):
+        load_learner(out)
+
+
+def test_a_run_is_resumed_on_its_own_store_alone(small_store: Path, tmp_path: Path, video_folder: Path) -> None:
+    out, other = tmp_path / "r", tmp_path / "smaller"
+    build_shards(Setup([video_folder], other, in_process=True), Silent(), size=(24, 32))
+    run(small_store, out, stop_after=1)
+    with pytest.raises(CheckpointError, match="store_content"):
+        run(other, out, resume=True)
+
+
+def test_a_log_line_that_was_cut_off_is_dropped(small_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    run(small_store, out, stop_after=3)
+    with open(out / LOG, "a") as log:
+        log.write('{"step": 4, "lo')
+    run(small_store, out, resume=True)
+    assert [line["step"] for line in steps(out)] == [1, 2, 3, 4, 5, 6]
+
+
+# --- options as a file ---
+
+
+def invoke(*words: str) -> Any:
+    return CliRunner().invoke(app, ["train", *words])
+
+
+def test_options_of_a_file_are_defaults(small_store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(
+        'backbone = "tiny"\nbatch-size = 3\nframes = 4\nstride = 1\ncrop = 16\nsteps = 3\nseed = 5\n'
+        'set = ["gamma=0.5", "donor=frame"]\nmethod = "dual"\ndevice = "cpu"\nmomentum = false\ndrop_at = [0.3]\n'
+    )
+    done = invoke(str(small_store), "--out", str(tmp_path / "r"), "--config", str(file), "--seed", "7")
+    assert done.exit_code == 0, done.output
+    learner, config = load_learner(tmp_path / "r")
+    assert config["seed"] == 7 and config["steps"] == 3, "what stands on the command line wins"
+    assert learner.method.gamma == 0.5 and learner.method.compose.donor == "frame"
+    assert config["drop_at"] == [0.3]
+    # A run's own file trains the same again.
+    again = invoke(
+        str(small_store),
+        "--out",
+        str(tmp_path / "again"),
+        "--config",
+        str(tmp_path / "r" / "config.toml"),
+        "--device",
+        "cpu",
+    )
+    assert again.exit_code == 0, again.output
+    assert same(state(tmp_path / "again")["learner"], state(tmp_path / "r")["learner"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("colour = 1\n", "no option colour here"), ("seed = \n", "cannot be read as TOML"), ('seed = "x"\n', "seed")],
+)
+def test_a_file_that_cannot_be_options(small_store: Path, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "plan.toml").write_text(text)
+    done = invoke(str(small_store), "--out", str(tmp_path / "r"), "--config", str(tmp_path / "plan.toml"))
+    assert done.exit_code == 2 and said in " ".join(done.output.replace("│", " ").split())
+    assert not (tmp_path / "r").exists()
+
+
+def test_values_that_cannot_be_are_listed() -> None:
+    with pytest.raises(UsageError, match="epochs: .*got 0; lr: .*got -1.0; magic: "):
+        TrainOptions.checked(epochs=0, lr=-1.0, magic=3)
+
+
+def test_a_run_says_where_it_comes_from(small_store: Path, tmp_path: Path) -> None:
+    run(small_store, tmp_path / "r", stop_after=1)
+    record = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert set(record["versions"]) >= {"bgaug", "python", "torch", "numpy"}
+    assert len(record["config"]["store_content"]) == 64
+    assert record["git"] is None or len(record["git"]["commit"]) == 40
