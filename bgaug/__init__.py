@@ -25,6 +25,7 @@ The rooms, in the order in which a video passes through them:
     encoders        trained encoders for others: loaded, exported
     trainer         the loop, checkpoints
     evaluate        retrieval, linear probe
+    bias            foreign backgrounds: test clips, and what they tell
     heatmap         where an encoder looks, and how much of that is the mover
     synthetic       the world whose answers are known
     visualize       contact sheets, heat maps side by side

@@ -135,6 +135,28 @@ def heatmap_sheet(rows: Sequence[HeatmapRow], titles: Sequence[str], *, width: i
     return np.concatenate([_header(["frame", *titles, "true mask"], width), *strips])
 
 
+def picture_sheet(
+    rows: Sequence[tuple[Sequence[NDArray[np.uint8]], str]], titles: Sequence[str], *, width: int = 160
+) -> NDArray[np.uint8]:
+    """Pictures in rows under titles, each row with a caption below.
+
+    Args:
+        rows: (uint8 (H, W, 3) RGB pictures of one shape, caption) each.
+        titles: of the columns.
+        width: of one picture, pixels; smaller ones are enlarged.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ValueError: no rows, or a row with another number of pictures than there are titles.
+    """
+    if not rows or any(len(pictures) != len(titles) for pictures, _ in rows):
+        raise ValueError(f"rows need {len(titles)} pictures each, got {[len(pictures) for pictures, _ in rows]}")
+    strips = [_strip(pictures, caption, width) for pictures, caption in rows]
+    return np.concatenate([_header(titles, width), *strips])
+
+
 def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
     """A map in [0, 1], (H', W'), over its frame (H, W, 3): blue to red, the hotter the less of the frame is seen."""
     height, width = image.shape[:2]

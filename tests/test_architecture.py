@@ -30,7 +30,7 @@ NUMPY_ROOMS = {
     "synthetic",
     "store",
 }
-DEVICE_ROOMS = {"batch", "augment", "compose", "backbone", "motion", "losses", "model", "heatmap"}
+DEVICE_ROOMS = {"batch", "augment", "compose", "backbone", "motion", "losses", "model", "heatmap", "bias"}
 ONLY_IN = {"av": {"video"}, "decord": {"video"}, "zarr": {"store"}, "typer": {"cli"}, "rich": {"cli"}}
 
 
