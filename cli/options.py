@@ -40,8 +40,22 @@ Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=F
 LabelFile = Annotated[
     Path | None,
     typer.Option(
-        help="CSV with a header: file, class_name (or class, label, class_id), optional group and split. "
-        "Without it, class folders are taken where there are two or more."
+        help="List of labels, or the folder that a data set ships: UCF101, HMDB51, Kinetics, Something-Something V2, "
+        "Diving48 V2, lists of a path and a number, or a CSV with a header: file, class_name (or class, label, "
+        "class_id), optional group and split. Without it, class folders are taken where there are two or more."
+    ),
+]
+LabelsFormat = Annotated[
+    Literal["auto", "csv", "ucf101", "hmdb51", "kinetics", "ssv2", "diving48", "filelist"],
+    typer.Option(help="Format of the list; auto looks."),
+]
+Split = Annotated[
+    int | None, typer.Option(help="Which of a data set's splits; 1, or the one of a list that is a single file.", min=1)
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        help="Names of a list's numbered classes, one a line; by default the only label_map*.txt beside the list."
     ),
 ]
 FitOption = Annotated[

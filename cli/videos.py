@@ -20,12 +20,14 @@ from bgaug.cli.console import (
     show,
 )
 from bgaug.cli.options import (
+    ClassNames,
     Debug,
     DecoderOption,
     FitOption,
     Jobs,
     Json,
     LabelFile,
+    LabelsFormat,
     Memory,
     MethodOption,
     OnError,
@@ -33,6 +35,7 @@ from bgaug.cli.options import (
     Overwrite,
     RetryFailed,
     Shots,
+    Split,
     Timeout,
     Videos,
 )
@@ -42,6 +45,9 @@ def extract_backgrounds_command(
     videos: Videos,
     out: Out,
     labels: LabelFile = None,
+    labels_format: LabelsFormat = "auto",
+    split: Split = None,
+    class_names: ClassNames = None,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH at which backgrounds are stored, or native.")] = "256x342",
     fit: FitOption = "stretch",
     method: MethodOption = "auto",
@@ -78,7 +84,18 @@ def extract_backgrounds_command(
         options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
         with TerminalProgress() as progress:
             outcome = extract_backgrounds(
-                Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
+                Setup(
+                    videos,
+                    out,
+                    labels,
+                    jobs,
+                    overwrite,
+                    retry_failed,
+                    timeout,
+                    labels_format=labels_format,
+                    labels_split=split,
+                    class_names=class_names,
+                ),
                 progress,
                 options=options,
                 size=parse_size(size),
@@ -92,6 +109,9 @@ def build_shards_command(
     out: Out,
     backgrounds: Annotated[Path | None, typer.Option(help="A store that extract-backgrounds made.")] = None,
     labels: LabelFile = None,
+    labels_format: LabelsFormat = "auto",
+    split: Split = None,
+    class_names: ClassNames = None,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of all frames, or native for one-sized videos.")] = "128x171",
     fit: FitOption = "stretch",
     frames: Annotated[
@@ -123,6 +143,8 @@ def build_shards_command(
 
         bgaug build-shards videos/ --out shards --backgrounds bg --labels videos/labels.csv
 
+        bgaug build-shards UCF-101/ --out ucf --labels ucfTrainTestlist/ --split 2
+
         bgaug build-shards videos/ --out shards --size 112 --fit crop --frames raw
     """
     with reported(debug):
@@ -134,7 +156,18 @@ def build_shards_command(
 
         act = partial(
             forecast_shards if estimate else build_shards,
-            Setup(videos, out, labels, jobs, overwrite, retry_failed, timeout),
+            Setup(
+                videos,
+                out,
+                labels,
+                jobs,
+                overwrite,
+                retry_failed,
+                timeout,
+                labels_format=labels_format,
+                labels_split=split,
+                class_names=class_names,
+            ),
             options=WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error),
             size=parse_size(size),
             fit=fit,

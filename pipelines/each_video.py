@@ -39,13 +39,16 @@ class Setup:
     Attributes:
         inputs: folders, walked recursively, and files.
         out: the store.
-        labels: a CSV, or None for class folders.
+        labels: a list of labels or the folder that a data set ships, or None for class folders.
         jobs: processes; 0 for one a processor.
         overwrite: begin the store anew.
         retry_failed: build shards again that hold failures.
         timeout_seconds: that one video may take; 0 for no limit. It does not decide what is stored.
         in_process: work in this very process, one shard after another. What hangs or crashes then costs the run;
             `jobs` and `timeout_seconds` mean nothing.
+        labels_format: one of `bgaug.annotations.FORMATS`, or "auto" for what lies there.
+        labels_split: number of the split, where a data set has several; None for the one of a single file, else 1.
+        class_names: file with the names of numbered classes.
     """
 
     inputs: Sequence[Path]
@@ -56,10 +59,26 @@ class Setup:
     retry_failed: bool = False
     timeout_seconds: float = 600
     in_process: bool = False
+    labels_format: str = "auto"
+    labels_split: int | None = None
+    class_names: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.timeout_seconds < math.inf:
             raise UsageError(f"timeout_seconds must be 0 (no limit) or more, got {self.timeout_seconds}")
+        if self.labels is None and (self.labels_format, self.labels_split, self.class_names) != ("auto", None, None):
+            raise UsageError("a format, a split or class names say how a list of labels is read: give its path too")
+
+    def find_labels(self, sources: Sequence[Source], progress: Progress) -> Labels:
+        """Labels of the videos; see `bgaug.pipelines.sources.find_labels`."""
+        return find_labels(
+            self.labels,
+            sources,
+            progress,
+            format=self.labels_format,
+            split=self.labels_split,
+            class_names=self.class_names,
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +155,7 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         StoreError: it cannot be written.
     """
     begun = time.monotonic()
-    labels = find_labels(setup.labels, sources, progress)
+    labels = setup.find_labels(sources, progress)
     plan = plan_videos(
         sources,
         recipe.frames,

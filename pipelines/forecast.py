@@ -16,7 +16,7 @@ from bgaug.errors import UsageError
 from bgaug.pipelines.each_video import Recipe, Setup, new_header, processors, run_shards
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.shard_task import ShardTask
-from bgaug.pipelines.sources import Source, find_labels, plan_videos
+from bgaug.pipelines.sources import Source, plan_videos
 from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
 from bgaug.store.layout import SHARDS, bytes_by_array, read_commit, shard_name
 
@@ -68,7 +68,7 @@ def forecast(setup: Setup, sources: Sequence[Source], recipe: Recipe, progress: 
     Raises:
         UsageError: no video of the pilot could be used.
     """
-    labels = find_labels(setup.labels, sources, progress)
+    labels = setup.find_labels(sources, progress)
     plan = plan_videos(
         sources, recipe.frames, recipe.size, timeout_seconds=setup.timeout_seconds, in_process=setup.in_process
     )

@@ -74,11 +74,31 @@ def _text(path: Path) -> str:
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def find_labels(file: Path | None, sources: Sequence[Source], progress: Progress) -> Labels:
-    """Labels from a CSV or from class folders; what does not match is counted and named, and is no error."""
+def find_labels(
+    file: Path | None,
+    sources: Sequence[Source],
+    progress: Progress,
+    *,
+    format: str = "auto",
+    split: int | None = None,
+    class_names: Path | None = None,
+) -> Labels:
+    """Labels from a list or from class folders; what does not match is counted and named, and is no error.
+
+    Args:
+        file: the list, or the folder that a data set ships; None for class folders.
+        sources: the videos.
+        progress: is told of rows without a video, and of videos without a row.
+        format: one of `bgaug.annotations.FORMATS`, or "auto".
+        split: number of the split; None for the one of a single file, else 1.
+        class_names: file with the names of numbered classes.
+
+    Raises:
+        LabelsError: the list cannot be understood, or has nothing to do with these videos.
+    """
     if file is None:
         return labels_from_folders(source.id for source in sources)
-    labels = read_labels(file, {source.id: source.path for source in sources})
+    labels = read_labels(file, {source.id: source.path for source in sources}, format, split, class_names)
     for names, what in (
         (labels.rows_without_file, "rows have no video"),
         (labels.files_without_row, "videos have no row"),

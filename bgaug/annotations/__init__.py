@@ -7,6 +7,12 @@ match        rows and videos that belong together
 table        our CSV with a header
 ucf101       UCF101
 hmdb51       HMDB51
+kinetics     Kinetics' CSV
+ssv2         Something-Something V2
+diving48     Diving48 V2
+filelist     a path and a number a line
+class_names  names of numbered classes
+roles        files of a folder by the split that their names tell
 folders      class folders
 reading      lines and JSON, with errors that say where
 """

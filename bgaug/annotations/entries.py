@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bgaug.annotations.label import ordered
 from bgaug.errors import LabelsError
 
 Folders = Literal["path", "tail", "any"]
@@ -41,8 +42,8 @@ class SplitList:
         format: its name, one of `FORMATS`.
         split: its number; 1 where a format has but one.
         entries: in the order of the files.
-        classes: names in the order of their numbers; only those that some row has. Empty where the format knows no
-            order.
+        classes: names in the order of the numbers that the data set gives them, also those that no row has. Empty
+            where the format knows no order.
         files: that were read.
         folders: how folders of a row are held against those of a video. "path": the row is a path relative to the
             list. "tail": from the file's name upwards they agree as far as both reach. "any": the data set gives
@@ -55,6 +56,12 @@ class SplitList:
     classes: tuple[str, ...]
     files: tuple[Path, ...]
     folders: Folders
+
+    @property
+    def used_classes(self) -> tuple[str, ...]:
+        """Classes that some row has, in the order of `classes`."""
+        used = {entry.class_name for entry in self.entries}
+        return tuple(name for name in self.classes if name in used) if self.classes else ordered(used)
 
     @property
     def sizes(self) -> Mapping[str | None, int]:

@@ -57,23 +57,22 @@ def _entries(file: Path, class_name: str) -> list[Entry]:
         if not name or mark not in _SPLITS:
             raise LabelsError(f"{place}: expected a file's name and 0, 1 or 2, got {line!r}")
         name = name.strip()
-        found.append(Entry((f"{class_name}/{name}",), class_name, recording(name, class_name), _SPLITS[mark], place))
+        found.append(Entry((f"{class_name}/{name}",), class_name, recording(name), _SPLITS[mark], place))
     return found
 
 
-def recording(name: str, class_name: str) -> str | None:
-    """The recording that a clip of HMDB51 was cut from: its name without class, description and number.
+def recording(name: str) -> str | None:
+    """The recording, and class, that a clip of HMDB51 was cut from: its name without description and number.
 
-    A guess: the data set names its clips `RECORDING_class_h_cm_np1_fr_goo_0.avi`, but nothing says that one recording
-    has one name, or that two have two. Clips of several classes may come from one recording.
+    A guess: names are `RECORDING_class_h_cm_np1_fr_goo_0.avi`, but nothing says that one recording has one name. The
+    three splits agree with it: none has clips of one such group both in train and in test. Clips of other classes from
+    the same film are groups of their own, and the splits do tear those apart.
 
     Returns:
         None where the name has another form.
     """
     stem = _META.sub("", name)
-    if stem == name:
-        return None
-    return stem.removesuffix(f"_{class_name}") or None
+    return stem if stem != name else None
 
 
 HMDB51 = ListFormat(

@@ -28,8 +28,8 @@ class Labels:
 
     Attributes:
         by_id: label of each video that a row belongs to.
-        classes: class names in the order of their numbers. All of the list's, where it is one of a data set's own;
-            else those of the videos, by number where all are numbers, else by name.
+        classes: class names in the order of their numbers: as the data set numbers them, also those that no video
+            has; where it does not number them, those of the videos, by number where all are numbers, else by name.
         rows_without_file: rows of the label file that no video belongs to.
         files_without_row: ids of videos that no row belongs to; empty where no label file was given.
     """

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bgaug.annotations.diving48 import DIVING48
 from bgaug.annotations.entries import ListFormat, SplitList
+from bgaug.annotations.filelist import FILELIST
 from bgaug.annotations.hmdb51 import HMDB51
+from bgaug.annotations.kinetics import KINETICS
 from bgaug.annotations.label import Labels
 from bgaug.annotations.match import match_entries
+from bgaug.annotations.ssv2 import SSV2
 from bgaug.annotations.table import CSV
 from bgaug.annotations.ucf101 import UCF101
 from bgaug.errors import LabelsError
@@ -17,6 +21,10 @@ FORMATS: Mapping[str, ListFormat] = {
     "csv": CSV,
     "ucf101": UCF101,
     "hmdb51": HMDB51,
+    "kinetics": KINETICS,
+    "ssv2": SSV2,
+    "diving48": DIVING48,
+    "filelist": FILELIST,
 }
 
 
@@ -130,7 +138,17 @@ def _known(path: str | Path, format: str) -> tuple[Path, ListFormat]:
 
 
 def _existing(path: str | Path) -> Path:
+    """The path, which can be read.
+
+    Raises:
+        LabelsError: it cannot.
+    """
     path = Path(path)
-    if not path.exists():
-        raise LabelsError(f"{path}: cannot be read: no such file or folder")
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+        else:
+            path.open("rb").close()
+    except OSError as error:
+        raise LabelsError(f"{path}: cannot be read: {error.strerror}") from error
     return path

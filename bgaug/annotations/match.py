@@ -82,8 +82,9 @@ class _Videos:
             agree = _agreeing(parts[:-1], own[:-1])
             shorter = min(len(parts), len(own)) - 1
             if folders == "any" or agree == shorter:
-                ranked.append(((parts[-1] == own[-1], agree, parts[:-1] == own[:-1] and len(parts) > 1), video_id))
-        best = [video_id for rank, video_id in ranked if rank == max(ranked)[0]]
+                ranked.append(((parts[-1] == own[-1], agree, len(parts) == len(own)), video_id))
+        first = max(ranked)[0] if ranked else None
+        best = [video_id for rank, video_id in ranked if rank == first]
         if len(best) > 1:
             mend = "its path relative to the CSV" if folders == "path" else "more of its path"
             raise LabelsError(f"{place}: {name} stands for {len(best)} videos ({best[0]}, {best[1]}, ...); give {mend}")

@@ -41,17 +41,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def first_line(path: Path) -> str:
-    """The first line that is not blank, of the first 64 kB; empty where there is none, or it is no text."""
+    """The first line that is not blank, of the first 64 kB, to see what a file is; empty where there is none."""
     try:
         with open(path, "rb") as file:
             head = file.read(1 << 16).removeprefix(_BOM)
     except OSError:
         return ""
     line = next((line for line in head.splitlines() if line.strip()), b"")
-    try:
-        return line.decode().strip()
-    except UnicodeDecodeError:
-        return ""
+    return line.decode(errors="replace").strip()
 
 
 def read_json(path: Path) -> Any:

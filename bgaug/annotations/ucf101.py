@@ -44,8 +44,7 @@ def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
     index = files[0].parent / "classInd.txt"
     names = _class_index(index) if index.is_file() else {}
     entries = [entry for file in files for entry in _entries(file, names)]
-    used = {entry.class_name for entry in entries}
-    classes = tuple(name for _, name in sorted(names.items()) if name in used) or ordered(used)
+    classes = tuple(name for _, name in sorted(names.items())) or ordered(entry.class_name for entry in entries)
     read = (*files, index) if names else tuple(files)
     return SplitList("ucf101", number, tuple(entries), classes, read, "any")
 

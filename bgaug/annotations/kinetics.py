@@ -1,0 +1,75 @@
+"""Kinetics: a CSV with the header label, youtube_id, time_start, time_end, split.
+
+A clip's file is `{youtube_id}_{time_start:06d}_{time_end:06d}` with any extension, under class folders or not; some
+copies have the bare id instead. Lists of the test split may lack the label. Splits are called train, val (also where
+the file writes validate or validation) and test. The recording is the YouTube video.
+
+Reference: Kay et al., "The Kinetics human action video dataset", 2017, arXiv 1705.06950.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bgaug.annotations.entries import Entry, ListFormat, SplitList, no_class_names
+from bgaug.annotations.label import ordered
+from bgaug.annotations.reading import first_line
+from bgaug.annotations.roles import SPLIT_NAMES, files_to_read, lists_of, numbers_of, split_of
+from bgaug.annotations.table import read_table
+from bgaug.errors import LabelsError
+
+_COLUMNS = ("youtube_id", "time_start", "time_end")
+
+
+def _is_one(file: Path) -> bool:
+    return "youtube_id" in [name.strip().strip('"') for name in first_line(file).split(",")]
+
+
+def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
+    no_class_names(path, class_names, "Kinetics")
+    number, files = files_to_read(path, _is_one, split)
+    entries = [entry for file in files for entry in _entries(file)]
+    classes = ordered(entry.class_name for entry in entries)
+    return SplitList("kinetics", number, tuple(entries), classes, tuple(files), "any")
+
+
+def _entries(file: Path) -> list[Entry]:
+    header, rows = read_table(file)
+    lacking = [name for name in _COLUMNS if name not in header]
+    if lacking:
+        raise LabelsError(f"{file}: the header must name {', '.join(_COLUMNS)}, it has: {', '.join(header)}")
+    found = []
+    for place, row in rows:
+        video, class_name = row["youtube_id"], row.get("label") or None
+        if not video:
+            raise LabelsError(f"{place}: the column `youtube_id` is empty")
+        if "label" in header and class_name is None and "test" not in (row.get("split"), split_of(file)):
+            raise LabelsError(f"{place}: the column `label` is empty")
+        start, end = (_seconds(row[name], name, place) for name in ("time_start", "time_end"))
+        folder = f"{class_name}/" if class_name else ""
+        names = (f"{folder}{video}_{start:06d}_{end:06d}", f"{folder}{video}")
+        found.append(Entry(names, class_name, video, _split(row.get("split"), file), place))
+    return found
+
+
+def _seconds(text: str, column: str, place: str) -> int:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if seconds < 0 or seconds != int(seconds):
+        raise LabelsError(f"{place}: `{column}` must be whole seconds, got {text!r}")
+    return int(seconds)
+
+
+def _split(written: str | None, file: Path) -> str | None:
+    return SPLIT_NAMES.get(written, written) if written else split_of(file)
+
+
+KINETICS = ListFormat(
+    looked_for="Kinetics' CSV with a header that has youtube_id (in a folder: train.csv, val.csv, test.csv)",
+    finds=lambda path: bool(lists_of(path, _is_one)),
+    numbers=lambda path: numbers_of(path, _is_one),
+    read=_read,
+    by_name=False,
+)
