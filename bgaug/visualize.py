@@ -5,6 +5,7 @@ Letters: H, W pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.store import Store
+from bgaug.video import write_video
 
 COLUMNS = ("frame", "background", "mask", "composite")
 _CAPTION = 18
@@ -87,7 +89,7 @@ class HeatmapRow:
     Attributes:
         frame: uint8 (H, W, 3), RGB.
         maps: float in [0, 1], any grid (H', W') each; stretched to the frame, bilinear.
-        mask: bool (H, W), the true foreground.
+        mask: bool (H, W), the foreground.
         caption: a line under the row.
     """
 
@@ -106,13 +108,16 @@ class HeatmapRow:
                 raise ValueError(f"maps must be (H', W') in [0, 1], got {heat.shape = }, {heat.min()} to {heat.max()}")
 
 
-def heatmap_sheet(rows: Sequence[HeatmapRow], titles: Sequence[str], *, width: int = 160) -> NDArray[np.uint8]:
-    """One row a clip: its frame, each of its maps over the frame, and its true mask, whose outline is on the maps too.
+def heatmap_sheet(
+    rows: Sequence[HeatmapRow], titles: Sequence[str], *, width: int = 160, mask_title: str = "true mask"
+) -> NDArray[np.uint8]:
+    """One row a clip: its frame, each of its maps over the frame, and its mask, whose outline is on the maps too.
 
     Args:
         rows: the clips, all with as many maps.
         titles: of the maps, such as the encoders' names.
         width: of one picture, pixels; smaller ones are enlarged.
+        mask_title: what the masks are.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -132,7 +137,7 @@ def heatmap_sheet(rows: Sequence[HeatmapRow], titles: Sequence[str], *, width: i
         mask = np.asarray(cv2.resize(row.mask.astype(np.uint8) * 255, (width, height), interpolation=filter_)) > 127
         heated = [outlined(heat_overlay(frame, heat), mask) for heat in row.maps]
         strips.append(_strip([frame, *heated, overlay(frame, mask)], row.caption, width))
-    return np.concatenate([_header(["frame", *titles, "true mask"], width), *strips])
+    return np.concatenate([_header(["frame", *titles, mask_title], width), *strips])
 
 
 def picture_sheet(
@@ -217,4 +222,74 @@ def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
         raise UsageError(f"{path.name} has no extension that names a picture format; name it .png or .jpg") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.tobytes())
+    return path
+
+
+def heatmap_film(
+    frames: NDArray[np.uint8],
+    maps: Sequence[NDArray[np.floating]],
+    masks: Sequence[NDArray[np.bool_] | None],
+    titles: Sequence[str],
+    *,
+    caption: str = "",
+    width: int = 224,
+) -> NDArray[np.uint8]:
+    """A clip and its maps side by side, frame by frame; the outline of each frame's mask is on all of them.
+
+    Args:
+        frames: uint8 (T, H, W, 3), RGB.
+        maps: float in [0, 1], (T, H', W') each, any grid.
+        masks: of each frame, bool (H, W); None where it has none.
+        titles: of the maps.
+        caption: a line under the pictures.
+        width: of one picture, pixels.
+
+    Returns:
+        uint8 (T, height, width, 3), RGB; both sides even, as common codecs want them.
+
+    Raises:
+        ValueError: lengths do not fit.
+    """
+    if len(maps) != len(titles) or any(len(part) != len(frames) for part in (*maps, masks)):
+        raise ValueError(
+            f"{len(titles)} titles and {len(frames)} frames need as many maps, of as many frames, and masks; "
+            f"got {len(maps)} maps of {[len(part) for part in maps]}, {len(masks)} masks"
+        )
+    height = max(1, round(frames.shape[1] * width / frames.shape[2]))
+    header = _header(["frame", *titles], width)
+    film = []
+    for t, frame in enumerate(frames):
+        shown = _smooth(frame, height, width)
+        mask = np.zeros((height, width), np.bool_)
+        known = masks[t]
+        if known is not None:
+            mask = _smooth(known.astype(np.uint8) * 255, height, width) > 127
+        pictures = [outlined(picture, mask) for picture in (shown, *(heat_overlay(shown, heat[t]) for heat in maps))]
+        film.append(np.concatenate([header, _strip(pictures, caption, width)]))
+    pads = [(0, 0), *((0, side % 2) for side in film[0].shape[:2]), (0, 0)]
+    return np.pad(np.stack(film), pads, constant_values=24)
+
+
+def _smooth(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    shrinks = image.shape[0] >= height
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+
+
+def write_film(path: str | Path, frames: NDArray[np.uint8], fps: float) -> Path:
+    """Write uint8 (T, H, W, 3) RGB as a film that players show, in one step: H.264, or MPEG-4 where FFmpeg lacks that.
+
+    Returns its absolute path.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        try:
+            options = {"crf": "16", "preset": "veryfast"}
+            write_video(unfinished, frames, fps, pixel_format="yuv420p", options=options)
+        except ValueError:  # no such encoder
+            write_video(unfinished, frames, fps, codec="mpeg4", pixel_format="yuv420p", options={"q:v": "2"})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path

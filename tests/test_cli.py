@@ -22,6 +22,9 @@ COMMANDS = (
     "probe",
     "train",
     "evaluate",
+    "heatmap",
+    "embed",
+    "export-weights",
     "demo",
 )
 
