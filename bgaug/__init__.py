@@ -12,7 +12,7 @@ The rooms, in the order in which a video passes through them:
     scenarios       shots whose background and masks are known
     sizing          frame sizes, and one resize for all
     store           the on-disk format: plan, write, commit, verify, read
-    annotations     labels: CSV, class folders
+    annotations     labels: lists of the data sets, CSV, class folders
     dataset         ClipDataset: clips of a store
     loader          ClipLoader: host batches, threads, exact resume
     batch           what crosses to the device

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
 from bgaug.annotations.label import ordered
-from bgaug.annotations.reading import read_lines
+from bgaug.annotations.reading import first_line, read_lines
 from bgaug.errors import LabelsError
 
 _LIST = re.compile(r"(.+)_test_split(\d+)\.txt")
@@ -36,6 +36,12 @@ def _lists(path: Path) -> dict[int, dict[str, Path]]:
         if match := _LIST.fullmatch(file.name):
             found.setdefault(int(match[2]), {})[match[1]] = file
     return dict(sorted(found.items()))
+
+
+def _finds(path: Path) -> bool:
+    files = [file for by_class in _lists(path).values() for file in by_class.values()]
+    # Lists of paths may have such names as well: ucf101_test_split1.txt.
+    return bool(files) and "/" not in first_line(files[0])
 
 
 def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
@@ -77,7 +83,7 @@ def recording(name: str) -> str | None:
 
 HMDB51 = ListFormat(
     looked_for="HMDB51's brush_hair_test_split1.txt, ...",
-    finds=lambda path: bool(_lists(path)),
+    finds=_finds,
     numbers=lambda path: tuple(_lists(path)),
     read=_read,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bgaug.annotations.entries import Entry, Folders, SplitList
 from bgaug.annotations.label import Label, Labels, ordered
@@ -94,7 +94,7 @@ class _Videos:
 def _parts(path: str) -> tuple[str, ...]:
     """Parts of a path that name something, each in the one normal form of its characters."""
     normal = unicodedata.normalize("NFC", path)
-    return tuple(part for part in PurePosixPath(normal).parts if part not in ("/", "//", ".."))
+    return tuple(part for part in normal.split("/") if part not in ("", ".", ".."))
 
 
 def _stem(name: str) -> str:
