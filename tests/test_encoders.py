@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from bgaug.model import ContrastiveLearner
 
 def write_run(folder: Path, learner: ContrastiveLearner, *, backbone: str = "tiny", **more: Any) -> Path:
     """A run's folder with one checkpoint, as `bgaug train` leaves it."""
-    config = {"backbone": backbone, "crop": 32, "num_frames": 8, "stride": 3, "method": "bgaug", "weights": None}
+    config: dict[str, Any] = {"backbone": backbone, "crop": 32, "num_frames": 8, "stride": 3, "weights": None}
+    config |= {"method": learner.method.name, "resolved_method": asdict(learner.method)}
     state = {"format": "bgaug-checkpoint", "version": 1, "learner": learner.state_dict(), **more}
     state["config"] = config | more.get("config", {})
     path = folder / "checkpoints" / "step-00000007.pt"
