@@ -89,7 +89,7 @@ class ContrastiveLearner(nn.Module):
             float32 scalars: "loss", with gradient, and the unweighted terms "global", "motion", "static", without.
         """
         if self.method.objective == "dclr":
-            return modes_loss(self.encoder, pairs, self.method.temperature)
+            return modes_loss(self.encoder, pairs, self.method.temperature, self._groups(len(pairs.anchor)))
         if self.method.momentum:
             return self._momentum_loss(pairs)
         anchor, semi = self._both(pairs)
@@ -177,8 +177,7 @@ class ContrastiveLearner(nn.Module):
         """One loss a code. `partner`: whose key shares the query's background; `background`: whose that is."""
         losses = {}
         if self.method.objective == "byol":
-            predicted = {code: self.predictors[code](query) for code, query in queries.items()}
-            return {code: prediction_loss(predicted[code], keys[code], pairs.weight) for code in queries}
+            return {code: prediction_loss(query, keys[code], pairs.weight) for code, query in queries.items()}
         for code, query in queries.items():
             own, other = keys[code], keys[code][partner]
             static = code == "r"
@@ -196,7 +195,15 @@ class ContrastiveLearner(nn.Module):
         return losses
 
     def _queries(self, clips: Tensor) -> dict[str, Tensor]:
-        return {code: gather(query) for code, query in self._in_groups(self.encoder, clips).items()}
+        """Queries of the whole batch, for BYOL what predicts the keys.
+
+        Whatever has weights comes before the gathering: behind it each process's share of a gradient would be the whole.
+        """
+        groups = self._groups(len(clips))
+        queries = self._in_groups(self.encoder, clips)
+        for code in self.predictors:
+            queries[code] = torch.cat([self.predictors[code](part) for part in torch.chunk(queries[code], groups)])
+        return {code: gather(query) for code, query in queries.items()}
 
     @torch.no_grad()
     def _keys(self, encoder: Encoder, clips: Tensor, whole: Pairs) -> dict[str, Tensor]:

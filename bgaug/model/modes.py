@@ -46,26 +46,30 @@ def input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tens
     return still, clips - clips.roll(1, dims=2)
 
 
-def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float) -> dict[str, Tensor]:
-    """The loss above, on the two plain views of each pair.
+def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float, groups: int = 1) -> dict[str, Tensor]:
+    """The loss above, on the two plain views of each pair; parts of the batch may be normalised apart.
 
     Returns:
         float32 scalars: "loss", with gradient, and without the unweighted "global", "static", "motion" and "align".
     """
     key = pairs.provenance["key"]
     views = [pairs.anchor, pairs.semi]
-    modes = [(view, *input_modes(view, key, f"modes/{number}")) for number, view in enumerate(views)]
-    stages = encoder.backbone(torch.cat([clip for view in modes for clip in view]))
-    features = list(stages.values())[-1].float()
-    parts = torch.chunk(features, 6)
-    codes = [_codes(encoder, *parts[:3]), _codes(encoder, *parts[3:])]
-    a, b = ({code: gather(values) for code, values in view.items()} for view in codes)
+    modes = [clip for number, view in enumerate(views) for clip in (view, *input_modes(view, key, f"modes/{number}"))]
+    codes, aligned = [], []
+    for part in zip(*(torch.chunk(clips, groups) for clips in modes), strict=True):
+        stages = encoder.backbone(torch.cat(part))
+        parts = torch.chunk(list(stages.values())[-1].float(), 6)
+        codes.append([_codes(encoder, *parts[:3]), _codes(encoder, *parts[3:])])
+        aligned.append(torch.stack([_alignment(*parts[:3]), _alignment(*parts[3:])], dim=1))
+    a, b = (
+        {code: gather(torch.cat([group[view][code] for group in codes])) for code in codes[0][view]} for view in (0, 1)
+    )
     whole = gather_pairs(pairs)
 
     def nce(left: str, right: str) -> Tensor:
         return info_nce(a[left], b[right], temperature, whole.video, whole.weight)
 
-    align = gather(torch.stack([_alignment(*parts[:3]), _alignment(*parts[3:])], dim=1)).mean()
+    align = gather(torch.cat(aligned)).mean()
     return total(
         {
             "global": (1.0, nce("vv", "vv")),

@@ -1,0 +1,111 @@
+"""Two processes train as one does on the same batch."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+from worlds import moving_square
+
+from bgaug.cli.main import app
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.each_video import Setup
+from bgaug.pipelines.progress import Silent
+from bgaug.trainer import last_checkpoint, load_checkpoint
+from bgaug.video import write_video
+
+SMALL = [
+    *("--backbone", "tiny", "--batch-size", "8", "--frames", "4", "--stride", "1", "--crop", "16", "--device", "cpu"),
+    *("--threads", "0", "--steps", "3"),
+]
+SMALL += ["--optimiser", "sgd", "--lr", "0.0005"]  # AdamW divides by small gradients, and so turns rounding into steps
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seventeen short videos, so that a queue holds a batch."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(17):
+        write_video(folder / f"{number}.mp4", moving_square(number, 20)[0])
+    build_shards(Setup([folder], folder / "shards", in_process=True), Silent(), size=None)
+    return folder / "shards"
+
+
+def by_two(store: Path, out: Path, *more: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "bgaug.cli.main", "train", str(store), "--out", str(out), *SMALL, *more]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            words,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=180) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert b"run in" in said[0][0] and not said[1][0], "the first one tells"
+
+
+def by_one(store: Path, out: Path, *more: str) -> None:
+    done = CliRunner().invoke(app, ["train", str(store), "--out", str(out), *SMALL, *more])
+    assert done.exit_code == 0, done.output
+
+
+def learned(out: Path) -> dict[str, Any]:
+    return load_checkpoint(last_checkpoint(out))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("dual", "--no-momentum"),
+        ("dual", "--momentum", "--set", "symmetric=true"),
+        pytest.param(("byol", "--set", "bn_groups=2"), marks=pytest.mark.full),
+        pytest.param(("dclr", "--lr", "1e-5"), marks=pytest.mark.full),  # divides by means near 0
+        ("simclr", "--accumulate", "2", "--clip-norm", "1", "--ema", "0.9"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_two_processes_are_one_of_the_whole_batch(store: Path, tmp_path: Path, method: tuple[str, ...]) -> None:
+    words = ["--method", *method]
+    grouped = ["--set", "donor_groups=2"] + ([] if "bn_groups=2" in words else ["--set", "bn_groups=2"])
+    by_two(store, tmp_path / "two", *words)
+    by_one(store, tmp_path / "one", *words, *grouped)
+    two, one = learned(tmp_path / "two"), learned(tmp_path / "one")
+    assert two["recent"] == pytest.approx(one["recent"], rel=1e-4)
+    assert two["loader"] == one["loader"]
+    # Running statistics are of two groups in turn there, and averaged here; no step depends on them.
+    apart = ("running_mean", "running_var", "num_batches_tracked")
+    for name, value in one["learner"].items():
+        if not name.endswith(apart):
+            torch.testing.assert_close(two["learner"][name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_two_processes_go_on_where_they_stopped(store: Path, tmp_path: Path) -> None:
+    words = ["--method", "dual", "--momentum"]
+    by_two(store, tmp_path / "parts", *words, "--stop-after", "2")
+    by_two(store, tmp_path / "parts", *words, "--resume")
+    by_two(store, tmp_path / "whole", *words)
+    parts, whole = learned(tmp_path / "parts"), learned(tmp_path / "whole")
+    assert parts["step"] == whole["step"] == 3
+    assert parts["recent"] == pytest.approx(whole["recent"], rel=1e-5)
+    for name, value in whole["learner"].items():
+        torch.testing.assert_close(parts["learner"][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_shared_out(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="--batch-size 9 cannot be shared out equally to 2"):
+        by_two(store, tmp_path / "r", "--batch-size", "9")
+    assert not (tmp_path / "r" / "config.json").exists()
