@@ -66,12 +66,13 @@ class BiasMeters:
             moved = places.numpy()[pairs.weight.cpu().numpy() > 0]
             donor = pairs.donor.cpu().numpy()
             few = min(BACKGROUNDS, len(places) // 2)
-            lent = self.compose(places % few)
+            lender = (places + 1) % few  # never the clip itself
+            lent = self.compose(lender)
             known = lent.weight.cpu().numpy() > 0
             return {
                 "motion_r1": percent(found[moved] == moved),
                 "scene_r1": percent(found[moved] == donor[moved]),
-                "background_probe": told_apart(self._encode(learner, lent.semi), (places % few).numpy(), known),
+                "background_probe": told_apart(self._encode(learner, lent.semi), lender.numpy(), known),
             }
 
     def compose(self, donor: Tensor | None = None) -> Pairs:

@@ -40,6 +40,7 @@ def test_what_only_sees_the_background_follows_the_donor(small_store: Path) -> N
 
     found = meters(small_store)(Reads(corners))  # type: ignore[arg-type]
     assert found["scene_r1"] >= 80 and found["motion_r1"] <= 20
+    assert found["background_probe"] == 100
 
 
 def test_the_same_clips_each_time(small_store: Path) -> None:
