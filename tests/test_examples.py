@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from test_encoders import write_run
+
+from bgaug.model import ContrastiveLearner
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -37,6 +42,13 @@ def test_train_tiny(video_folder: Path, tmp_path: Path) -> None:
 
 def test_own_training_loop(small_store: Path) -> None:
     assert run("own_training_loop.py", small_store, "--steps", 3).count("loss") == 3
+
+
+def test_use_encoder(video_folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    write_run(tmp_path, ContrastiveLearner("tiny", "dual"))
+    said = run("use_encoder.py", tmp_path, next(video_folder.rglob("clip 0*")))
+    assert "tiny: 8 frames to features (1, 96)" in said and said.count("most active in row") == 4
 
 
 def test_every_example_is_run_here() -> None:
