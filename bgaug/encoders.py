@@ -214,6 +214,13 @@ def backbone_options(path: str | Path) -> dict[str, float | str]:
     return dict(EncoderInfo.parse(metadata).options) if MARK in metadata else dict(PUBLISHED)
 
 
+def trained_form(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """Options of `build_backbone` that a run was trained with, by its configuration."""
+    if "backbone_options" in config:
+        return dict(config["backbone_options"])
+    return dict(PUBLISHED) if config.get("weights") else {}  # runs before 0.8 say no more
+
+
 def find_checkpoint(run: str | Path, *, best: bool = False) -> Path:
     """The last, or the best, checkpoint of a run's folder; a file is taken as it is.
 
@@ -248,7 +255,7 @@ def _read_checkpoint(path: Path, averaged: bool) -> tuple[dict[str, Tensor], Enc
     found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     info = EncoderInfo(
         backbone=config["backbone"],
-        options=PUBLISHED if config.get("weights") else {},
+        options=trained_form(config),
         size=config["crop"],
         num_frames=config["num_frames"],
         stride=config["stride"],

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from bgaug.augment import Augmentation
-from bgaug.backbone import Backbone, build_backbone, count_parameters, load_weights
+from bgaug.backbone import build_backbone, count_parameters, load_weights
 from bgaug.compose import Composition, SemiNegativePairs
 from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.encoders import backbone_options, read_weights, trained_form
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.loader import ClipLoader
 from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
@@ -298,6 +299,7 @@ def run_config(options: TrainOptions, store: Store, method: Method, batch_size: 
         **options.deciding(),
         "batch_size": batch_size,
         "crop": crop_size(store, options),
+        "backbone_options": trunk_options(options),
         "classes": list(store.header.classes),
         "resolved_method": asdict(method),
         "store_content": store_content(store),
@@ -375,32 +377,17 @@ def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps:
         method = Method.resolve(
             options.method, num_videos, batch_size, steps, options.momentum, **method_changes(options)
         )
-        trunk = make_backbone(options.backbone, options.weights)
+        trunk = build_backbone(options.backbone, **trunk_options(options))
         if options.weights is not None:
-            load_weights(trunk, _read_weights(options.weights))
+            load_weights(trunk, read_weights(options.weights))
         return ContrastiveLearner(trunk, method)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
 
-def make_backbone(name: str, weights: str | None) -> Backbone:
-    """The encoder with fresh weights; of the form that published ones need if those are to be loaded.
-
-    Raises:
-        ValueError: no such backbone.
-        TypeError: it has no such form.
-    """
-    return build_backbone(name, temporal_padding="zeros", normalise=True) if weights else build_backbone(name)
-
-
-def _read_weights(path: str) -> dict[str, torch.Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UsageError(f"{path} must hold a state dict, from parameter name to tensor; got {type(state).__name__}")
-    return state
+def trunk_options(options: TrainOptions) -> dict[str, float | str]:
+    """Options of `build_backbone`: those that the weights it begins with need, if any."""
+    return {} if options.weights is None else backbone_options(options.weights)
 
 
 def method_changes(options: TrainOptions) -> dict[str, Any]:
@@ -460,7 +447,7 @@ def load_learner(run: Path, *, best: bool = False, averaged: bool = True) -> tup
     state = load_checkpoint(path)
     config = state["config"]
     try:
-        trunk = make_backbone(config["backbone"], config.get("weights"))
+        trunk = build_backbone(config["backbone"], **trained_form(config))
         learner = ContrastiveLearner(trunk, Method(**config["resolved_method"]))
         learner.load_state_dict(state["learner"])
         if averaged and state.get("averaged") is not None:
