@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -302,6 +303,14 @@ def test_names_beside_the_list_are_taken_where_there_is_one_file_of_them(put: Pu
         ("l.txt", "a.mp4,0\nb.mp4,run\n", "line 2: expected a path, a comma and the number"),
         ("latin.txt", "a.mp4 0\né.mp4 0\n", r"latin\.txt, line 2: is not UTF-8"),
         ("test.json", '[{"id": "1"},\n{"id": }]', r"test\.json, line 2: is no JSON, or not all of it"),
+        (
+            "k.csv",
+            "label,youtube_id,time_start,time_end\nrun,a,nan,10\n",
+            "line 2: `time_start` must be whole seconds, got 'nan'",
+        ),
+        ("l.txt", "a.mp4 0\nb.mp4 1000000000000\n", "line 2: expected a path, a blank and the number of a class"),
+        ("test.json", "[" + "1" * 5000 + "]", r"test\.json: is no JSON in UTF-8"),
+        ("test.json", "[" * 200_000, r"test\.json: is no JSON in UTF-8"),
         ("test.json", {"id": "1"}, "expected a list of videos, got dict"),
         ("test.json", [{"id": "1"}, {"template": "x"}], "entry 2: expected an object with an `id`"),
         ("validation.json", [{"id": "1"}], r"something-something-v2-labels\.json must lie beside it"),
@@ -323,6 +332,8 @@ def test_what_is_wrong_is_named_with_its_line(put: Put, name: str, content: obje
         ({"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Walk\n"}, "line 1: the class 'Run' is not in classInd"),
         ({"trainlist01.txt": f"{UCF} 2\n", "classInd.txt": "1 Run\n2 Walk\n"}, "line 1: 2 is not the number of 'Run'"),
         ({"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Run\n1 Walk\n"}, r"classInd\.txt, line 2: expected a new number"),
+        ({"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Run\n2 Run\n"}, r"classInd\.txt, line 2: expected .* a new class name"),
+        ({"trainlist01.txt": f"{UCF} x\n", "classInd.txt": "1 Run\n"}, "line 1: x is not the number of 'Run'"),
         ({"a_test_split1.txt": "x.avi 1\n", "a_test_split2.txt": "x.avi 2\n", "b_test_split2.txt": "y.avi 1\n"}, "lacks b_test_split1"),
         ({"labels.json": SSV2_LABELS, "train.json": [{"id": 1, "template": "Eating [something]"}]}, "entry 1: the class 'Eating something' is not in"),
         ({"labels.json": SSV2_LABELS, "train.json": [{"id": 1, "label": "holding a cup"}]}, "entry 1: has no `template`"),
@@ -348,3 +359,32 @@ def test_names_of_classes_that_nothing_needs_are_refused(put: Put, name: str) ->
     content = {"labels.csv": "file,class\na,b\n", "trainlist01.txt": f"{UCF} 1\n", "run_test_split1.txt": "a.avi 1\n"}
     with pytest.raises(LabelsError, match=r"lists name their classes themselves; leave out .*names\.txt"):
         read_list(put(name, content.get(name, [DIVE])), class_names=put("names.txt", "x\n"))
+
+
+def test_damaged_lists_are_read_or_refused(put: Put) -> None:
+    """Bytes changed, put in and taken out at random: no error but ours, whatever the format."""
+    whole = {
+        "trainlist01.txt": f"{UCF} 1\r\nRun/v_Run_g02_c01.avi 1\r\n",
+        "run_test_split1.txt": "a_run_f_cm_np1_ba_goo_0.avi 1 \nb.avi 0 \n",
+        "k.csv": 'label,youtube_id,time_start,time_end,split\n"run, x",a,1,11,train\nwalk,b,1,11,val\n',
+        "labels.csv": 'file,class,group\na.mp4,x,1\n"b,c.mp4",y,2\n',
+        "list.txt": "a.mp4 1\nb c.mp4 20 3\n",
+        "test.json": '[{"id": "1"}, {"id": 2}]',
+        "Diving48_V2_train.json": '[{"vid_name": "a_1", "label": 3}, {"vid_name": "b_1", "label": 4}]',
+    }
+    random_state = random.Random(0)
+    read = 0
+    for name in sorted(whole) * 60:
+        path = put(name, whole[name])
+        data = bytearray(path.read_bytes())
+        for _ in range(random_state.randint(1, 3)):
+            place, length = random_state.randrange(len(data)), random_state.choice((0, 1, 1, 5))
+            data[place : place + length] = random_state.choices(
+                b'\x00"[]{},: \n\r\t\xff09-e./', k=random_state.randint(0, 2)
+            )
+        path.write_bytes(data)
+        try:
+            read += len(read_list(path).entries) > 0
+        except LabelsError as error:
+            assert str(path) in str(error)
+    assert 60 < read < 400  # some are still whole, some are not

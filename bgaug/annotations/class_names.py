@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bgaug.annotations.reading import read_json, read_lines
+from bgaug.annotations.reading import class_number, read_json, read_lines
 from bgaug.errors import LabelsError
 
 
@@ -36,7 +36,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
 
 def _numbered(file: Path) -> list[str]:
     found = read_json(file)
-    if not isinstance(found, dict) or not all(str(number).isdecimal() for number in found.values()):
+    if not isinstance(found, dict) or any(class_number(str(number)) is None for number in found.values()):
         raise LabelsError(f"{file}: expected an object that has a number for each class name")
     by_number = {int(number): name.strip('"') for name, number in found.items()}
     if sorted(by_number) != list(range(len(found))):

@@ -20,7 +20,7 @@ from bgaug.annotations.roles import files_to_read, lists_of, numbers_of, split_o
 from bgaug.errors import LabelsError
 
 _SEPARATORS = ("\t", ",", " ")
-_LABEL = re.compile(r"-1|\d+")
+_LABEL = re.compile(r"-1|[0-9]{1,5}")
 
 
 def _separator(line: str) -> str | None:

@@ -9,6 +9,7 @@ Reference: Kay et al., "The Kinetics human action video dataset", 2017, arXiv 17
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from bgaug.annotations.entries import Entry, ListFormat, SplitList, no_class_names
@@ -53,13 +54,10 @@ def _entries(file: Path) -> list[Entry]:
 
 
 def _seconds(text: str, column: str, place: str) -> int:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if seconds < 0 or seconds != int(seconds):
+    match = re.fullmatch(r"([0-9]{1,6})(\.0*)?", text)
+    if match is None:
         raise LabelsError(f"{place}: `{column}` must be whole seconds, got {text!r}")
-    return int(seconds)
+    return int(match[1])
 
 
 def _split(written: str | None, file: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def first_line(path: Path) -> str:
     return line.decode(errors="replace").strip()
 
 
+def class_number(text: str) -> int | None:
+    """The number of a class, at most five digits; None for anything else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else None
+
+
 def read_json(path: Path) -> Any:
     """A JSON file.
 
@@ -61,5 +67,5 @@ def read_json(path: Path) -> Any:
         return json.loads(read_bytes(path))
     except json.JSONDecodeError as error:
         raise LabelsError(f"{path}, line {error.lineno}: is no JSON, or not all of it: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, lists in lists in lists
         raise LabelsError(f"{path}: is no JSON in UTF-8: {error}") from error

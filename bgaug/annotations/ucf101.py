@@ -12,11 +12,12 @@ arXiv 1212.0402.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
 from bgaug.annotations.label import ordered
-from bgaug.annotations.reading import read_lines
+from bgaug.annotations.reading import class_number, read_lines
 from bgaug.errors import LabelsError
 
 _LIST = re.compile(r"(train|test)list(\d+)\.txt")
@@ -42,47 +43,43 @@ def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
     number = chosen_split(path, tuple(lists), split)
     files = lists[number]
     index = files[0].parent / "classInd.txt"
-    names = _class_index(index) if index.is_file() else {}
-    entries = [entry for file in files for entry in _entries(file, names)]
-    classes = tuple(name for _, name in sorted(names.items())) or ordered(entry.class_name for entry in entries)
-    read = (*files, index) if names else tuple(files)
+    numbers = _class_index(index) if index.is_file() else {}
+    entries = [_entry(file, *row, numbers) for file in files for row in read_lines(file)]
+    classes = tuple(sorted(numbers, key=numbers.__getitem__)) or ordered(entry.class_name for entry in entries)
+    read = (*files, index) if numbers else tuple(files)
     return SplitList("ucf101", number, tuple(entries), classes, read, "any")
 
 
-def _class_index(file: Path) -> dict[int, str]:
-    """Class names by their number, from 1 on."""
-    names: dict[int, str] = {}
+def _class_index(file: Path) -> dict[str, int]:
+    """Number of each class, from 1 on."""
+    numbers: dict[str, int] = {}
     for line_number, line in read_lines(file):
-        number, _, name = line.partition(" ")
-        if not number.isdecimal() or not name or int(number) in names:
-            raise LabelsError(f"{file}, line {line_number}: expected a new number and a class name, got {line!r}")
-        names[int(number)] = name.strip()
-    return names
+        digits, _, name = line.partition(" ")
+        number = class_number(digits)
+        if number is None or not name or name in numbers or number in numbers.values():
+            raise LabelsError(f"{file}, line {line_number}: expected a new number and a new class name, got {line!r}")
+        numbers[name] = number
+    return numbers
 
 
-def _entries(file: Path, names: dict[int, str]) -> list[Entry]:
+def _entry(file: Path, line_number: int, line: str, numbers: Mapping[str, int]) -> Entry:
+    place = f"{file}, line {line_number}"
     split = "train" if file.name.startswith("train") else "test"
-    known = set(names.values())
-    found = []
-    for line_number, line in read_lines(file):
-        place = f"{file}, line {line_number}"
-        name, *label = line.split()
-        class_name, _, video = name.rpartition("/")
-        class_name = class_name.rpartition("/")[2]
-        match = _VIDEO.fullmatch(video)
-        if not class_name or match is None or match["prefix"].casefold() != class_name.casefold():
-            raise LabelsError(f"{place}: expected Class/v_Class_gNN_cNN.avi, got {name!r}")
-        if known and class_name not in known:
-            raise LabelsError(f"{place}: the class {class_name!r} is not in classInd.txt")
-        if len(label) > 1 or (split == "train" and not label):
-            raise LabelsError(f"{place}: expected a path and the number of its class, got {line!r}")
-        if names and label and (not label[0].isdecimal() or names.get(int(label[0])) != class_name):
-            raise LabelsError(f"{place}: {label[0]} is not the number of {class_name!r} in classInd.txt")
-        # A copy of the data set may have been renamed to the spelling of the class.
-        renamed = name[: -len(video)] + f"v_{class_name}" + video[match.end("prefix") :]
-        spellings = tuple(dict.fromkeys((name, renamed)))
-        found.append(Entry(spellings, class_name, f"{class_name}_{match['group']}", split, place))
-    return found
+    name, *label = line.split()
+    folder, _, video = name.rpartition("/")
+    class_name = folder.rpartition("/")[2]
+    match = _VIDEO.fullmatch(video)
+    if not class_name or match is None or match["prefix"].casefold() != class_name.casefold():
+        raise LabelsError(f"{place}: expected Class/v_Class_gNN_cNN.avi, got {name!r}")
+    if len(label) > 1 or (split == "train" and not label):
+        raise LabelsError(f"{place}: expected a path and the number of its class, got {line!r}")
+    if numbers and class_name not in numbers:
+        raise LabelsError(f"{place}: the class {class_name!r} is not in classInd.txt")
+    if numbers and label and class_number(label[0]) != numbers[class_name]:
+        raise LabelsError(f"{place}: {label[0]} is not the number of {class_name!r} in classInd.txt")
+    # A copy of the data set may have been renamed to the spelling of the class.
+    renamed = f"{folder}/v_{class_name}{video[match.end('prefix') :]}"
+    return Entry(tuple(dict.fromkeys((name, renamed))), class_name, f"{class_name}_{match['group']}", split, place)
 
 
 UCF101 = ListFormat(
