@@ -206,12 +206,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def backbone_options(path: str | Path) -> dict[str, float | str]:
-    """Options of `build_backbone` that the weights of a file need: those of a file from here, else `PUBLISHED`."""
+    """Options of `build_backbone` that the weights of a file need: what a file from here says, else `PUBLISHED`.
+
+    Raises:
+        UsageError: it is named .safetensors and cannot be read, or its description is not whole.
+    """
     path = Path(path)
-    if path.suffix.lower() != SUFFIX:
+    metadata = _metadata(path) if path.suffix.lower() == SUFFIX else {}
+    if MARK not in metadata:
         return dict(PUBLISHED)
-    metadata = _metadata(path)
-    return dict(EncoderInfo.parse(metadata).options) if MARK in metadata else dict(PUBLISHED)
+    try:
+        return dict(EncoderInfo.parse(metadata).options)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{path}: its description is not whole ({error})") from error
 
 
 def trained_form(config: Mapping[str, Any]) -> dict[str, float | str]:

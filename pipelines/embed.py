@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -210,8 +210,7 @@ def embed(
         "inputs": list(inputs),
         **found.settings,
     }
-    arrays = Embedding(**{**vars(found), "settings": settings}).arrays()
-    write_arrays(out, arrays)
+    write_arrays(out, replace(found, settings=settings).arrays())
     return Embedded(out, len(found.ids), found.features.shape, found.failures, settings)
 
 

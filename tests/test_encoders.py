@@ -188,6 +188,10 @@ def test_what_cannot_be_read_is_told(learner: ContrastiveLearner, tmp_path: Path
     save_file({"a": torch.zeros(1)}, tmp_path / "half.safetensors", metadata=said | {"size": "wide"})
     with pytest.raises(CheckpointError, match="not whole"):
         load_encoder(tmp_path / "half.safetensors")
+    with pytest.raises(UsageError, match="not whole"):
+        backbone_options(tmp_path / "half.safetensors")
+    with pytest.raises(UsageError, match="cannot be read as safetensors"):
+        backbone_options(tmp_path / "broken.safetensors")
     with pytest.raises(CheckpointError, match="no such run or file"):
         load_encoder(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
