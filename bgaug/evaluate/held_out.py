@@ -1,0 +1,106 @@
+"""Who is tested, and who is learnt from: by split, by group, or each sample against all others.
+
+Letters: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bgaug.evaluate.checks import Array, Ints
+
+Kind = Literal["split", "group", "video"]
+
+MAX_FOLDS = 20
+"""Where there are more groups, several are held out at a time: a classifier is trained for each fold."""
+
+TEST_SPLITS = ("test", "val")
+"""What is tested against "train": the first that has samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Which samples are tested, against which others.
+
+    Attributes:
+        kind: "split" (one part against another), "group" (each against the others) or "video" (each sample likewise).
+        test: int64, indices of the samples that are tested, ascending.
+        train: int64, indices of those that are learnt from; the same as `test` but for "split".
+        groups: int64 (N,), number of each sample's group; a sample whose group is not known is one of its own.
+        test_split: name of the split that is tested, "" where there is none.
+    """
+
+    kind: Kind
+    test: Ints
+    train: Ints
+    groups: Ints
+    test_split: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "split":
+            return f"{self.test_split} split against train split"
+        return f"each {self.kind} against the others"
+
+    @property
+    def barred(self) -> Ints | None:
+        """Group of each sample where no sample may be held against its own; None between splits, which keep apart."""
+        return None if self.kind == "split" else self.groups
+
+    def folds(self, most: int = MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
+        """(indices to learn from, indices to test) of each fold: one between splits, else at most so many.
+
+        Every sample of `test` is tested once, and never by what learnt from its group. Groups are dealt to the folds in
+        turn.
+
+        Raises:
+            ValueError: fewer than two folds asked for where there is no split.
+        """
+        if self.kind == "split":
+            yield self.train, self.test
+            return
+        if most < 2:
+            raise ValueError(f"two folds or more are needed where there is no split, got {most}")
+        fold = np.unique(self.groups[self.test], return_inverse=True)[1] % most
+        for number in range(int(fold.max()) + 1):
+            yield self.test[fold != number], self.test[fold == number]
+
+    def unseen(self, labels: Array) -> Ints:
+        """Samples of `test` whose class nobody whom they are held against has: they cannot be right.
+
+        Args:
+            labels: int (N,).
+        """
+        labels = np.asarray(labels)
+        if self.kind == "split":
+            return self.test[~np.isin(labels[self.test], labels[self.train])]
+        pairs = np.unique(np.stack([labels[self.test], self.groups[self.test]]), axis=1)
+        classes, counts = np.unique(pairs[0], return_counts=True)
+        return self.test[np.isin(labels[self.test], classes[counts == 1])]
+
+
+def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> HeldOut:
+    """Decide who is held out: a split where there is one, else groups, else single samples.
+
+    Args:
+        groups: of each sample, None where it is not known.
+        splits: likewise; "test" (else "val") is held against "train", and samples of other splits take no part.
+
+    Raises:
+        ValueError: the two differ in length, or there are fewer than two samples.
+    """
+    if len(groups) != len(splits) or len(groups) < 2:
+        raise ValueError(f"two samples or more, each with group and split, got {len(groups)} and {len(splits)}")
+    named = [f"group {name}" if name is not None else f"sample {place}" for place, name in enumerate(groups)]
+    numbers: Ints = np.unique(named, return_inverse=True)[1]
+    of = {name: np.flatnonzero([split == name for split in splits]) for name in ("train", *TEST_SPLITS)}
+    for name in TEST_SPLITS:
+        if len(of["train"]) and len(of[name]):
+            return HeldOut("split", of[name], of["train"], numbers, name)
+    everyone = np.arange(len(groups))
+    if all(name is not None for name in groups) and numbers.max() > 0:
+        return HeldOut("group", everyone, everyone, numbers)
+    return HeldOut("video", everyone, everyone, everyone)
