@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import bgaug
-from bgaug.cli import encoders, runs, stores, training, videos
+from bgaug.cli import encoders, evaluations, runs, stores, training, videos
 
 app = typer.Typer(
     name="bgaug",
@@ -47,7 +47,7 @@ app.command("import")(stores.import_command)
 app.command("export")(stores.export_command)
 app.command("probe")(videos.probe_command)
 app.command("train")(training.train_command)
-app.command("evaluate")(runs.evaluate_command)
+app.command("evaluate")(evaluations.evaluate_command)
 app.command("heatmap")(encoders.heatmap_command)
 app.command("embed")(encoders.embed_command)
 app.command("export-weights")(encoders.export_weights_command)

@@ -1,55 +1,14 @@
-"""Commands about runs: evaluate, demo."""
+"""The command `demo`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from bgaug.cli.console import TerminalProgress, human_bytes, reported, rows_table, show
-from bgaug.cli.options import Debug, Device, Jobs, Json, Overwrite, StoreArgument
-
-
-def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="A run that train made.", show_default=False)],
-    store: StoreArgument,
-    protocol: Annotated[str, typer.Option(help="retrieval, linear, or both with a comma.")] = "retrieval",
-    feature: Annotated[Literal["g", "d", "r", "dr"], typer.Option(help="Global, dynamic, static code, or both.")] = "g",
-    clips: Annotated[int, typer.Option(help="Evenly spaced clips of each video, averaged.", min=1)] = 10,
-    batch_size: Annotated[int, typer.Option(help="Videos encoded at once.", min=1)] = 8,
-    device: Device = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Measure what the frozen features of a run are worth on the labelled videos of a store.
-
-    Retrieval: R@k, the share of videos whose k nearest neighbours include one of their class. Test split against train
-    split where the store has both, else each group against the others, else each video against the others.
-
-    Examples:
-
-        bgaug evaluate run shards --protocol retrieval
-
-        bgaug evaluate run shards --protocol retrieval,linear --feature d --json
-    """
-    with reported(debug):
-        from bgaug.pipelines.evaluate import evaluate
-
-        with TerminalProgress() as progress:
-            found = evaluate(
-                run,
-                store,
-                progress,
-                protocols=[name.strip() for name in protocol.split(",") if name.strip()],
-                which=feature,
-                clips=clips,
-                batch_size=batch_size,
-                device=device,
-            )
-        settings = ", ".join(f"{name} {value}" for name, value in found.settings.items() if name != "run")
-        rows = [(name, f"{value:.1f}") for name, value in found.metrics.items()]
-        show(found.to_json(), as_json, lambda: rows_table(f"{run} on {store} ({settings})", ("metric", "%"), rows))
+from bgaug.cli.options import Debug, Jobs, Json, Overwrite
 
 
 def demo_command(

@@ -1,57 +1,117 @@
-"""`bgaug evaluate`: frozen features of a store's videos, and what they are worth."""
+"""`bgaug evaluate`: what a run's encoder is worth on the labelled videos of a store.
+
+labelled    which videos: classes, groups and splits, from the store or from a list
+features    frozen features, kept beside the run
+protocols   what is asked of them
+finetune    encoder and head trained on labels
+bias        composites over foreign pictures
+evaluation  from how each video was judged to metrics and comparisons
+evaluate    all of it, split by split
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from bgaug.augment import centre_crop
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug import __version__
 from bgaug.errors import UsageError
-from bgaug.evaluate import LinearProbe, Retrieval, bootstrap_interval, leave_one_out_retrieval, retrieval
-from bgaug.model import ContrastiveLearner
+from bgaug.evaluate import FewShotClassifier, HeldOut
+from bgaug.pipelines.evaluation import Evaluation, compare, gather
+from bgaug.pipelines.features import FEATURES, Features, LoadedRun, frozen_features, load_run
+from bgaug.pipelines.finetune import FinetuneOptions, finetuned_predictions
+from bgaug.pipelines.labelled import LabelledVideos, find_labels
+from bgaug.pipelines.origin import store_content
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.train import load_learner
-from bgaug.store import open_store
+from bgaug.pipelines.protocols import Found, Frozen, few_labels, outcome_of, probe, retrieve, vote
+from bgaug.store import Store, open_store
+from bgaug.store.layout import write_durably
 
-PROTOCOLS = ("retrieval", "linear")
+if TYPE_CHECKING:
+    from bgaug.pipelines.bias import BiasOptions, BiasReport
+
+__all__ = ["PROTOCOLS", "EvaluateOptions", "Evaluation", "compare", "evaluate"]
+
+PROTOCOLS = ("retrieval", "linear", "knn", "finetune", "fewshot", "bias")
+FROZEN = ("retrieval", "linear", "knn", "fewshot")
+FOLDER = "evaluations"
 
 
 @dataclass(frozen=True)
-class Features:
-    """Frozen features of a store's labelled videos.
+class EvaluateOptions:
+    """How runs are evaluated.
 
     Attributes:
-        values: float32 (N, D), the mean over each video's clips.
-        labels: int64 (N,).
-        groups: int64 (N,), -1 where unknown.
-        splits: int64 (N,), index into `split_names`, -1 where unknown.
-        split_names: of the store.
+        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; fine-tuning always goes through "g".
+        clips: evenly spaced clips of each video, whose features, or logits, are averaged.
+        batch_size: videos encoded at once; does not change the result but for rounding.
+        threads: that read clips.
+        cache: keep features beside the run, and take them where they are kept.
+        best: the best checkpoint instead of the last.
+        centre: also report retrieval of features less the mean of the tested, and that of the gallery.
+        l2: penalty of the linear probe; None chooses it by cross-validation inside the training videos.
+        neighbours: that vote; by default ten, or as many as there are.
+        shots: labelled videos a class, for few-shot.
+        draws: of those.
+        classifier: that learns from them, "linear" or "centroid".
+        seed: of all draws.
+        labels: list in place of the store's own labels, groups and splits.
+        labels_format: of the list.
+        class_names: names of the list's numbered classes.
+        splits: numbers of the list's splits; empty for all; None for the one that it means by itself.
+        finetune: how encoder and head are trained.
+        from_scratch: also fine-tune fresh weights.
+        bias: what the bias evaluation is made of.
+
+    Raises:
+        UsageError: a value out of its range.
     """
 
-    values: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    splits: NDArray[np.int64]
-    split_names: tuple[str, ...]
+    which: str = "g"
+    clips: int = 10
+    batch_size: int = 8
+    threads: int = 2
+    cache: bool = True
+    best: bool = False
+    centre: bool = False
+    l2: float | None = 3e-3
+    neighbours: int | None = None
+    shots: tuple[int, ...] = (1, 5, 10)
+    draws: int = 10
+    classifier: FewShotClassifier = "linear"
+    seed: int = 0
+    labels: Path | None = None
+    labels_format: str = "auto"
+    class_names: Path | None = None
+    splits: tuple[int, ...] | None = None
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    from_scratch: bool = False
+    bias: BiasOptions | None = None
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics by name, and how they were come by."""
-
-    metrics: dict[str, float]
-    settings: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {**self.metrics, "settings": self.settings}
+    def __post_init__(self) -> None:
+        if self.which not in FEATURES:
+            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
+        numbers = {name: getattr(self, name) for name in ("clips", "batch_size", "draws")}
+        numbers |= {
+            "neighbours": 1 if self.neighbours is None else self.neighbours,
+            "shots": min(self.shots, default=0),
+        }
+        for name, value in numbers.items():
+            if value < 1:
+                raise UsageError(f"{name} must be 1 or more, got {value}")
+        if self.threads < 0 or self.seed < 0 or (self.l2 is not None and self.l2 <= 0):
+            raise UsageError(
+                f"threads and seed are 0 or more, l2 more than 0, got {self.threads}, {self.seed}, {self.l2}"
+            )
+        if self.classifier not in ("linear", "centroid"):
+            raise UsageError(f"few-shot classifiers are linear and centroid, got {self.classifier!r}")
 
 
 def evaluate(
@@ -60,134 +120,210 @@ def evaluate(
     progress: Progress,
     *,
     protocols: Sequence[str] = ("retrieval",),
-    which: str = "g",
-    clips: int = 10,
-    batch_size: int = 8,
+    options: EvaluateOptions | None = None,
     device: str | None = None,
 ) -> Evaluation:
-    """Evaluate a run on the labelled videos of a store.
+    """Evaluate a run on the labelled videos of a store, and keep what was found in RUN/evaluations.
 
-    Retrieval and the linear probe go from the store's "test" split to its "train" split, where it has both; else each
-    group in turn is held out, where groups are known; else each video.
+    The "test" split (else "val") is held against "train" where there are both; else each group against the others, where
+    all groups are known; else each video. Where a classifier is trained, groups are dealt to at most twenty folds, for
+    fine-tuning to `FinetuneOptions.folds`. With several splits, every metric is the mean over them.
 
     Args:
-        run: folder that `train` made.
+        run: folder that `train` made, or one checkpoint.
         store_path: made by `build_shards`.
         progress: receives what happens.
         protocols: of `PROTOCOLS`.
-        which: feature: "g" (global, the default), "d" (dynamic), "r" (static) or "dr".
-        clips: evenly spaced clips of each video, whose features are averaged.
-        batch_size: videos encoded at once; does not change the result.
+        options: how.
         device: by default CUDA where there is one, else the CPU.
 
     Raises:
-        UsageError: an unknown protocol, or no labelled videos.
+        UsageError: an unknown protocol, no labelled videos, or options that do not go with them.
         CheckpointError: the run cannot be read.
         StoreError: the store cannot be read.
+        LabelsError: the list of labels cannot be understood, or is of other videos.
     """
+    options = options or EvaluateOptions()
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown or not protocols:
         raise UsageError(f"protocols are {', '.join(PROTOCOLS)}; got {', '.join(unknown) or 'none'}")
-    learner, config = load_learner(run)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    features = store_features(learner.to(where), config, store_path, progress, which, clips, batch_size)
-    metrics: dict[str, float] = {}
-    how = _how(features)
-    if "retrieval" in protocols:
-        found = _retrieve(features, how)
-        metrics |= {f"retrieval_r{k}": round(100 * value, 2) for k, value in found.recall.items()}
-        metrics["retrieval_chance"] = round(100 * found.chance, 2)
-    if "linear" in protocols:
-        metrics |= _probe(features, how)
-    settings = {
-        "run": str(run),
-        "feature": which,
-        "clips": clips,
-        "crop": config["crop"],
-        "frames": config["num_frames"],
-        "stride": config["stride"],
-        "videos": len(features.labels),
-        "held_out": how,
-    }
-    return Evaluation(metrics, settings)
-
-
-@torch.no_grad()
-def store_features(
-    learner: ContrastiveLearner,
-    config: dict[str, Any],
-    store_path: Path,
-    progress: Progress,
-    which: str = "g",
-    clips: int = 10,
-    batch_size: int = 8,
-) -> Features:
-    """Features of every labelled video: evenly spaced clips, centre crop, averaged over clips."""
-    device = next(learner.parameters()).device
+    loaded = load_run(run, best=options.best, device=device)
     store = open_store(store_path)
-    options = ClipOptions(config["num_frames"], config["stride"], views=clips, sampling="uniform")
-    dataset = ClipDataset(store, options, labelled=True, backgrounds=False)
-    progress.start("features", len(dataset))
-    values = []
-    for first in range(0, len(dataset), batch_size):
-        indices = range(first, min(first + batch_size, len(dataset)))
-        batch = ClipDataset.collate(dataset.__getitems__(indices)).to(device)
-        frames = batch.frames.flatten(0, 1)
-        crops = centre_crop(frames, batch.box.repeat_interleave(clips, 0), config["crop"])
-        codes = learner.features(crops, which).view(len(indices), clips, -1)
-        values.append(codes.mean(1).float().cpu().numpy())
-        progress.advance(len(indices))
-    columns = store.columns
-    return Features(
-        values=np.concatenate(values),
-        labels=columns.label[dataset.videos].astype(np.int64),
-        groups=columns.group[dataset.videos].astype(np.int64),
-        splits=columns.split[dataset.videos].astype(np.int64),
-        split_names=store.names.splits,
-    )
+    parts: list[LabelledVideos] = []
+    if set(protocols) != {"bias"}:
+        parts = find_labels(store, options.labels, options.labels_format, options.splits, options.class_names)
+    held_out = [part.held_out() for part in parts]
+    job = _Job(loaded, store, store_path, tuple(protocols), options, progress)
+    for part, held in zip(parts, held_out, strict=True):
+        job.tell(part, held)
+    features = job.features(parts, held_out)
+    found = [job.ask(part, held, features) for part, held in zip(parts, held_out, strict=True)]
+    bias = job.bias(device) if "bias" in protocols else None
+    settings = job.settings(parts, held_out, found)
+    names = parts[0].classes if parts else store.header.classes
+    return _kept(gather(found, [part.split for part in parts], names, settings, bias), loaded, progress)
 
 
-def _how(features: Features) -> str:
-    if {"train", "test"} <= set(features.split_names):
-        return "test split against train split"
-    if (features.groups >= 0).all() and len(np.unique(features.groups)) > 1:
-        return "each group against the others"
-    return "each video against the others"
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One evaluation: what is evaluated, on what, and how."""
+
+    loaded: LoadedRun
+    store: Store
+    store_path: Path
+    protocols: tuple[str, ...]
+    options: EvaluateOptions
+    progress: Progress
+
+    def tell(self, part: LabelledVideos, held: HeldOut) -> None:
+        """What is left out, and who cannot be right."""
+        where = f"split {part.split}: " if part.split is not None else ""
+        if part.unlabelled:
+            total = len(part.unlabelled) + len(part.ids)
+            self.progress.warn(f"{where}{len(part.unlabelled)} of {total} videos have no label and are left out")
+        unseen = held.unseen(part.labels)
+        if len(unseen):
+            names = [part.classes[number] for number in np.unique(part.labels[unseen]).tolist()]
+            lacking = "the train split lacks" if held.kind == "split" else "no video that they are held against has"
+            self.progress.warn(
+                f"{where}{len(unseen)} tested videos cannot be right, and count as wrong: {lacking} their class "
+                f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+            )
+
+    def features(self, parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut]) -> Features | None:
+        """Features of all videos that any split asks for; None where no protocol does."""
+        if not set(self.protocols) & set(FROZEN):
+            return None
+        wanted = [part.videos[held.taking_part] for part, held in zip(parts, held_out, strict=True)]
+        o = self.options
+        return frozen_features(
+            self.loaded,
+            self.store,
+            np.unique(np.concatenate(wanted)),
+            self.progress,
+            clips=o.clips,
+            batch_size=o.batch_size,
+            threads=o.threads,
+            cache=o.cache,
+        )
+
+    def ask(self, part: LabelledVideos, held: HeldOut, features: Features | None) -> Found:
+        """All protocols but bias on one split."""
+        found, o = Found(), self.options
+        if len(held.taking_part) < len(part.ids):
+            part = part.only(held.taking_part)
+            held = part.held_out()
+        if features is not None:
+            frozen = Frozen(features.of(o.which, part.videos), part, held, self.progress)
+            if "retrieval" in self.protocols:
+                retrieve(frozen, found, centre=o.centre)
+            if "linear" in self.protocols:
+                probe(frozen, found, l2=o.l2)
+            if "knn" in self.protocols:
+                vote(frozen, found, neighbours=o.neighbours)
+            if "fewshot" in self.protocols:
+                few_labels(frozen, found, shots=o.shots, draws=o.draws, seed=o.seed, classifier=o.classifier)
+        if "finetune" in self.protocols:
+            self.finetune(part, held, found)
+        return found
+
+    def finetune(self, part: LabelledVideos, held: HeldOut, found: Found) -> None:
+        """Encoder and head trained for each fold, from the run's weights and, if asked for, from fresh ones."""
+        o = self.options
+        folds = list(held.folds(o.finetune.folds))
+        for measure, scratch in (("finetune", False), ("scratch", True))[: 1 + o.from_scratch]:
+            predicted = np.full(len(part.ids), -1, np.int64)
+            for number, (train, test) in enumerate(folds, 1):
+                predicted[test] = finetuned_predictions(
+                    self.loaded,
+                    self.store,
+                    part.videos,
+                    part.labels,
+                    train,
+                    test,
+                    self.progress,
+                    options=o.finetune,
+                    from_scratch=scratch,
+                    clips=o.clips,
+                    test_batch_size=o.batch_size,
+                    threads=o.threads,
+                    name=("from scratch" if scratch else "fine-tuning")
+                    + (f", fold {number} of {len(folds)}" if len(folds) > 1 else ""),
+                )
+            tested = predicted[held.test]
+            found.outcomes[measure] = outcome_of(part, held.test, tested == part.labels[held.test], tested)
+        found.settings["finetune"] = {**o.finetune.settings(self.loaded.config), "trainings": len(folds)}
+
+    def bias(self, device: str | None) -> BiasReport:
+        """Composites over foreign pictures: a protocol of its own."""
+        from bgaug.pipelines.bias import evaluate_bias
+
+        if self.options.labels is not None:
+            self.progress.warn("the bias protocol goes by the store's own labels, groups and splits, not by the list")
+        return evaluate_bias(
+            self.loaded.checkpoint,
+            self.store_path,
+            self.progress,
+            options=self.options.bias,
+            which=self.options.which,
+            device=device,
+        )
+
+    def settings(
+        self, parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut], found: Sequence[Found]
+    ) -> dict[str, Any]:
+        """How the numbers were come by; where splits differ, of the first."""
+        config, options = self.loaded.config, self.options
+        settings: dict[str, Any] = {
+            "protocols": list(self.protocols),
+            "run": str(self.loaded.path),
+            "checkpoint": self.loaded.checkpoint.name,
+            "checkpoint_sha256": self.loaded.sha256,
+            "method": config["method"],
+            "backbone": config["backbone"],
+            "store": str(self.store_path),
+            "content_hash": store_content(self.store),
+            "feature": options.which,
+            "clips": options.clips,
+            "crop": config["crop"],
+            "crop_kind": "centre",
+            "frames": config["num_frames"],
+            "stride": config["stride"],
+            "size": list(self.store.size),
+            "centring": "retrieval also with centred features" if options.centre else "none",
+        }
+        if parts:
+            first, held = parts[0], held_out[0]
+            settings |= {
+                "labels": first.origin,
+                "split": [part.split for part in parts] if first.split is not None else None,
+                "held_out": str(held),
+                "videos": len(first.ids),
+                "tested": len(held.test),
+                "learnt_from": len(held.train),
+                "groups": len(np.unique(held.groups[held.test])),
+                "classes": first.num_classes,
+                "chance": round(100 / first.num_classes, 2),
+                "unlabelled": len(first.unlabelled),
+                "left_out_by_split": len(first.ids) - len(held.taking_part),
+                "class_unseen": len(held.unseen(first.labels)),
+            }
+        for f in reversed(found):
+            settings |= f.settings
+        return {**settings, "bgaug_version": __version__}
 
 
-def _parts(features: Features) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    test = features.splits == features.split_names.index("test")
-    train = features.splits == features.split_names.index("train")
-    return train, test
-
-
-def _retrieve(features: Features, how: str) -> Retrieval:
-    if how.startswith("test"):
-        train, test = _parts(features)
-        return retrieval(features.values[test], features.labels[test], features.values[train], features.labels[train])
-    groups = features.groups if how.startswith("each group") else None
-    return leave_one_out_retrieval(features.values, features.labels, groups)
-
-
-def _probe(features: Features, how: str) -> dict[str, float]:
-    """Accuracy of a linear probe on what it has not seen, with a 95 % interval over the held-out groups."""
-    values, labels = features.values, features.labels
-    if how.startswith("test"):
-        train, test = _parts(features)
-        folds = [(train, test)]
-    else:
-        # Leaving out one video at a time would fit a probe for each: ten folds do.
-        groups = features.groups if how.startswith("each group") else np.arange(len(labels)) % 10
-        folds = [(groups != group, groups == group) for group in np.unique(groups)]
-    correct, fold_of = [], []
-    for number, (train, test) in enumerate(folds):
-        predicted = LinearProbe().fit(values[train], labels[train]).predict(values[test])
-        correct.append(predicted == labels[test])
-        fold_of.append(np.full(test.sum(), number))
-    hits = np.concatenate(correct)
-    low, high = bootstrap_interval(hits, np.concatenate(fold_of) if len(folds) > 1 else None)
-    return {
-        "linear": round(100 * float(hits.mean()), 2),
-        "linear_low": round(100 * low, 2),
-        "linear_high": round(100 * high, 2),
-    }
+def _kept(result: Evaluation, loaded: LoadedRun, progress: Progress) -> Evaluation:
+    """The same, written beside the run; or a warning that it could not be."""
+    told = result.to_json()
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    now = datetime.now(UTC)
+    file = loaded.folder / FOLDER / f"{now:%Y%m%d-%H%M%S}-{key}.json"
+    told |= {"time": now.isoformat(timespec="seconds"), "file": str(file)}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(file, json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        progress.warn(f"the evaluation is not kept: {file}: {error.strerror}")
+        return result
+    return replace(result, file=file)

@@ -88,7 +88,7 @@ def test_a_bad_video_is_named_and_leaves_with_1(video_folder: Path, tmp_path: Pa
         (["extract-backgrounds", ".", "--out", "x", "--size", "big"], 2, "HEIGHTxWIDTH"),
         (["extract-backgrounds", ".", "--out", "x", "--fit", "squeeze"], 2, "squeeze"),
         (["train", "nowhere", "--out", "x"], 1, "not a bgaug store"),
-        (["evaluate", "nowhere", "nowhere"], 1, "holds no checkpoint"),
+        (["evaluate", "nowhere", "nowhere"], 1, "no such run or file"),
         (["preview", "nowhere"], 1, "not a bgaug store"),
         (["verify", "nowhere", "--repair"], 1, "not a bgaug store"),
         (["merge", "nowhere", "neither", "--out", "x"], 1, "not a bgaug store"),

@@ -15,11 +15,9 @@ from bgaug.estimate import estimate_background
 from bgaug.mask import foreground_mask
 from bgaug.pipelines.build_shards import build_shards
 from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.evaluate import evaluate
 from bgaug.pipelines.extract_backgrounds import extract_backgrounds
 from bgaug.pipelines.progress import Silent
 from bgaug.pipelines.sources import find_videos
-from bgaug.pipelines.train import TrainOptions, train
 from bgaug.pipelines.watch import WatchOptions
 from bgaug.scenarios import make_scenario
 from bgaug.scores import MaskScores
@@ -242,50 +240,6 @@ def test_twins_are_told(tmp_path: Path) -> None:
     seen = Recorder()
     build_shards(Setup([tmp_path / "v"], tmp_path / "s", in_process=True), seen)
     assert seen.warnings == ["b.mp4 has the same content as a.mp4"]
-
-
-# --- evaluation ---------------------------------------------------------------------------------------------------------
-
-
-def test_evaluation_does_not_depend_on_the_batch(small_store: Path, tmp_path: Path) -> None:
-    options = TrainOptions(backbone="tiny", steps=1, num_frames=4, stride=1, crop=24)
-    train(small_store, tmp_path / "r", Silent(), options=options, device="cpu")
-    found = [
-        evaluate(
-            tmp_path / "r",
-            small_store,
-            Silent(),
-            protocols=("retrieval", "linear"),
-            clips=2,
-            batch_size=size,
-            device="cpu",
-        )
-        for size in (1, 6)
-    ]
-    assert found[0].metrics == found[1].metrics
-    assert set(found[0].metrics) >= {"retrieval_r1", "retrieval_chance", "linear"}
-    assert found[0].settings["held_out"] == "each video against the others"
-    with pytest.raises(UsageError, match="protocols are retrieval, linear; got magic"):
-        evaluate(tmp_path / "r", small_store, Silent(), protocols=("magic",))
-
-
-def test_splits_and_groups_decide_what_is_held_out(video_folder: Path, tmp_path: Path) -> None:
-    names = sorted(path.name for path in video_folder.rglob("*.mp4"))
-    for column, values, expected in (
-        ("split", ["train", "test"], "test split against train split"),
-        ("group", ["g1", "g2"], "each group against the others"),
-    ):
-        file = tmp_path / f"{column}.csv"
-        rows = [f"{name},{i % 2},{values[i // 3]}" for i, name in enumerate(names)]
-        file.write_text("\n".join([f"file,class,{column}", *rows]))
-        store = tmp_path / column
-        build_shards(Setup([video_folder], store, file, in_process=True), Silent(), size=None)
-        run = tmp_path / f"run-{column}"
-        options = TrainOptions(backbone="tiny", steps=1, num_frames=4, stride=1, crop=24, batch_size=2)
-        train(store, run, Silent(), options=options, device="cpu")
-        found = evaluate(run, store, Silent(), protocols=("retrieval", "linear"), clips=1, device="cpu")
-        assert found.settings["held_out"] == expected
-        assert 0 <= found.metrics["retrieval_r1"] <= 100
 
 
 def test_shots_are_graded_and_the_grades_kept(small_store: Path, tmp_path: Path) -> None:

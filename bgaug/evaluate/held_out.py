@@ -46,6 +46,11 @@ class HeldOut:
         return f"each {self.kind} against the others"
 
     @property
+    def taking_part(self) -> Ints:
+        """Samples that are tested or learnt from, ascending."""
+        return np.union1d(self.test, self.train)
+
+    @property
     def barred(self) -> Ints | None:
         """Group of each sample where no sample may be held against its own; None between splits, which keep apart."""
         return None if self.kind == "split" else self.groups
@@ -86,7 +91,7 @@ def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> Held
     """Decide who is held out: a split where there is one, else groups, else single samples.
 
     Args:
-        groups: of each sample, None where it is not known.
+        groups: of each sample, None where it is not known; such a sample is a group of its own.
         splits: likewise; "test" (else "val") is held against "train", and samples of other splits take no part.
 
     Raises:
@@ -101,6 +106,6 @@ def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> Held
         if len(of["train"]) and len(of[name]):
             return HeldOut("split", of[name], of["train"], numbers, name)
     everyone = np.arange(len(groups))
-    if all(name is not None for name in groups) and numbers.max() > 0:
+    if any(name is not None for name in groups) and numbers.max() > 0:
         return HeldOut("group", everyone, everyone, numbers)
     return HeldOut("video", everyone, everyone, everyone)
