@@ -24,7 +24,7 @@ The rooms, in the order in which a video passes through them:
     model           backbone, heads, momentum encoder, queues
     encoders        trained encoders for others: loaded, exported
     trainer         the loop, checkpoints
-    evaluate        retrieval, linear probe
+    evaluate        retrieval, probes, few labels, and how sure the numbers are
     bias            foreign backgrounds: test clips, and what they tell
     heatmap         where an encoder looks, and how much of that is the mover
     synthetic       the world whose answers are known

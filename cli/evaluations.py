@@ -308,6 +308,9 @@ def _show_more(found: Evaluation, compared: Mapping[str, Mapping[str, Paired]]) 
         ]
         header = ("difference", "%", "95 % interval", "p", "groups better / worse")
         stdout().print(rows_table(f"{found.settings['run']} less {name}", header, rows))
+        missing = [measure for measure in found.outcomes if measure not in pairs]
+        if missing:
+            stdout().print(f"not compared, because tested on other items: {', '.join(missing)}", markup=False)
     stdout().print("\n".join(_setting_lines(found)), markup=False, soft_wrap=True)
 
 

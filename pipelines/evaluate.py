@@ -26,7 +26,7 @@ from bgaug.errors import UsageError
 from bgaug.evaluate import FewShotClassifier, HeldOut
 from bgaug.pipelines.evaluation import Evaluation, compare, gather
 from bgaug.pipelines.features import FEATURES, Features, LoadedRun, frozen_features, load_run
-from bgaug.pipelines.finetune import FinetuneOptions, finetuned_predictions
+from bgaug.pipelines.finetune import FinetuneOptions, finetune
 from bgaug.pipelines.labelled import LabelledVideos, find_labels
 from bgaug.pipelines.origin import store_content
 from bgaug.pipelines.progress import Progress
@@ -230,25 +230,31 @@ class _Job:
     def finetune(self, part: LabelledVideos, held: HeldOut, found: Found) -> None:
         """Encoder and head trained for each fold, from the run's weights and, if asked for, from fresh ones."""
         o = self.options
-        folds = list(held.folds(o.finetune.folds))
+        folds = list(held.folds(part.labels, o.finetune.folds))
         for measure, scratch in (("finetune", False), ("scratch", True))[: 1 + o.from_scratch]:
             predicted = np.full(len(part.ids), -1, np.int64)
             for number, (train, test) in enumerate(folds, 1):
-                predicted[test] = finetuned_predictions(
+                name = "from scratch" if scratch else "fine-tuning"
+                name += f", fold {number} of {len(folds)}" if len(folds) > 1 else ""
+                tuned = finetune(
                     self.loaded,
                     self.store,
-                    part.videos,
-                    part.labels,
-                    train,
-                    test,
+                    part.videos[train],
+                    part.labels[train],
                     self.progress,
                     options=o.finetune,
                     from_scratch=scratch,
-                    clips=o.clips,
-                    test_batch_size=o.batch_size,
                     threads=o.threads,
-                    name=("from scratch" if scratch else "fine-tuning")
-                    + (f", fold {number} of {len(folds)}" if len(folds) > 1 else ""),
+                    name=name,
+                )
+                predicted[test] = tuned.predict(
+                    self.store,
+                    part.videos[test],
+                    self.progress,
+                    clips=o.clips,
+                    batch_size=o.batch_size,
+                    threads=o.threads,
+                    name=f"testing {name}",
                 )
             tested = predicted[held.test]
             found.outcomes[measure] = outcome_of(part, held.test, tested == part.labels[held.test], tested)
@@ -261,7 +267,7 @@ class _Job:
         if self.options.labels is not None:
             self.progress.warn("the bias protocol goes by the store's own labels, groups and splits, not by the list")
         return evaluate_bias(
-            self.loaded.checkpoint,
+            self.loaded.checkpoint if self.options.best else self.loaded.path,
             self.store_path,
             self.progress,
             options=self.options.bias,

@@ -109,22 +109,21 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Paired]:
         second: of another, on the same store and labels, by the same protocols.
 
     Returns:
-        Differences as shares, of the measures that both have.
+        Differences as shares, of the measures that both have and that judged the same items: composites of the bias
+        evaluation are the same where the manifest is.
 
     Raises:
-        UsageError: they tested other videos.
+        UsageError: there is no such measure.
     """
     found = {}
     for name, one in first.outcomes.items():
         other = second.outcomes.get(name)
-        if other is None:
-            continue
-        if len(one.ids) != len(other.ids) or (one.ids != other.ids).any():
-            raise UsageError(
-                f"{name}: the two runs were tested on other videos ({len(one.ids)} and {len(other.ids)}): evaluate both on "
-                "the same store, with the same labels"
-            )
-        found[name] = paired_difference(one.correct, other.correct, one.groups, weights=one.weights)
+        if other is not None and np.array_equal(one.ids, other.ids):
+            found[name] = paired_difference(one.correct, other.correct, one.groups, weights=one.weights)
+    if not found:
+        raise UsageError(
+            "the two runs were tested on other videos: evaluate both on the same store, with the same labels and protocols"
+        )
     return found
 
 
@@ -164,9 +163,10 @@ def _confusion(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
 def _bias_outcomes(bias: BiasReport) -> dict[str, Outcome]:
     """The bias evaluation's views, composite by composite, for comparisons."""
     rows = bias.manifest.rows
-    groups, ids = np.array([row.group for row in rows]), np.array(bias.names)
+    groups = np.array([row.group for row in rows])
+    ids = np.array([f"{bias.manifest.sha256[:16]}/{name}" for name in bias.names])
     nothing = np.zeros(len(rows), np.int64)
-    hits = dict(bias.hits)
+    hits = {"conflict_dynamic" if name == "conflict" else name: hit for name, hit in bias.hits.items()}
     if {"scuba", "scufo"} <= hits.keys():
         hits["contrasted"] = hits["scuba"] & ~hits["scufo"]
     return {

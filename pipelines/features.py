@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -253,6 +254,10 @@ def _about(run: LoadedRun, store: Store, videos: NDArray[np.int64], clips: int) 
 def _read(file: Path, key: str, count: int) -> dict[str, NDArray[np.float32]] | None:
     """Codes of a file; None if they are not there whole, or are something else's."""
     try:
+        # numpy stops where an array's header says that it ends, and so would miss the checksum behind a damaged header.
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                return None
         arrays = read_arrays(file, *CODES, "key")
     except BROKEN:
         return None

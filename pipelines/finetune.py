@@ -111,71 +111,104 @@ class ClipClassifier(nn.Module):
         return logits
 
 
-def finetuned_predictions(
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """A trained classifier.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        classes: int64 (K,), the label of each column of its logits, ascending.
+        config: of the run that it began with: frames, stride, crop.
+    """
+
+    model: ClipClassifier
+    classes: Ints
+    config: Mapping[str, Any]
+
+    @torch.no_grad()
+    def logits(
+        self,
+        store: Store,
+        videos: Ints,
+        progress: Progress,
+        *,
+        clips: int = 10,
+        batch_size: int = 8,
+        threads: int = 2,
+        name: str = "testing",
+    ) -> NDArray[np.float32]:
+        """Logits of videos: means over evenly spaced clips, centre crop.
+
+        Args:
+            store: with frames.
+            videos: int64 (N,), index in the store.
+            progress: receives what happens.
+            clips: V.
+            batch_size: videos at once; does not change the result but for rounding.
+            threads: that read clips.
+            name: of the stage, for progress.
+
+        Returns:
+            float32 (N, K).
+        """
+        progress.start(name, len(videos))
+        dataset = clips_of(store, self.config, videos, views=clips, sampling="uniform")
+        device = self.model.head.weight.device
+        found = []
+        for crops in evaluation_clips(dataset, self.config["crop"], device, batch_size, threads):
+            found.append(self.model(crops).view(-1, clips, len(self.classes)).mean(1).cpu())
+            progress.advance(len(crops) // clips)
+        values: NDArray[np.float32] = torch.cat(found).numpy()
+        return values
+
+    def predict(self, store: Store, videos: Ints, progress: Progress, **options: Any) -> Ints:
+        """Most likely labels of videos, int64 (N,); arguments as of `logits`."""
+        labels: Ints = self.classes[self.logits(store, videos, progress, **options).argmax(axis=1)]
+        return labels
+
+
+def finetune(
     run: LoadedRun,
     store: Store,
     videos: Ints,
     labels: Ints,
-    train: Ints,
-    test: Ints,
     progress: Progress,
     *,
     options: FinetuneOptions | None = None,
     from_scratch: bool = False,
-    clips: int = 10,
-    test_batch_size: int = 8,
     threads: int = 2,
     name: str = "fine-tuning",
-) -> Ints:
-    """Train on some videos and label others.
+) -> Finetuned:
+    """Train encoder and head on labelled videos.
 
-    The test takes evenly spaced clips of each video, their centre crops, and the mean of the logits. On a CPU the same
-    call gives the same result to the bit, whatever the number of reading threads. The run's own learner is not changed.
+    On a CPU the same call gives the same weights to the bit, whatever the number of reading threads. The run's own learner
+    is not changed, nor is torch's generator.
 
     Args:
         run: whose encoder is the beginning.
         store: with frames.
         videos: int64 (N,), index in the store.
         labels: int64 (N,), 0 or more.
-        train: places in `videos` to learn from.
-        test: places to label.
         progress: receives what happens.
         options: how it is trained.
         from_scratch: begin with fresh weights of the same backbone instead.
-        clips: V of a test video.
-        test_batch_size: videos tested at once; does not change the result but for rounding.
         threads: that read clips.
         name: of the stage, for progress.
 
-    Returns:
-        int64 (len(test),), labels.
-
     Raises:
-        UsageError: fewer than two videos or classes to learn from.
+        UsageError: fewer than two classes to learn from.
         BgaugError: the training diverged.
     """
     options = options or FinetuneOptions()
-    classes, targets = np.unique(labels[train], return_inverse=True)
+    classes, targets = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise UsageError(f"fine-tuning needs two classes or more to learn from, got {len(classes)}")
+        raise UsageError(f"fine-tuning needs videos of two classes or more to learn from, got {len(classes)}")
+    target = torch.full((len(store),), -1, dtype=torch.int64)
+    target[torch.from_numpy(videos)] = torch.from_numpy(targets)
     with seeded(options.seed, run.device):
         model = _classifier(run, len(classes), options.dropout, from_scratch).to(run.device)
-        target = torch.full((len(store),), -1, dtype=torch.int64)
-        target[torch.from_numpy(videos[train])] = torch.from_numpy(targets)
-        _train(model, run, store, videos[train], target.to(run.device), options, progress, threads, name)
-    progress.start(f"testing {name}", len(test))
-    dataset = clips_of(store, run.config, np.sort(videos[test]), views=clips, sampling="uniform")
-    logits = []
-    model.eval()
-    with torch.no_grad():
-        for crops in evaluation_clips(dataset, run.config["crop"], run.device, test_batch_size, threads):
-            logits.append(model(crops).view(-1, clips, len(classes)).mean(1).cpu())
-            progress.advance(len(crops) // clips)
-    found = classes[torch.cat(logits).argmax(1).numpy()]
-    order = np.argsort(videos[test], kind="stable")
-    predicted = np.empty(len(test), np.int64)
-    predicted[order] = found
-    return predicted
+        _train(model, run, store, np.sort(videos), target.to(run.device), options, progress, threads, name)
+    return Finetuned(model.eval(), classes.astype(np.int64), run.config)
 
 
 def augmentation(config: Mapping[str, Any], flip: float | None = None) -> Augmentation:
@@ -214,10 +247,8 @@ def _train(
     threads: int,
     name: str,
 ) -> None:
-    if len(videos) < 2:
-        raise UsageError(f"fine-tuning needs two videos or more to learn from, got {len(videos)}")
     recipe, settings = augmentation(run.config, options.flip), options.settings(run.config)
-    dataset = clips_of(store, run.config, np.sort(videos), seed=options.seed, views=1)
+    dataset = clips_of(store, run.config, videos, seed=options.seed, views=1)
     loader = ClipLoader(dataset, min(options.batch_size, len(videos)), seed=options.seed, threads=threads)
     total = options.epochs * len(loader)
     plan = Optimisation(

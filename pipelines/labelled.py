@@ -177,7 +177,20 @@ def find_labels(
     if splits is None:
         return [list_labels(store, path, format, None, class_names)]
     numbers = tuple(splits) or split_numbers(path, format)
-    return [list_labels(store, path, format, number, class_names) for number in numbers]
+    return _same_classes([list_labels(store, path, format, number, class_names) for number in numbers])
+
+
+def _same_classes(parts: list[LabelledVideos]) -> list[LabelledVideos]:
+    """The same with one numbering of classes, where a class is missing in some split."""
+    if len({part.classes for part in parts}) == 1:
+        return parts
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    place = {name: number for number, name in enumerate(classes)}
+    renumbered = []
+    for part in parts:
+        numbers = np.array([place[name] for name in part.classes], np.int64)
+        renumbered.append(replace(part, labels=numbers[part.labels], classes=classes))
+    return renumbered
 
 
 def _named(codes: NDArray[np.integer], names: Sequence[str]) -> tuple[str | None, ...]:

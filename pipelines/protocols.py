@@ -97,7 +97,7 @@ class Frozen:
     def by_fold(self, predict: Callable[[Ints, Ints], Ints]) -> Ints:
         """Predictions (V,) for `held_out.test`, from (places to learn from, places to label) of each fold."""
         predicted = np.full(len(self.labels), -1, np.int64)
-        for train, test in self.held_out.folds():
+        for train, test in self.held_out.folds(self.labels):
             predicted[test] = predict(train, test)
         return predicted[self.held_out.test]
 
@@ -208,7 +208,7 @@ def few_labels(
 ) -> None:
     """Accuracy from so many labelled videos a class: the mean over draws, and how the draws spread."""
     values, labels, held_out = frozen.values, frozen.labels, frozen.held_out
-    folds = list(held_out.folds())
+    folds = list(held_out.folds(labels))
     smallest = min(int(np.unique(labels[train], return_counts=True)[1].min()) for train, _ in folds)
     possible = [count for count in shots if count <= smallest]
     left_out = [count for count in shots if count > smallest]

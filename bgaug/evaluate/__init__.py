@@ -23,6 +23,7 @@ from bgaug.evaluate.few_shot import FewShotClassifier as FewShotClassifier
 from bgaug.evaluate.few_shot import draw_shots as draw_shots
 from bgaug.evaluate.few_shot import few_shot_predict as few_shot_predict
 from bgaug.evaluate.held_out import HeldOut as HeldOut
+from bgaug.evaluate.held_out import deal as deal
 from bgaug.evaluate.held_out import hold_out as hold_out
 from bgaug.evaluate.linear import L2_CANDIDATES as L2_CANDIDATES
 from bgaug.evaluate.linear import LinearProbe as LinearProbe

@@ -36,8 +36,9 @@ def draw_shots(labels: Array, shots: int, seed: int | tuple[int, ...]) -> Ints:
     """
     labels = np.asarray(labels)
     classes, counts = np.unique(labels, return_counts=True)
-    if shots < 1 or not len(classes) or counts.min() < shots:
-        raise ValueError(f"{shots} samples a class are wanted; the smallest class has {counts.min(initial=0)}")
+    smallest = int(counts.min()) if len(counts) else 0
+    if not 1 <= shots <= smallest:
+        raise ValueError(f"{shots} samples a class are wanted; the smallest class has {smallest}")
     words = (seed,) if isinstance(seed, int) else seed
     drawn = []
     for name in classes.tolist():

@@ -55,11 +55,14 @@ class HeldOut:
         """Group of each sample where no sample may be held against its own; None between splits, which keep apart."""
         return None if self.kind == "split" else self.groups
 
-    def folds(self, most: int = MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
+    def folds(self, labels: Array, most: int = MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
         """(indices to learn from, indices to test) of each fold: one between splits, else at most so many.
 
-        Every sample of `test` is tested once, and never by what learnt from its group. Groups are dealt to the folds in
-        turn.
+        Every sample of `test` is tested once, and never by what learnt from its group. See `deal`.
+
+        Args:
+            labels: int (N,).
+            most: folds, 2 or more, where there is no split.
 
         Raises:
             ValueError: fewer than two folds asked for where there is no split.
@@ -67,9 +70,7 @@ class HeldOut:
         if self.kind == "split":
             yield self.train, self.test
             return
-        if most < 2:
-            raise ValueError(f"two folds or more are needed where there is no split, got {most}")
-        fold = np.unique(self.groups[self.test], return_inverse=True)[1] % most
+        fold = deal(self.groups[self.test], np.asarray(labels)[self.test], most)
         for number in range(int(fold.max()) + 1):
             yield self.test[fold != number], self.test[fold == number]
 
@@ -85,6 +86,31 @@ class HeldOut:
         pairs = np.unique(np.stack([labels[self.test], self.groups[self.test]]), axis=1)
         classes, counts = np.unique(pairs[0], return_counts=True)
         return self.test[np.isin(labels[self.test], classes[counts == 1])]
+
+
+def deal(groups: Array, labels: Array, most: int) -> Ints:
+    """Deal whole groups to folds, so that each class is spread over them as far as groups allow. Nothing is random.
+
+    Args:
+        groups: (N,).
+        labels: int (N,); groups are dealt in turn in the order of their lowest label, then of their names.
+        most: folds, 2 or more; there are as many as groups where those are fewer.
+
+    Returns:
+        int64 (N,), fold of each sample, from 0 on.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+    if most < 2:
+        raise ValueError(f"two folds or more are needed, got {most}")
+    numbers = np.unique(groups, return_inverse=True)[1]
+    lowest = np.full(int(numbers.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, numbers, np.asarray(labels, np.int64))
+    place = np.empty(len(lowest), np.int64)
+    place[np.argsort(lowest, kind="stable")] = np.arange(len(lowest))
+    fold: Ints = place[numbers] % most
+    return fold
 
 
 def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> HeldOut:

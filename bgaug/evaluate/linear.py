@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bgaug.evaluate.checks import Array, Floats, Ints, check_dims, checked, checked_features
+from bgaug.evaluate.held_out import deal
 
 L2_CANDIDATES = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1.0)
 
@@ -115,8 +116,8 @@ def choose_l2(
 ) -> float:
     """The penalty with which a linear probe does best on parts of its own training set that it did not see.
 
-    Call it with training samples alone: what is tested later must have no say. Whole groups are held out together, and
-    dealt to the folds in order of their names, so nothing is random.
+    Call it with training samples alone: what is tested later must have no say. Whole groups are held out together; see
+    `bgaug.evaluate.deal`. Nothing is random.
 
     Args:
         features: (N, D).
@@ -140,7 +141,7 @@ def choose_l2(
         raise ValueError(
             f"candidates, two folds and two groups are needed, got {len(candidates)}, {folds} and {number.max() + 1}"
         )
-    fold = number % folds
+    fold = deal(number, labels, folds)
     hits = dict.fromkeys(sorted(candidates, reverse=True), 0)
     for held_out in np.unique(fold):
         test = fold == held_out
