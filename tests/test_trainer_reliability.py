@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -178,6 +179,26 @@ def test_a_checkpoint_of_something_else_is_refused(small_store: Path, tmp_path: 
         run(small_store, out, resume=True)
     with pytest.raises(CheckpointError, match="does not fit its own configuration"):
         load_learner(out)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "r"
+    run(small_store, out, stop_after=1)
+    save = torch.save
+
+    def full(state: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="No space left on device.*--resume goes on"):
+        run(small_store, out, resume=True)
+    monkeypatch.setattr(torch, "save", save)
+    assert [path.name for path in (out / CHECKPOINTS).iterdir()] == ["step-00000001.pt"]
+    assert run(small_store, out, resume=True).trained.finished
+    assert [line["step"] for line in steps(out)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_is_resumed_on_its_own_store_alone(small_store: Path, tmp_path: Path, video_folder: Path) -> None:

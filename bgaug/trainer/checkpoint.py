@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bgaug.errors import CheckpointError
+from bgaug.store.layout import sync_folder
 
 FORMAT = "bgaug-checkpoint"
 VERSION = 1
@@ -28,31 +29,32 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
 
     Returns:
         Its absolute path.
+
+    Raises:
+        CheckpointError: it cannot be written; those before are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch wraps what the system refuses
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); free some space, then --resume goes on from the checkpoint before"
+        ) from error
     os.replace(temporary, path)
     if best:
         temporary.unlink(missing_ok=True)
         os.link(path, temporary)  # the same bytes under a second name, which outlives the first
         os.replace(temporary, folder / BEST)
-    _sync(folder)
+    sync_folder(folder)
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:
         old.unlink()
     return path.resolve()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def last_checkpoint(run: Path) -> Path:
