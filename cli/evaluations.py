@@ -165,6 +165,7 @@ def evaluate_command(
         bgaug evaluate run shards --protocol linear,bias --against simclr-run
     """
     with reported(debug):
+        from bgaug.encoders import find_checkpoint
         from bgaug.pipelines.bias import BiasOptions
         from bgaug.pipelines.evaluate import EvaluateOptions, compare, evaluate
         from bgaug.pipelines.finetune import FinetuneOptions
@@ -211,6 +212,8 @@ def evaluate_command(
             ),
         )
         protocols = [name.strip() for name in protocol.split(",") if name.strip()]
+        for other in against or ():
+            find_checkpoint(other, best=best)  # told now, not after the first run's hours
         with TerminalProgress() as progress:
             found = evaluate(run, store, progress, protocols=protocols, options=options, device=device)
             others = {
@@ -223,7 +226,7 @@ def evaluate_command(
         result = found.to_json() | {"against": [_told(name, others[name], compared[name]) for name in others]}
         show(result, as_json, lambda: _metric_table(found))
         if not as_json:
-            _show_more(found, compared)
+            _show_more(found, others, compared)
 
 
 def _beside(options: EvaluateOptions) -> EvaluateOptions:
@@ -291,7 +294,9 @@ def _metric_table(found: Evaluation) -> Any:
     return rows_table(f"{s['run']} on {s['store']}", header, [row[:width] for row in rows])
 
 
-def _show_more(found: Evaluation, compared: Mapping[str, Mapping[str, Paired]]) -> None:
+def _show_more(
+    found: Evaluation, others: Mapping[str, Evaluation], compared: Mapping[str, Mapping[str, Paired]]
+) -> None:
     """Classes, comparisons, and how it was come by."""
     if found.classes:
         stdout().print(_class_table(found.classes))
@@ -309,6 +314,12 @@ def _show_more(found: Evaluation, compared: Mapping[str, Mapping[str, Paired]]) 
         header = ("difference", "%", "95 % interval", "p", "groups better / worse")
         stdout().print(rows_table(f"{found.settings['run']} less {name}", header, rows))
         missing = [measure for measure in found.outcomes if measure not in pairs]
+        theirs = others[name].settings
+        other_clips = [
+            f"{key} {theirs[key]}" for key in ("frames", "stride", "crop") if theirs[key] != found.settings[key]
+        ]
+        if other_clips:
+            stdout().print(f"{name} was trained on, and sees, other clips: {', '.join(other_clips)}", markup=False)
         if missing:
             stdout().print(f"not compared, because tested on other items: {', '.join(missing)}", markup=False)
     stdout().print("\n".join(_setting_lines(found)), markup=False, soft_wrap=True)
@@ -329,8 +340,8 @@ def _setting_lines(found: Evaluation) -> list[str]:
     if "held_out" in s:
         split = "" if s["split"] is None else f", split {_text(s['split'])}"
         lines.append(
-            f"held out: {s['held_out']}: {s['tested']} videos of {s['classes']} classes (chance {s['chance']:.1f} %) and "
-            f"{s['groups']} groups; labels: {s['labels']}{split}; left out: {s['unlabelled']} without a label, "
+            f"held out: {s['held_out']}; tested {s['tested']}, classes {s['classes']} (chance {s['chance']:.1f} %), groups "
+            f"{s['groups']}; labels: {s['labels']}{split}; left out: {s['unlabelled']} without a label, "
             f"{s['left_out_by_split']} by split; class unseen: {s['class_unseen']}"
         )
     own = {name: s[name] for name in OWN_SETTINGS if name in s}

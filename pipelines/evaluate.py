@@ -153,6 +153,7 @@ def evaluate(
     if set(protocols) != {"bias"}:
         parts = find_labels(store, options.labels, options.labels_format, options.splits, options.class_names)
     held_out = [part.held_out() for part in parts]
+    _check_alike(parts, held_out)
     job = _Job(loaded, store, store_path, tuple(protocols), options, progress)
     for part, held in zip(parts, held_out, strict=True):
         job.tell(part, held)
@@ -162,6 +163,20 @@ def evaluate(
     settings = job.settings(parts, held_out, found)
     names = parts[0].classes if parts else store.header.classes
     return _kept(gather(found, [part.split for part in parts], names, settings, bias), loaded, progress)
+
+
+def _check_alike(parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut]) -> None:
+    """No mean over splits of which some hold train and test videos and others do not.
+
+    Raises:
+        UsageError: that is so.
+    """
+    if len({held.kind for held in held_out}) > 1:
+        lacking = [str(part.split) for part, held in zip(parts, held_out, strict=True) if held.kind != "split"]
+        raise UsageError(
+            f"the store holds no train or no test videos of split {', '.join(lacking)}, but of others it does; name those "
+            "alone with --splits"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +201,7 @@ class _Job:
             names = [part.classes[number] for number in np.unique(part.labels[unseen]).tolist()]
             lacking = "the train split lacks" if held.kind == "split" else "no video that they are held against has"
             self.progress.warn(
-                f"{where}{len(unseen)} tested videos cannot be right, and count as wrong: {lacking} their class "
+                f"{where}{len(unseen)} of {len(held.test)} tested videos cannot be right, and count as wrong: {lacking} their class "
                 f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
             )
 
