@@ -94,11 +94,14 @@ class Frozen:
         """Of the videos, (N,)."""
         return self.labelled.labels
 
-    def by_fold(self, predict: Callable[[Ints, Ints], Ints]) -> Ints:
+    def by_fold(self, stage: str, predict: Callable[[Ints, Ints], Ints]) -> Ints:
         """Predictions (V,) for `held_out.test`, from (places to learn from, places to label) of each fold."""
         predicted = np.full(len(self.labels), -1, np.int64)
-        for train, test in self.held_out.folds(self.labels):
+        folds = list(self.held_out.folds(self.labels))
+        self.progress.start(stage, len(folds))
+        for train, test in folds:
             predicted[test] = predict(train, test)
+            self.progress.advance()
         return predicted[self.held_out.test]
 
     def outcome(
@@ -170,7 +173,7 @@ def probe(frozen: Frozen, found: Found, *, l2: float | None) -> None:
         chosen.append(penalty)
         return LinearProbe(penalty).fit(values[train], labels[train]).predict(values[test])
 
-    predicted = frozen.by_fold(predict)
+    predicted = frozen.by_fold("linear probe", predict)
     found.outcomes["linear"] = frozen.outcome(predicted == labels[frozen.held_out.test], predicted)
     found.settings["l2"] = l2 if l2 is not None else {"cross-validated": sorted(set(chosen))}
 
@@ -222,7 +225,7 @@ def few_labels(
             f"few-shot with {', '.join(map(str, left_out))} labelled videos a class left out: the smallest class has "
             f"{smallest} to learn from"
         )
-    truth = labels[held_out.test]
+    frozen.progress.start("few-shot", len(possible) * len(folds))
     for count in possible:
         hits = np.zeros((draws, len(labels)))
         for train, test in folds:
@@ -231,8 +234,8 @@ def few_labels(
             )
             for draw, guess in enumerate(guesses):
                 hits[draw, test] = guess == labels[test]
+            frozen.progress.advance()
         tested = hits[:, held_out.test]
-        assert tested.shape[1] == len(truth)
         found.outcomes[f"fewshot_{count}"] = frozen.outcome(tested.mean(axis=0))
         found.numbers[f"fewshot_{count}_draws_std"] = float(tested.mean(axis=1).std(ddof=1)) if draws > 1 else 0.0
     found.settings |= {"shots": possible, "draws": draws, "fewshot_classifier": classifier, "seed": seed}

@@ -328,7 +328,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
         EvaluateOptions(**options)
 
 
-def test_a_store_without_labels_says_what_to_do(run: Path, small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_labels_says_what_to_do(small_store: Path) -> None:
     store = open_store(small_store)
     store.columns.label[:] = -1
     with pytest.raises(UsageError, match="none of its 6 videos has a label. Name a list with --labels PATH"):
