@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -129,10 +129,11 @@ def test_importing_bgaug_is_quick() -> None:
     assert not loaded_after("import bgaug") & {"numpy", "zarr", "av", "cv2", "torch", "decord"}
     best = 10.0
     for _ in range(4):
-        begun = time.perf_counter()
+        begun = os.times()
         subprocess.run([sys.executable, "-m", "bgaug.cli.main", "--help"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - begun)
-    assert best < 0.5, f"bgaug --help took {best:.2f} s"
+        ended = os.times()  # of children: time on a processor, whatever else runs
+        best = min(best, ended.children_user - begun.children_user + ended.children_system - begun.children_system)
+    assert best < 0.5, f"bgaug --help took {best:.2f} s of a processor"
 
 
 def test_public_names_import() -> None:
