@@ -6,6 +6,7 @@ Letters: T frames of a clip, H, W pixels of a stored frame, S side of the centre
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -538,10 +539,14 @@ def _caption(clip: Clip, place: int, own: str | None, said: Mapping[str, str | N
 
 
 def _titles(runs: Sequence[Run], maps: Sequence[str]) -> list[str]:
-    """Of the columns; what is too long for one loses the beginning of the run's name."""
+    """Of the columns: without the ending that all runs share; what is too long loses its beginning."""
     if len(runs) == 1:
         return list(maps)
-    return [f"{name}: {run.title[-(_TITLE - len(name)) :]}" for name in maps for run in runs]
+    names = [run.title for run in runs]
+    shared = len(os.path.commonprefix([name[::-1] for name in names]))
+    if 0 < shared < min(map(len, names)):
+        names = [name[:-shared].rstrip("-_./ ") for name in names]
+    return [f"{name}: {title[-(_TITLE - len(name)) :]}" for name in maps for title in names]
 
 
 def _has_groups(store: Store) -> bool:
