@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,20 @@ def test_channels_last_computes_the_same(small_store: Path, tmp_path: Path) -> N
     assert other.trained.loss == pytest.approx(whole.trained.loss, rel=1e-3)
     learner, _ = load_learner(tmp_path / "other")
     assert not learner.training
+
+
+@pytest.mark.full  # a minute of compilation
+def test_a_compiled_encoder_learns_the_same(small_store: Path, tmp_path: Path) -> None:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("compiling for a CPU needs a C++ compiler")
+    whole = run(small_store, tmp_path / "whole", steps=2, momentum=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own compilation
+        other = run(small_store, tmp_path / "other", steps=2, momentum=True, compile=True)
+    assert other.trained.loss == pytest.approx(whole.trained.loss, rel=1e-2)
+    assert run(small_store, tmp_path / "other", steps=2, momentum=True, resume=True).trained.finished
+    learner, _ = load_learner(tmp_path / "other")
+    assert learner.features(torch.rand(1, 3, 4, 16, 16)).shape == (1, 96)
 
 
 def test_a_device_that_is_not_here(small_store: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bgaug.backbone.contract import STAGES, Backbone
@@ -85,6 +84,7 @@ class _SplitStage(nn.Module):
         C, H, W = maps.shape[1:]
         lines = maps.permute(0, 2, 3, 1).reshape(B, T, H * W, C).permute(0, 3, 1, 2)
         if self.replicate:
-            lines = F.pad(lines, (0, 0, 1, 1), mode="replicate")
+            # Not F.pad: what inductor makes of its gradient on a CPU has other strides than it expects (torch 2.13).
+            lines = torch.cat([lines[:, :, :1], lines, lines[:, :, -1:]], dim=2)
         lines = torch.relu_(self.temporal_norm(self.temporal(lines)))
         return lines.view(B, C, T, H, W)
