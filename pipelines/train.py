@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, cast
@@ -66,7 +67,7 @@ class RunResult:
         """For `--json`."""
         return {
             "steps": self.trained.steps,
-            "loss": self.trained.loss,
+            "loss": self.trained.loss if math.isfinite(self.trained.loss) else None,  # JSON has no nan
             "clips_per_second": round(self.trained.clips_per_second, 2),
             "waiting": round(self.trained.waiting, 4),
             "checkpoint": str(self.trained.checkpoint),
