@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
 from bgaug.pipelines.meters import BiasMeters
 from bgaug.pipelines.origin import git_state, store_content, versions
 from bgaug.pipelines.progress import Progress, Silent
+from bgaug.pipelines.telling import Telling
 from bgaug.pipelines.train_options import TrainOptions, parse_changes
 from bgaug.store import Store, open_store
 from bgaug.store.layout import write_durably
@@ -31,7 +32,6 @@ from bgaug.trainer import (
     CONFIG,
     LOG,
     Keeping,
-    Line,
     Optimisation,
     Processes,
     Trained,
@@ -46,7 +46,6 @@ __all__ = ["RunResult", "TrainOptions", "load_learner", "make_learner", "parse_c
 
 CONFIG_TOML = "config.toml"
 HELD_OUT = ("val", "test")
-TERMS = ("loss", "global", "motion", "static", "align", "grad_norm")
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,9 @@ class _Run:
         self, out: Path, config: dict[str, Any], checkpoint: Path | None, stop_after: int | None, progress: Progress
     ) -> Trained:
         """Begin, or go on from a checkpoint; stop at the end or after so many steps."""
-        told = Telling(progress, self, out)
+        told = Telling(progress, self.learner, self.meters, self.optimisation.total_steps, self._clips_a_step)
+        if self.options.tensorboard and self.here.first:
+            told.watch(out)
         trainer = Trainer(
             self.learner,
             self.pairs,
@@ -178,87 +179,18 @@ class _Run:
         name = f"{self.options.method} on {self.options.backbone}, {size:.2f} M parameters"
         progress.start(f"training {name}", self.optimisation.total_steps)
         progress.advance(trainer.step)
-        with told:
-            told.last = trainer.step
+        with told.begin(trainer.step):
             return trainer.run(stop_after)
+
+    @property
+    def _clips_a_step(self) -> int:
+        """Clips encoded in a step: two views of each."""
+        return 2 * self.batch_size * self.optimisation.accumulate
 
     def _keeping(self) -> Keeping:
         o = self.options
         fetch = o.log_every or (20 if self.here.device.type == "cuda" else 1)
         return Keeping(o.checkpoint_every, o.keep, o.best, fetch)
-
-
-class Telling:
-    """Tells of a run's steps and epochs: to whoever watches, and to TensorBoard. Use it in a `with` block.
-
-    Args:
-        progress: receives what happens.
-        run: what is trained.
-        out: folder of the run.
-
-    Attributes:
-        last: the step before the first that is told of.
-    """
-
-    def __init__(self, progress: Progress, run: _Run, out: Path) -> None:
-        self._progress, self._run, self._out = progress, run, out
-        self._board: Any = None
-        self._seconds = self._waiting = 0.0
-        self._measured: dict[str, float] = {}
-        self.last = 0
-        self._first = 0
-
-    def __enter__(self) -> Self:
-        self._first = self.last
-        if self._run.options.tensorboard and self._run.here.first:
-            from bgaug.pipelines.board import Board
-
-            self._board = Board(self._out, self.last)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._board is not None:
-            self._board.close()
-
-    def step(self, line: Line) -> None:
-        """A step's log line."""
-        self.last = line["step"]
-        self._seconds, self._waiting = self._seconds + line["seconds"], self._waiting + line["waiting"]
-        if self._board is not None:
-            self._board.numbers(line, self.last, "train")
-        self._progress.advance(1, f"loss {line['loss']:.3f}")
-        self._progress.state(self._rows(line))
-
-    def epoch(self) -> dict[str, float]:
-        """At the end of an epoch: how biased the encoder is now."""
-        meters, learner = self._run.meters, self._run.learner
-        if meters is None:
-            return {}
-        self._measured = meters(learner)
-        if self._board is not None:
-            self._board.numbers(self._measured, self.last, "bias")
-            self._board.pictures(learner, meters, self.last)
-        return self._measured
-
-    def _rows(self, line: Line) -> dict[str, str]:
-        steps, run = self.last - self._first, self._run
-        a_step = self._seconds / max(1, steps)
-        clips = 2 * run.batch_size * run.optimisation.accumulate / max(a_step, 1e-9)
-        total = run.optimisation.total_steps
-        rows = {name: f"{line[name]:.4f}" for name in TERMS if name in line}
-        rows |= {"learning rate": f"{line['lr']:.2e}", "epoch": f"{line['epoch'] + 1}"}
-        rows |= {
-            "clips a second": f"{clips:.1f}",
-            "waiting for data": f"{100 * self._waiting / max(self._seconds, 1e-9):.1f} %",
-        }
-        rows |= {"memory": f"{line['memory_mb']:,} MB", "time left": duration(a_step * (total - self.last))}
-        return rows | {name.replace("_", " "): f"{value:.1f} %" for name, value in self._measured.items()}
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as a clock has them."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _on_device(
