@@ -5,10 +5,9 @@ Letters: N videos, V clips of a video, T frames, H, W pixels, D features.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from bgaug.encoders import file_sha256, find_checkpoint
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
 from bgaug.pipelines.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
+from bgaug.pipelines.embedding import Embedding
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.sources import Source, find_labels, find_videos
 from bgaug.pipelines.train import load_learner
@@ -32,6 +32,17 @@ from bgaug.pipelines.worker import run_tasks
 from bgaug.sizing import Fit, Size
 from bgaug.store import Store, open_store
 from bgaug.video import Decoder
+
+__all__ = [
+    "EmbedOptions",
+    "Embedded",
+    "Embedding",
+    "embed",
+    "embed_files",
+    "embed_store",
+    "is_store",
+    "store_frames",
+]
 
 FEATURES = ("g", "d", "r", "dr")
 
@@ -78,58 +89,6 @@ class EmbedOptions:
             raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
         if self.clips < 1 or self.batch_size < 1:
             raise UsageError(f"clips and batch_size must be at least 1, got {self.clips} and {self.batch_size}")
-
-
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """Features of videos, and what is known of these.
-
-    Attributes:
-        ids: of the videos, in order.
-        features: float32 (N, D), or (N, V, D) by clip.
-        starts: int64 (N, V), first frame of each clip.
-        labels: int64 (N,), -1 where unknown.
-        class_names: what labels mean.
-        groups: int64 (N,), -1 where unknown.
-        group_names: what groups mean.
-        splits: int64 (N,), -1 where unknown.
-        split_names: what splits mean.
-        failures: videos that could not be used, and why.
-        settings: how the features were come by.
-    """
-
-    ids: tuple[str, ...]
-    features: NDArray[np.float32]
-    starts: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    groups: NDArray[np.int64]
-    group_names: tuple[str, ...]
-    splits: NDArray[np.int64]
-    split_names: tuple[str, ...]
-    failures: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as arrays without Python objects; settings as JSON, and apart what tells where they come from."""
-        told = {
-            name: str(self.settings[name]) for name in ("checkpoint_sha256", "bgaug_version") if name in self.settings
-        }
-        return {
-            "ids": _texts(self.ids),
-            "features": self.features,
-            "starts": self.starts,
-            "labels": self.labels,
-            "class_names": _texts(self.class_names),
-            "groups": self.groups,
-            "group_names": _texts(self.group_names),
-            "splits": self.splits,
-            "split_names": _texts(self.split_names),
-            "failed_ids": _texts(list(self.failures)),
-            "failed_reasons": _texts(list(self.failures.values())),
-            "settings": np.array(json.dumps(self.settings, ensure_ascii=False)),
-            **{name: np.array(value) for name, value in told.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -401,7 +360,3 @@ def _settings(config: Mapping[str, Any], options: EmbedOptions, size: Size, fit:
 
 def _codes(names: Sequence[str | None], known: Sequence[str]) -> NDArray[np.int64]:
     return np.array([-1 if name is None or name not in known else known.index(name) for name in names], np.int64)
-
-
-def _texts(texts: Sequence[str]) -> NDArray[np.str_]:
-    return np.array(list(texts), dtype=np.str_)
