@@ -109,7 +109,7 @@ def test_accumulation_moves_the_key_encoder_once_a_step(small_store: Path, tmp_p
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("stop", [1, 2])
 def test_accumulation_resumes_exactly(small_store: Path, tmp_path: Path, stop: int) -> None:
     options: dict[str, Any] = {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9, "momentum": True}  # an epoch is 2 batches
     run(small_store, tmp_path / "whole", **options)

@@ -74,7 +74,7 @@ def learned(out: Path) -> dict[str, Any]:
         ("dual", "--momentum", "--set", "symmetric=true"),
         pytest.param(("byol", "--set", "bn_groups=2"), marks=pytest.mark.full),
         pytest.param(("dclr", "--lr", "1e-5"), marks=pytest.mark.full),  # divides by means near 0
-        ("simclr", "--accumulate", "2", "--clip-norm", "1", "--ema", "0.9"),
+        pytest.param(("simclr", "--accumulate", "2", "--clip-norm", "1", "--ema", "0.9"), marks=pytest.mark.full),
     ],
     ids=lambda words: " ".join(words),
 )
@@ -93,6 +93,7 @@ def test_two_processes_are_one_of_the_whole_batch(store: Path, tmp_path: Path, m
             torch.testing.assert_close(two["learner"][name], value, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.full
 def test_two_processes_go_on_where_they_stopped(store: Path, tmp_path: Path) -> None:
     words = ["--method", "dual", "--momentum"]
     by_two(store, tmp_path / "parts", *words, "--stop-after", "2")

@@ -59,7 +59,7 @@ def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> Non
     raise AssertionError(f"no step {step}: {process.communicate()}")
 
 
-@pytest.mark.parametrize("momentum", ["--no-momentum", "--momentum"])
+@pytest.mark.parametrize("momentum", [pytest.param("--no-momentum", marks=pytest.mark.full), "--momentum"])
 def test_a_killed_run_goes_on_to_the_same_bits(small_store: Path, tmp_path: Path, momentum: str) -> None:
     # Killed in the middle of an epoch, some steps behind the last checkpoint; it goes on in a process of its own.
     plan = ["--steps", "24", "--checkpoint-every", "5", momentum]
@@ -88,7 +88,9 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)]
+)
 def test_a_stop_signal_leaves_a_checkpoint(small_store: Path, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "r"
     process = command(small_store, out, "--steps", "100000", "--json")
