@@ -102,6 +102,13 @@ GROUPS = {"rivals": RIVALS, "ablations": ABLATIONS, "all": RIVALS | ABLATIONS}
 TOY = dict.fromkeys(("pretrain", "probe_train", *TESTS, "unbiased_train", "unbiased_test"), 64)  # of eight classes each
 QUICK = ("simclr", "fame", "bgaug")
 HEAT_TESTS = ("iid", "swap")
+LABELS: dict[str, tuple[tuple[int, int], str]] = {
+    "fame-published": ((4, -11), "left"),
+    "bgaug": ((-6, 8), "right"),
+    "actorcutmix-published": ((-9, -1), "right"),
+    "actorcutmix": ((-6, -22), "right"),
+    "semi": ((-6, -11), "right"),
+}
 HEAT_PICTURE = ("simclr", "fame", "bgaug")
 
 
@@ -457,9 +464,9 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
         bars = [stdev(row[test]) if len(row[test]) > 1 else 0 for test in ("swap", "iid")]
         colour = {"bgaug": "#d62728", "semi": "#ff7f0e"}.get(name, "#4c6a92")
         axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", color=colour, capsize=2, elinewidth=1)
-        axes.annotate(
-            name, (x, y), xytext=(4, 4 if name != "fame-published" else -11), textcoords="offset points", fontsize=8
-        )
+        # Those on the right stand to the left of their dots, each at a height of its own.
+        place, side = LABELS.get(name, ((4, 4), "left"))
+        axes.annotate(name, (x, y), xytext=place, ha=side, textcoords="offset points", fontsize=8)
     axes.set_xlabel("accuracy with swapped background, %")
     axes.set_ylabel("accuracy where the background agrees, %")
     axes.set_title(f"{result['steps']} steps of 128 encoded views; bars: one deviation over seeds", fontsize=10)
