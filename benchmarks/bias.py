@@ -103,9 +103,9 @@ TOY = dict.fromkeys(("pretrain", "probe_train", *TESTS, "unbiased_train", "unbia
 QUICK = ("simclr", "fame", "bgaug")
 HEAT_TESTS = ("iid", "swap")
 LABELS: dict[str, tuple[tuple[int, int], str]] = {
-    "fame-published": ((4, -11), "left"),
+    "fame-published": ((-5, 5), "right"),
     "bgaug": ((-6, 8), "right"),
-    "actorcutmix-published": ((-9, -1), "right"),
+    "actorcutmix-published": ((-6, -41), "right"),
     "actorcutmix": ((-6, -22), "right"),
     "semi": ((-6, -11), "right"),
 }
