@@ -17,6 +17,7 @@ from bgaug.dataset import ClipDataset
 from bgaug.evaluate import LinearProbe
 from bgaug.model import ContrastiveLearner
 
+NUMBERS = ("motion_r1", "scene_r1", "background_probe")
 BACKGROUNDS = 8  # that are told apart
 SEED = 20
 CHUNK = 16  # clips encoded at once

@@ -19,7 +19,7 @@ from bgaug.encoders import backbone_options, read_weights, trained_form
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.loader import ClipLoader
 from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
-from bgaug.pipelines.meters import BiasMeters
+from bgaug.pipelines.meters import NUMBERS, BiasMeters
 from bgaug.pipelines.origin import git_state, store_content, versions
 from bgaug.pipelines.progress import Progress, Silent
 from bgaug.pipelines.telling import Telling
@@ -133,6 +133,7 @@ class _Run:
 
     @classmethod
     def prepare(cls, store: Store, options: TrainOptions, here: Processes, threads: int) -> _Run:
+        check_best(options)
         torch.manual_seed(options.seed)
         dataset = make_dataset(store, options)
         batch_size = options.batch_size or max(2, min(64, len(dataset) // 2))
@@ -211,6 +212,18 @@ def _on_device(
         if learner.key_encoder is not None:
             learner.key_encoder.compile()
     return learner
+
+
+def check_best(options: TrainOptions) -> None:
+    """Whether the number that chooses the best checkpoint will be there, before an epoch is spent on it.
+
+    Raises:
+        UsageError: it will not.
+    """
+    known = ("loss", *NUMBERS) if options.meters else ("loss",)
+    if options.best is not None and options.best.removeprefix("-") not in known:
+        more = "" if options.meters else f"; with --meters also {', '.join(NUMBERS)}"
+        raise UsageError(f"--best: there is no number {options.best!r}; there are {', '.join(known)}{more}")
 
 
 def make_meters(store: Store, options: TrainOptions, here: Processes) -> BiasMeters | None:

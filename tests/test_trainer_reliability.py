@@ -135,6 +135,25 @@ def test_a_loss_that_is_not_finite_is_kept_with_its_clips(
     assert state(tmp_path / "r")["step"] == 4, "no checkpoint may hold what came of it"
 
 
+def test_the_clips_of_every_batch_of_a_step_are_kept(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Buffers are written anew while gradients add up: what is kept must be of the batches as they were.
+    forward, seen = ContrastiveLearner.forward, []
+
+    def diverges_last(self: ContrastiveLearner, pairs: Any) -> dict[str, torch.Tensor]:
+        seen.append(pairs.provenance["key"].tolist())
+        terms = forward(self, pairs)
+        return {name: term * float("nan") for name, term in terms.items()} if len(seen) == 6 else terms
+
+    monkeypatch.setattr(ContrastiveLearner, "forward", diverges_last)
+    with pytest.raises(BgaugError, match="loss of step 1 is nan"):
+        run(small_store, tmp_path / "r", accumulate=6, steps=2)
+    record = json.loads((tmp_path / "r" / "not-finite-step-00000001.json").read_text())
+    assert [part["key"] for part in record["provenance"]] == seen
+    assert len(record["videos"]) == 18
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -161,6 +180,9 @@ def test_the_best_and_the_last_checkpoints_stay(small_store: Path, tmp_path: Pat
     assert same(dict(best.state_dict()), load_checkpoint(out / CHECKPOINTS / BEST)["learner"])
     with pytest.raises(BgaugError, match="no number 'fame'.*loss"):
         run(small_store, tmp_path / "x", best="fame")
+    with pytest.raises(UsageError, match="no number 'motion_r1'; there are loss; with --meters also motion_r1"):
+        run(small_store, tmp_path / "x", best="motion_r1")
+    assert not (tmp_path / "x").exists(), "told before an epoch is spent"
 
 
 def test_a_checkpoint_of_something_else_is_refused(small_store: Path, tmp_path: Path) -> None:

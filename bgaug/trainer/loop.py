@@ -82,7 +82,6 @@ class _Step:
 
     line: Line
     terms: dict[str, Tensor]
-    videos: list[str]
     provenance: list[dict[str, Tensor]] = field(repr=False)
 
 
@@ -200,23 +199,22 @@ class Trainer:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
         parts: list[dict[str, Tensor]] = []
-        videos: list[str] = []
         provenance: list[dict[str, Tensor]] = []
         without = torch.zeros((), device=self.device)
         for number in range(self.optimisation.accumulate):
             asked = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - asked
-            videos += self.loader.dataset.video_ids(batch)
             pairs = self.pairs(batch.to(self.device, non_blocking=True))
             parts.append(self._backward(pairs, number))
             without += (pairs.weight == 0).sum()
-            provenance.append(pairs.provenance)
+            # Copied: on a CPU it lies in the loader's buffers, which are written anew.
+            provenance.append({name: value.clone() for name, value in pairs.provenance.items()})
         terms = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         terms |= self._move_weights() | {"without_donor": without}
         self.step += 1
         line = {"step": self.step, "epoch": self._epoch, "lr": round(lr, 8)}
-        self._pending.append(_Step(line, terms, videos, provenance))
+        self._pending.append(_Step(line, terms, provenance))
         seconds = time.monotonic() - begun
         self._seconds, self._waiting = self._seconds + seconds, self._waiting + waited
         line |= {"seconds": round(seconds, 4), "waiting": round(waited, 4)}
@@ -299,8 +297,11 @@ class Trainer:
 
     def _diverged(self, step: _Step, values: dict[str, Any]) -> None:
         number = step.line["step"]
-        path = self.out / f"not-finite-step-{number:08d}.json"
-        record = {**step.line, **values, "videos": step.videos, "provenance": step.provenance}
+        own = f"-process-{self.processes.rank}" if self.processes.world > 1 else ""  # each has its own clips
+        path = self.out / f"not-finite-step-{number:08d}{own}.json"
+        store = self.loader.dataset.store
+        videos = [store.video_id(video) for part in step.provenance for video in part["video"].tolist()]
+        record = {**step.line, **values, "videos": videos, "provenance": step.provenance}
         path.write_text(json.dumps(plain(record)), "utf-8")
         raise BgaugError(
             f"the loss of step {number} is {values['loss']}; the clips of its batch stand in {path}. Lower --lr, or give "
