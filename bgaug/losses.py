@@ -26,7 +26,12 @@ CODES = ("g", "d", "r")
 
 
 def info_nce(
-    a: Tensor, b: Tensor, temperature: float = 0.1, video: Tensor | None = None, weight: Tensor | None = None
+    a: Tensor,
+    b: Tensor,
+    temperature: float = 0.1,
+    video: Tensor | None = None,
+    weight: Tensor | None = None,
+    negatives: Tensor | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE in the batch: each embedding finds its partner among all others of both sides.
 
@@ -39,6 +44,7 @@ def info_nce(
         temperature: divides the cosine similarities; above 0.
         video: int64 (B,), what both sides of a pair show; all different if None.
         weight: float (B,), at least 0, what each pair counts; it stays a negative of the others. All one if None.
+        negatives: float (M, D), more negatives for all.
 
     Returns:
         float scalar, the weighted mean; 0 if all weights are.
@@ -57,6 +63,8 @@ def info_nce(
     with torch.autocast(a.device.type, enabled=False):
         z = torch.cat([_unit(a), _unit(b)])
         logits = (z @ z.T / temperature).masked_fill(masked, -torch.inf)
+        if negatives is not None:
+            logits = torch.cat([logits, z @ _unit(negatives).T / temperature], dim=1)
         losses = F.cross_entropy(logits, partner, reduction="none")
     return _weighted_mean(losses.view(2, B).mean(dim=0), weight)
 
@@ -204,6 +212,7 @@ class DualLoss(nn.Module):
         donor: Tensor,
         video: Tensor,
         weight: Tensor | None = None,
+        frozen: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The loss and its terms.
 
@@ -213,15 +222,18 @@ class DualLoss(nn.Module):
             donor: int64 (B,), place of each clip's donor in the batch, -1 for one from elsewhere.
             video: int64 (B,), index of each clip's video.
             weight: float (B,), what each pair counts; all one if None.
+            frozen: embeddings (B, D) of clips that stand still, negatives for all in the first two terms.
 
         Returns:
             float scalars: "loss", the weighted sum, and unweighted "global", "motion" and "static" where computed.
         """
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.w_global:
-            terms["global"] = self.w_global, info_nce(anchor["g"], semi["g"], self.temperature, video, weight)
+            still = None if frozen is None else frozen["g"]
+            terms["global"] = self.w_global, info_nce(anchor["g"], semi["g"], self.temperature, video, weight, still)
         if self.w_motion:
-            terms["motion"] = self.w_motion, info_nce(anchor["d"], semi["d"], self.temperature, video, weight)
+            still = None if frozen is None else frozen["d"]
+            terms["motion"] = self.w_motion, info_nce(anchor["d"], semi["d"], self.temperature, video, weight, still)
         if self.w_static:
             place, counts = static_partners(donor, weight)
             static = info_nce(semi["r"], anchor["r"][place], self.temperature, video[place], counts)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 MIN_FRAMES = 4
 FLAT = 1e-3
+POOLS = ("mean", "change")
 STRETCHES = ("minmax", "softmax", "sigmoid")
 
 
@@ -97,6 +98,7 @@ class MotionAwareDecomposition(nn.Module):
         per_channel: a map for each channel; only where the last stage alone is read.
         normalise: differences of features normalised over channels.
         compensate: leave out what all cells have in common.
+        pool: "mean": the dynamic code is the mean of features; "change": of how much they change from frame to frame.
         reach: by stage, frames at each end that padding in time has touched, all of which are left out; see
             `bgaug.backbone.Backbone.temporal_reach`.
 
@@ -114,10 +116,14 @@ class MotionAwareDecomposition(nn.Module):
         normalise: bool = False,
         compensate: bool = False,
         reach: Mapping[str, int] | None = None,
+        pool: str = "mean",
     ) -> None:
         super().__init__()
         if stretch not in STRETCHES:
             raise ValueError(f"stretch must be one of {', '.join(STRETCHES)}, got {stretch!r}")
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
+        self.pool = pool
         self.stages = None if stages is None else tuple(stages)
         self.trim_ends = trim_ends
         self.stretch = stretch
@@ -148,9 +154,10 @@ class MotionAwareDecomposition(nn.Module):
             raise ValueError(f"both streams need one grid, got {tuple(last.shape)} and static {tuple(static.shape)}")
         saliency = self._saliency(features, (last.shape[3], last.shape[4]))
         mean = last.mean(dim=2).float()
+        moving = mean if self.pool == "mean" else (last[:, :, 1:] - last[:, :, :-1]).abs().mean(dim=2).float()
         return Codes(
             global_code=mean.mean(dim=(2, 3)),
-            dynamic=_weighted_mean(mean, saliency),
+            dynamic=_weighted_mean(moving, saliency),
             static=_weighted_mean(static.mean(dim=2).float(), 1 - saliency),
             saliency=saliency if saliency.ndim == 3 else saliency.mean(dim=1),
         )

@@ -70,7 +70,35 @@ def truth_arrays(split: SyntheticSplit) -> dict[str, NDArray[np.uint8]]:
     """The arrays of `Truth`, by name, of videos that were made with `truth=True`."""
     assert split.masks is not None and split.plates is not None and split.backgrounds is not None
     views = np.median(split.plates, axis=1).round().astype(np.uint8)
-    return {"packed_masks": pack_mask(split.masks), "backgrounds": split.backgrounds, "views": views}
+    assert split.worn is not None
+    masks = {"packed_masks": pack_mask(split.masks), "packed_worn": pack_mask(split.worn)}
+    return {**masks, "backgrounds": split.backgrounds, "views": views}
+
+
+def write_worn_masks(world: Path, folder: Path) -> Path:
+    """The masks of a written world as an estimator would have them, one .npz a video, for `bgaug import --masks`.
+
+    Args:
+        world: written by `write_world` with `truth=True`.
+        folder: where to; what is there stays.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: there is no truth.
+    """
+    path = truth_file(world)
+    try:
+        arrays = read_arrays(path, "ids", "packed_worn", "backgrounds")
+    except UNREADABLE as error:
+        raise UsageError(f"{path} holds no worn masks; write the world with truth=True") from error
+    size = np.array(arrays["backgrounds"].shape[1:3])
+    for video_id, packed in zip(arrays["ids"].tolist(), arrays["packed_worn"], strict=True):
+        place = (folder / video_id).with_suffix(".npz")
+        if not place.exists():
+            write_arrays(place, {"packed": packed, "size": size})
+    return folder
 
 
 @dataclass(frozen=True)

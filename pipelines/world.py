@@ -7,8 +7,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,21 +21,40 @@ from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.pipelines.each_video import processors
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.truth import UNREADABLE, read_arrays, score_offline, truth_arrays, truth_file, write_arrays
+from bgaug.pipelines.truth import (
+    UNREADABLE,
+    read_arrays,
+    score_offline,
+    truth_arrays,
+    truth_file,
+    write_arrays,
+    write_worn_masks,
+)
 from bgaug.store.layout import write_durably
-from bgaug.synthetic import ACTIONS, FIRST_PHOTO, PHOTOS, SPLITS, SyntheticSplit, make_split
+from bgaug.synthetic import (
+    ACTIONS,
+    FIRST_PHOTO,
+    KINDS,
+    PHOTOS,
+    REFERENCE_SIZE,
+    SPLITS,
+    SyntheticSplit,
+    World,
+    make_split,
+)
 from bgaug.video import write_video
 
-__all__ = ["clear_world", "score_offline", "world_splits", "write_world"]
+__all__ = ["clear_world", "score_offline", "world_splits", "write_world", "write_worn_masks"]
 
 RECORD = "world.json"
 LABELS = "labels.csv"
 FPS = 12
 _PER_TASK = 64
 _PROOF = 8  # videos made anew to see whether a cache is of this world: one of each class
-_FACTORS = ("labels", "scene", "prop")
+_FACTORS = ("labels", "scene", "prop", "kind")
 _PLAIN = ("frames", *_FACTORS)
-_TRUTH = ("masks", "plates", "backgrounds")
+_MASKS = ("masks", "moving", "worn")
+_TRUTH = ("plates", "backgrounds", *_MASKS)
 
 
 # --- in memory ----------------------------------------------------------------------------------------------------
@@ -49,6 +69,8 @@ def world_splits(
     *,
     cache: Path | None = None,
     truth: bool = False,
+    world: World = "plain",
+    size: int = REFERENCE_SIZE,
 ) -> dict[str, SyntheticSplit]:
     """Whole splits, made by several processes; the same whatever their number.
 
@@ -60,21 +82,27 @@ def world_splits(
         progress: receives what happens.
         cache: folder where splits are kept, one .npz each, and taken from when asked for again; a smaller split is cut
             from a larger. A file whose first videos are not those of this world, or that cannot be read, is replaced.
-        truth: also masks, plates and backgrounds, which more than doubles the memory.
+        truth: also all that is known of them, which more than doubles the memory.
+        world: "plain" or "micro", see `bgaug.synthetic`.
+        size: side of the frames, pixels.
 
     Raises:
-        ValueError: unknown name, or a count or draw that cannot be.
+        ValueError: unknown name, or a count, draw, world or size that cannot be.
     """
+    make = partial(make_split, draw=draw, truth=truth, world=world, size=size)
+    place = _Cache(
+        cache, f"-{world}" * (world != "plain") + f"-{size}" * (size != REFERENCE_SIZE) + "-truth" * truth, draw
+    )
     wanted = {name: _count(name, (counts or {}).get(name)) for name in names}
     progress.start("generating splits", sum(wanted.values()))
     found: dict[str, SyntheticSplit] = {}
     for name, count in wanted.items():
-        kept = _read_cache(cache, name, draw, count, truth, progress)
+        kept = _read_cache(place.file(name), make, name, count, truth, progress)
         if kept is not None:
             found[name] = kept
             progress.advance(count, "already there")
     tasks = [
-        joblib.delayed(make_split)(name, count=count, start=first, stop=stop, draw=draw, truth=truth)
+        joblib.delayed(make)(name, count=count, start=first, stop=stop)
         for name, count in wanted.items()
         if name not in found
         for first, stop in _ranges(count)
@@ -86,9 +114,21 @@ def world_splits(
         if part.start + len(part) == wanted[part.name]:
             found[part.name] = _join(parts)
             parts = []
-            if cache is not None:
-                write_arrays(_cache_file(cache, part.name, draw, truth), _arrays(found[part.name], truth))
+            if (path := place.file(part.name)) is not None:
+                write_arrays(path, _arrays(found[part.name], truth))
     return {name: found[name] for name in names}
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """Where splits are kept."""
+
+    folder: Path | None
+    suffix: str
+    draw: int
+
+    def file(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{name}-draw{self.draw}{self.suffix}.npz"
 
 
 def _count(name: str, count: int | None) -> int:
@@ -121,15 +161,16 @@ def _join(parts: Sequence[SyntheticSplit]) -> SyntheticSplit:
     return SyntheticSplit(parts[0].name, parts[0].start, **joined)
 
 
-def _cache_file(cache: Path, name: str, draw: int, truth: bool) -> Path:
-    return cache / f"{name}-draw{draw}{'-truth' if truth else ''}.npz"
-
-
 def _read_cache(
-    cache: Path | None, name: str, draw: int, count: int, truth: bool, progress: Progress
+    path: Path | None,
+    make: Callable[..., SyntheticSplit],
+    name: str,
+    count: int,
+    truth: bool,
+    progress: Progress,
 ) -> SyntheticSplit | None:
     """What the cache has of a split; None where that is nothing, or not enough."""
-    if cache is None or not (path := _cache_file(cache, name, draw, truth)).exists():
+    if path is None or not path.exists():
         return None
     try:
         arrays = {name: array[:count] for name, array in read_arrays(path, *_PLAIN, *(_TRUTH if truth else ())).items()}
@@ -139,7 +180,7 @@ def _read_cache(
     if len(arrays["labels"]) < count:
         return None
     split = SyntheticSplit(name, 0, **arrays)
-    if not _same_beginning(split, make_split(name, count=min(count, _PROOF), draw=draw, truth=truth), truth):
+    if not _same_beginning(split, make(name, count=min(count, _PROOF)), truth):
         progress.warn(f"{path} holds videos of another world and is made anew")
         return None
     return split
@@ -151,7 +192,7 @@ def _same_beginning(split: SyntheticSplit, proof: SyntheticSplit, truth: bool) -
         found = getattr(split, name)[: len(proof)]
         if found.shape != expected.shape or found.dtype != expected.dtype:
             return False
-        if name == "masks":
+        if name in _MASKS:
             if (found != expected).mean() > 1e-3:
                 return False
         elif np.abs(found.astype(np.int64) - expected).max() > (0 if name in _FACTORS else 1):
@@ -163,7 +204,16 @@ def _same_beginning(split: SyntheticSplit, proof: SyntheticSplit, truth: bool) -
 
 
 def write_world(
-    folder: Path, split: str, count: int | None, draw: int, progress: Progress, jobs: int = 0, *, truth: bool = False
+    folder: Path,
+    split: str,
+    count: int | None,
+    draw: int,
+    progress: Progress,
+    jobs: int = 0,
+    *,
+    truth: bool = False,
+    world: World = "plain",
+    size: int = REFERENCE_SIZE,
 ) -> Path:
     """A split as small mp4 files in class folders, for the offline pipeline to work on.
 
@@ -182,17 +232,20 @@ def write_world(
         draw: of all videos, see `make_split`.
         progress: receives what happens.
         jobs: processes; 0 for one a processor.
-        truth: also write masks and backgrounds, for `score_offline`.
+        truth: also write masks and backgrounds, for `score_offline` and `write_worn_masks`.
+        world: "plain" or "micro", see `bgaug.synthetic`.
+        size: side of the frames, pixels.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: unknown split, or a count or draw that cannot be.
+        ValueError: unknown split, or a count, draw, world or size that cannot be.
         UsageError: the folder holds something else.
     """
     count = _count(split, count)
-    record = _Record(folder, {"split": split, "count": count, "draw": draw, "bgaug": __version__})
+    kind = {"world": world, "size": size} if (world, size) != ("plain", REFERENCE_SIZE) else {}
+    record = _Record(folder, {"split": split, "count": count, "draw": draw, "bgaug": __version__, **kind})
     progress.start("generating videos", count)
     if record.is_complete() and (truth_file(folder).exists() or not truth):
         progress.advance(count, "already there")
@@ -201,7 +254,8 @@ def write_world(
     for action in ACTIONS:
         (folder / action).mkdir(exist_ok=True)
     parts: list[_Written] = []
-    tasks = [joblib.delayed(_write_part)(folder, split, draw, count, *range_, truth) for range_ in _ranges(count)]
+    make = partial(make_split, split, count=count, draw=draw, truth=truth, world=world, size=size)
+    tasks = [joblib.delayed(_write_part)(folder, make, *range_) for range_ in _ranges(count)]
     for part in _in_order(tasks, jobs):
         progress.advance(len(part.labels))
         parts.append(part)
@@ -263,11 +317,12 @@ class _Written(NamedTuple):
     labels: NDArray[np.int64]  # (n,)
     scene: NDArray[np.int64]  # (n,)
     prop: NDArray[np.int64]  # (n,)
+    kind: NDArray[np.int64]  # (n,)
     truth: dict[str, NDArray[np.uint8]]
 
 
-def _write_part(folder: Path, name: str, draw: int, count: int, start: int, stop: int, truth: bool) -> _Written:
-    split = make_split(name, count=count, start=start, stop=stop, draw=draw, truth=truth)
+def _write_part(folder: Path, make: Callable[..., SyntheticSplit], start: int, stop: int) -> _Written:
+    split = make(start=start, stop=stop)
     ids = [f"{ACTIONS[label]}/{number:05d}.mp4" for number, label in enumerate(split.labels.tolist(), start)]
     for video_id, frames in zip(ids, split.frames, strict=True):
         path = folder / video_id
@@ -275,16 +330,18 @@ def _write_part(folder: Path, name: str, draw: int, count: int, start: int, stop
             unfinished = path.with_name(f".{path.name}")  # hidden files are no videos
             write_video(unfinished, frames, fps=FPS)
             os.replace(unfinished, path)
-    return _Written(ids, split.labels, split.scene, split.prop, truth_arrays(split) if truth else {})
+    truth = truth_arrays(split) if split.masks is not None else {}
+    return _Written(ids, split.labels, split.scene, split.prop, split.kind, truth)
 
 
 def _write_labels(folder: Path, split: str, parts: Sequence[_Written]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "class_name", "group", "split", "scene", "prop"])
+    writer.writerow(["file", "class_name", "group", "split", "scene", "prop", "kind"])
     purpose = "train" if "train" in split else "test"
     for part in parts:
-        for video_id, scene, prop in zip(part.ids, part.scene.tolist(), part.prop.tolist(), strict=True):
+        factors = (part.scene.tolist(), part.prop.tolist(), part.kind.tolist())
+        for video_id, scene, prop, kind in zip(part.ids, *factors, strict=True):
             place = f"photo {PHOTOS[scene - FIRST_PHOTO]}" if scene >= FIRST_PHOTO else f"scene {scene}"
-            writer.writerow([video_id, video_id.split("/")[0], place, purpose, scene, prop])
+            writer.writerow([video_id, video_id.split("/")[0], place, purpose, scene, prop, KINDS[kind]])
     write_durably(folder / LABELS, text.getvalue().encode())

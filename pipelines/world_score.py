@@ -6,7 +6,7 @@ prop and motion can be read off the features at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from bgaug.augment import centre_crop
 from bgaug.evaluate import LinearProbe, knn_accuracy
 from bgaug.heatmap import centre_crop_masks, grad_cam, localisation, score_heatmaps, stretch, upsample
 from bgaug.model import ContrastiveLearner
-from bgaug.synthetic import ACTIONS, SyntheticSplit
+from bgaug.synthetic import ACTIONS, KINDS, REFERENCE_SIZE, SyntheticSplit
 from bgaug.visualize import HeatmapRow, heatmap_sheet
 
-CROP = 32
+CROP = 32  # of frames of 40 pixels; scales with them
 FRAMES = 8
 TESTS = ("iid", "wide", "micro", "swap", "photo", "conflict", "bgonly")
 SPLITS_NEEDED = ("probe_train", *TESTS, "unbiased_train", "unbiased_test")
@@ -50,7 +50,8 @@ def world_scores(learner: ContrastiveLearner, splits: Mapping[str, SyntheticSpli
 
     Of each feature: the tests of `probe_accuracies`; `knn_iid`, `knn_swap` (ten nearest neighbours); `unbiased`, where
     the probe is trained and tested on videos without correlations: how much motion is in the feature at all; `scene` and
-    `prop`, how well a probe reads those, by chance 12.5.
+    `prop`, how well a probe reads those, by chance 12.5. In the micro world also `wide` and `swap` by the kind of prop,
+    such as `swap_held`.
 
     Args:
         learner: in evaluation mode.
@@ -67,6 +68,9 @@ def _scores(features: Mapping[str, NDArray[np.float32]], splits: Mapping[str, Sy
     labels = {name: splits[name].labels for name in SPLITS_NEEDED}
     probe = LinearProbe().fit(features["probe_train"], labels["probe_train"])
     found = {name: probe.accuracy(features[name], labels[name]) for name in TESTS}
+    for name, kind in _several_kinds(splits):
+        chosen = splits[name].kind == kind
+        found[f"{name}_{KINDS[kind]}"] = probe.accuracy(features[name][chosen], labels[name][chosen])
     for name in ("iid", "swap"):
         found[f"knn_{name}"] = knn_accuracy(
             features["probe_train"], labels["probe_train"], features[name], labels[name]
@@ -76,6 +80,14 @@ def _scores(features: Mapping[str, NDArray[np.float32]], splits: Mapping[str, Sy
         probe = LinearProbe().fit(features["unbiased_train"], getattr(train, factor))
         found[name] = probe.accuracy(features["unbiased_test"], getattr(test, factor))
     return {name: _percent(value) for name, value in found.items()}
+
+
+def _several_kinds(splits: Mapping[str, SyntheticSplit]) -> Iterator[tuple[str, int]]:
+    """Splits and kinds of prop to test apart: where only the scene is strange, and where the prop is, too."""
+    for name in ("wide", "swap"):
+        kinds = np.unique(splits[name].kind).tolist()
+        if len(kinds) > 1:
+            yield from ((name, kind) for kind in kinds)
 
 
 def heatmap_scores(
@@ -104,12 +116,13 @@ def heatmap_scores(
         if split.masks is None:
             raise ValueError(f"heat maps are scored against true masks; make {name!r} with truth=True")
         frames, masks = (torch.from_numpy(middle(values)) for values in (split.frames, split.masks))
-        found[name] = score_heatmaps(_maps_of(learner), frames, masks, CROP)
+        crop = crop_of(split.frames)
+        found[name] = score_heatmaps(_maps_of(learner), frames, masks, crop)
         numbers: dict[str, dict[str, list[torch.Tensor]]] = {}
-        known = torch.split(centre_crop_masks(masks, CROP), 64)
+        known = torch.split(centre_crop_masks(masks, crop), 64)
         for clips, mask in zip(torch.split(middle_clips(split.frames), 64), known, strict=True):
             for stage, heat in class_maps(learner, probe, clips).items():
-                for number, values in localisation(heat, mask, width=CROP // 16).items():
+                for number, values in localisation(heat, mask, width=crop // 16).items():
                     numbers.setdefault(f"cam {stage}", {}).setdefault(number, []).append(values)
         for title, parts in numbers.items():
             found[name][title] = {number: float(torch.cat(values).nanmean()) for number, values in parts.items()}
@@ -149,7 +162,7 @@ def heatmap_picture(
     """
     assert split.masks is not None
     clips = middle_clips(split.frames)
-    known = centre_crop_masks(torch.from_numpy(middle(split.masks)), CROP).numpy()
+    known = centre_crop_masks(torch.from_numpy(middle(split.masks)), crop_of(split.frames)).numpy()
     heats = []
     for learner in learners.values():
         probe = LinearProbe().fit(encode(learner, probe_train.frames), probe_train.labels)
@@ -194,11 +207,20 @@ def middle(values: NDArray[Any]) -> NDArray[Any]:
     return values[:, first : first + FRAMES]
 
 
-def middle_clips(frames: NDArray[np.uint8], crop: int = CROP) -> torch.Tensor:
-    """The middle frames as the evaluation sees them: uint8 (N, T, S, S, 3) to float32 in [0, 1], (N, 3, 8, 32, 32)."""
+def crop_of(frames: NDArray[np.uint8]) -> int:
+    """Side of what an encoder sees of frames (N, T, S, S, 3)."""
+    side: int = frames.shape[2] * CROP // REFERENCE_SIZE
+    return side
+
+
+def middle_clips(frames: NDArray[np.uint8]) -> torch.Tensor:
+    """The middle frames as the evaluation sees them: uint8 (N, T, S, S, 3) to float32 in [0, 1], (N, 3, 8, s, s).
+
+    Whole frames, shrunk to `crop_of` them.
+    """
     clips = torch.from_numpy(middle(frames))
     box = torch.tensor([[0, 0, frames.shape[2], frames.shape[3]]]).expand(len(clips), -1)
-    return centre_crop(clips, box, crop)
+    return centre_crop(clips, box, crop_of(frames))
 
 
 def _clips(frames: NDArray[np.uint8], batch_size: int) -> Any:

@@ -81,7 +81,7 @@ def test_a_cache_is_read_and_cut_and_replaced_where_it_is_not_enough(tmp_path: P
     other = make_split("iid", count=12)
     one_level = np.where(other.frames == 255, 254, other.frames + 1)
     for frames, kept in ((one_level, True), (np.where(one_level == 255, 253, one_level + 1), False)):
-        np.savez(path, frames=frames, labels=other.labels, scene=other.scene, prop=other.prop)
+        np.savez(path, frames=frames, labels=other.labels, scene=other.scene, prop=other.prop, kind=other.kind)
         progress = Stages()
         world_splits(["iid"], 0, {"iid": 12}, 1, progress, cache=tmp_path / "cache")
         assert ("already there" in progress.done) == kept

@@ -39,6 +39,10 @@ class Method:
         per_channel: a map for each channel.
         normalise: differences of features normalised over channels.
         compensate: leave out what all cells have in common: a moving camera.
+        pool: what the dynamic code is a mean of: the features ("mean"), or how much they change from frame to frame
+            ("change").
+        frozen: one more view a clip: a frame of its anchor, standing still, a negative of every pair. Form in the batch.
+        decorrelate: weight of the squared correlations between what the dynamic and the static code hold.
         temperature: divides the cosine similarities.
         symmetric: momentum form: also ask with anchors for composites. Doubles the cost of a step.
         queue: momentum form: keys held, K.
@@ -66,6 +70,9 @@ class Method:
     per_channel: bool = False
     normalise: bool = False
     compensate: bool = False
+    pool: str = "mean"
+    frozen: bool = False
+    decorrelate: float = 0.0
     temperature: float = 0.1
     symmetric: bool = False
     queue: int = 16384
