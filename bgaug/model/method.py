@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from bgaug.compose import Composition
-from bgaug.motion import STRETCHES
+from bgaug.motion import POOLS, STRETCHES
 
 Objective = Literal["infonce", "byol", "dclr"]
 
@@ -97,6 +97,12 @@ class Method:
             raise ValueError("BYOL predicts the keys of a momentum encoder; it needs momentum=True")
         if self.objective == "dclr" and (self.momentum or composite):
             raise ValueError("DCLR's modes are compared within the batch, on plain views: no momentum, policy='none'")
+        if (self.frozen or self.decorrelate) and (self.momentum or self.objective != "infonce"):
+            raise ValueError("frozen and decorrelate are of InfoNCE in the batch; they need momentum=False")
+        if self.decorrelate and not self.w_static:
+            raise ValueError("decorrelate needs a static code, so w_static above 0")
+        if self.pool not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.pool!r}")
         if self.symmetric and not self.momentum:
             raise ValueError("the form in the batch is symmetric as it is; symmetric=True needs momentum=True")
         if self.queue < 1 or self.groups < 1:
