@@ -44,6 +44,7 @@ TRIALS = {
     # Composites: what the two views of a pair share.
     "semi, rim of the donor": Row("semi", {"rim": "donor", "grow": 5}),
     "semi, rim of either": Row("semi", {"rim": "either", "grow": 5}),
+    "semi, rim of either, twice as wide": Row("semi", {"rim": "either", "grow": 10}),
     "semi, mover recoloured": Row("semi", {"recolour": 0.8}),
     "semi, mover faded": Row("semi", {"fade": 0.7}),
     "semi, mover recoloured and faded": Row("semi", {"recolour": 0.8, "fade": 0.7}),
@@ -69,6 +70,9 @@ TRIALS = {
         "dual", {"pool": "change", "w_static": 0, "w_global": 0, "w_motion": 1}
     ),
 }
+
+
+PICTURED = ("semi, rim of the donor", "semi, mover recoloured", "semi, mover faded")
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ parser.add_argument("--seeds", default="0", help="with commas")
 parser.add_argument("--steps", default="800", help="with commas")
 parser.add_argument("--draw", type=int, default=0, help="of the world, training and tests")
 parser.add_argument("--size", type=int, default=40, help="side of the frames; encoders see 4/5 of it")
-parser.add_argument("--only", choices=("show",), help="nothing is trained: the table of what is there")
+parser.add_argument("--only", choices=("show", "picture"), help="train nothing: show the table, or draw the world")
 parser.add_argument("--work", type=Path, default=Path("out/micro"), help="folder for the world and the runs")
 parser.add_argument("--out", type=Path, default=RESULTS / "micro.jsonl")
 parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at once, one thread each")
@@ -110,6 +114,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.trial:
         run_trial(Trial(**json.loads(options.trial)), options.work)
+        return
+    if options.only == "picture":
+        draw_world(options.out.with_name("micro.jpg"), options.draw)
         return
     trials = list(wanted_trials(options))
     if options.only != "show":
@@ -217,6 +224,43 @@ def run_trial(trial: Trial, work: Path) -> None:
     temporary = folder / "scores.tmp"
     temporary.write_text(json.dumps(record), "utf-8")
     os.replace(temporary, folder / "scores.json")
+
+
+def draw_world(path: Path, draw: int) -> None:
+    """A video of each kind of prop: as it is, its masks, and what different composites make of it."""
+    import numpy as np
+    import torch
+
+    from bgaug.augment import Augmentation
+    from bgaug.compose import SemiNegativePairs
+    from bgaug.mask import pack_mask
+    from bgaug.synthetic import KINDS, make_split
+    from bgaug.visualize import overlay, picture_sheet, write_picture
+
+    split = make_split("pretrain", count=24, draw=draw, truth=True, world="micro")
+    assert split.masks is not None and split.worn is not None and split.backgrounds is not None
+    chosen = [int(np.flatnonzero(split.kind == kind)[place]) for kind in range(len(KINDS)) for place in (0, 1)]
+    S = split.frames.shape[2]
+    batch = {
+        "frames": torch.from_numpy(np.stack([split.frames[chosen]] * 2, axis=1)),
+        "masks": torch.from_numpy(np.stack([pack_mask(split.worn[chosen])] * 2, axis=1)),
+        "backgrounds": torch.from_numpy(split.backgrounds[chosen]),
+        "video": torch.arange(len(chosen)),
+        "key": torch.arange(len(chosen)) + 7,
+        "box": torch.tensor([[0, 0, S, S]]).expand(len(chosen), -1),
+    }
+    still = Augmentation(S, (1, 1), (1, 1), flip=0, jitter=0, grey=0, blur=0)
+    shown = {name: TRIALS[name].change for name in ("semi", *PICTURED)}
+    composites = {name: SemiNegativePairs(still, "background", **change)(batch).semi for name, change in shown.items()}
+    t, rows = 5, []
+    for place, n in enumerate(chosen):
+        pictures = [split.frames[n, at] for at in (2, t, 8)]
+        pictures += [overlay(split.frames[n, t], mask[n, t]) for mask in (split.masks, split.worn)]
+        for clips in composites.values():
+            pictures.append((clips[place, :, t].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+        rows.append((pictures, KINDS[split.kind[n]]))
+    titles = ["frame 2", "frame 5", "frame 8", "mover", "worn mask", *(name.removeprefix("semi, ") for name in shown)]
+    write_picture(path, picture_sheet(rows, titles, width=140))
 
 
 def key_of(line: dict[str, Any]) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ def test_shrinking_takes_the_rim_off_but_not_at_the_border() -> None:
 def test_the_donors_rim_leaves_less_of_the_clip_and_either_is_one_of_the_two() -> None:
     batch = make_batch(16)
     masks = {rim: composer(rim=rim, grow=7, sigma=0)(batch).mask for rim in ("own", "donor", "either")}
-    assert (masks["donor"] <= masks["own"]).all()
+    assert (masks["donor"] <= masks["own"] + 1e-5).all()
     assert masks["donor"].mean() < masks["own"].mean()
     chose_donor = [torch.equal(masks["either"][n], masks["donor"][n]) for n in range(16)]
     chose_own = [torch.equal(masks["either"][n], masks["own"][n]) for n in range(16)]

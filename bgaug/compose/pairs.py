@@ -373,10 +373,11 @@ class SemiNegativePairs(nn.Module):
         grow, sigma = policy.grow * scale, policy.sigma * scale
         if policy.rim == "own":
             return soften(stored, grow, sigma, out=stored)
-        shrunk = shrink(stored, grow)
+        grown = soften(stored, grow, 0)
+        shrunk = shrink(grown, 2 * grow)  # grown first, so that holes close instead of widening
         if policy.rim == "either":
             coin = uniform(batch["key"], "compose/rim", 1).view(-1, 1, 1, 1, 1) < 0.5
-            shrunk = torch.where(coin, shrunk, soften(stored, grow, 0))
+            shrunk = torch.where(coin, shrunk, grown)
         return soften(shrunk, 0, sigma, out=shrunk)
 
     def _stored(self, batch: Mapping[str, Tensor], place: Tensor | None, view: _View) -> Tensor:

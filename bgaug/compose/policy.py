@@ -51,7 +51,7 @@ class Composition:
         beta: share of the clip that "motion" (0.35) and "fame" (0.5) keep.
         grow: dilation of stored masks, pixels of a crop of 112; scales with the crop.
         rim: what shows where a stored mask may be wrong, along its edge: the clip's "own" background, the mask grown; the
-            "donor"'s, the mask shrunk by as much; "either", by a coin for each clip.
+            "donor"'s, the mask shrunk by as much, its holes closed; "either", by a coin for each clip.
         recolour: probability that what the mask keeps gets colours of its own, of any hue, before the composite.
         fade: the mask is weakened by a share drawn from U(0, fade), so that the donor shines through what moves.
         sigma: feather of stored masks, pixels of a crop of 112; scales with the crop.
