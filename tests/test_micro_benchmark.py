@@ -1,0 +1,106 @@
+"""The search against micro bias: its bookkeeping, and what its kept lines hold."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bgaug.pipelines.train import TrainOptions, make_learner
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+KEPT = FOLDER / "results" / "micro.jsonl"
+
+
+def load() -> ModuleType:
+    sys.path.insert(0, str(FOLDER))  # it takes rows and paths from its neighbour, as a script does
+    try:
+        spec = importlib.util.spec_from_file_location("micro_benchmark", FOLDER / "micro.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
+    return module
+
+
+micro = load()
+
+
+@pytest.mark.parametrize("name", micro.TRIALS)
+def test_every_trial_can_be_trained_at_equal_views(name: str) -> None:
+    row = micro.TRIALS[name]
+    options = TrainOptions(
+        method=row.method, backbone="tiny", steps=8, batch_size=row.batch, momentum=row.momentum, change=row.change
+    )
+    method = make_learner(options, 2048, row.batch, 8).method
+    assert method.momentum == row.momentum
+    assert row.batch * (2 + method.frozen) == pytest.approx(128, abs=2)
+
+
+def test_trials_lie_apart() -> None:
+    folders = {micro.Trial(name, 0, 800, 0, 40).folder(Path("w")) for name in micro.TRIALS}
+    assert len(folders) == len(micro.TRIALS)
+    one = micro.Trial("semi", 0, 800, 0, 40)
+    others = [
+        micro.Trial("semi", *rest) for rest in ((1, 800, 0, 40), (0, 400, 0, 40), (0, 800, 1, 40), (0, 800, 0, 80))
+    ]
+    assert len({trial.folder(Path("w")) for trial in (one, *others)}) == 5
+    assert len({micro.key_of(asdict(trial)) for trial in (one, *others)}) == 5
+
+
+def line(seed: int, swap: float) -> dict[str, Any]:
+    scores = dict.fromkeys([*micro.TESTS, "unbiased", "scene", "prop"], 90.0) | {"swap": swap}
+    trial = asdict(micro.Trial("semi", seed, 800, 0, 40))
+    return trial | {"cpu_seconds": 1.0, "scores": {code: scores for code in "gdr"}}
+
+
+def test_the_table_is_of_the_trials_that_were_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line(0, 70.0), line(1, 80.0), line(2, 10.0), asdict(micro.Trial("fame", 0, 800, 0, 40)) | {"failed": "1"}]
+    micro.show(lines, [micro.Trial("semi", seed, 800, 0, 40) for seed in (0, 1)])
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3 and "semi, 800 [g]" in shown[1]
+    assert "75.0 +- 7.1" in shown[1] and "15.0 +- 7.1" in shown[1]
+
+
+def test_trials_that_are_there_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "micro.jsonl"
+    out.write_text(json.dumps(line(0, 70.0)) + "\n")
+    options = micro.parser.parse_args(["--trials", "semi", "--out", str(out), "--work", str(tmp_path)])
+    trials = list(micro.wanted_trials(options))
+    micro.run_trials(trials, options)
+    assert capsys.readouterr().err == "" and len(micro.read_lines(out)) == 1
+    with pytest.raises(SystemExit):
+        list(micro.wanted_trials(micro.parser.parse_args(["--trials", "magic"])))
+
+
+@pytest.fixture
+def kept() -> list[dict[str, Any]]:
+    if not KEPT.exists():
+        pytest.skip(f"no kept result at {KEPT}")
+    lines: list[dict[str, Any]] = micro.read_lines(KEPT)
+    return lines
+
+
+def test_kept_lines_are_whole_and_of_different_trials(kept: list[dict[str, Any]]) -> None:
+    assert len({micro.key_of(line) for line in kept}) == len(kept)
+    for line in kept:
+        assert "failed" in line or set(micro.TESTS) <= set(line["scores"]["g"])
+
+
+def test_the_world_tempts(kept: list[dict[str, Any]]) -> None:
+    """Plain contrast and plain composites both owe ten points and more to the prop."""
+    for name in ("simclr", "semi"):
+        losses = [
+            line["scores"]["g"]["wide"] - line["scores"]["g"]["swap"]
+            for line in kept
+            if line["name"] == name and line["steps"] == 800
+        ]
+        assert losses and min(losses) >= 10
