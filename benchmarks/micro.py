@@ -29,10 +29,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from bias import RESULTS, Row, spread
 
+COLUMNS = {
+    "iid": "iid",
+    "wide": "wide",
+    "micro": "micro",
+    "swap": "swap",
+    "bgonly": "background only",
+    "unbiased": "motion readable",
+    "scene": "scene readable",
+    "prop": "prop readable",
+}
 TESTS = ("iid", "wide", "micro", "swap", "photo", "conflict", "bgonly")
 COUNTS = {"wide": 1000, "micro": 1000, "swap": 1000}  # the tests that decide: one point of standard error
 
@@ -106,6 +117,7 @@ parser.add_argument("--only", choices=("show", "picture"), help="train nothing: 
 parser.add_argument("--work", type=Path, default=Path("out/micro"), help="folder for the world and the runs")
 parser.add_argument("--out", type=Path, default=RESULTS / "micro.jsonl")
 parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at once, one thread each")
+parser.add_argument("--markdown", action="store_true", help="print the table as the documentation has it")
 parser.add_argument("--trial", help=argparse.SUPPRESS)
 
 
@@ -122,7 +134,7 @@ def main() -> None:
     if options.only != "show":
         make_world(options.work, options.draw, options.size)
         run_trials(trials, options)
-    show(read_lines(options.out), trials)
+    show(read_lines(options.out), trials, options.markdown)
 
 
 def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
@@ -273,21 +285,29 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
-def show(lines: Sequence[dict[str, Any]], trials: Sequence[Trial]) -> None:
-    """The table of the trials that were asked for, means and deviations over seeds."""
-    columns = ("iid", "wide", "micro", "swap", "bgonly", "unbiased", "scene", "prop")
-    print(f"{'':44}{'n':>3}" + "".join(f"{name:>13}" for name in (*columns, "wide - swap", "seconds")))
+def show(lines: Sequence[dict[str, Any]], trials: Sequence[Trial], markdown: bool = False) -> None:
+    """The table of the trials that were asked for, means and deviations over seeds; the highest swap first."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     wanted = {key_of(asdict(trial)) for trial in trials}
     for line in lines:
         if key_of(line) in wanted and "scores" in line:
             groups.setdefault((line["name"], line["steps"], line["draw"], line["size"]), []).append(line)
-    for (name, steps, *_), group in groups.items():
+    rows = sorted(groups.values(), key=lambda group: -mean(line["scores"]["g"]["swap"] for line in group))
+    titles = ["trial", "steps", "code", "seeds", *COLUMNS.values(), "wide - swap", "CPU s"]
+    if markdown:
+        print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
+    else:
+        print(f"{'trial':38}{'steps':>6}{'code':>5}{'seeds':>6}" + "".join(f"{title:>17}" for title in titles[4:]))
+    for group in rows:
         for code in "gd":
             scores = [line["scores"][code] for line in group]
-            cells = [spread([s[column] for s in scores]) for column in columns]
+            cells = [spread([s[column] for s in scores]) for column in COLUMNS]
             cells += [spread([s["wide"] - s["swap"] for s in scores]), spread([x["cpu_seconds"] for x in group])]
-            print(f"{f'{name}, {steps} [{code}]':44}{len(group):>3}" + "".join(f"{cell:>13}" for cell in cells))
+            name, steps = group[0]["name"], group[0]["steps"]
+            if markdown:
+                print("| " + " | ".join([name, str(steps), code, str(len(group)), *cells]) + " |")
+            else:
+                print(f"{name:38}{steps:>6}{code:>5}{len(group):>6}" + "".join(f"{cell:>17}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -66,8 +66,10 @@ def test_the_table_is_of_the_trials_that_were_asked_for(capsys: pytest.CaptureFi
     lines = [line(0, 70.0), line(1, 80.0), line(2, 10.0), asdict(micro.Trial("fame", 0, 800, 0, 40)) | {"failed": "1"}]
     micro.show(lines, [micro.Trial("semi", seed, 800, 0, 40) for seed in (0, 1)])
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 3 and "semi, 800 [g]" in shown[1]
+    assert len(shown) == 3 and shown[1].split()[:4] == ["semi", "800", "g", "2"]
     assert "75.0 +- 7.1" in shown[1] and "15.0 +- 7.1" in shown[1]
+    micro.show(lines, [micro.Trial("semi", 0, 800, 0, 40)], markdown=True)
+    assert capsys.readouterr().out.splitlines()[2].startswith("| semi | 800 | g | 1 | 90.0 | 90.0 | 90.0 | 70.0 |")
 
 
 def test_trials_that_are_there_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
