@@ -2,7 +2,7 @@
 
     python benchmarks/bias.py --quick                     # three methods, one seed: under ten minutes on two cores
     python benchmarks/bias.py --seeds 0,1,2               # every rival: some five hours on two cores
-    python benchmarks/bias.py --group ablations --seeds 0 # thirteen changes of our own; more of them: benchmarks/micro.py
+    python benchmarks/bias.py --group ablations --seeds 0 # fourteen changes of our own; more of them: benchmarks/micro.py
     python benchmarks/bias.py --only show                 # nothing is trained: the table of what is there
 
 Every method trains the same encoder (`tiny`) on the same store, whose masks and backgrounds bgaug extracted itself from
@@ -76,6 +76,7 @@ ABLATIONS = {
     "semi, donor frame": Row("semi", {"donor": "frame"}),
     "semi, donor clip": Row("semi", {"donor": "clip"}),
     "semi, donor inpainted": Row("semi", {"donor": "inpainted"}),
+    "semi, donor near": Row("semi", {"donor": "near"}),
     "semi, mask hard": Row("semi", {"grow": 0, "sigma": 0}),
     "semi, mask by motion": Row("semi", {"mask": "motion"}),
     "semi, FAME's mask": Row("semi", {"mask": "fame"}),
