@@ -145,7 +145,7 @@ def main() -> None:
         make_world(options.work, options.data_seed, TOY if options.toy else None)
     if options.only in (None, "train", "score"):
         run_cells(cells, options)
-    if options.only in (None, "heat"):
+    if options.only == "heat" or (options.only is None and not options.quick):
         score_heat(cells, options)
     result = gather(options)
     if not options.quick:
