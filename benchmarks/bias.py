@@ -23,12 +23,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BATCH = 64
@@ -110,6 +111,9 @@ class Cell:
     seed: int
     steps: int
     data_seed: int
+
+    def __str__(self) -> str:
+        return f"{self.row}, seed {self.seed}, {self.steps} steps"
 
     def folder(self, work: Path) -> Path:
         """Of its run."""
@@ -201,32 +205,35 @@ def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """Each cell in a process of its own, with one thread: the same numbers however many run at once."""
     known = known_cells(options)
     waiting = [cell for cell in cells if (cell.row, cell.seed, cell.steps, cell.data_seed) not in known]
-    running: dict[subprocess.Popen[bytes], Cell] = {}
-    done, begun = len(cells) - len(waiting), time.monotonic()
+    commands = {}
+    for cell in waiting:
+        command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--work", str(options.work)]
+        command += ["--only", options.only] if options.only else []
+        commands[cell] = command + (["--toy"] if options.toy else [])
+    run_each(commands, options.jobs)
+
+
+def run_each(commands: Mapping[T, list[str]], jobs: int, finished: Callable[[T], None] = lambda _: None) -> None:
+    """Commands side by side, one thread each; what ends well is handed to `finished`, what fails is told."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     # glibc keeps what is freed instead of asking the system anew for every activation: a tenth of the time.
     environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
-    failed = []
+    waiting, running = list(commands), dict[subprocess.Popen[bytes], T]()
+    done, failed, begun = 0, 0, time.monotonic()
     while waiting or running:
-        while waiting and len(running) < options.jobs:
-            cell = waiting.pop(0)
-            command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell)), "--work", str(options.work)]
-            command += ["--only", options.only] if options.only else []
-            command += ["--toy"] if options.toy else []
-            running[subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)] = cell
+        while waiting and len(running) < jobs:
+            name = waiting.pop(0)
+            running[subprocess.Popen(commands[name], env=environment, stdout=subprocess.DEVNULL)] = name
         time.sleep(0.5)
         for process in [p for p in running if p.poll() is not None]:
-            cell = running.pop(process)
-            done += 1
-            if process.returncode:
-                failed.append(cell)
+            name = running.pop(process)
+            done, failed = done + 1, failed + bool(process.returncode)
+            if not process.returncode:
+                finished(name)
             state = "failed" if process.returncode else "done"
-            print(
-                f"[{done}/{len(cells)}] {cell.row}, seed {cell.seed}, {cell.steps} steps: {state} ({time.monotonic() - begun:.0f} s)",
-                file=sys.stderr,
-            )
+            print(f"[{done}/{len(commands)}] {name}: {state} ({time.monotonic() - begun:.0f} s)", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} cells failed; rerun to try them again", file=sys.stderr)
+        print(f"{failed} failed; rerun to try them again", file=sys.stderr)
 
 
 def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | None) -> None:

@@ -1,9 +1,9 @@
 """Micro bias: what touches the mover, or moves along with it, predicts the action. A search for what helps.
 
     python benchmarks/micro.py --trials "simclr;semi"             # the temptation: some fifteen minutes on two cores
-    python benchmarks/micro.py --stage screen                     # every idea: one seed, 400 steps
-    python benchmarks/micro.py --stage final --draw 1 --seeds 0,1,2
-    python benchmarks/micro.py --only show
+    python benchmarks/micro.py --steps 400                        # every idea, one seed: some two hours
+    python benchmarks/micro.py --draw 1 --seeds 0,1,2 --trials "semi;..."
+    python benchmarks/micro.py --only show --steps 400,800
 
 In the micro world (`bgaug.synthetic`) the prop is larger, and lies still under the mover, follows it as a shadow, or is held by
 it; masks drag a rim of the source's background along, come late, and have holes. Every trial trains `tiny` for equal
@@ -15,7 +15,8 @@ to swap at no loss of swap; of several, the one of higher swap wins; differences
 sees draw 0 alone, one seed: all ideas at 400 steps, the better half again at 800, the best with three seeds. What is
 claimed is measured on draw 1, three seeds, which nothing was chosen on.
 
-Every trial is a line of benchmarks/results/micro.jsonl, those that failed too; what is there is not run again.
+Every trial is a line of benchmarks/results/micro.jsonl, whether it helped or not; what is there is not run again. One
+whose process broke off leaves no line: a rerun goes on with it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bias import RESULTS, Row, spread
+from bias import RESULTS, Row, run_each, spread
 
 COLUMNS = {
     "iid": "iid",
@@ -44,7 +44,6 @@ COLUMNS = {
     "scene": "scene readable",
     "prop": "prop readable",
 }
-TESTS = ("iid", "wide", "micro", "swap", "photo", "conflict", "bgonly")
 COUNTS = {"wide": 1000, "micro": 1000, "swap": 1000}  # the tests that decide: one point of standard error
 
 TRIALS = {
@@ -95,6 +94,9 @@ class Trial:
     steps: int
     draw: int
     size: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}, {self.steps} steps"
 
     def folder(self, work: Path) -> Path:
         """Of its run."""
@@ -177,29 +179,19 @@ def make_world(work: Path, draw: int, size: int) -> None:
 def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> None:
     """Each trial in a process of its own, with one thread: the same numbers however many run at once."""
     known = {key_of(line) for line in read_lines(options.out)}
-    waiting = [trial for trial in trials if key_of(asdict(trial)) not in known]
-    running: dict[subprocess.Popen[bytes], Trial] = {}
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    # glibc keeps what is freed instead of asking the system anew for every activation: a tenth of the time.
-    environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
-    while waiting or running:
-        while waiting and len(running) < options.jobs:
-            trial = waiting.pop(0)
+    waiting = {}
+    for trial in trials:
+        if key_of(asdict(trial)) not in known:
             command = [sys.executable, __file__, "--trial", json.dumps(asdict(trial)), "--work", str(options.work)]
-            running[subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)] = trial
-        time.sleep(0.5)
-        for process in [p for p in running if p.poll() is not None]:
-            trial = running.pop(process)
-            found = trial.folder(options.work) / "scores.json"
-            line = {**asdict(trial), "failed": f"exit status {process.returncode}"}
-            if process.returncode == 0:
-                line = json.loads(found.read_text("utf-8"))
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            with open(options.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            print(
-                f"{trial.name}, seed {trial.seed}, {trial.steps} steps: {line.get('failed', 'done')}", file=sys.stderr
-            )
+            waiting[trial] = command
+
+    def keep(trial: Trial) -> None:
+        line = (trial.folder(options.work) / "scores.json").read_text("utf-8")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with open(options.out, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    run_each(waiting, options.jobs, keep)
 
 
 def run_trial(trial: Trial, work: Path) -> None:
@@ -290,7 +282,7 @@ def show(lines: Sequence[dict[str, Any]], trials: Sequence[Trial], markdown: boo
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     wanted = {key_of(asdict(trial)) for trial in trials}
     for line in lines:
-        if key_of(line) in wanted and "scores" in line:
+        if key_of(line) in wanted:
             groups.setdefault((line["name"], line["steps"], line["draw"], line["size"]), []).append(line)
     rows = sorted(groups.values(), key=lambda group: -mean(line["scores"]["g"]["swap"] for line in group))
     titles = ["trial", "steps", "code", "seeds", *COLUMNS.values(), "wide - swap", "CPU s"]

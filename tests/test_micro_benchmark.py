@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bgaug.pipelines.train import TrainOptions, make_learner
+from bgaug.pipelines.world_score import TESTS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEPT = FOLDER / "results" / "micro.jsonl"
@@ -57,13 +58,13 @@ def test_trials_lie_apart() -> None:
 
 
 def line(seed: int, swap: float) -> dict[str, Any]:
-    scores = dict.fromkeys([*micro.TESTS, "unbiased", "scene", "prop"], 90.0) | {"swap": swap}
+    scores = dict.fromkeys([*TESTS, "unbiased", "scene", "prop"], 90.0) | {"swap": swap}
     trial = asdict(micro.Trial("semi", seed, 800, 0, 40))
     return trial | {"cpu_seconds": 1.0, "scores": {code: scores for code in "gdr"}}
 
 
 def test_the_table_is_of_the_trials_that_were_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line(0, 70.0), line(1, 80.0), line(2, 10.0), asdict(micro.Trial("fame", 0, 800, 0, 40)) | {"failed": "1"}]
+    lines = [line(0, 70.0), line(1, 80.0), line(2, 10.0)]
     micro.show(lines, [micro.Trial("semi", seed, 800, 0, 40) for seed in (0, 1)])
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 3 and shown[1].split()[:4] == ["semi", "800", "g", "2"]
@@ -83,6 +84,15 @@ def test_trials_that_are_there_are_not_run_again(tmp_path: Path, capsys: pytest.
         list(micro.wanted_trials(micro.parser.parse_args(["--trials", "magic"])))
 
 
+def test_a_trial_that_breaks_off_leaves_no_line_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {name: [sys.executable, "-c", code] for name, code in (("good", "pass"), ("bad", "raise SystemExit(3)"))}
+    finished: list[str] = []
+    micro.run_each(commands, 2, finished.append)
+    assert finished == ["good"]
+    told = capsys.readouterr().err
+    assert "good: done" in told and "bad: failed" in told and "1 failed; rerun to try them again" in told
+
+
 @pytest.fixture
 def kept() -> list[dict[str, Any]]:
     if not KEPT.exists():
@@ -94,7 +104,7 @@ def kept() -> list[dict[str, Any]]:
 def test_kept_lines_are_whole_and_of_different_trials(kept: list[dict[str, Any]]) -> None:
     assert len({micro.key_of(line) for line in kept}) == len(kept)
     for line in kept:
-        assert "failed" in line or set(micro.TESTS) <= set(line["scores"]["g"])
+        assert set(TESTS) <= set(line["scores"]["g"])
 
 
 def test_the_world_tempts(kept: list[dict[str, Any]]) -> None:
