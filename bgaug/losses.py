@@ -191,10 +191,17 @@ class DualLoss(nn.Module):
         w_motion: weight of the micro term.
         w_static: weight of the static term.
         temperature: divides the cosine similarities; above 0.
+        decorrelate: weight of `squared_correlation` between the dynamic and the static embeddings of all views; no
+            gradient into the static ones.
     """
 
     def __init__(
-        self, w_global: float = 1.0, w_motion: float = 0.5, w_static: float = 0.5, temperature: float = 0.1
+        self,
+        w_global: float = 1.0,
+        w_motion: float = 0.5,
+        w_static: float = 0.5,
+        temperature: float = 0.1,
+        decorrelate: float = 0.0,
     ) -> None:
         super().__init__()
         if min(w_global, w_motion, w_static) < 0 or w_global + w_motion + w_static == 0:
@@ -204,6 +211,7 @@ class DualLoss(nn.Module):
         self.w_motion = w_motion
         self.w_static = w_static
         self.temperature = temperature
+        self.decorrelate = decorrelate
 
     def forward(
         self,
@@ -225,7 +233,7 @@ class DualLoss(nn.Module):
             frozen: embeddings (B, D) of clips that stand still, negatives for all in the first two terms.
 
         Returns:
-            float scalars: "loss", the weighted sum, and unweighted "global", "motion" and "static" where computed.
+            float scalars: "loss", the weighted sum, and unweighted "global", "motion", "static" and "correlation" where computed.
         """
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.w_global:
@@ -238,7 +246,17 @@ class DualLoss(nn.Module):
             place, counts = static_partners(donor, weight)
             static = info_nce(semi["r"], anchor["r"][place], self.temperature, video[place], counts)
             terms["static"] = self.w_static, static
+        if self.decorrelate:
+            dynamic, still = (torch.cat([anchor[code], semi[code]]) for code in "dr")
+            terms["correlation"] = self.decorrelate, squared_correlation(dynamic, still.detach())
         return total(terms)
+
+
+def squared_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over pairs of columns of their squared correlation over the batch: (B, D), (B, E) -> scalar in [0, 1]."""
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = ((x - x.mean(dim=0)) / (x.std(dim=0, unbiased=False) + 1e-4) for x in (a.float(), b.float()))
+        return (a.T @ b / len(a)).square().mean()
 
 
 def static_partners(donor: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,6 @@ class Encoder(nn.Module):
             reach=getattr(backbone, "temporal_reach", None),
             pool=method.pool,
         )
-        self.decorrelate = method.decorrelate > 0
-        self.correlation = torch.zeros(())
         hidden, out, batch_norm = backbone.head
         batch_norm = batch_norm or method.objective == "byol"  # without, BYOL collapses
         self.embedding_dim = embedding_dim or out
@@ -75,8 +73,6 @@ class Encoder(nn.Module):
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Embeddings (B, D), not normalised, by code: "g", "d" and "r", those that have a term."""
         codes = self.codes(clips)
-        if self.decorrelate:
-            self.correlation = squared_correlation(codes.dynamic, codes.static.detach())
         inputs = {"g": codes.global_code, "d": codes.dynamic, "r": codes.static}
         return {code: head(inputs[code]) for code, head in self.heads.items()}
 
@@ -85,9 +81,3 @@ def projection_head(inputs: int, hidden: int, outputs: int, batch_norm: bool) ->
     """Linear, batch norm if asked for, ReLU, linear: (B, inputs) -> (B, outputs)."""
     norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
     return nn.Sequential(nn.Linear(inputs, hidden), *norm, nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
-
-
-def squared_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over pairs of columns of their squared correlation over the batch: (B, C), (B, D) -> scalar in [0, 1]."""
-    a, b = ((x - x.mean(dim=0)) / (x.std(dim=0, unbiased=False) + 1e-4) for x in (a.float(), b.float()))
-    return (a.T @ b / len(a)).square().mean()

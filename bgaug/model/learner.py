@@ -64,7 +64,7 @@ class ContrastiveLearner(nn.Module):
         self.encoder = Encoder(trunk, self.method, embedding_dim, decomposition)
         m = self.method
         self.weights = m.weights
-        self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature)
+        self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature, m.decorrelate)
         self.key_encoder = None
         self.follows = True
         self.predictors = nn.ModuleDict()
@@ -95,8 +95,6 @@ class ContrastiveLearner(nn.Module):
         anchor, semi, *frozen = self._views(pairs)
         whole = gather_pairs(pairs)
         terms: dict[str, Tensor] = self.loss(anchor, semi, whole.donor, whole.video, whole.weight, *frozen)
-        if self.method.decorrelate:
-            terms["loss"] = terms["loss"] + self.method.decorrelate * self.encoder.correlation
         return terms
 
     def _views(self, pairs: Pairs) -> list[dict[str, Tensor]]:

@@ -42,7 +42,7 @@ class Method:
         pool: what the dynamic code is a mean of: the features ("mean"), or how much they change from frame to frame
             ("change").
         frozen: one more view a clip: a frame of its anchor, standing still, a negative of every pair. Form in the batch.
-        decorrelate: weight of the squared correlations between what the dynamic and the static code hold.
+        decorrelate: weight of the squared correlations between dynamic and static embeddings. Form in the batch.
         temperature: divides the cosine similarities.
         symmetric: momentum form: also ask with anchors for composites. Doubles the cost of a step.
         queue: momentum form: keys held, K.
@@ -99,8 +99,8 @@ class Method:
             raise ValueError("DCLR's modes are compared within the batch, on plain views: no momentum, policy='none'")
         if (self.frozen or self.decorrelate) and (self.momentum or self.objective != "infonce"):
             raise ValueError("frozen and decorrelate are of InfoNCE in the batch; they need momentum=False")
-        if self.decorrelate and not self.w_static:
-            raise ValueError("decorrelate needs a static code, so w_static above 0")
+        if self.decorrelate and not (self.w_motion and self.w_static):
+            raise ValueError("decorrelate needs both embeddings, so w_motion and w_static above 0")
         if self.pool not in POOLS:
             raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {self.pool!r}")
         if self.symmetric and not self.momentum:
