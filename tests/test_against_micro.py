@@ -73,6 +73,15 @@ def test_a_plain_positive_keeps_its_colours() -> None:
     torch.testing.assert_close(pairs.positive, SemiNegativePairs(without_colour(SIZE), "none")(batch).semi)
 
 
+def test_what_is_not_composed_stays_plain() -> None:
+    batch = make_batch(32)
+    pairs = composer(recolour=1.0, fade=1.0, rim="either", probability=0.5)(batch)
+    plain = SemiNegativePairs(without_colour(SIZE), "none")(batch).semi
+    same = (pairs.semi - plain).abs().amax(dim=(1, 2, 3, 4)) < 1e-6
+    assert torch.equal(same, pairs.donor < 0)
+    assert 6 <= int(same.sum()) <= 26
+
+
 def test_fading_weakens_each_mask_by_a_share_of_its_own() -> None:
     batch = dict(make_batch(64))
     batch["masks"] = torch.full_like(batch["masks"], 255)

@@ -233,12 +233,12 @@ class SemiNegativePairs(nn.Module):
         if policy.fade:
             layers.mask.mul_(1 - policy.fade * uniform(key, "compose/fade", 1).view(-1, 1, 1, 1, 1))
         mask = layers.mask.masked_fill_(~composed.view(-1, 1, 1, 1, 1), 1)
-        # In the clips' own memory, unless they are wanted plain too; see `composite`.
-        place_of_result = None if self.plain_positive else clips
         if policy.recolour:
             colours = replace(self.augmentation, **RECOLOUR, jitter=policy.recolour)
-            clips = colour_jitter(clips, key, colours, view=MOVER, out=place_of_result)
-        merged = torch.lerp(layers.donor, clips, mask, out=place_of_result)
+            recoloured = colour_jitter(clips, key, colours, view=MOVER)
+            clips = torch.where(composed.view(-1, 1, 1, 1, 1), recoloured, clips)
+        # In the clips' own memory, unless they are wanted plain too; see `composite`.
+        merged = torch.lerp(layers.donor, clips, mask, out=None if self.plain_positive else clips)
         return _Second(
             merged, mask.expand_as(clips[:, :1]), place, valid, composed, donor_view, layers.frame, layers.picture
         )
