@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,8 @@ def test_installed_names_are_these_files() -> None:
     for name in ("bgaug.cli.main", "bgaug.pipelines.train", "bgaug.store.read"):
         path = Path(str(importlib.import_module(name).__file__)).resolve()
         assert path == modules()[name].resolve() or "site-packages" in path.parts
+
+
+def test_a_wheel_holds_every_room() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    assert set(listed) == {name for name, path in modules().items() if path.name == "__init__.py"}
