@@ -27,6 +27,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -46,6 +47,7 @@ COLUMNS = {
 }
 COUNTS = {"wide": 1000, "micro": 1000, "swap": 1000}  # the tests that decide: one point of standard error
 
+DONORS_RIM = {"rim": "donor", "grow": 5}
 TRIALS = {
     "simclr": Row("simclr"),
     "semi": Row("semi"),
@@ -61,9 +63,37 @@ TRIALS = {
     "semi, mask hard": Row("semi", {"grow": 0, "sigma": 0}),
     "semi, donor near": Row("semi", {"donor": "near"}),
     "semi, donor far": Row("semi", {"donor": "far"}),
+    "semi, rim of the donor, half as wide": Row("semi", {"rim": "donor", "grow": 2.5}),
+    "semi, rim of the donor, twice as wide": Row("semi", {"rim": "donor", "grow": 10}),
+    "semi, mover always recoloured": Row("semi", {"recolour": 1.0}),
+    "semi, mover flattened": Row("semi"),
+    "semi, second view differenced": Row("semi"),
+    "semi, donors from far to near": Row("semi"),
+    "semi, rim shrinks": Row("semi"),
+    "semi, rim adapted": Row("semi"),
+    "semi, pooled inside the mask": Row("semi"),
+    # Several at once.
+    "semi, donor's rim, recoloured": Row("semi", DONORS_RIM | {"recolour": 0.8}),
+    "semi, donor's rim, faded": Row("semi", DONORS_RIM | {"fade": 0.7}),
+    "semi, donor's rim, recoloured and faded": Row("semi", DONORS_RIM | {"recolour": 0.8, "fade": 0.7}),
+    "semi, donor's rim, flattened": Row("semi", DONORS_RIM),
+    "semi, donor's rim, differenced": Row("semi", DONORS_RIM),
+    "semi, donor's rim, both composed": Row("semi", DONORS_RIM),
+    "semi, donor's rim, frozen negatives": Row("semi", DONORS_RIM | {"frozen": True}, batch=43),
+    "semi, recoloured, frozen negatives": Row("semi", {"recolour": 0.8, "frozen": True}, batch=43),
+    "semi, donor's rim, recoloured, frozen negatives": Row(
+        "semi", DONORS_RIM | {"recolour": 0.8, "frozen": True}, batch=43
+    ),
+    "semi, donor's rim, flattened, frozen negatives": Row("semi", DONORS_RIM | {"frozen": True}, batch=43),
+    "dual, donor's rim": Row("dual", DONORS_RIM),
+    "dual, donor's rim, recoloured": Row("dual", DONORS_RIM | {"recolour": 0.8}),
+    "dual, donor's rim, no static term": Row("dual", DONORS_RIM | {"w_static": 0}),
+    "dual, donor's rim, change pooled": Row("dual", DONORS_RIM | {"pool": "change"}),
+    "dual, frozen negatives": Row("dual", {"frozen": True}, batch=43),
     # Negatives.
     "semi, frozen negatives": Row("semi", {"frozen": True}, batch=43),
     "semi, momentum form": Row("semi", momentum=True),
+    "semi, momentum form, queue of 256": Row("semi", {"queue": 256}, momentum=True),
     # The decomposition and the loss.
     "dual, no static term": Row("dual", {"w_static": 0}),
     "dual, micro term alone": Row("dual", {"w_static": 0, "w_global": 0, "w_motion": 1}),
@@ -82,6 +112,18 @@ TRIALS = {
 }
 
 
+IDEA = {  # what is no option of the library, see ideas.py
+    "semi, mover flattened": "flattened",
+    "semi, second view differenced": "differenced",
+    "semi, donors from far to near": "far to near",
+    "semi, rim shrinks": "rim shrinks",
+    "semi, rim adapted": "rim adapted",
+    "semi, pooled inside the mask": "pooled inside",
+    "semi, donor's rim, flattened": "flattened",
+    "semi, donor's rim, differenced": "differenced",
+    "semi, donor's rim, both composed": "both composed",
+    "semi, donor's rim, flattened, frozen negatives": "flattened",
+}
 PICTURED = ("semi, rim of the donor", "semi, mover recoloured", "semi, mover faded")
 
 
@@ -94,6 +136,7 @@ class Trial:
     steps: int
     draw: int
     size: int
+    device: str = "cpu"
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}, {self.steps} steps"
@@ -115,11 +158,14 @@ parser.add_argument("--seeds", default="0", help="with commas")
 parser.add_argument("--steps", default="800", help="with commas")
 parser.add_argument("--draw", type=int, default=0, help="of the world, training and tests")
 parser.add_argument("--size", type=int, default=40, help="side of the frames; encoders see 4/5 of it")
-parser.add_argument("--only", choices=("show", "picture"), help="train nothing: show the table, or draw the world")
+parser.add_argument(
+    "--only", choices=("show", "picture", "world"), help="train nothing: show the table, draw the world, or make it"
+)
 parser.add_argument("--work", type=Path, default=Path("out/micro"), help="folder for the world and the runs")
 parser.add_argument("--out", type=Path, default=RESULTS / "micro.jsonl")
 parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at once, one thread each")
 parser.add_argument("--markdown", action="store_true", help="print the table as the documentation has it")
+parser.add_argument("--device", default="cpu", help="cpu or cuda: its lines are others")
 parser.add_argument("--trial", help=argparse.SUPPRESS)
 
 
@@ -135,6 +181,9 @@ def main() -> None:
     trials = list(wanted_trials(options))
     if options.only != "show":
         make_world(options.work, options.draw, options.size)
+    if options.only == "world":
+        return
+    if options.only != "show":
         run_trials(trials, options)
     show(read_lines(options.out), trials, options.markdown)
 
@@ -148,7 +197,7 @@ def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
     for steps in options.steps.split(","):
         for seed in options.seeds.split(","):
             for name in names:
-                yield Trial(name, int(seed), int(steps), options.draw, options.size)
+                yield Trial(name, int(seed), int(steps), options.draw, options.size, options.device)
 
 
 def make_world(work: Path, draw: int, size: int) -> None:
@@ -197,6 +246,7 @@ def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> None:
 def run_trial(trial: Trial, work: Path) -> None:
     """Train and score one trial in this process."""
     import torch
+    from gpu import device_name
 
     from bgaug.pipelines.progress import Silent
     from bgaug.pipelines.train import TrainOptions, load_learner, train
@@ -217,17 +267,48 @@ def run_trial(trial: Trial, work: Path) -> None:
         crop=trial.size * 4 // 5,
         momentum=row.momentum,
         change=row.change,
+        amp="off",
     )
-    train(data / "shards", folder, Silent(), options=options, resume=True, device="cpu", threads=0)
+    with idea_of(trial):
+        train(data / "shards", folder, Silent(), options=options, resume=True, device=trial.device, threads=0)
     seconds = time.process_time() - begun
     names = list(SPLITS_NEEDED)
     splits = world_splits(names, trial.draw, COUNTS, 1, Silent(), cache=data / "splits", world="micro", size=trial.size)
-    scores: dict[str, Any] = dict(world_scores(load_learner(folder)[0], splits))
+    scores: dict[str, Any] = dict(world_scores(load_learner(folder)[0].to(trial.device), splits))
     record = {**asdict(trial), "method": row.method, "change": row.change, "batch": row.batch, "momentum": row.momentum}
-    record |= {"cpu_seconds": round(seconds, 1), "scores": scores}
+    record |= {"cpu_seconds": round(seconds, 1), "on": device_name(torch.device(trial.device)), "scores": scores}
     temporary = folder / "scores.tmp"
     temporary.write_text(json.dumps(record), "utf-8")
     os.replace(temporary, folder / "scores.json")
+
+
+@contextmanager
+def idea_of(trial: Trial) -> Iterator[None]:
+    """Pairs and learner as the trial's idea has them, if it has one."""
+    from ideas import IDEAS, LEARNERS
+
+    from bgaug.pipelines import train as training
+
+    name, make_learner, make_pairs = IDEA.get(trial.name), training.make_learner, training.make_pairs
+    if name is None:
+        yield
+        return
+    made: list[Any] = []
+
+    def learner(*options: Any) -> Any:
+        made.append(make_learner(*options))
+        made[0].__class__ = LEARNERS.get(name, type(made[0]))
+        return made[0]
+
+    def pairs(*options: Any) -> Any:
+        found = make_pairs(*options)
+        return IDEAS[name](found, made[0], trial.steps) if name in IDEAS else found
+
+    training.make_learner, training.make_pairs = learner, pairs
+    try:
+        yield
+    finally:
+        training.make_learner, training.make_pairs = make_learner, make_pairs
 
 
 def draw_world(path: Path, draw: int) -> None:
@@ -269,7 +350,7 @@ def draw_world(path: Path, draw: int) -> None:
 
 def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
     """What makes a line another trial than the others."""
-    return tuple(line[name] for name in ("name", "seed", "steps", "draw", "size"))
+    return (*(line[name] for name in ("name", "seed", "steps", "draw", "size")), line.get("device", "cpu"))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -283,13 +364,13 @@ def show(lines: Sequence[dict[str, Any]], trials: Sequence[Trial], markdown: boo
     wanted = {key_of(asdict(trial)) for trial in trials}
     for line in lines:
         if key_of(line) in wanted:
-            groups.setdefault((line["name"], line["steps"], line["draw"], line["size"]), []).append(line)
+            groups.setdefault((line["name"], line["steps"]), []).append(line)
     rows = sorted(groups.values(), key=lambda group: -mean(line["scores"]["g"]["swap"] for line in group))
     titles = ["trial", "steps", "code", "seeds", *COLUMNS.values(), "wide - swap", "CPU s"]
     if markdown:
         print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     else:
-        print(f"{'trial':38}{'steps':>6}{'code':>5}{'seeds':>6}" + "".join(f"{title:>17}" for title in titles[4:]))
+        print(f"{'trial':50}{'steps':>6}{'code':>5}{'seeds':>6}" + "".join(f"{title:>17}" for title in titles[4:]))
     for group in rows:
         for code in "gd":
             scores = [line["scores"][code] for line in group]
@@ -299,7 +380,7 @@ def show(lines: Sequence[dict[str, Any]], trials: Sequence[Trial], markdown: boo
             if markdown:
                 print("| " + " | ".join([name, str(steps), code, str(len(group)), *cells]) + " |")
             else:
-                print(f"{name:38}{steps:>6}{code:>5}{len(group):>6}" + "".join(f"{cell:>17}" for cell in cells))
+                print(f"{name:50}{steps:>6}{code:>5}{len(group):>6}" + "".join(f"{cell:>17}" for cell in cells))
 
 
 if __name__ == "__main__":

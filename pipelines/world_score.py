@@ -186,7 +186,9 @@ def encode(
     learner: ContrastiveLearner, frames: NDArray[np.uint8], which: str = "g", batch_size: int = 128
 ) -> NDArray[np.float32]:
     """Features (N, D) of the middle frames of uint8 videos (N, T, S, S, 3)."""
-    return np.concatenate([learner.features(clips, which).numpy() for clips in _clips(frames, batch_size)])
+    device = next(learner.parameters()).device
+    parts = [learner.features(clips, which).cpu().numpy() for clips in _clips(frames, batch_size, device)]
+    return np.concatenate(parts)
 
 
 def encode_all(
@@ -194,10 +196,10 @@ def encode_all(
 ) -> dict[str, NDArray[np.float32]]:
     """Features "g", "d" and "r" of the same clips in one pass."""
     parts: dict[str, list[Any]] = {which: [] for which in "gdr"}
-    for clips in _clips(frames, batch_size):
+    for clips in _clips(frames, batch_size, next(learner.parameters()).device):
         codes = learner.encode(clips)
         for which, code in zip("gdr", (codes.global_code, codes.dynamic, codes.static), strict=True):
-            parts[which].append(code.numpy())
+            parts[which].append(code.cpu().numpy())
     return {which: np.concatenate(values) for which, values in parts.items()}
 
 
@@ -213,20 +215,20 @@ def crop_of(frames: NDArray[np.uint8]) -> int:
     return side
 
 
-def middle_clips(frames: NDArray[np.uint8]) -> torch.Tensor:
+def middle_clips(frames: NDArray[np.uint8], device: torch.device | None = None) -> torch.Tensor:
     """The middle frames as the evaluation sees them: uint8 (N, T, S, S, 3) to float32 in [0, 1], (N, 3, 8, s, s).
 
-    Whole frames, shrunk to `crop_of` them.
+    Whole frames, shrunk to `crop_of` them, on the device (by default the CPU).
     """
-    clips = torch.from_numpy(middle(frames))
-    box = torch.tensor([[0, 0, frames.shape[2], frames.shape[3]]]).expand(len(clips), -1)
+    clips = torch.from_numpy(middle(frames)).to(device)
+    box = torch.tensor([[0, 0, frames.shape[2], frames.shape[3]]], device=device).expand(len(clips), -1)
     return centre_crop(clips, box, crop_of(frames))
 
 
-def _clips(frames: NDArray[np.uint8], batch_size: int) -> Any:
+def _clips(frames: NDArray[np.uint8], batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
     with torch.no_grad():
         for start in range(0, len(frames), batch_size):
-            yield middle_clips(frames[start : start + batch_size])
+            yield middle_clips(frames[start : start + batch_size], device)
 
 
 def _percent(share: float) -> float:
