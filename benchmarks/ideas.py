@@ -131,6 +131,13 @@ class PooledInside(ContrastiveLearner):
         return [{"g": view} for view in self.encoder.heads["g"](pooled).chunk(2)]
 
 
+class FrozenComposites(ContrastiveLearner):
+    """What stands still as a negative is a frame of the composite, not of the anchor. The wide term alone."""
+
+    def _views(self, pairs: Pairs) -> list[dict[str, Tensor]]:
+        return super()._views(replace(pairs, anchor=pairs.semi, semi=pairs.anchor))
+
+
 FAR_TO_NEAR: list[dict[str, object]] = [{"donor": "far"}, {"donor": "background"}, {"donor": "near"}]
 OWN_TO_DONOR: list[dict[str, object]] = [
     {"rim": "own", "grow": 2.0},
@@ -146,4 +153,4 @@ IDEAS: dict[str, Made] = {
     "rim shrinks": lambda pairs, learner, steps: Scheduled(pairs, steps, OWN_TO_DONOR),
     "rim adapted": lambda pairs, learner, steps: Adapted(pairs, learner),
 }
-LEARNERS = {"pooled inside": PooledInside}
+LEARNERS = {"pooled inside": PooledInside, "frozen composites": FrozenComposites}

@@ -85,6 +85,12 @@ TRIALS = {
         "semi", DONORS_RIM | {"recolour": 0.8, "frozen": True}, batch=43
     ),
     "semi, donor's rim, flattened, frozen negatives": Row("semi", DONORS_RIM | {"frozen": True}, batch=43),
+    "semi, frozen composites": Row("semi", {"frozen": True}, batch=43),
+    "semi, donor's rim, recoloured, frozen composites": Row(
+        "semi", DONORS_RIM | {"recolour": 0.8, "frozen": True}, batch=43
+    ),
+    "semi, recoloured, differenced": Row("semi", {"recolour": 0.8}),
+    "semi, donor's rim, recoloured, differenced": Row("semi", DONORS_RIM | {"recolour": 0.8}),
     "dual, donor's rim": Row("dual", DONORS_RIM),
     "dual, donor's rim, recoloured": Row("dual", DONORS_RIM | {"recolour": 0.8}),
     "dual, donor's rim, no static term": Row("dual", DONORS_RIM | {"w_static": 0}),
@@ -126,6 +132,10 @@ IDEA = {  # what is no option of the library, see ideas.py
     "semi, donor's rim, differenced": "differenced",
     "semi, donor's rim, both composed": "both composed",
     "semi, donor's rim, flattened, frozen negatives": "flattened",
+    "semi, frozen composites": "frozen composites",
+    "semi, donor's rim, recoloured, frozen composites": "frozen composites",
+    "semi, recoloured, differenced": "differenced",
+    "semi, donor's rim, recoloured, differenced": "differenced",
 }
 PICTURED = ("semi, rim of the donor", "semi, mover recoloured", "semi, mover faded")
 
