@@ -47,6 +47,7 @@ COLUMNS = {
 }
 COUNTS = {"wide": 1000, "micro": 1000, "swap": 1000}  # the tests that decide: one point of standard error
 
+WIDE_MICRO = {"pool": "deviation", "w_static": 0}
 DONORS_RIM = {"rim": "donor", "grow": 5}
 TRIALS = {
     "simclr": Row("simclr"),
@@ -115,6 +116,17 @@ TRIALS = {
     "dual, gamma 0": Row("dual", {"gamma": 0}),
     "dual, decorrelated": Row("dual", {"decorrelate": 1}),
     "dual, change pooled": Row("dual", {"pool": "change"}),
+    "semi, deviation pooled": Row("semi", {"pool": "deviation"}),
+    "dual, deviation pooled": Row("dual", {"pool": "deviation"}),
+    "dual, deviation pooled, no static term": Row("dual", WIDE_MICRO),
+    "dual, deviation pooled, no static term, micro term twice": Row("dual", WIDE_MICRO | {"w_motion": 1}),
+    "dual, deviation pooled, micro term alone": Row("dual", WIDE_MICRO | {"w_global": 0, "w_motion": 1}),
+    "dual, deviation pooled, no static term, rim of either": Row("dual", WIDE_MICRO | {"rim": "either", "grow": 5}),
+    "dual, deviation pooled, no static term, donor's rim": Row("dual", WIDE_MICRO | DONORS_RIM),
+    "dual, deviation pooled, no static term, recoloured": Row("dual", WIDE_MICRO | {"recolour": 0.8}),
+    "dual, deviation pooled, no static term, faded": Row("dual", WIDE_MICRO | {"fade": 0.7}),
+    "dual, deviation pooled, no static term, mask hard": Row("dual", WIDE_MICRO | {"grow": 0, "sigma": 0}),
+    "dual, deviation pooled, no static term, flattened": Row("dual", WIDE_MICRO),
     "dual, change pooled, micro term alone": Row(
         "dual", {"pool": "change", "w_static": 0, "w_global": 0, "w_motion": 1}
     ),
@@ -133,6 +145,7 @@ IDEA = {  # what is no option of the library, see ideas.py
     "semi, donor's rim, both composed": "both composed",
     "semi, donor's rim, flattened, frozen negatives": "flattened",
     "semi, frozen composites": "frozen composites",
+    "dual, deviation pooled, no static term, flattened": "flattened",
     "semi, donor's rim, recoloured, frozen composites": "frozen composites",
     "semi, recoloured, differenced": "differenced",
     "semi, donor's rim, recoloured, differenced": "differenced",

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 MIN_FRAMES = 4
 FLAT = 1e-3
-POOLS = ("mean", "change")
+POOLS = ("mean", "change", "deviation")
+STILL = 1e-6  # added to a variance, that its root has a gradient where nothing moves
 STRETCHES = ("minmax", "softmax", "sigmoid")
 
 
@@ -154,7 +155,11 @@ class MotionAwareDecomposition(nn.Module):
             raise ValueError(f"both streams need one grid, got {tuple(last.shape)} and static {tuple(static.shape)}")
         saliency = self._saliency(features, (last.shape[3], last.shape[4]))
         mean = last.mean(dim=2).float()
-        moving = mean if self.pool == "mean" else (last[:, :, 1:] - last[:, :, :-1]).abs().mean(dim=2).float()
+        moving = mean
+        if self.pool == "change":
+            moving = (last[:, :, 1:] - last[:, :, :-1]).abs().mean(dim=2).float()
+        elif self.pool == "deviation":
+            moving = (last.float().var(dim=2, unbiased=False) + STILL).sqrt()
         return Codes(
             global_code=mean.mean(dim=(2, 3)),
             dynamic=_weighted_mean(moving, saliency),
