@@ -27,7 +27,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -47,110 +46,39 @@ COLUMNS = {
 }
 COUNTS = {"wide": 1000, "micro": 1000, "swap": 1000}  # the tests that decide: one point of standard error
 
-WIDE_MICRO = {"pool": "deviation", "w_static": 0}
-DONORS_RIM = {"rim": "donor", "grow": 5}
+MEAN = {"pool": "mean"}
 TRIALS = {
     "simclr": Row("simclr"),
-    "semi": Row("semi"),
     "fame": Row("fame"),
+    "semi": Row("semi"),
+    "bgaug": Row("bgaug"),
     "dual": Row("dual"),
-    # Composites: what the two views of a pair share.
-    "semi, rim of the donor": Row("semi", {"rim": "donor", "grow": 5}),
-    "semi, rim of either": Row("semi", {"rim": "either", "grow": 5}),
-    "semi, rim of either, twice as wide": Row("semi", {"rim": "either", "grow": 10}),
-    "semi, mover recoloured": Row("semi", {"recolour": 0.8}),
-    "semi, mover faded": Row("semi", {"fade": 0.7}),
-    "semi, mover recoloured and faded": Row("semi", {"recolour": 0.8, "fade": 0.7}),
+    # Pairs.
     "semi, mask hard": Row("semi", {"grow": 0, "sigma": 0}),
     "semi, donor near": Row("semi", {"donor": "near"}),
     "semi, donor far": Row("semi", {"donor": "far"}),
-    "semi, rim of the donor, half as wide": Row("semi", {"rim": "donor", "grow": 2.5}),
-    "semi, rim of the donor, twice as wide": Row("semi", {"rim": "donor", "grow": 10}),
-    "semi, mover always recoloured": Row("semi", {"recolour": 1.0}),
-    "semi, mover flattened": Row("semi"),
-    "semi, second view differenced": Row("semi"),
-    "semi, donors from far to near": Row("semi"),
-    "semi, rim shrinks": Row("semi"),
-    "semi, rim adapted": Row("semi"),
-    "semi, pooled inside the mask": Row("semi"),
-    # Several at once.
-    "semi, donor's rim, recoloured": Row("semi", DONORS_RIM | {"recolour": 0.8}),
-    "semi, donor's rim, faded": Row("semi", DONORS_RIM | {"fade": 0.7}),
-    "semi, donor's rim, recoloured and faded": Row("semi", DONORS_RIM | {"recolour": 0.8, "fade": 0.7}),
-    "semi, donor's rim, flattened": Row("semi", DONORS_RIM),
-    "semi, donor's rim, differenced": Row("semi", DONORS_RIM),
-    "semi, donor's rim, both composed": Row("semi", DONORS_RIM),
-    "semi, donor's rim, frozen negatives": Row("semi", DONORS_RIM | {"frozen": True}, batch=43),
-    "semi, recoloured, frozen negatives": Row("semi", {"recolour": 0.8, "frozen": True}, batch=43),
-    "semi, donor's rim, recoloured, frozen negatives": Row(
-        "semi", DONORS_RIM | {"recolour": 0.8, "frozen": True}, batch=43
-    ),
-    "semi, donor's rim, flattened, frozen negatives": Row("semi", DONORS_RIM | {"frozen": True}, batch=43),
-    "semi, frozen composites": Row("semi", {"frozen": True}, batch=43),
-    "semi, donor's rim, recoloured, frozen composites": Row(
-        "semi", DONORS_RIM | {"recolour": 0.8, "frozen": True}, batch=43
-    ),
-    "semi, recoloured, differenced": Row("semi", {"recolour": 0.8}),
-    "semi, donor's rim, recoloured, differenced": Row("semi", DONORS_RIM | {"recolour": 0.8}),
-    "dual, donor's rim": Row("dual", DONORS_RIM),
-    "dual, donor's rim, recoloured": Row("dual", DONORS_RIM | {"recolour": 0.8}),
-    "dual, donor's rim, no static term": Row("dual", DONORS_RIM | {"w_static": 0}),
-    "dual, donor's rim, change pooled": Row("dual", DONORS_RIM | {"pool": "change"}),
-    "dual, frozen negatives": Row("dual", {"frozen": True}, batch=43),
     # Negatives.
-    "semi, frozen negatives": Row("semi", {"frozen": True}, batch=43),
     "semi, momentum form": Row("semi", momentum=True),
     "semi, momentum form, queue of 256": Row("semi", {"queue": 256}, momentum=True),
     "semi, temperature 0.05": Row("semi", {"temperature": 0.05}),
     "semi, temperature 0.2": Row("semi", {"temperature": 0.2}),
-    # The decomposition and the loss.
-    "dual, no static term": Row("dual", {"w_static": 0}),
-    "dual, micro term alone": Row("dual", {"w_static": 0, "w_global": 0, "w_motion": 1}),
-    "dual, micro term twice": Row("dual", {"w_motion": 1}),
-    "dual, saliency of stage 3": Row("dual", {"stages": ["stage3"]}),
-    "dual, saliency of stages 2 and 3": Row("dual", {"stages": ["stage2", "stage3"]}),
-    "dual, saliency of stage 2": Row("dual", {"stages": ["stage2"]}),
-    "dual, a map for each channel": Row("dual", {"per_channel": True}),
-    "dual, normalised differences": Row("dual", {"normalise": True}),
-    "dual, softmax": Row("dual", {"stretch": "softmax"}),
-    "dual, gamma 0": Row("dual", {"gamma": 0}),
-    "dual, decorrelated": Row("dual", {"decorrelate": 1}),
-    "dual, change pooled": Row("dual", {"pool": "change"}),
-    "semi, deviation pooled": Row("semi", {"pool": "deviation"}),
-    "dual, deviation pooled": Row("dual", {"pool": "deviation"}),
-    "dual, deviation pooled, no static term": Row("dual", WIDE_MICRO),
-    "dual, deviation pooled, no static term, micro term twice": Row("dual", WIDE_MICRO | {"w_motion": 1}),
-    "dual, deviation pooled, micro term alone": Row("dual", WIDE_MICRO | {"w_global": 0, "w_motion": 1}),
-    "dual, deviation pooled, no static term, rim of either": Row("dual", WIDE_MICRO | {"rim": "either", "grow": 5}),
-    "dual, deviation pooled, no static term, donor's rim": Row("dual", WIDE_MICRO | DONORS_RIM),
-    "dual, deviation pooled, no static term, recoloured": Row("dual", WIDE_MICRO | {"recolour": 0.8}),
-    "dual, deviation pooled, no static term, faded": Row("dual", WIDE_MICRO | {"fade": 0.7}),
-    "dual, deviation pooled, no static term, mask hard": Row("dual", WIDE_MICRO | {"grow": 0, "sigma": 0}),
-    "dual, deviation pooled, no static term, flattened": Row("dual", WIDE_MICRO),
-    "dual, change pooled, micro term alone": Row(
-        "dual", {"pool": "change", "w_static": 0, "w_global": 0, "w_motion": 1}
-    ),
+    # The dynamic code, and its weight.
+    "bgaug, micro term twice": Row("bgaug", {"w_motion": 1}),
+    "bgaug, micro term alone": Row("bgaug", {"w_global": 0, "w_motion": 1}),
+    "bgaug, mask hard": Row("bgaug", {"grow": 0, "sigma": 0}),
+    "bgaug, mean pooled": Row("bgaug", MEAN),
+    "dual, mean pooled": Row("dual", MEAN),
+    "dual, mean pooled, micro term alone": Row("dual", MEAN | {"w_static": 0, "w_global": 0, "w_motion": 1}),
+    "dual, mean pooled, micro term twice": Row("dual", MEAN | {"w_motion": 1}),
+    "dual, mean pooled, gamma 0": Row("dual", MEAN | {"gamma": 0}),
+    # The saliency that weighs it.
+    "dual, mean pooled, saliency of stage 3": Row("dual", MEAN | {"stages": ["stage3"]}),
+    "dual, mean pooled, saliency of stages 2 and 3": Row("dual", MEAN | {"stages": ["stage2", "stage3"]}),
+    "dual, mean pooled, saliency of stage 2": Row("dual", MEAN | {"stages": ["stage2"]}),
+    "dual, mean pooled, a map for each channel": Row("dual", MEAN | {"per_channel": True}),
+    "dual, mean pooled, normalised differences": Row("dual", MEAN | {"normalise": True}),
+    "dual, mean pooled, softmax": Row("dual", MEAN | {"stretch": "softmax"}),
 }
-
-
-IDEA = {  # what is no option of the library, see ideas.py
-    "semi, mover flattened": "flattened",
-    "semi, second view differenced": "differenced",
-    "semi, donors from far to near": "far to near",
-    "semi, rim shrinks": "rim shrinks",
-    "semi, rim adapted": "rim adapted",
-    "semi, pooled inside the mask": "pooled inside",
-    "semi, donor's rim, flattened": "flattened",
-    "semi, donor's rim, differenced": "differenced",
-    "semi, donor's rim, both composed": "both composed",
-    "semi, donor's rim, flattened, frozen negatives": "flattened",
-    "semi, frozen composites": "frozen composites",
-    "dual, deviation pooled, no static term, flattened": "flattened",
-    "semi, donor's rim, recoloured, frozen composites": "frozen composites",
-    "semi, recoloured, differenced": "differenced",
-    "semi, donor's rim, recoloured, differenced": "differenced",
-}
-PICTURED = ("semi, rim of the donor", "semi, mover recoloured", "semi, mover faded")
 
 
 @dataclass(frozen=True)
@@ -295,50 +223,26 @@ def run_trial(trial: Trial, work: Path) -> None:
         change=row.change,
         amp="off",
     )
-    with idea_of(trial):
-        train(data / "shards", folder, Silent(), options=options, resume=True, device=trial.device, threads=0)
+    train(data / "shards", folder, Silent(), options=options, resume=True, device=trial.device, threads=0)
     seconds = time.process_time() - begun
     names = list(SPLITS_NEEDED)
     splits = world_splits(names, trial.draw, COUNTS, 1, Silent(), cache=data / "splits", world="micro", size=trial.size)
-    scores: dict[str, Any] = dict(world_scores(load_learner(folder)[0].to(trial.device), splits))
+    learner = load_learner(folder)[0].to(trial.device)
+    scores: dict[str, Any] = dict(world_scores(learner, splits))
     record = {**asdict(trial), "method": row.method, "change": row.change, "batch": row.batch, "momentum": row.momentum}
-    record |= {"cpu_seconds": round(seconds, 1), "on": device_name(torch.device(trial.device)), "scores": scores}
+    record |= {
+        "pool": learner.method.pool,
+        "cpu_seconds": round(seconds, 1),
+        "on": device_name(torch.device(trial.device)),
+        "scores": scores,
+    }
     temporary = folder / "scores.tmp"
     temporary.write_text(json.dumps(record), "utf-8")
     os.replace(temporary, folder / "scores.json")
 
 
-@contextmanager
-def idea_of(trial: Trial) -> Iterator[None]:
-    """Pairs and learner as the trial's idea has them, if it has one."""
-    from ideas import IDEAS, LEARNERS
-
-    from bgaug.pipelines import train as training
-
-    name, make_learner, make_pairs = IDEA.get(trial.name), training.make_learner, training.make_pairs
-    if name is None:
-        yield
-        return
-    made: list[Any] = []
-
-    def learner(*options: Any) -> Any:
-        made.append(make_learner(*options))
-        made[0].__class__ = LEARNERS.get(name, type(made[0]))
-        return made[0]
-
-    def pairs(*options: Any) -> Any:
-        found = make_pairs(*options)
-        return IDEAS[name](found, made[0], trial.steps) if name in IDEAS else found
-
-    training.make_learner, training.make_pairs = learner, pairs
-    try:
-        yield
-    finally:
-        training.make_learner, training.make_pairs = make_learner, make_pairs
-
-
 def draw_world(path: Path, draw: int) -> None:
-    """A video of each kind of prop: as it is, its masks, and what different composites make of it."""
+    """Two videos of each kind of prop: as they are, their masks, and what a composite makes of them."""
     import numpy as np
     import torch
 
@@ -361,16 +265,14 @@ def draw_world(path: Path, draw: int) -> None:
         "box": torch.tensor([[0, 0, S, S]]).expand(len(chosen), -1),
     }
     still = Augmentation(S, (1, 1), (1, 1), flip=0, jitter=0, grey=0, blur=0)
-    shown = {name: TRIALS[name].change for name in ("semi", *PICTURED)}
-    composites = {name: SemiNegativePairs(still, "background", **change)(batch).semi for name, change in shown.items()}
+    composites = SemiNegativePairs(still)(batch).semi
     t, rows = 5, []
     for place, n in enumerate(chosen):
         pictures = [split.frames[n, at] for at in (2, t, 8)]
         pictures += [overlay(split.frames[n, t], mask[n, t]) for mask in (split.masks, split.worn)]
-        for clips in composites.values():
-            pictures.append((clips[place, :, t].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+        pictures.append((composites[place, :, t].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
         rows.append((pictures, KINDS[split.kind[n]]))
-    titles = ["frame 2", "frame 5", "frame 8", "mover", "worn mask", *(name.removeprefix("semi, ") for name in shown)]
+    titles = ["frame 2", "frame 5", "frame 8", "mover", "worn mask", "composite"]
     write_picture(path, picture_sheet(rows, titles, width=140))
 
 

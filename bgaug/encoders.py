@@ -24,6 +24,7 @@ from bgaug import __version__
 from bgaug.backbone import Backbone, build_backbone, load_weights
 from bgaug.backbone.convolution import KineticsNormalisation
 from bgaug.errors import CheckpointError, UsageError
+from bgaug.motion import Codes, MotionAwareDecomposition
 
 SUFFIX = ".safetensors"
 MARK = "bgaug_encoder"
@@ -106,6 +107,16 @@ class VideoEncoder(nn.Module):
         """
         last = list(self.stages(clips).values())[-1]
         return last.mean(dim=2).float().mean(dim=(2, 3))
+
+    def codes(self, clips: Tensor) -> Codes:
+        """Global, dynamic and static code of clips, see `bgaug.motion.Codes`; arguments and errors as `forward`.
+
+        "dynamic" tells of motion alone, and is what `bgaug evaluate` takes of a run of the default method. "static" is
+        of the same last stage here, also where training had one of its own.
+        """
+        decomposition = MotionAwareDecomposition(self.backbone.saliency_stages, reach=self.backbone.temporal_reach)
+        codes: Codes = decomposition(self.stages(clips))
+        return codes
 
     def stages(self, clips: Tensor) -> dict[str, Tensor]:
         """Feature maps (B, C, T', H', W') by stage, in order; arguments and errors as `forward`."""

@@ -26,12 +26,7 @@ CODES = ("g", "d", "r")
 
 
 def info_nce(
-    a: Tensor,
-    b: Tensor,
-    temperature: float = 0.1,
-    video: Tensor | None = None,
-    weight: Tensor | None = None,
-    negatives: Tensor | None = None,
+    a: Tensor, b: Tensor, temperature: float = 0.1, video: Tensor | None = None, weight: Tensor | None = None
 ) -> Tensor:
     """Symmetric InfoNCE in the batch: each embedding finds its partner among all others of both sides.
 
@@ -44,7 +39,6 @@ def info_nce(
         temperature: divides the cosine similarities; above 0.
         video: int64 (B,), what both sides of a pair show; all different if None.
         weight: float (B,), at least 0, what each pair counts; it stays a negative of the others. All one if None.
-        negatives: float (M, D), more negatives for all.
 
     Returns:
         float scalar, the weighted mean; 0 if all weights are.
@@ -63,8 +57,6 @@ def info_nce(
     with torch.autocast(a.device.type, enabled=False):
         z = torch.cat([_unit(a), _unit(b)])
         logits = (z @ z.T / temperature).masked_fill(masked, -torch.inf)
-        if negatives is not None:
-            logits = torch.cat([logits, z @ _unit(negatives).T / temperature], dim=1)
         losses = F.cross_entropy(logits, partner, reduction="none")
     return _weighted_mean(losses.view(2, B).mean(dim=0), weight)
 
@@ -191,17 +183,10 @@ class DualLoss(nn.Module):
         w_motion: weight of the micro term.
         w_static: weight of the static term.
         temperature: divides the cosine similarities; above 0.
-        decorrelate: weight of `squared_correlation` between the dynamic and the static embeddings of all views; no
-            gradient into the static ones.
     """
 
     def __init__(
-        self,
-        w_global: float = 1.0,
-        w_motion: float = 0.5,
-        w_static: float = 0.5,
-        temperature: float = 0.1,
-        decorrelate: float = 0.0,
+        self, w_global: float = 1.0, w_motion: float = 0.5, w_static: float = 0.5, temperature: float = 0.1
     ) -> None:
         super().__init__()
         if min(w_global, w_motion, w_static) < 0 or w_global + w_motion + w_static == 0:
@@ -211,7 +196,6 @@ class DualLoss(nn.Module):
         self.w_motion = w_motion
         self.w_static = w_static
         self.temperature = temperature
-        self.decorrelate = decorrelate
 
     def forward(
         self,
@@ -220,7 +204,6 @@ class DualLoss(nn.Module):
         donor: Tensor,
         video: Tensor,
         weight: Tensor | None = None,
-        frozen: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The loss and its terms.
 
@@ -230,33 +213,20 @@ class DualLoss(nn.Module):
             donor: int64 (B,), place of each clip's donor in the batch, -1 for one from elsewhere.
             video: int64 (B,), index of each clip's video.
             weight: float (B,), what each pair counts; all one if None.
-            frozen: embeddings (B, D) of clips that stand still, negatives for all in the first two terms.
 
         Returns:
-            float scalars: "loss", the weighted sum, and unweighted "global", "motion", "static" and "correlation" where computed.
+            float scalars: "loss", the weighted sum, and unweighted "global", "motion" and "static" where computed.
         """
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.w_global:
-            still = None if frozen is None else frozen["g"]
-            terms["global"] = self.w_global, info_nce(anchor["g"], semi["g"], self.temperature, video, weight, still)
+            terms["global"] = self.w_global, info_nce(anchor["g"], semi["g"], self.temperature, video, weight)
         if self.w_motion:
-            still = None if frozen is None else frozen["d"]
-            terms["motion"] = self.w_motion, info_nce(anchor["d"], semi["d"], self.temperature, video, weight, still)
+            terms["motion"] = self.w_motion, info_nce(anchor["d"], semi["d"], self.temperature, video, weight)
         if self.w_static:
             place, counts = static_partners(donor, weight)
             static = info_nce(semi["r"], anchor["r"][place], self.temperature, video[place], counts)
             terms["static"] = self.w_static, static
-        if self.decorrelate:
-            dynamic, still = (torch.cat([anchor[code], semi[code]]) for code in "dr")
-            terms["correlation"] = self.decorrelate, squared_correlation(dynamic, still.detach())
         return total(terms)
-
-
-def squared_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over pairs of columns of their squared correlation over the batch: (B, D), (B, E) -> scalar in [0, 1]."""
-    with torch.autocast(a.device.type, enabled=False):
-        a, b = ((x - x.mean(dim=0)) / (x.std(dim=0, unbiased=False) + 1e-4) for x in (a.float(), b.float()))
-        return (a.T @ b / len(a)).square().mean()
 
 
 def static_partners(donor: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,11 @@ With features z, and z_static from the same or another last stage:
 
     M = minmax over cells of  mean_c mean_t |z[t + 1] - z[t]|       saliency
     g = mean over cells and time of z                               global code
-    d = sum M mean_t z / sum M                                      dynamic code
+    d = sum M std_t z / sum M                                       dynamic code
     r = sum (1 - M) mean_t z_static / sum (1 - M)                   static code
+
+The dynamic code is of how much features vary over time, not of what they are: what lies still, as a mat under the mover
+does, is in their mean however well M weighs it, and in their deviation not at all.
 
 Reference: "Solution of wide and micro background bias in contrastive action representation learning", Engineering
 Applications of Artificial Intelligence, 2024, abstract: "pixel-level intensity variations from the feature space of
@@ -25,8 +28,8 @@ from torch import Tensor, nn
 
 MIN_FRAMES = 4
 FLAT = 1e-3
-POOLS = ("mean", "change", "deviation")
-STILL = 1e-6  # added to a variance, that its root has a gradient where nothing moves
+POOLS = ("deviation", "mean")
+STILL = 1e-6  # added to a variance, that its root has a gradient where nothing varies
 STRETCHES = ("minmax", "softmax", "sigmoid")
 
 
@@ -36,7 +39,7 @@ class Codes:
 
     Attributes:
         global_code: float32 (B, C), g: the mean of the features.
-        dynamic: float32 (B, C), d: the mean weighted by the saliency.
+        dynamic: float32 (B, C), d: the features' deviation over time, or their mean, weighted by the saliency.
         static: float32 (B, C), r: the mean weighted by its complement, of the static stream where there is one.
         saliency: float32 in [0, 1], (B, H', W'), M; carries no gradient. Of a map for each channel the mean.
     """
@@ -79,6 +82,18 @@ def saliency_map(
     return _stretch(_relative_motion(features, trim_ends, per_channel, normalise, compensate), stretch)
 
 
+def temporal_deviation(features: Tensor) -> Tensor:
+    """How much features vary over time: their standard deviation over frames, at least 1e-3.
+
+    Args:
+        features: float (B, C, T', H', W').
+
+    Returns:
+        float32 (B, C, H', W').
+    """
+    return (features.float().var(dim=2, unbiased=False) + STILL).sqrt()
+
+
 def upsample_saliency(saliency: Tensor, size: tuple[int, int]) -> Tensor:
     """The motion heat map: (B, H', W') -> (B, H, W) of `size` pixels, bilinear."""
     return F.interpolate(saliency.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
@@ -99,12 +114,14 @@ class MotionAwareDecomposition(nn.Module):
         per_channel: a map for each channel; only where the last stage alone is read.
         normalise: differences of features normalised over channels.
         compensate: leave out what all cells have in common.
-        pool: "mean": the dynamic code is the mean of features; "change": of how much they change from frame to frame.
         reach: by stage, frames at each end that padding in time has touched, all of which are left out; see
             `bgaug.backbone.Backbone.temporal_reach`.
+        pool: of what the dynamic code is a weighted mean: "deviation" of features over time, or their "mean" over it.
+            Where padding has touched all but one frame of the last stage (published weights on few frames), it is the
+            mean in either case: the deviation would tell of the padding.
 
     Raises:
-        ValueError: another stretch.
+        ValueError: another stretch or pool.
     """
 
     def __init__(
@@ -117,7 +134,7 @@ class MotionAwareDecomposition(nn.Module):
         normalise: bool = False,
         compensate: bool = False,
         reach: Mapping[str, int] | None = None,
-        pool: str = "mean",
+        pool: str = "deviation",
     ) -> None:
         super().__init__()
         if stretch not in STRETCHES:
@@ -155,14 +172,10 @@ class MotionAwareDecomposition(nn.Module):
             raise ValueError(f"both streams need one grid, got {tuple(last.shape)} and static {tuple(static.shape)}")
         saliency = self._saliency(features, (last.shape[3], last.shape[4]))
         mean = last.mean(dim=2).float()
-        moving = mean
-        if self.pool == "change":
-            moving = (last[:, :, 1:] - last[:, :, :-1]).abs().mean(dim=2).float()
-        elif self.pool == "deviation":
-            moving = (last.float().var(dim=2, unbiased=False) + STILL).sqrt()
+        clean = self._clean(features)
         return Codes(
             global_code=mean.mean(dim=(2, 3)),
-            dynamic=_weighted_mean(moving, saliency),
+            dynamic=_weighted_mean(mean if clean is None else temporal_deviation(clean), saliency),
             static=_weighted_mean(static.mean(dim=2).float(), 1 - saliency),
             saliency=saliency if saliency.ndim == 3 else saliency.mean(dim=1),
         )
@@ -171,7 +184,7 @@ class MotionAwareDecomposition(nn.Module):
         """The options, for `print`."""
         return (
             f"stages={self.stages}, trim_ends={self.trim_ends}, stretch={self.stretch!r}, "
-            f"per_channel={self.per_channel}, normalise={self.normalise}, compensate={self.compensate}"
+            f"per_channel={self.per_channel}, normalise={self.normalise}, compensate={self.compensate}, pool={self.pool!r}"
         )
 
     def _saliency(self, features: Mapping[str, Tensor], grid: tuple[int, int]) -> Tensor:
@@ -185,6 +198,14 @@ class MotionAwareDecomposition(nn.Module):
             )
             maps.append(F.adaptive_avg_pool2d(motion, grid))
         return _stretch(torch.stack(maps).mean(dim=0), self.stretch)
+
+    def _clean(self, features: Mapping[str, Tensor]) -> Tensor | None:
+        """The frames of the last stage whose deviation is of the clip; None where it is not asked for, or they are not two."""
+        name, last = list(features.items())[-1]
+        reach = self.reach.get(name, 0)
+        if self.pool == "mean" or last.shape[2] - 2 * reach < 2:
+            return None
+        return last[:, :, reach : last.shape[2] - reach]
 
     def _untouched(self, name: str, features: Tensor) -> Tensor:
         """The frames of a stage that padding has not touched, one more at each end that `trim_ends` takes away."""

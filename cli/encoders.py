@@ -142,7 +142,12 @@ def embed_command(
     run: RunArgument,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The file, .npz.", show_default=False)],
-    feature: Annotated[Literal["g", "d", "r", "dr"], typer.Option(help="Global, dynamic, static code, or both.")] = "g",
+    feature: Annotated[
+        Literal["g", "d", "r", "dr"] | None,
+        typer.Option(
+            help="Global, dynamic, static code, or both; by default what suits the method: d for bgaug, dual."
+        ),
+    ] = None,
     clips: Annotated[int, typer.Option(help="Evenly spaced clips of each video.", min=1)] = 10,
     per_clip: Annotated[
         bool, typer.Option("--per-clip", help="Keep a feature a clip; else their mean a video.")

@@ -25,7 +25,12 @@ def evaluate_command(
     protocol: Annotated[
         str, typer.Option(help="retrieval, linear, knn, finetune, fewshot, bias; several with commas.")
     ] = "retrieval",
-    feature: Annotated[Literal["g", "d", "r", "dr"], typer.Option(help="Global, dynamic, static code, or both.")] = "g",
+    feature: Annotated[
+        Literal["g", "d", "r", "dr"] | None,
+        typer.Option(
+            help="Global, dynamic, static code, or both; by default what suits the method: d for bgaug, dual."
+        ),
+    ] = None,
     clips: Annotated[int, typer.Option(help="Evenly spaced clips of each video, averaged.", min=1)] = 10,
     against: Annotated[
         list[Path] | None,

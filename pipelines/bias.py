@@ -151,7 +151,7 @@ def evaluate_bias(
     progress: Progress,
     *,
     options: BiasOptions | None = None,
-    which: str = "g",
+    which: str | None = None,
     device: str | None = None,
 ) -> BiasReport:
     """Evaluate a run on composites of a store's labelled videos.
@@ -161,7 +161,8 @@ def evaluate_bias(
         store_path: made by `build_shards`.
         progress: receives what happens.
         options: what the test is made of.
-        which: feature: "g" (global, the default), "d" (dynamic), "r" (static) or "dr".
+        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see
+            `bgaug.model.Method.feature`.
         device: by default CUDA where there is one, else the CPU.
 
     Raises:
@@ -178,9 +179,10 @@ def evaluate_bias(
     for name in ("num_frames", "stride", "crop"):
         if getattr(manifest, name) != config[name]:
             progress.warn(f"the manifest's clips have {name} {getattr(manifest, name)}; the run has {config[name]}")
-    about = {"run": str(run), "feature": which}
+    feature = which or learner.method.feature
+    about = {"run": str(run), "feature": feature}
     return score_bias(
-        lambda clips: learner.features(clips, which),
+        lambda clips: learner.features(clips, feature),
         store,
         manifest,
         progress,

@@ -156,7 +156,7 @@ def demo(
             resume=True,
         )
         learners[method] = load_learner(out / f"run-{method}")[0]
-        accuracies[method] = probe_accuracies(learners[method], splits, TESTS)
+        accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)
     shown = make_split("swap", count=8, truth=True)
     heat = write_picture(out / "heatmaps.png", heatmap_picture(learners, shown, splits["probe_train"]))
     return DemoResult(accuracies, extracted, built, sheet, heat, options.steps, time.monotonic() - begun)

@@ -52,7 +52,7 @@ class EmbedOptions:
     """Which features, of which clips.
 
     Attributes:
-        which: "g" (global), "d" (dynamic), "r" (static) or "dr".
+        which: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see `bgaug.model.Method.feature`.
         clips: V, evenly spaced over each video's longest shot.
         per_clip: keep one feature a clip; else their mean.
         batch_size: videos of a store encoded at once, of files one at a time; does not change the result but for rounding.
@@ -70,7 +70,7 @@ class EmbedOptions:
         UsageError: a value out of its range.
     """
 
-    which: str = "g"
+    which: str | None = None
     clips: int = 10
     per_clip: bool = False
     batch_size: int = 8
@@ -85,7 +85,7 @@ class EmbedOptions:
     in_process: bool = False
 
     def __post_init__(self) -> None:
-        if self.which not in FEATURES:
+        if self.which is not None and self.which not in FEATURES:
             raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
         if self.clips < 1 or self.batch_size < 1:
             raise UsageError(f"clips and batch_size must be at least 1, got {self.clips} and {self.batch_size}")
@@ -230,7 +230,7 @@ def embed_store(
         group_names=store.names.groups,
         splits=c.split[chosen].astype(np.int64),
         split_names=store.names.splits,
-        settings=_settings(config, options, store.size, store.header.fit),
+        settings=_settings(learner, config, options, store.size, store.header.fit),
     )
 
 
@@ -300,7 +300,7 @@ def embed_files(
         splits=_codes([x.split for x in of], splits),
         split_names=splits,
         failures=dict(sorted(failures.items())),
-        settings=_settings(config, options, size, options.fit),
+        settings=_settings(learner, config, options, size, options.fit),
     )
 
 
@@ -332,7 +332,8 @@ def _encoded(
     while part := list(islice(left, options.batch_size)):
         frames = torch.from_numpy(np.concatenate([clips for clips, _ in part])).to(device)
         boxes = torch.tensor([box for clips, box in part for _ in clips], device=device)
-        features = learner.features(centre_crop(frames, boxes, config["crop"]), options.which).float().cpu()
+        clips = centre_crop(frames, boxes, config["crop"])
+        features = learner.features(clips, options.which or learner.method.feature).float().cpu()
         codes += list(torch.split(features, options.clips))
     return codes
 
@@ -343,9 +344,11 @@ def _pooled(codes: Sequence[Tensor], options: EmbedOptions) -> NDArray[np.float3
     return pooled
 
 
-def _settings(config: Mapping[str, Any], options: EmbedOptions, size: Size, fit: str) -> dict[str, Any]:
+def _settings(
+    learner: ContrastiveLearner, config: Mapping[str, Any], options: EmbedOptions, size: Size, fit: str
+) -> dict[str, Any]:
     return {
-        "feature": options.which,
+        "feature": options.which or learner.method.feature,
         "clips": options.clips,
         "per_clip": options.per_clip,
         "backbone": config["backbone"],

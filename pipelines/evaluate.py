@@ -49,7 +49,8 @@ class EvaluateOptions:
     """How runs are evaluated.
 
     Attributes:
-        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; fine-tuning always goes through "g".
+        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see
+            `bgaug.model.Method.feature`. Fine-tuning always goes through "g".
         clips: evenly spaced clips of each video, whose features, or logits, are averaged.
         batch_size: videos encoded at once; does not change the result but for rounding.
         threads: that read clips.
@@ -74,7 +75,7 @@ class EvaluateOptions:
         UsageError: a value out of its range.
     """
 
-    which: str = "g"
+    which: str | None = None
     clips: int = 10
     batch_size: int = 8
     threads: int = 2
@@ -96,7 +97,7 @@ class EvaluateOptions:
     bias: BiasOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.which not in FEATURES:
+        if self.which is not None and self.which not in FEATURES:
             raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
         numbers = {name: getattr(self, name) for name in ("clips", "batch_size", "draws")}
         numbers |= {
@@ -190,6 +191,11 @@ class _Job:
     options: EvaluateOptions
     progress: Progress
 
+    @property
+    def which(self) -> str:
+        """The feature: what is asked for, else the run's own."""
+        return self.options.which or self.loaded.learner.method.feature
+
     def tell(self, part: LabelledVideos, held: HeldOut) -> None:
         """What is left out, and who cannot be right."""
         where = f"split {part.split}: " if part.split is not None else ""
@@ -229,7 +235,7 @@ class _Job:
             part = part.only(held.taking_part)
             held = part.held_out()
         if features is not None:
-            frozen = Frozen(features.of(o.which, part.videos), part, held, self.progress)
+            frozen = Frozen(features.of(self.which, part.videos), part, held, self.progress)
             if "retrieval" in self.protocols:
                 retrieve(frozen, found, centre=o.centre)
             if "linear" in self.protocols:
@@ -286,7 +292,7 @@ class _Job:
             self.store_path,
             self.progress,
             options=self.options.bias,
-            which=self.options.which,
+            which=self.which,
             device=device,
         )
 
@@ -304,7 +310,7 @@ class _Job:
             "backbone": config["backbone"],
             "store": str(self.store_path),
             "content_hash": store_content(self.store),
-            "feature": options.which,
+            "feature": self.which,
             "clips": options.clips,
             "crop": config["crop"],
             "crop_kind": "centre",

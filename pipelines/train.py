@@ -394,7 +394,8 @@ def load_learner(run: Path, *, best: bool = False, averaged: bool = True) -> tup
     config = state["config"]
     try:
         trunk = build_backbone(config["backbone"], **trained_form(config))
-        learner = ContrastiveLearner(trunk, Method(**config["resolved_method"]))
+        method = Method(**{"pool": "mean"} | config["resolved_method"])  # which older runs do not name
+        learner = ContrastiveLearner(trunk, method)
         learner.load_state_dict(state["learner"])
         if averaged and state.get("averaged") is not None:
             average = average_of(learner.encoder, 0.5)

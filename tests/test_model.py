@@ -76,7 +76,15 @@ def test_without_donors_and_second_stream_dual_semi_and_simclr_are_one() -> None
     assert torch.equal(learner("semi")(plain)["loss"], expected)
     reduced = Method("dual", w_motion=0, w_static=0)
     assert torch.equal(learner(reduced)(plain)["loss"], expected)
-    assert METHODS["bgaug"] == replace(METHODS["dual"], name="bgaug")
+    assert METHODS["bgaug"] == replace(METHODS["dual"], name="bgaug", w_static=0.0)
+
+
+def test_the_feature_of_a_method_is_the_code_that_it_trains_on_motion() -> None:
+    assert {name: method.feature for name, method in METHODS.items() if method.feature != "g"} == {
+        "bgaug": "d",
+        "dual": "d",
+    }
+    assert replace(METHODS["bgaug"], pool="mean").feature == "g"
 
 
 def test_dual_has_all_terms_and_trains_every_parameter() -> None:
@@ -184,7 +192,7 @@ def test_a_few_steps_lower_the_loss(method: Method) -> None:
     model, pairs = learner(method), make_pairs()
     optimiser = torch.optim.AdamW(model.encoder.parameters(), lr=3e-3)
     losses = []
-    for _ in range(12):
+    for _ in range(24):
         out = model(pairs)
         optimiser.zero_grad()
         out["loss"].backward()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bgaug.backbone import build_backbone
-from bgaug.motion import Codes, MotionAwareDecomposition, saliency_map, upsample_saliency
+from bgaug.motion import Codes, MotionAwareDecomposition, saliency_map, temporal_deviation, upsample_saliency
 
 
 def moving_square(size: int = 9, step: int = 1) -> Tensor:
@@ -83,17 +83,54 @@ def test_codes_are_the_weighted_means() -> None:
     mean, mean_static = z.mean(dim=2), static.mean(dim=2)
     torch.testing.assert_close(codes.saliency, M)
     torch.testing.assert_close(codes.global_code, z.mean(dim=(2, 3, 4)))
-    expected = torch.einsum("bhw,bchw->bc", M, mean) / M.sum(dim=(1, 2)).unsqueeze(1)
-    torch.testing.assert_close(codes.dynamic, expected)
+    deviation = (z - mean.unsqueeze(2)).square().mean(dim=2).sqrt()
+    for pool, of in (("deviation", deviation), ("mean", mean)):
+        expected = torch.einsum("bhw,bchw->bc", M, of) / M.sum(dim=(1, 2)).unsqueeze(1)
+        dynamic = MotionAwareDecomposition(pool=pool)({"last": z}, static).dynamic
+        torch.testing.assert_close(dynamic, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(codes.dynamic, MotionAwareDecomposition(pool="deviation")({"last": z}).dynamic)
     expected = torch.einsum("bhw,bchw->bc", 1 - M, mean_static) / (1 - M).sum(dim=(1, 2)).unsqueeze(1)
     torch.testing.assert_close(codes.static, expected)
 
 
-def test_codes_of_still_features_are_all_the_mean() -> None:
+def test_of_still_features_the_static_code_is_the_mean_and_the_dynamic_code_is_nothing() -> None:
     z = torch.rand(2, 6, 1, 4, 4).expand(2, 6, 8, 4, 4)
     codes = MotionAwareDecomposition()({"last": z})
-    torch.testing.assert_close(codes.dynamic, codes.global_code)
+    torch.testing.assert_close(codes.dynamic, torch.full_like(codes.dynamic, 1e-3))
     torch.testing.assert_close(codes.static, codes.global_code)
+    torch.testing.assert_close(MotionAwareDecomposition(pool="mean")({"last": z}).dynamic, codes.global_code)
+
+
+def test_what_lies_still_under_the_mover_is_not_in_the_dynamic_code() -> None:
+    """A mat: a channel that is on all the time, in the very cells where another one moves."""
+    z = torch.zeros(2, 2, 8, 4, 4)
+    z[:, 0, ::2, 1:3, 1:3] = 1.0
+    z[1, 1, :, 1:3, 1:3] = 5.0
+    mean, deviation = (MotionAwareDecomposition(pool=pool)({"last": z}).dynamic for pool in ("mean", "deviation"))
+    assert mean[1, 1] - mean[0, 1] == pytest.approx(5.0)
+    torch.testing.assert_close(deviation[1], deviation[0], atol=2e-3, rtol=0)
+    assert deviation[0, 0] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_deviation_of_what_never_varies_has_a_gradient() -> None:
+    z = torch.zeros(1, 2, 4, 2, 2, requires_grad=True)
+    temporal_deviation(z).sum().backward()
+    assert z.grad is not None and torch.equal(z.grad, torch.zeros_like(z))
+    half = temporal_deviation(torch.rand(1, 2, 4, 2, 2).bfloat16())
+    assert half.dtype == torch.float32 and half.shape == (1, 2, 2, 2)
+
+
+def test_the_deviation_leaves_out_frames_that_padding_has_touched() -> None:
+    z = torch.rand(2, 3, 8, 4, 4)
+    ends = z.clone()
+    ends[:, :, [0, 1, -2, -1]] += 7.0
+    padded = MotionAwareDecomposition(reach={"last": 2}, trim_ends=False)
+    torch.testing.assert_close(padded({"last": ends}).dynamic, padded({"last": z}).dynamic)
+    # Where nothing else is left, the code is the mean.
+    everything = MotionAwareDecomposition(["early"], reach={"late": 4})
+    codes = everything({"early": z, "late": z})
+    expected = MotionAwareDecomposition(["early"], pool="mean")({"early": z, "late": z})
+    assert torch.equal(codes.dynamic, expected.dynamic)
 
 
 def test_dynamic_code_sees_what_moves_and_the_static_code_what_does_not() -> None:
@@ -101,7 +138,7 @@ def test_dynamic_code_sees_what_moves_and_the_static_code_what_does_not() -> Non
     z[0, 0, ::2, 0, 0] = 4.0
     z[0, 1, :, 1, 1] = 2.0
     codes = MotionAwareDecomposition()({"last": z})
-    torch.testing.assert_close(codes.dynamic, torch.tensor([[2.0, 0.0]]))
+    torch.testing.assert_close(codes.dynamic, torch.tensor([[2.0, 1e-3]]))  # half the time 4, half the time 0
     torch.testing.assert_close(codes.static, torch.tensor([[0.0, 2 / 3]]))
 
 
@@ -210,8 +247,8 @@ def test_a_map_for_each_channel_is_that_of_the_channel_alone() -> None:
         # Stretching takes any level away.
         torch.testing.assert_close(maps[:, channel], saliency_map(z[:, channel : channel + 1]))
     codes = MotionAwareDecomposition(per_channel=True)({"a": z})
-    mean = z.mean(dim=2)
-    torch.testing.assert_close(codes.dynamic, (mean * maps).sum(dim=(2, 3)) / maps.sum(dim=(2, 3)))
+    of = temporal_deviation(z)
+    torch.testing.assert_close(codes.dynamic, (of * maps).sum(dim=(2, 3)) / maps.sum(dim=(2, 3)))
     torch.testing.assert_close(codes.saliency, maps.mean(dim=1))
     with pytest.raises(ValueError, match="last stage's channels"):
         MotionAwareDecomposition(["a"], per_channel=True)({"a": z, "b": z})

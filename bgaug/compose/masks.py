@@ -41,20 +41,6 @@ def soften(mask: Tensor, grow: float, sigma: float, out: Tensor | None = None) -
     return gaussian_blur(grown, sigma, out=grown if grow else out).clamp_(0, 1)
 
 
-def shrink(mask: Tensor, radius: float) -> Tensor:
-    """A mask without its rim: the smallest value of the square around each pixel; beyond the border it goes on.
-
-    Args:
-        mask: float32 in [0, 1], (B, 1, T, h, w).
-        radius: pixels on each side, as for `bgaug.augment.dilate`.
-
-    Returns:
-        float32 in [0, 1], (B, 1, T, h, w), new.
-    """
-    outside = 1 - mask
-    return dilate(outside, radius, out=outside).neg_().add_(1)
-
-
 def motion_masks(clips: Tensor, background: Tensor, beta: float = 0.35) -> Tensor:
     """Soft foreground masks of clips that come without stored ones: what differs from the background or moves.
 

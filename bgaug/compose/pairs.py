@@ -6,7 +6,7 @@ Letters: B clips, V views, T frames, H, W pixels of the stored frame, h, w pixel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -24,25 +24,12 @@ from bgaug.augment import (
 )
 from bgaug.batch import unpack_masks
 from bgaug.compose.donors import derangement, fill_foreground, permutation, similar_backgrounds
-from bgaug.compose.masks import area_weight, box_masks, fame_masks, motion_masks, random_boxes, shrink, soften
+from bgaug.compose.masks import area_weight, box_masks, fame_masks, motion_masks, random_boxes, soften
 from bgaug.compose.policy import GRADE_WEIGHTS, Composition
 
 MOTION_BETA, FAME_BETA = 0.35, 0.5
 REFERENCE_CROP = 112  # `grow` and `sigma` are pixels of such a crop
 ANCHOR, SEMI, DONOR = 0, 1, 2  # views that draw their own crops
-MOVER = 3  # draws colours of its own
-RECOLOUR: dict[str, Any] = {
-    "brightness": 0.4,
-    "contrast": 0.4,
-    "saturation": 0.4,
-    "hue": 0.5,
-    "channel_gain": 0.0,
-    "grey": 0.0,
-    "blur": 0.0,
-    "mean": (0.0, 0.0, 0.0),
-    "std": (1.0, 1.0, 1.0),
-}
-"""Of the recipe, what changes the colours of the mover: its hue by any angle."""
 
 
 @dataclass
@@ -230,13 +217,7 @@ class SemiNegativePairs(nn.Module):
         composed = valid & (uniform(key, "compose/probability", 1).squeeze(1) < policy.probability)
         donor_view = self._donor_view(batch, place, view)
         layers = self._layers(batch, clips, place, view, donor_view)
-        if policy.fade:
-            layers.mask.mul_(1 - policy.fade * uniform(key, "compose/fade", 1).view(-1, 1, 1, 1, 1))
         mask = layers.mask.masked_fill_(~composed.view(-1, 1, 1, 1, 1), 1)
-        if policy.recolour:
-            colours = replace(self.augmentation, **RECOLOUR, jitter=policy.recolour)
-            recoloured = colour_jitter(clips, key, colours, view=MOVER)
-            clips = torch.where(composed.view(-1, 1, 1, 1, 1), recoloured, clips)
         # In the clips' own memory, unless they are wanted plain too; see `composite`.
         merged = torch.lerp(layers.donor, clips, mask, out=None if self.plain_positive else clips)
         return _Second(
@@ -370,15 +351,7 @@ class SemiNegativePairs(nn.Module):
                 return 1 - self._share(batch["key"]).view(-1, 1, 1, 1, 1)
         scale = size / REFERENCE_CROP
         stored = self._stored(batch, None, view)
-        grow, sigma = policy.grow * scale, policy.sigma * scale
-        if policy.rim == "own":
-            return soften(stored, grow, sigma, out=stored)
-        grown = soften(stored, grow, 0)
-        shrunk = shrink(grown, 2 * grow)  # grown first, so that holes close instead of widening
-        if policy.rim == "either":
-            coin = uniform(batch["key"], "compose/rim", 1).view(-1, 1, 1, 1, 1) < 0.5
-            shrunk = torch.where(coin, shrunk, grown)
-        return soften(shrunk, 0, sigma, out=shrunk)
+        return soften(stored, policy.grow * scale, policy.sigma * scale, out=stored)
 
     def _stored(self, batch: Mapping[str, Tensor], place: Tensor | None, view: _View) -> Tensor:
         """Stored masks of the second view as they are, of each clip or of each place: (B, 1, T, h, w)."""

@@ -17,7 +17,6 @@ Donor = Literal[
 Pairing = Literal["derangement", "permutation"]
 Weight = Literal["one", "area", "grade"]
 DonorCrop = Literal["view", "own"]
-Rim = Literal["own", "donor", "either"]
 
 GRADE_WEIGHTS = (0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0)
 """What a pair counts by the grade of its foreground's shot: without one, A, B, C, D, E, F; ours."""
@@ -50,10 +49,6 @@ class Composition:
         majority: the clip keeps at least half of what is blended or boxed.
         beta: share of the clip that "motion" (0.35) and "fame" (0.5) keep.
         grow: dilation of stored masks, pixels of a crop of 112; scales with the crop.
-        rim: what shows where a stored mask may be wrong, along its edge: the clip's "own" background, the mask grown; the
-            "donor"'s, the mask shrunk by as much, its holes closed; "either", by a coin for each clip.
-        recolour: probability that what the mask keeps gets colours of its own, of any hue, before the composite.
-        fade: the mask is weakened by a share drawn from U(0, fade), so that the donor shines through what moves.
         sigma: feather of stored masks, pixels of a crop of 112; scales with the crop.
 
     Raises:
@@ -72,27 +67,15 @@ class Composition:
     beta: float | None = None
     grow: float = 2.0
     sigma: float = 2.0
-    rim: Rim = "own"
-    recolour: float = 0.0
-    fade: float = 0.0
 
     def __post_init__(self) -> None:
-        kinds = {
-            "mask": Mask,
-            "donor": Donor,
-            "weight": Weight,
-            "pairing": Pairing,
-            "donor_crop": DonorCrop,
-            "rim": Rim,
-        }
+        kinds = {"mask": Mask, "donor": Donor, "weight": Weight, "pairing": Pairing, "donor_crop": DonorCrop}
         for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
                 said = "masks" if name == "mask" else name
                 raise ValueError(f"{said} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability lies in [0, 1], got {self.probability}")
-        if not 0 <= self.recolour <= 1 or not 0 <= self.fade <= 1:
-            raise ValueError(f"recolour and fade lie in [0, 1], got {self.recolour = }, {self.fade = }")
         if self.grow < 0 or self.sigma < 0:
             raise ValueError(f"grow and sigma are pixels, at least 0, got {self.grow = }, {self.sigma = }")
         if self.donor_groups < 1:

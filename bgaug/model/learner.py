@@ -64,7 +64,7 @@ class ContrastiveLearner(nn.Module):
         self.encoder = Encoder(trunk, self.method, embedding_dim, decomposition)
         m = self.method
         self.weights = m.weights
-        self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature, m.decorrelate)
+        self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature)
         self.key_encoder = None
         self.follows = True
         self.predictors = nn.ModuleDict()
@@ -92,25 +92,21 @@ class ContrastiveLearner(nn.Module):
             return modes_loss(self.encoder, pairs, self.method.temperature, self._groups(len(pairs.anchor)))
         if self.method.momentum:
             return self._momentum_loss(pairs)
-        anchor, semi, *frozen = self._views(pairs)
+        anchor, semi = self._both(pairs)
         whole = gather_pairs(pairs)
-        terms: dict[str, Tensor] = self.loss(anchor, semi, whole.donor, whole.video, whole.weight, *frozen)
+        terms: dict[str, Tensor] = self.loss(anchor, semi, whole.donor, whole.video, whole.weight)
         return terms
 
-    def _views(self, pairs: Pairs) -> list[dict[str, Tensor]]:
-        """Embeddings of anchors, semi-negatives and what stands still; each group's views are normalised together."""
+    def _both(self, pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Embeddings of both views of the whole batch; each group's views are normalised together."""
         groups = self._groups(len(pairs.anchor))
-        clips = [pairs.anchor, pairs.semi]
-        if self.method.frozen:
-            middle = pairs.anchor.shape[2] // 2
-            clips.append(pairs.anchor[:, :, middle : middle + 1].expand_as(pairs.anchor))
-        parts = zip(*(torch.chunk(view, groups) for view in clips), strict=True)
-        found = [self.encoder(torch.cat(views)) for views in parts]
-        cut = [{code: torch.chunk(both, len(clips)) for code, both in part.items()} for part in found]
-        return [
-            {code: gather(torch.cat([part[code][view] for part in cut])) for code in cut[0]}
-            for view in range(len(clips))
-        ]
+        views = zip(torch.chunk(pairs.anchor, groups), torch.chunk(pairs.semi, groups), strict=True)
+        parts = [self.encoder(torch.cat(both)) for both in views]
+        halves = [{code: torch.chunk(both, 2) for code, both in part.items()} for part in parts]
+        anchor, semi = (
+            {code: gather(torch.cat([half[code][view] for half in halves])) for code in halves[0]} for view in (0, 1)
+        )
+        return anchor, semi
 
     def encode(self, clips: Tensor) -> Codes:
         """Codes of float clips in [0, 1], (B, 3, T, h, w), before the heads."""
