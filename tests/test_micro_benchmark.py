@@ -57,26 +57,41 @@ def test_trials_lie_apart() -> None:
     assert len({micro.key_of(asdict(trial)) for trial in (one, *others)}) == 5
 
 
-def line(seed: int, swap: float) -> dict[str, Any]:
+def line(seed: int, swap: float, **other: Any) -> dict[str, Any]:
     scores = dict.fromkeys([*TESTS, "unbiased", "scene", "prop"], 90.0) | {"swap": swap}
-    trial = asdict(micro.Trial("semi", seed, 800, 0, 40))
-    return trial | {"cpu_seconds": 1.0, "scores": {code: scores for code in "gdr"}}
+    found = asdict(micro.Trial("semi", seed, 800, 0, 40)) | {"pool": "deviation", "cpu_seconds": 1.0} | other
+    return found | {"scores": {"g": scores, "d": scores | {"swap": swap + 5}, "r": scores}}
 
 
-def test_the_table_is_of_the_trials_that_were_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line(0, 70.0), line(1, 80.0), line(2, 10.0)]
-    micro.show(lines, [micro.Trial("semi", seed, 800, 0, 40) for seed in (0, 1)])
+def asked(*words: str) -> Any:
+    return micro.parser.parse_args(words)
+
+
+def test_the_table_is_of_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line(0, 70.0), line(1, 80.0), line(2, 10.0), line(0, 20.0, device="cuda"), line(0, 30.0, draw=1)]
+    micro.show(micro.asked_for(lines, asked("--trials", "semi", "--seeds", "0,1")))
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 3 and shown[1].split()[:4] == ["semi", "800", "g", "2"]
-    assert "75.0 +- 7.1" in shown[1] and "15.0 +- 7.1" in shown[1]
-    micro.show(lines, [micro.Trial("semi", 0, 800, 0, 40)], markdown=True)
-    assert capsys.readouterr().out.splitlines()[2].startswith("| semi | 800 | g | 1 | 90.0 | 90.0 | 90.0 | 70.0 |")
+    assert len(shown) == 3 and shown[1].split()[:4] == ["semi", "800", "deviation", "2"]
+    assert "80.0 +- 7.1" in shown[1] and "10.0 +- 7.1" in shown[1] and "75.0 +- 7.1" in shown[2]
+    micro.show(micro.asked_for(lines, asked("--device", "cuda")), markdown=True)
+    table = capsys.readouterr().out.splitlines()
+    assert table[3].startswith("| semi | 800 | mean | 1 | 90.0 | 90.0 | 90.0 | 20.0 |")
+    assert not micro.asked_for(lines, asked("--trials", "fame"))
+
+
+def test_how_the_dynamic_code_was_pooled_is_said() -> None:
+    assert [micro.feature_of(line(0, 1.0, pool=pool), "d") for pool in ("mean", "change", "deviation")] == [
+        "mean where it moves",
+        "change",
+        "deviation",
+    ]
+    assert micro.feature_of(line(0, 1.0), "g") == "mean"
 
 
 def test_trials_that_are_there_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "micro.jsonl"
     out.write_text(json.dumps(line(0, 70.0)) + "\n")
-    options = micro.parser.parse_args(["--trials", "semi", "--out", str(out), "--work", str(tmp_path)])
+    options = asked("--trials", "semi", "--out", str(out), "--work", str(tmp_path))
     trials = list(micro.wanted_trials(options))
     micro.run_trials(trials, options)
     assert capsys.readouterr().err == "" and len(micro.read_lines(out)) == 1
@@ -105,14 +120,31 @@ def test_kept_lines_are_whole_and_of_different_trials(kept: list[dict[str, Any]]
     assert len({micro.key_of(line) for line in kept}) == len(kept)
     for line in kept:
         assert set(TESTS) <= set(line["scores"]["g"])
+        assert line["name"] in micro.TRIALS or "commit" in line, line["name"]
+
+
+def test_kept_lines_are_of_the_trial_that_they_name(kept: list[dict[str, Any]]) -> None:
+    for line in kept:
+        if "commit" not in line:
+            row = micro.TRIALS[line["name"]]
+            change = json.loads(json.dumps(row.change))
+            assert (row.method, change, row.momentum) == (line["method"], line["change"], line["momentum"])
+
+
+def owed(kept: list[dict[str, Any]], name: str, code: str, draw: int) -> list[float]:
+    """Points lost from wide to swap, by seed."""
+    of = {
+        line["seed"]: line["scores"][code]
+        for line in kept
+        if line["name"] == name
+        and line["device"] == "cpu"
+        and (line["steps"], line["draw"], line["size"]) == (800, draw, 40)
+    }
+    return [of[seed]["wide"] - of[seed]["swap"] for seed in sorted(of)]
 
 
 def test_the_world_tempts(kept: list[dict[str, Any]]) -> None:
     """Plain contrast and plain composites both owe ten points and more to the prop."""
     for name in ("simclr", "semi"):
-        losses = [
-            line["scores"]["g"]["wide"] - line["scores"]["g"]["swap"]
-            for line in kept
-            if line["name"] == name and line["steps"] == 800
-        ]
+        losses = owed(kept, name, "g", 0)
         assert losses and min(losses) >= 10
