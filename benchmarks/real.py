@@ -6,6 +6,8 @@
 DATA holds the folders `clips` and `backgrounds` to pre-train on (static shots of them take part) and `actions/ut_interaction_set1`
 with its `labels.csv`. Every UT clip is brought to one size, and its feature is the mean over ten clips of one length: the
 files' sizes and lengths give their labels away. Retrieval (R@1) and a linear probe, each recording against the others.
+Then the bias evaluation: accuracy where what lies far from the foreground is foreign (*wide* bias), and where a ring about it
+is (*micro* bias), and how far the feature moves by it, over how far features of two videos lie apart.
 
 Forty clips teach an encoder little, and sixty tell few differences apart: the intervals are over recordings, the
 differences are paired, and p is of a permutation of recordings. Cells are kept in --work; the result goes to --out.
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 from bgaug.evaluate import LinearProbe, bootstrap_interval, leave_one_out_retrieval, paired_difference
 from bgaug.model import ContrastiveLearner
+from bgaug.pipelines.bias import BiasOptions, plan_bias, score_bias
 from bgaug.pipelines.build_shards import build_shards
 from bgaug.pipelines.each_video import Setup
 from bgaug.pipelines.embed import EmbedOptions, embed_store
@@ -35,6 +38,9 @@ from bgaug.store import open_store
 
 METHODS = ("untrained", "simclr", "moco", "fame", "semi", "bgaug")
 OURS = "bgaug"
+CODES = {"semi": ("g", "d"), "bgaug": ("d", "g")}  # the first is the row's own, the other a row beside it
+OTHER = {"g": ", global code", "d": ", dynamic code"}
+BIAS = ("plain", "far", "ring", "far_drift", "ring_drift")
 CLIP = {"num_frames": 8, "stride": 2, "crop": 56}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,14 +65,20 @@ def main() -> None:
     build(options.work / "pretrain", [videos / "clips", videos / "backgrounds"], None)
     build(options.work / "ut", [actions], actions / "labels.csv")
     found: dict[str, dict[str, list[NDArray[np.bool_]]]] = {}
+    bias: dict[str, dict[str, list[float]]] = {}
     groups: NDArray[np.str_] = np.array([])
     for name in options.methods.split(","):
-        found[name] = {"retrieval": [], "linear": []}
         for seed in seeds:
             begun = time.process_time()
-            hits, groups = cell(options, name, seed)
-            for protocol, values in hits.items():
-                found[name][protocol].append(values)
+            learner, config = trained(options, name, seed)
+            for code in CODES.get(name, ("g",)):
+                row = name + (OTHER[code] if code != CODES.get(name, ("g",))[0] else "")
+                hits, groups, apart = cell(options, learner, config, code)
+                for protocol, values in hits.items():
+                    found.setdefault(row, {}).setdefault(protocol, []).append(values)
+                for metric, value in foreign(options, learner, config, code).items():
+                    share = value / apart if metric.endswith("drift") else value
+                    bias.setdefault(row, {}).setdefault(metric, []).append(round(share, 2))
             print(f"{name}, seed {seed}: {time.process_time() - begun:.0f} CPU s", flush=True)
     result = {
         "data": "UT-Interaction set 1, one recording left out at a time",
@@ -75,7 +87,7 @@ def main() -> None:
         "batch": options.batch,
         "seeds": seeds,
         "clip": CLIP,
-        "methods": {name: numbers(name, found, groups) for name in found},
+        "methods": {name: numbers(name, found, groups) | {"bias": bias[name]} for name in found},
     }
     show(result)
     if not options.quick:
@@ -87,10 +99,12 @@ def build(out: Path, videos: list[Path], labels: Path | None) -> None:
     build_shards(Setup(videos, out, labels=labels), Silent(), size=(128, 171))
 
 
-def cell(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.str_]]:
-    """Which UT clips an encoder gets right, by protocol, and each clip's recording."""
-    learner, config = trained(options, name, seed)
-    embedding = embed_store(learner, config, open_store(options.work / "ut"), Silent(), EmbedOptions(clips=10))
+def cell(
+    options: argparse.Namespace, learner: ContrastiveLearner, config: dict[str, Any], code: str
+) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.str_], float]:
+    """Which UT clips a feature gets right, by protocol, each clip's recording, and 1 - cosine of two clips, the mean."""
+    asked = EmbedOptions(which=code, clips=10)
+    embedding = embed_store(learner, config, open_store(options.work / "ut"), Silent(), asked)
     values, labels = embedding.features, np.asarray(embedding.labels)
     recordings = np.asarray(embedding.groups)
     ranks = leave_one_out_retrieval(values, labels, recordings).ranks
@@ -98,7 +112,19 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, N
     for recording in np.unique(recordings):
         test = recordings == recording
         linear[test] = LinearProbe().fit(values[~test], labels[~test]).predict(values[test]) == labels[test]
-    return {"retrieval": ranks < 1, "linear": linear}, recordings
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    apart = 1 - (unit @ unit.T)[~np.eye(len(unit), dtype=np.bool_)].mean()
+    return {"retrieval": ranks < 1, "linear": linear}, recordings, float(apart)
+
+
+def foreign(
+    options: argparse.Namespace, learner: ContrastiveLearner, config: dict[str, Any], code: str
+) -> dict[str, float]:
+    """What the bias evaluation says of a feature, on the same composites for all."""
+    store, asked = open_store(options.work / "ut"), BiasOptions(composites=1)
+    plan = plan_bias(store, config["num_frames"], config["stride"], config["crop"], asked, Silent())
+    report = score_bias(lambda clips: learner.features(clips, code), store, plan, Silent(), options=asked)
+    return {name: report.metrics[name] for name in BIAS}
 
 
 def trained(options: argparse.Namespace, name: str, seed: int) -> tuple[ContrastiveLearner, dict[str, Any]]:
@@ -107,26 +133,20 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> tuple[Contrast
         torch.manual_seed(seed)
         return ContrastiveLearner("tiny", "simclr").eval(), {**CLIP, "backbone": "tiny", "method": name}
     out = options.work / f"{name}-steps{options.steps}-seed{seed}"
-    momentum = name == "moco"
-    train(
-        options.work / "pretrain",
-        out,
-        Silent(),
-        options=TrainOptions(
-            method=name,
-            backbone="tiny",
-            steps=options.steps,
-            batch_size=options.batch,
-            seed=seed,
-            momentum=momentum,
-            keep=1,
+    if not (out / "checkpoints" / f"step-{options.steps:08d}.pt").exists():
+        asked = {
+            "backbone": "tiny",
+            "steps": options.steps,
+            "batch_size": options.batch,
+            "seed": seed,
+            "keep": 1,
             **CLIP,
-        ),
-        resume=True,
-        device="cpu",
-        threads=0,
-    )
-    return load_learner(out)
+        }
+        how = TrainOptions(method=name, momentum=name == "moco", **asked)
+        train(options.work / "pretrain", out, Silent(), options=how, resume=True, device="cpu", threads=0)
+    learner, config = load_learner(out)
+    learner.encoder.decomposition.pool = "deviation"  # a reading: no weight depends on it
+    return learner, config
 
 
 def numbers(
@@ -158,7 +178,7 @@ def show(result: dict[str, Any]) -> None:
         f"{result['pretrain_videos']} videos to pre-train on, {result['steps']} steps of {result['batch']}; percent, chance 16.7"
     )
     for protocol in ("retrieval", "linear"):
-        print(f"{protocol:12}{'by seed':>24}{'mean':>8}{'spread':>8}{'95 % over recordings':>24}   ours less this")
+        print(f"{protocol:22}{'by seed':>24}{'mean':>8}{'spread':>8}{'95 % over recordings':>24}   ours less this")
         for name, row in result["methods"].items():
             values, told = row[protocol]["by_seed"], row[protocol].get("ours_less_this")
             spread = f"{stdev(values):.1f}" if len(values) > 1 else ""
@@ -169,7 +189,15 @@ def show(result: dict[str, Any]) -> None:
                 if told
                 else ""
             )
-            print(f"{name:12}{listed:>24}{mean(values):8.1f}{spread:>8}{f'{low:.1f} to {high:.1f}':>24}   {against}")
+            print(f"{name:22}{listed:>24}{mean(values):8.1f}{spread:>8}{f'{low:.1f} to {high:.1f}':>24}   {against}")
+    print(
+        f"{'bias':22}"
+        + "".join(f"{metric:>20}" for metric in BIAS)
+        + "   (percent; drifts over the distance of two videos)"
+    )
+    for name, row in result["methods"].items():
+        cells = (row["bias"][metric] for metric in BIAS)
+        print(f"{name:22}" + "".join(f"{' '.join(f'{value:.1f}' for value in values):>20}" for values in cells))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ def fake_cell(row: str, seed: int, swap: float, steps: int = 800) -> dict[str, A
     scores = dict.fromkeys([*bias.TESTS, "unbiased", "scene", "prop", "knn_swap"], 50.0) | {"swap": swap}
     heat = {test: {"cam stage2": {"energy_ratio": 2.0}} for test in bias.HEAT_TESTS}
     cell = bias.Cell(row, seed, steps, 1)
-    return asdict(cell) | {"cpu_seconds": 1.0, "scores": {code: scores for code in "gdr"}, "heat": heat}
+    by_code = {"g": scores | {"swap": swap - 5}, "d": scores, "r": scores}
+    return asdict(cell) | {"cpu_seconds": 1.0, "scores": by_code, "heat": heat}
 
 
 def test_cells_are_gathered_from_the_work_and_from_the_kept_result(tmp_path: Path) -> None:
@@ -141,9 +142,13 @@ def test_cells_are_gathered_from_the_work_and_from_the_kept_result(tmp_path: Pat
         (folder / "scores.json").write_text(json.dumps(cell))
     options = bias.parser.parse_args(["--work", str(tmp_path), "--out", str(out)])
     result = bias.gather(options)
-    assert result["seeds"] == [0, 1] and result["default"] == "bgaug" and result["feature"] == "g"
+    assert (
+        result["seeds"] == [0, 1]
+        and result["default"] == "bgaug"
+        and result["feature"] == {"of all": "g", "bgaug": "d"}
+    )
     assert result["methods"]["bgaug"]["swap"] == [80.0, 90.0]  # what was trained here, not what was kept
-    assert result["methods"]["simclr"]["swap"] == [30.0]
+    assert result["methods"]["simclr"]["swap"] == [25.0]  # of the global code
     assert result["curve"]["400"]["bgaug"]["swap"] == [60.0]
     assert set(result["methods"]) == {"bgaug", "simclr"} and len(result["cells"]) == 4
     assert json.loads(bias.compact(result)) == result

@@ -119,6 +119,20 @@ def test_neither_batch_size_nor_company_changes_a_feature(run: Path, small_store
     assert np.abs(found[0][0] - found[0][1]).max() > 1e-3  # and they do differ by video
 
 
+def test_without_a_choice_the_feature_is_the_methods_own(run: Path, small_store: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = tmp_path / "plain"
+    write_run(plain, ContrastiveLearner("tiny", "simclr"), config={"stride": 2})
+    for of, own in ((run, "d"), (plain, "g")):
+        found = []
+        for which in (None, own):
+            out = tmp_path / f"{of.name}-{which}.npz"
+            asked = EmbedOptions(which=which, clips=2)
+            assert embed(of, [str(small_store)], out, Silent(), options=asked).settings["feature"] == own
+            found.append(read(out)["features"])
+        assert np.array_equal(*found)
+
+
 def test_the_mean_of_the_clips(run: Path, small_store: Path, tmp_path: Path) -> None:
     for name, per_clip in (("mean", False), ("clips", True)):
         options = EmbedOptions(clips=3, per_clip=per_clip)

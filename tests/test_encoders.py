@@ -29,6 +29,7 @@ from bgaug.encoders import (
 )
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
+from bgaug.pipelines.train import load_learner
 
 
 def write_run(folder: Path, learner: ContrastiveLearner, *, backbone: str = "tiny", **more: Any) -> Path:
@@ -67,6 +68,25 @@ def test_the_encoder_of_a_run_gives_its_learners_features(
     assert (encoder.info.size, encoder.info.num_frames, encoder.info.stride, encoder.info.dim) == (32, 8, 3, 96)
     assert (encoder.info.normalisation, encoder.info.temporal_padding) == ("none", "replicate")
     assert list(encoder.stages(clips)) == ["stage1", "stage2", "stage3", "stage4"]
+
+
+def test_all_codes_of_an_encoder_are_those_of_the_learner(clips: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    learner = ContrastiveLearner("tiny", "bgaug").eval()
+    write_run(tmp_path, learner)
+    codes, expected = load_encoder(tmp_path).codes(clips), learner.encode(clips)
+    for name in ("global_code", "dynamic", "static", "saliency"):
+        assert torch.equal(getattr(codes, name), getattr(expected, name)), name
+    assert torch.equal(codes.dynamic, learner.features(clips, learner.method.feature))
+
+
+def test_runs_from_before_keep_the_dynamic_code_that_they_were_trained_with(clips: Tensor, tmp_path: Path) -> None:
+    path = write_run(tmp_path, ContrastiveLearner("tiny", "dual").eval())
+    state = torch.load(path, weights_only=True)
+    del state["config"]["resolved_method"]["pool"]
+    torch.save(state, path)
+    method = load_learner(tmp_path)[0].method
+    assert (method.pool, method.feature) == ("mean", "g")
 
 
 def test_a_file_gives_the_same_encoder(learner: ContrastiveLearner, clips: Tensor, tmp_path: Path) -> None:

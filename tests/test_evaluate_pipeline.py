@@ -64,7 +64,7 @@ def ask(run: Path, store: Path, *protocols: str, seen: Silent | None = None, **o
     return evaluate(run, store, seen or Silent(), protocols=protocols, options=chosen, device="cpu")
 
 
-def values(run: Path, store: Path, which: str = "g") -> Any:
+def values(run: Path, store: Path, which: str = "d") -> Any:
     return frozen_features(load_run(run, device="cpu"), open_store(store), np.arange(6), Silent(), clips=2).of(which)
 
 
@@ -261,7 +261,7 @@ def test_features_are_shared_by_protocols_and_splits(run: Path, small_store: Pat
     shutil.copytree(run / "checkpoints", own / "checkpoints")
     for options in (
         {},
-        {"which": "d"},
+        {"which": "g"},
         {"labels": lists},
         {"labels": lists, "splits": ()},
         {"which": "r", "centre": True},
@@ -366,7 +366,7 @@ def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run
         assert text in shown, text
     for text in (
         "centre crop 32",
-        "feature g",
+        "feature d",
         "each video against the others",
         "sha256",
         "content",
@@ -376,7 +376,7 @@ def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run
         assert text in shown, text
     options[1] = "linear"
     told: dict[str, Any] = last_json(call("evaluate", run, small_store, *options, "--device", "cpu", "--json"))
-    assert told["settings"]["feature"] == "g" and Path(str(told["file"])).is_file()
+    assert told["settings"]["feature"] == "d" and Path(str(told["file"])).is_file()
     (pair,) = told["against"]
     assert pair["run"] == str(other_run)
     gain = told["linear"] - pair["linear"]
