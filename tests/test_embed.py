@@ -130,7 +130,7 @@ def test_without_a_choice_the_feature_is_the_methods_own(run: Path, small_store:
             asked = EmbedOptions(which=which, clips=2)
             assert embed(of, [str(small_store)], out, Silent(), options=asked).settings["feature"] == own
             found.append(read(out)["features"])
-        assert np.array_equal(*found)
+        assert np.array_equal(found[0], found[1])
 
 
 def test_the_mean_of_the_clips(run: Path, small_store: Path, tmp_path: Path) -> None:
