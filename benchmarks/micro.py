@@ -4,6 +4,7 @@
     python benchmarks/micro.py --device cuda                      # every trial: some minutes on a GPU and sixteen cores
     python benchmarks/micro.py --draw 1 --seeds 0,1,2 --trials "bgaug;semi;simclr;fame"     # what is claimed
     python benchmarks/micro.py --only show --device cuda --seeds 0,1,2
+    python benchmarks/micro.py --only readings --draw 1 --seeds 0,1,2 --trials "semi;bgaug"   # of runs that are there
     python benchmarks/micro.py --only plot                        # needs matplotlib: pip install 'bgaug[plots]'
 
 In the micro world (`bgaug.synthetic`) the prop is larger, and lies still under the mover, follows it as a shadow, or is held by
@@ -117,7 +118,7 @@ parser.add_argument("--seeds", default="0", help="with commas")
 parser.add_argument("--steps", default="800", help="with commas")
 parser.add_argument("--draw", type=int, default=0, help="of the world, training and tests")
 parser.add_argument("--size", type=int, default=40, help="side of the frames; encoders see 4/5 of it")
-parser.add_argument("--only", choices=("show", "plot", "picture", "world"), help="train nothing")
+parser.add_argument("--only", choices=("show", "plot", "picture", "world", "readings"), help="train nothing")
 parser.add_argument("--work", type=Path, default=Path("out/micro"), help="folder for the world and the runs")
 parser.add_argument("--out", type=Path, default=RESULTS / "micro.jsonl")
 parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trials at once, one thread each")
@@ -133,6 +134,8 @@ def main() -> None:
         run_trial(Trial(**json.loads(options.trial)), options.work)
     elif options.only == "picture":
         draw_world(options.out.with_name("micro.jpg"), options.draw)
+    elif options.only == "readings":
+        show_readings(list(wanted_trials(options)), options.work)
     elif options.only == "plot":
         draw_plot(read_lines(options.out), options.out.with_name("micro.png"))
     else:
@@ -241,6 +244,64 @@ def run_trial(trial: Trial, work: Path) -> None:
     temporary = folder / "scores.tmp"
     temporary.write_text(json.dumps(record), "utf-8")
     os.replace(temporary, folder / "scores.json")
+
+
+def show_readings(trials: Sequence[Trial], work: Path) -> None:
+    """Other codes of the same trained encoders: nothing is trained but the probe. Means over seeds, as the table has them."""
+    import numpy as np
+    import torch
+
+    from bgaug.evaluate import LinearProbe
+    from bgaug.pipelines.progress import Silent
+    from bgaug.pipelines.train import load_learner
+    from bgaug.pipelines.world import world_splits
+    from bgaug.pipelines.world_score import middle_clips
+
+    titles, found = ("iid", "wide", "swap", "bgonly"), dict[tuple[str, str], list[list[float]]]()
+    for trial in trials:
+        data, learner = world_folder(work, trial.draw, trial.size), load_learner(trial.folder(work))[0]
+        asked = {"jobs": 1, "progress": Silent(), "cache": data / "splits", "world": "micro", "size": trial.size}
+        splits = world_splits(["probe_train", *titles], trial.draw, COUNTS, **asked)
+        codes: dict[str, dict[str, list[Any]]] = {name: {} for name in splits}
+        for name, split in splits.items():
+            for start in range(0, len(split), 128):
+                with torch.no_grad():
+                    stages = learner.encoder.backbone(middle_clips(split.frames[start : start + 128]))
+                    weight = learner.encoder.decomposition(stages).saliency.unsqueeze(1)
+                    for reading, code in readings_of(list(stages.values())[-1].float(), weight).items():
+                        codes[name].setdefault(reading, []).append(code.numpy())
+        for reading in codes["iid"]:
+            values = {name: np.concatenate(of[reading]) for name, of in codes.items()}
+            probe = LinearProbe().fit(values["probe_train"], splits["probe_train"].labels)
+            accuracies = [100 * probe.accuracy(values[name], splits[name].labels) for name in titles]
+            found.setdefault((trial.name, reading), []).append(accuracies)
+    print("| trial | reading | seeds | " + " | ".join(COLUMNS[title] for title in titles) + " | wide - swap |")
+    print("|" + "---|" * (len(titles) + 4))
+    for (name, reading), rows in found.items():
+        cells = [spread(column) for column in zip(*rows, strict=True)] + [spread([row[1] - row[2] for row in rows])]
+        print("| " + " | ".join([name, reading, str(len(rows)), *cells]) + " |")
+
+
+def readings_of(z: Any, weight: Any) -> dict[str, Any]:
+    """Codes of the last stage's features z (B, C, T', H', W'), some of them weighed by the saliency (B, 1, H', W')."""
+    import torch
+
+    mean, deviation = z.mean(dim=2), z.std(dim=2, unbiased=False)
+    change = (z[:, :, 1:] - z[:, :, :-1]).abs().mean(dim=2)
+
+    def where_it_moves(code: Any) -> Any:
+        return (code * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
+
+    return {
+        "mean": mean.mean(dim=(2, 3)),
+        "mean where it moves": where_it_moves(mean),
+        "change": change.mean(dim=(2, 3)),
+        "change where it moves": where_it_moves(change),
+        "deviation": deviation.mean(dim=(2, 3)),
+        "deviation where it moves": where_it_moves(deviation),
+        "largest deviation of any cell": deviation.amax(dim=(2, 3)),
+        "mean and deviation": torch.cat([mean.mean(dim=(2, 3)), where_it_moves(deviation)], dim=1),
+    }
 
 
 def draw_world(path: Path, draw: int) -> None:

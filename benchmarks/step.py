@@ -3,8 +3,8 @@
 python benchmarks/step.py [--backbone r2plus1d18] [--clips 4] [--rounds 3] [--json]
 python benchmarks/step.py --quick      # a tiny form, to see that it runs
 
-Both are the momentum form: one encoded query and one encoded key a clip. bgaug adds the composition, the motion-aware
-decomposition, the static stream and two more terms of the loss. A step is what the trainer does with a batch on the device:
+Both are the momentum form: one encoded query and one encoded key a clip. semi adds the composition; bgaug
+the dynamic code and its term; dual a static stream and a third term. A step is what the trainer does with a batch on the device:
 pairs, encoder and loss, gradients, optimiser. Rounds alternate between the methods; medians of CPU time over one thread.
 """
 
@@ -23,7 +23,7 @@ from bgaug.compose import SemiNegativePairs
 from bgaug.model import ContrastiveLearner, Method
 from bgaug.trainer import Optimisation, make_optimiser
 
-METHODS = ("moco", "semi", "bgaug")
+METHODS = ("moco", "semi", "bgaug", "dual")
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--backbone", default="r2plus1d18")
