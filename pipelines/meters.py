@@ -83,7 +83,8 @@ class BiasMeters:
         return pairs
 
     def _encode(self, learner: ContrastiveLearner, clips: Tensor) -> NDArray[np.float32]:
-        return np.concatenate([learner.features(part).float().cpu().numpy() for part in torch.split(clips, CHUNK)])
+        parts = [learner.features(part, learner.method.feature) for part in torch.split(clips, CHUNK)]
+        return torch.cat(parts).float().cpu().numpy()
 
 
 @contextmanager
