@@ -411,11 +411,11 @@ def draw_plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
             colour = COLOURS.get(name, "#9db2c9")
             marker = "o" if feature == "mean" else "^"
             bars = [stdev(values) if len(values) > 1 else 0 for values in (x, y)]
-            axes.errorbar(mean(x), mean(y), bars[1], bars[0], fmt=marker, color=colour, elinewidth=1, markersize=6)
+            how = {"fmt": marker, "color": colour, "elinewidth": 1, "markersize": 6, "zorder": 2 + (name in COLOURS)}
+            axes.errorbar(mean(x), mean(y), bars[1], bars[0], **how)
             if name in COLOURS:
-                axes.annotate(
-                    name, (mean(x), mean(y)), xytext=(-6, 6), ha="right", textcoords="offset points", fontsize=8
-                )
+                place = (-6, -12) if (name, feature) == ("bgaug", "mean") else (-6, 6)  # semi's dot is beside it
+                axes.annotate(name, (mean(x), mean(y)), place, textcoords="offset points", ha="right", fontsize=8)
         axes.plot([45, 100], [45, 100], color="#888888", linewidth=1)
         axes.plot([45, 100], [35, 90], color="#bbbbbb", linewidth=0.8, linestyle="--")
         axes.set_title(title, fontsize=10)
