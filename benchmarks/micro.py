@@ -144,7 +144,8 @@ def main() -> None:
             make_world(options.work, options.draw, options.size)
             if options.only is None:
                 run_trials(trials, options)
-        show(asked_for(read_lines(options.out), options), options.markdown)
+        if options.only != "world":
+            show(asked_for(read_lines(options.out), options), options.markdown)
 
 
 def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
