@@ -38,7 +38,9 @@ from bgaug.store import open_store
 
 METHODS = ("untrained", "simclr", "moco", "fame", "semi", "bgaug")
 OURS = "bgaug"
-CODES = {"semi": ("g", "d"), "bgaug": ("d", "g")}  # the first is the row's own, the other a row beside it
+CODES = dict.fromkeys(("simclr", "fame", "semi"), ("g", "d")) | {
+    "bgaug": ("d", "g")
+}  # its own first, then one beside it
 OTHER = {"g": ", global code", "d": ", dynamic code"}
 BIAS = ("plain", "far", "ring", "far_drift", "ring_drift")
 CLIP = {"num_frames": 8, "stride": 2, "crop": 56}
