@@ -98,7 +98,8 @@ QUICK = ("simclr", "fame", "bgaug")
 HEAT_TESTS = ("iid", "swap")
 LABELS: dict[str, tuple[tuple[int, int], str]] = {
     "fame-published": ((-5, 5), "right"),
-    "bgaug": ((-6, 8), "right"),
+    "bgaug": ((0, -16), "center"),
+    "dual, mean pooled": ((-6, 14), "right"),
     "actorcutmix-published": ((-6, -41), "right"),
     "actorcutmix": ((-6, -22), "right"),
     "semi": ((-6, -11), "right"),
