@@ -434,12 +434,13 @@ def show_markdown(result: dict[str, Any]) -> None:
         "heat_swap": "decision on the mover",
     }
     for title in ("methods", "ablations"):
-        print(f"| {title} | seeds | " + " | ".join(columns.values()) + " |")
-        print("|---|---|" + "---|" * len(columns))
+        shown = {column: name for column, name in columns.items() if any(row[column] for row in result[title].values())}
+        print(f"| {title} | seeds | " + " | ".join(shown.values()) + " |")
+        print("|---|---|" + "---|" * len(shown))
         for name, row in result[title].items():
             cells = [
                 spread(row[column]) + (" x" if column.startswith("heat") else "") if row[column] else ""
-                for column in columns
+                for column in shown
             ]
             print(f"| {name} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
         print()

@@ -111,8 +111,8 @@ class VideoEncoder(nn.Module):
     def codes(self, clips: Tensor) -> Codes:
         """Global, dynamic and static code of clips, see `bgaug.motion.Codes`; arguments and errors as `forward`.
 
-        "dynamic" tells of motion alone, and is what `bgaug evaluate` takes of a run of the default method. "static" is
-        of the same last stage here, also where training had one of its own.
+        "dynamic" is what `bgaug evaluate` takes of a run of the default method. All are by the default decomposition,
+        whatever `--set` changed in training, and "static" is of the same last stage, also where training had one of its own.
         """
         decomposition = MotionAwareDecomposition(self.backbone.saliency_stages, reach=self.backbone.temporal_reach)
         codes: Codes = decomposition(self.stages(clips))

@@ -217,3 +217,13 @@ def test_what_decides_is_the_mover(row: Callable[[str], dict[str, list[float]]])
     for test in bias.HEAT_TESTS:
         ours = mean(row("bgaug")[f"heat_{test}"])
         assert all(ours > mean(row(rival)[f"heat_{test}"]) for rival in ("simclr", "fame"))
+
+
+def test_read_by_deviation_the_encoders_of_others_come_near() -> None:
+    """What the README says beside the table: the code is worth something to them, too."""
+    if not KEPT.exists():
+        pytest.skip(f"no kept result at {KEPT}")
+    cells = [cell for cell in json.loads(KEPT.read_text("utf-8"))["cells"] if "deviation" in cell]
+    for name, said in (("semi", 96.5), ("actorcutmix", 97.3)):
+        read = [cell["deviation"]["swap"] for cell in cells if cell["row"] == name]
+        assert len(read) == 3 and mean(read) == pytest.approx(said, abs=0.06)

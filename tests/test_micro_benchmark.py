@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
+from bgaug.motion import MotionAwareDecomposition
 from bgaug.pipelines.train import TrainOptions, make_learner
 from bgaug.pipelines.world_score import TESTS
 
@@ -107,6 +109,19 @@ def test_a_trial_that_breaks_off_leaves_no_line_and_is_told(tmp_path: Path, caps
     assert finished == ["good"]
     told = capsys.readouterr().err
     assert "good: done" in told and "bad: failed" in told and "1 failed; rerun to try them again" in told
+
+
+def test_the_readings_are_those_of_the_decomposition() -> None:
+    z = torch.rand(2, 3, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    codes = MotionAwareDecomposition()({"last": z})
+    readings = micro.readings_of(z, codes.saliency.unsqueeze(1))
+    torch.testing.assert_close(readings["mean"], codes.global_code)
+    torch.testing.assert_close(readings["deviation where it moves"], codes.dynamic, atol=1e-5, rtol=1e-5)
+    mean = MotionAwareDecomposition(pool="mean")({"last": z}).dynamic
+    torch.testing.assert_close(readings["mean where it moves"], mean)
+    assert readings["mean and deviation"].shape == (2, 6)
+    still = micro.readings_of(z[:, :, :1].expand_as(z), codes.saliency.unsqueeze(1))
+    assert not still["change"].any() and not still["largest deviation of any cell"].any()
 
 
 @pytest.fixture
