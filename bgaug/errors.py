@@ -11,6 +11,7 @@ BgaugError
 ├── LabelsError (ValueError)    a label file that cannot be understood
 ├── MasksError (ValueError)     mask files that cannot be understood; carries path
 ├── CheckpointError (ValueError) a run or checkpoint that cannot be used
+├── WriteError (OSError)        a file or folder that cannot be written; carries path and errno
 └── UsageError (ValueError)     options or inputs that contradict each other
 
 Each also inherits the builtin that a caller would catch anyway.
@@ -125,6 +126,24 @@ class MasksError(BgaugError, ValueError):
 
 class CheckpointError(BgaugError, ValueError):
     """A run or checkpoint that cannot be used."""
+
+
+class WriteError(BgaugError, OSError):
+    """A file or folder that cannot be written; a file that was there before is as it was.
+
+    Attributes:
+        path: the file or folder.
+        errno: the system's number, 0 where there is none.
+        strerror: what was refused, and what to do.
+    """
+
+    def __init__(self, path: str | Path, number: int, message: str) -> None:
+        super().__init__(number, message)
+        self.args = (path, number, message)  # so that it can be pickled
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.strerror}"
 
 
 class UsageError(BgaugError, ValueError):

@@ -17,6 +17,8 @@ import bgaug
 ROOT = Path(__file__).parents[1]
 NUMPY_ROOMS = {
     "errors",
+    "files",
+    "text",
     "sizing",
     "video",
     "shots",

@@ -1,0 +1,266 @@
+"""Writing files: whole or not at all, and with one line where the system refuses.
+
+Every file that this library writes outside a store's shards passes through `replacing`, or `write_bytes` on top of it: a
+temporary name in the same folder, fsync, rename, fsync of the folder. A reader finds the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bgaug.errors import UsageError, WriteError
+
+_UNFINISHED = ".bgaug"  # hidden: neither videos nor images are looked for under such names
+_LONGEST_SUFFIX = 16
+_FIXES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there, or ask for more quota",
+    errno.EFBIG: "the file would be larger than this disk or `ulimit -f` allows; choose another place",
+    errno.EROFS: "the disk is read-only; choose another place",
+    errno.EACCES: "make the folder writable, or choose another place",
+    errno.EPERM: "make the folder writable, or choose another place",
+    errno.EIO: "the disk reports an error; check it, or choose another place",
+    errno.EMFILE: "this process has too many open files; raise `ulimit -n`, or use fewer jobs",
+    errno.ENFILE: "the machine has too many open files; close some programs",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+    errno.EEXIST: "a file stands where a folder is needed; choose another place",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ELOOP: "its links lead in a circle; choose another place",
+}
+
+
+def write_error(path: str | Path, error: OSError) -> WriteError:
+    """The error of ours for what the system refused: path, reason and fix."""
+    if isinstance(error, WriteError):
+        return error
+    fix = _FIXES.get(error.errno or 0, "check the disk, or choose another place")
+    return WriteError(path, error.errno or 0, f"cannot be written: {error.strerror or error}; {fix}")
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """What the system refuses inside becomes a `WriteError` for this path.
+
+    Raises:
+        WriteError: in place of an OSError that is not of ours already.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file to write to; when the block ends without an error it takes the place of `path` in one step.
+
+    The temporary file is empty, lies in the same folder and has the same suffix. Links are followed, so that a link stays a
+    link and its target is replaced. The new file has the mode of the file it replaces, else that of the umask. Missing
+    folders are made.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WriteError: the system refuses, or `path` is a folder, device, fifo or socket. The earlier file is as it was.
+    """
+    final = Path(os.path.realpath(path))
+    with writing(path):
+        mode = _mode_of_file(path, final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = final.with_name(unfinished_name(final.suffix))
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            try:
+                mode = stat.S_IMODE(os.fstat(descriptor).st_mode) if mode is None else mode
+            finally:
+                os.close(descriptor)
+            yield unfinished
+            _finish(unfinished, mode)
+            os.replace(unfinished, final)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+        sync_folder(final.parent)
+
+
+def _mode_of_file(path: str | Path, final: Path) -> int | None:
+    """Permissions of the file that is there; None where there is none."""
+    try:
+        there = os.stat(final)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(there.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(there.st_mode):
+        raise WriteError(path, errno.EINVAL, "cannot be written: it is a device, fifo or socket; name a file")
+    return stat.S_IMODE(there.st_mode)
+
+
+def _finish(unfinished: Path, mode: int) -> None:
+    """On the disk, with its permissions; the writer may have put another file under the name."""
+    descriptor = os.open(unfinished, os.O_RDWR)
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+            os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write a file in one step, see `replacing`; returns its absolute path.
+
+    Raises:
+        WriteError: the system refuses; the earlier file is as it was.
+    """
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
+    return Path(path).absolute()
+
+
+def make_folder(path: str | Path) -> Path:
+    """A folder with all above it; returns its absolute path.
+
+    Raises:
+        WriteError: the system refuses, or a file is there.
+    """
+    path = Path(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path.absolute()
+
+
+def check_writable(path: str | Path) -> None:
+    """See, before hours of work, whether a file or folder of this name can be written. Nothing is left behind.
+
+    Raises:
+        WriteError: its folder is not writable, or cannot be made.
+    """
+    final = Path(os.path.realpath(path))
+    with writing(path):
+        folder, missing = _nearest_folder(final)
+        for name in missing:
+            with suppress(FileNotFoundError):
+                os.lstat(folder / name)  # the system says here if the name is too long
+        trial = folder / unfinished_name("")
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        trial.unlink()
+
+
+def _nearest_folder(path: Path) -> tuple[Path, list[str]]:
+    """The folder at or above a path that is there, and the names below it that are not."""
+    missing: list[str] = []
+    while not path.is_dir():
+        if os.path.lexists(path) and missing:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        missing.append(path.name)
+        path = path.parent
+    return path, missing
+
+
+def check_replaceable(
+    path: str | Path, *, overwrite: bool, kinds: Sequence[bytes] = (), what: str = "", inputs: Sequence[str | Path] = ()
+) -> None:
+    """See, before hours of work, whether a file may be written under this name.
+
+    Args:
+        path: the file.
+        overwrite: the user agrees that a file is replaced, whatever it is.
+        kinds: how files begin that are replaced without asking.
+        what: name of those, for the message.
+        inputs: files and folders that are read; none of them, and nothing in them, is ever replaced.
+
+    Raises:
+        UsageError: the file is there and is not of that kind, or it is an input.
+        WriteError: it cannot be written there.
+    """
+    path = Path(path)
+    for item in inputs:
+        if _is_inside(path, Path(item)):
+            raise UsageError(f"{path} is one of the files that are read; name another --out")
+    if not overwrite and os.path.lexists(path) and path.is_file():
+        begins = _first_bytes(path, max(map(len, kinds), default=0))
+        if not any(begins.startswith(kind) for kind in kinds):
+            other = f" and is not {what}" if what else ""
+            raise UsageError(f"{path} is there already{other}; --overwrite replaces it")
+    with writing(path):
+        _mode_of_file(path, Path(os.path.realpath(path)))
+    check_writable(path)
+
+
+def _is_inside(path: Path, item: Path) -> bool:
+    """Whether a path is an existing file that an input is or holds."""
+    if not path.is_file():
+        return False
+    real = Path(os.path.realpath(path))
+    other = Path(os.path.realpath(item))
+    with suppress(OSError):
+        if os.path.samefile(real, other):
+            return True
+    return other.is_dir() and real.is_relative_to(other)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
+
+
+def sync_folder(path: Path) -> None:
+    """See the names in a folder on the disk, where the disk knows how."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # network disks
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# --- what was left behind ---------------------------------------------------------------------------------------
+
+
+def unfinished_name(suffix: str) -> str:
+    """A new hidden name for a file that is being written; names the machine and the process that does."""
+    ending = suffix if len(suffix.encode(errors="surrogateescape")) <= _LONGEST_SUFFIX else ""
+    return f"{_UNFINISHED}-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{ending}"
+
+
+def clear_unfinished(folder: str | Path) -> int:
+    """Remove what killed processes of this machine left half written in a folder; returns how many files."""
+    count = 0
+    for path in Path(folder).glob(f"{_UNFINISHED}-{_machine()}-*"):
+        process = path.name.split("-")[2]
+        if process.isdigit() and not _is_alive(int(process)) and path.is_file() and not path.is_symlink():
+            with suppress(OSError):
+                path.unlink()
+                count += 1
+    return count
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
