@@ -84,10 +84,11 @@ def fame_masks(clips: Tensor, share: float = 0.5, published: bool = False) -> Te
     Args:
         clips: float in [0, 1], (B, 3, T, h, w), T at least 2, before any change of colour.
         share: in (0, 1], of the picture that the mask covers; the paper's beta, there 0.5.
-        published: take the hue as the published code does: in radians, times 2 pi once more.
+        published: take the hue as the published code does: in radians, times 2 pi once more. Everything else is as
+            published either way.
 
     Returns:
-        float32, 0 or 1, (B, 1, 1, h, w): `round(share * h * w)` ones a clip, at least one.
+        float32, 0 or 1, (B, 1, 1, h, w): `int(share * h * w)` ones a clip, at least one.
 
     Raises:
         ValueError: fewer than two frames, or a share out of range.
@@ -175,8 +176,9 @@ def _reflecting_blur(score: Tensor, length: int) -> Tensor:
 
 def _largest(score: Tensor, share: float) -> Tensor:
     """The share of pixels with the largest score, 0 or 1, (B, h w); of equal ones the first in reading order."""
+    B, h, w = score.shape
     flat = score.flatten(1)
-    count = max(1, round(share * flat.shape[1]))
+    count = max(1, int(share * h * w))  # rounded down, as published
     first = torch.argsort(-flat, dim=1, stable=True)[:, :count]
     return torch.zeros_like(flat).scatter_(1, first, 1.0)
 
@@ -203,5 +205,7 @@ def _colour_bins(image: Tensor, published: bool) -> Tensor:
         angle = angle * (2 * math.pi)
     saturation = torch.where(high > 0, spread / torch.where(high > 0, high, torch.ones_like(high)), high)
     parts = ((saturation * angle.cos() + 1) / 2, (saturation * angle.sin() + 1) / 2, high)
-    bins = [(part * FAME_BINS).clamp(0, FAME_BINS - 1).long() for part in parts]
+    # As published: bins are centred on multiples of a ninth, and counted from 1 before rounding. That matters for grey,
+    # where both parts are exactly 0.5: a tie, which rounds to the even number.
+    bins = [(part * (FAME_BINS - 1) + 1).round().long() - 1 for part in parts]
     return ((bins[0] * FAME_BINS + bins[1]) * FAME_BINS + bins[2]).flatten(1)

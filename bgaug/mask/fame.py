@@ -33,16 +33,17 @@ def fame_mask(frames: NDArray[np.uint8], share: float = 0.5, published: bool = F
         share: in (0, 1], of the picture that the mask covers; the paper's beta, there 0.5.
         published: take the hue as the published code does. It multiplies a hue that is already in radians by 2 pi
             once more, so that red, yellow-green and cyan (0, 57 and 172 degrees) fall into one bin. False uses the hue
-            as it is.
+            as it is. Everything else is as published either way, the bins and the numbers of pixels included.
 
     Returns:
-        bool (H, W), of which `round(share * H * W)` pixels, at least one, are True.
+        bool (H, W), of which `int(share * H * W)` pixels, at least one, are True.
 
     Raises:
         ValueError: frames of another shape or type, fewer than two, or a share outside (0, 1].
 
     Reference: Ding et al., Motion-aware contrastive video representation learning via foreground-background merging,
-    CVPR 2022, arXiv 2109.15130, section 3.2. Written from the description; kernel and bins as published.
+    CVPR 2022, arXiv 2109.15130, section 3.2. Written from the description; kernel, bins and the rounding of counts
+    follow the published code. It leaves open which of equal pixels are taken; here the first in reading order are.
     """
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or len(frames) < 2:
         raise ValueError(f"frames must be uint8 (T, H, W, 3) with T >= 2, got {frames.dtype} {frames.shape = }")
@@ -74,18 +75,23 @@ def _spread(score: _Floats) -> _Floats:
 
 def _largest(score: _Floats, share: float) -> NDArray[np.bool_]:
     """The given share of pixels with the largest score; of equal ones the first in reading order."""
-    count = max(1, round(share * score.size))
+    H, W = score.shape
+    count = max(1, int(share * H * W))  # rounded down, as published
     mask = np.zeros(score.size, np.bool_)
     mask[np.argsort(-score, axis=None, kind="stable")[:count]] = True
     return mask.reshape(score.shape)
 
 
 def _colour_bins(image: _Floats, hue_factor: float) -> NDArray[np.int64]:
-    """Number of each pixel's colour bin, int64 (H, W), from RGB in [0, 1]: ten by ten of the disc, ten values."""
+    """Number of each pixel's colour bin, int64 (H, W), from RGB in [0, 1]: ten by ten of the disc, ten values.
+
+    Bins are centred on multiples of a ninth, so the two outer ones are half as wide. The published code counts them
+    from 1, and that decides where grey goes: at saturation 0 both parts are 0.5, a tie, which rounds to the even number.
+    """
     hue_degrees, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     angle = np.radians(hue_degrees) * np.float32(hue_factor)
     parts = ((saturation * np.cos(angle) + 1) / 2, (saturation * np.sin(angle) + 1) / 2, value)
-    bins = [np.clip(part * _BINS, 0, _BINS - 1).astype(np.int64) for part in parts]
+    bins = [np.rint(part * (_BINS - 1) + 1).astype(np.int64) - 1 for part in parts]
     return np.asarray((bins[0] * _BINS + bins[1]) * _BINS + bins[2])
 
 
