@@ -15,13 +15,13 @@ def hues_to_tell_apart() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     frames = np.full((16, 60, 80, 3), 110, np.uint8)
     frames[:, :, :40] = rng.integers(90, 130, (16, 60, 40, 1), dtype=np.uint8)
-    frames[:, 20:35, 45:75] = (210, 203, 0)  # 58 degrees
-    frames[:, 42:57, 45:75] = (0, 210, 184)  # 173 degrees
+    frames[:, 20:35, 45:75] = (220, 213, 0)  # 58 degrees
+    frames[:, 42:57, 45:75] = (0, 220, 193)  # 173 degrees
     boards, ever = np.zeros((60, 80), np.bool_), np.zeros((60, 80), np.bool_)
     boards[20:35, 45:75] = boards[42:57, 45:75] = True
     for t in range(16):
         left = 12 + t % 4
-        frames[t, 24:38, left : left + 14] = (220, 3, 0)  # 1 degree: a bin ends at 0
+        frames[t, 24:38, left : left + 14] = (220, 3, 0)  # 1 degree; all three are of one value
         ever[24:38, left : left + 14] = True
     return frames, ever, boards
 
@@ -30,7 +30,7 @@ def hues_to_tell_apart() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_mask_covers_its_share(share: float) -> None:
     mask = fame_mask(moving_square(num_frames=16)[0], share)
     assert mask.shape == (48, 64) and mask.dtype == np.bool_
-    assert mask.sum() == round(share * 48 * 64)
+    assert mask.sum() == int(share * 48 * 64)
 
 
 @pytest.mark.parametrize("published", [False, True])
