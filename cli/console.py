@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,21 +11,51 @@ from typing import Any, Self
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bgaug.errors import BgaugError, StoreOptionsError, UsageError
+from bgaug.text import json_text, printable
 
 FAILED = 1
 WRONG_USAGE = 2
+INTERRUPTED = 130
+_LONGEST_NOTE = 100
 
 
+# Neither console reads markup or names of emoji: whatever is printed may hold names from outside.
 def stdout() -> Console:
     """Where results go."""
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
     """Where progress, warnings and errors go."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def say(*lines: str) -> None:
+    """Results on stdout, line by line."""
+    for line in lines:
+        stdout().print(printable(line), soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line on stderr, beside the results."""
+    stderr().print(printable(message), soft_wrap=True)
+
+
+def _marked(mark: str, style: str, message: str) -> Text:
+    return Text.assemble((mark, style), " ", printable(message))
+
+
+def show_usage_error(error: Any) -> int:
+    """Show what typer says of arguments that cannot be, which it repeats; returns the exit code."""
+    from typer.rich_utils import rich_format_error
+
+    message = printable(error.format_message())
+    error.format_message = lambda: message
+    rich_format_error(error)
+    return int(error.exit_code)
 
 
 @contextmanager
@@ -37,17 +66,11 @@ def reported(debug: bool) -> Iterator[None]:
     except BgaugError as error:
         if debug:
             raise
-        stderr().print(f"[red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        stderr().print(_marked("error:", "red", str(error)), soft_wrap=True)
         raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError | StoreOptionsError) else FAILED) from error
     except KeyboardInterrupt as error:
-        stderr().print("interrupted; the same command goes on from here")
-        raise typer.Exit(130) from error
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        note("interrupted; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from error
 
 
 class TerminalProgress:
@@ -60,12 +83,12 @@ class TerminalProgress:
 
         console = stderr()
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             Remaining(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
             auto_refresh=False,  # the live display below does
         )
@@ -90,7 +113,7 @@ class TerminalProgress:
         if not self._state:
             return self._bars
         table = Table.grid(padding=(0, 2))
-        pairs = [(_escaped(name), _escaped(value)) for name, value in self._state.items()]
+        pairs = [(printable(name), printable(value)) for name, value in self._state.items()]
         half = (len(pairs) + 1) // 2
         for _ in range(2):
             table.add_column(style="dim")
@@ -101,12 +124,12 @@ class TerminalProgress:
 
     def start(self, task: str, total: int | None) -> None:
         """See `bgaug.pipelines.progress.Progress`."""
-        self._task = self._bars.add_task(_escaped(task), total=total, note="")
+        self._task = self._bars.add_task(printable(task), total=total, note="")
         self._state = {}
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """See `bgaug.pipelines.progress.Progress`."""
-        fields: dict[str, Any] = {"note": _escaped(note)} if note else {}
+        fields: dict[str, Any] = {"note": printable(note, _LONGEST_NOTE)} if note else {}
         self._bars.update(self._task, advance=count, **fields)
 
     def state(self, values: Mapping[str, str]) -> None:
@@ -115,36 +138,46 @@ class TerminalProgress:
 
     def warn(self, message: str) -> None:
         """See `bgaug.pipelines.progress.Progress`."""
-        self._live.console.print(f"[yellow]warning:[/] {_escaped(message)}", soft_wrap=True)
+        self._live.console.print(_marked("warning:", "yellow", message), soft_wrap=True)
 
 
 def show(result: Mapping[str, Any], as_json: bool, table: Callable[[], Table | str]) -> None:
     """The result on stdout: as one line of JSON, or as a table for people."""
     if as_json:
-        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        sys.stdout.write(json_text(result, ascii_only=not utf8) + "\n")
         sys.stdout.flush()
+        return
+    shown = table()
+    if isinstance(shown, str):
+        say(shown)
     else:
-        stdout().print(table())
+        stdout().print(shown)
 
 
-def rows_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+def rows_table(title: str | Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table, numbers to the right; a title may have several lines."""
+    table = Table(title=_title(title), title_justify="left", title_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(printable(name), justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
+        table.add_row(*(printable(cell) for cell in row))
     return table
 
 
 def pairs_table(title: str, values: Mapping[str, Any]) -> Table:
     """Names and values, one a row."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table = Table(title=_title(title), title_justify="left", title_style="bold", show_header=False)
     table.add_column("name")
     table.add_column("value", overflow="fold")
     for name, value in values.items():
-        table.add_row(_escaped(name.replace("_", " ")), _escaped(str(value)))
+        table.add_row(printable(name.replace("_", " ")), printable(value))
     return table
+
+
+def _title(title: str | Sequence[str]) -> Text:
+    lines = [title] if isinstance(title, str) else title
+    return Text("\n".join(printable(line) for line in lines))
 
 
 def human_seconds(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bgaug.cli.console import FAILED, TerminalProgress, pairs_table, reported, rows_table, show, stderr
+from bgaug.cli.console import FAILED, TerminalProgress, note, pairs_table, reported, rows_table, show
 from bgaug.cli.options import Debug, DecoderOption, Device, FitOption, Json, LabelFile, Overwrite, Shots, Timeout
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def heatmap_command(
                 device=device,
                 overwrite=overwrite,
             )
-        title = (
-            f"{found.clips} clips of {found.videos} videos, against {found.masks}\n"
-            f"means, 95 % intervals over {found.settings['intervals_over']}; sheet: {found.out / 'sheet.png'}"
-        )
+        title = [
+            f"{found.clips} clips of {found.videos} videos, against {found.masks}",
+            f"means, 95 % intervals over {found.settings['intervals_over']}; sheet: {found.out / 'sheet.png'}",
+        ]
         show(found.to_json(), as_json, lambda: rows_table(title, HEATMAP_HEADER, _heatmap_rows(found)))
         _leave_if(found.failures)
 
@@ -252,5 +252,5 @@ def export_weights_command(
 def _leave_if(failures: Mapping[str, str]) -> None:
     """Exit code 1 where something failed; each was named as it happened."""
     if failures:
-        stderr().print(f"{len(failures)} videos failed: {', '.join(list(failures)[:20])}", markup=False, soft_wrap=True)
+        note(f"{len(failures)} videos failed: {', '.join(list(failures)[:20])}")
         raise typer.Exit(FAILED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bgaug.cli.console import TerminalProgress, reported, rows_table, show, stdout
+from bgaug.cli.console import TerminalProgress, reported, rows_table, say, show, stdout
 from bgaug.cli.options import ClassNames, ConfigFile, Debug, Device, Json, LabelsFormat, StoreArgument
 
 if TYPE_CHECKING:
@@ -324,10 +324,10 @@ def _show_more(
             f"{key} {theirs[key]}" for key in ("frames", "stride", "crop") if theirs[key] != found.settings[key]
         ]
         if other_clips:
-            stdout().print(f"{name} was trained on, and sees, other clips: {', '.join(other_clips)}", markup=False)
+            say(f"{name} was trained on, and sees, other clips: {', '.join(other_clips)}")
         if missing:
-            stdout().print(f"not compared, because tested on other items: {', '.join(missing)}", markup=False)
-    stdout().print("\n".join(_setting_lines(found)), markup=False, soft_wrap=True)
+            say(f"not compared, because tested on other items: {', '.join(missing)}")
+    say(*_setting_lines(found))
 
 
 def _setting_lines(found: Evaluation) -> list[str]:

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import bgaug
 from bgaug.cli import encoders, evaluations, runs, stores, training, videos
+from bgaug.cli.console import INTERRUPTED, show_usage_error
+
+
+class Commands(TyperGroup):
+    """The commands, with messages in which nothing of the arguments can reach the terminal as it is."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; leaves with its exit code."""
+        act = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
+        if not standalone_mode:
+            return act()
+        try:
+            code = act()
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # click's errors; typer brings its own click since 0.25
+                raise
+            code = show_usage_error(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
 
 app = typer.Typer(
     name="bgaug",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -55,4 +89,6 @@ app.command("demo")(runs.demo_command)
 
 
 if __name__ == "__main__":
-    app()
+    from bgaug.cli.start import main
+
+    main()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bgaug.cli.console import TerminalProgress, human_bytes, reported, rows_table, show
+from bgaug.cli.console import TerminalProgress, human_bytes, reported, rows_table, say, show
 from bgaug.cli.options import Debug, Jobs, Json, Overwrite
 
 
@@ -42,15 +42,16 @@ def demo_command(
         with TerminalProgress() as progress:
             result = demo(out, progress, options=options, jobs=jobs, overwrite=overwrite)
         rows = [(name, *(f"{value:.1f}" for value in tests.values())) for name, tests in result.accuracies.items()]
-        title = (
-            f"{result.to_json()['videos']} videos, {human_bytes(result.backgrounds.bytes)} of backgrounds, "
-            f"{human_bytes(result.shards.bytes)} of shards, {result.steps} steps each, {result.seconds:.0f} s\n"
-            "linear probe, accuracy in % (chance 12.5)"
-        )
+        title = [
+            (
+                f"{result.to_json()['videos']} videos, {human_bytes(result.backgrounds.bytes)} of backgrounds, "
+                f"{human_bytes(result.shards.bytes)} of shards, {result.steps} steps each, {result.seconds:.0f} s"
+            ),
+            "linear probe, accuracy in % (chance 12.5)",
+        ]
         header = ("", "iid", "swapped background", "background only (ideal 12.5)")
         show(result.to_json(), as_json, lambda: rows_table(title, header, rows))
         if not as_json:
-            typer.echo(
-                f"contact sheet: {result.sheet}\nheat maps: {result.heatmaps}"
-                + ("\n--quick shows that it runs; it claims nothing" if quick else "")
-            )
+            say(f"contact sheet: {result.sheet}", f"heat maps: {result.heatmaps}")
+            if quick:
+                say("--quick shows that it runs; it claims nothing")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, pairs_table, reported, show, stderr
+from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, note, pairs_table, reported, show
 from bgaug.cli.options import Debug, Json, Out, Overwrite, StoreArgument
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def verify_command(
         if wrong:
             hint = "--repair drops what is damaged, so that the command that built the store makes it again"
             for line in _repair_lines(mended, restored) if repair else [hint]:
-                stderr().print(line, markup=False, soft_wrap=True)
+                note(line)
             raise typer.Exit(FAILED)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bgaug.cli.console import TerminalProgress, pairs_table, reported, show, stderr
+from bgaug.cli.console import TerminalProgress, note, pairs_table, reported, show
 from bgaug.cli.options import ConfigFile, Debug, Device, Json, Overwrite, StoreArgument
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
@@ -201,7 +201,5 @@ def train_command(
             return
         show(result.to_json(), as_json, lambda: pairs_table(f"run in {out}", result.to_json()))
         if result.trained.stopped:
-            stderr().print(
-                f"stopped by {result.trained.stopped} after step {result.trained.steps}; --resume goes on from there"
-            )
+            note(f"stopped by {result.trained.stopped} after step {result.trained.steps}; --resume goes on from there")
             raise typer.Exit(EXIT_CODES[result.trained.stopped])
