@@ -36,6 +36,7 @@ class VideoError(BgaugError, OSError):
 
     REASONS = (
         "missing",
+        "not_a_file",
         "empty",
         "not_a_video",
         "no_video_stream",

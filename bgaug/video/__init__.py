@@ -10,6 +10,7 @@ from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, 
 from bgaug.video.probe import Deep, Probe, probe_video
 from bgaug.video.reader import DECODERS, Decoder, declared_length, open_video, read_video
 from bgaug.video.sequential import VideoReader
+from bgaug.video.structure import most_frames
 from bgaug.video.timeline import Timeline, timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader
@@ -30,6 +31,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "declared_length",
+    "most_frames",
     "open_video",
     "probe_video",
     "read_video",

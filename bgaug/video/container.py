@@ -1,14 +1,61 @@
-"""Opening a file with PyAV, and saying clearly what is wrong with it."""
+"""Opening a file with PyAV, and saying clearly what is wrong with it.
+
+The only door to FFmpeg. It gets the absolute path of a regular file, with the protocol in front, and may open nothing
+else: neither a name nor a file's content leads it to another file or into the network.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bgaug.errors import VideoDecodeError, VideoError
+from bgaug.video.structure import is_cut_short
+
+CONTAINERS = (
+    *("mov", "matroska", "avi", "asf", "flv", "gif", "mpegts", "mpeg", "ogg", "mxf", "nut", "rm", "wtv", "dv", "ivf"),
+    *("h264", "hevc", "vvc", "m4v", "mpegvideo", "obu", "yuv4mpegpipe"),
+)
+"""FFmpeg's names of the containers, and bare streams, that are read. Playlists and image sequences are none of them."""
+
+_ATTACHED_PICTURE = 0x400
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (fifo)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def check_regular(path: Path) -> int:
+    """Size in bytes of a regular file.
+
+    Raises:
+        VideoError: there is none of that name, it is empty, or it is something else.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise VideoError(path, "missing", f"cannot be looked at: {said(error)}") from error
+        raise VideoError(path, "missing", "no such file") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
+        raise VideoError(path, "not_a_file", f"expected a regular file, this is {kind}")
+    if not status.st_size:
+        raise VideoError(path, "empty", "the file is empty (0 bytes)")
+    return status.st_size
+
+
+def file_url(path: Path) -> str:
+    """The name under which FFmpeg opens this very file, whatever it is called: "a:b.mp4" alone would be a protocol."""
+    return f"file:{path.absolute()}"
 
 
 @contextmanager
@@ -20,16 +67,16 @@ def open_container(path: Path) -> Iterator[tuple[Any, Any]]:
     """
     import av
 
+    check_regular(path)
+    limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
     try:
         # Metadata in another encoding is no reason to refuse the pictures.
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(file_url(path), metadata_errors="ignore", container_options=limits)
     except decoding_errors() as error:
-        if is_cut_short(path):
-            raise VideoError(path, "truncated", "the file ends before it says where its frames are") from error
-        raise VideoError(path, "not_a_video", f"cannot be opened as a video: {said(error)}") from error
+        raise _open_error(path, error) from error
     with container:
         try:
-            stream = container.streams.best("video")
+            stream = _best_stream(container)
         except decoding_errors() as error:
             raise _stream_error(path, container) from error
         if stream is None:
@@ -42,9 +89,38 @@ def open_container(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
+def _open_error(path: Path, error: BaseException) -> VideoError:
+    if is_cut_short(path):
+        return VideoError(path, "truncated", "the file ends before it says where its frames are")
+    if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's word for a format that is not among those allowed
+        return VideoError(
+            path,
+            "unsupported_container",
+            "not in a container that is read: a playlist, a picture, or a list of other files? Convert it to MP4, say",
+        )
+    return VideoError(path, "not_a_video", f"cannot be opened as a video: {said(error)}")
+
+
+def _best_stream(container: Any) -> Any:
+    """FFmpeg's best video stream, a cover or thumbnail aside; None if there is no other."""
+    best = container.streams.best("video")
+    if best is None or not is_attached_picture(best):
+        return best
+    others = [s for s in container.streams.video if not is_attached_picture(s) and s.codec_context is not None]
+    return max(others, key=lambda stream: stream.codec_context.width * stream.codec_context.height, default=None)
+
+
+def is_attached_picture(stream: Any) -> bool:
+    """Whether a video stream is the cover of an album, or another picture that belongs to a file."""
+    return bool(int(stream.disposition) & _ATTACHED_PICTURE)
+
+
 def _stream_error(path: Path, container: Any) -> VideoError:
-    if any(stream.type == "video" for stream in container.streams):
+    videos = [stream for stream in container.streams if stream.type == "video"]
+    if any(not is_attached_picture(stream) for stream in videos):
         return VideoError(path, "unsupported_codec", "no video stream that this build of FFmpeg can decode")
+    if videos:
+        return VideoError(path, "no_video_stream", "no video stream, only an attached picture; is it an audio file?")
     return VideoError(path, "no_video_stream", "no video stream; is it an audio file?")
 
 
@@ -101,77 +177,3 @@ def said(error: BaseException) -> str:
     """What an error says, in one line."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0] if str(text) else type(error).__name__
-
-
-# --- is the file all there? -----------------------------------------------------------------------------------------
-
-
-def is_cut_short(path: Path) -> bool:
-    """Whether the container's own structure says that the file should be longer than it is.
-
-    Looks at the outermost structure alone: boxes of MP4 and QuickTime, the RIFF chunks of AVI, the segment of Matroska.
-    Other containers carry no such length.
-    """
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            magic = file.read(12)
-            if magic[:4] == b"RIFF" and magic[8:12] == b"AVI ":
-                return _riff_end(file, size) > size
-            if magic[:4] == b"\x1a\x45\xdf\xa3":
-                return _matroska_end(file) > size
-            if magic[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-                return _boxes_end(file, size) > size
-    except OSError:
-        return False
-    return False
-
-
-def _riff_end(file: BinaryIO, size: int) -> int:
-    """Where the last RIFF chunk ends: files above a gigabyte have several."""
-    end = 0
-    while end + 8 <= size:
-        file.seek(end)
-        head = file.read(8)
-        if head[:4] != b"RIFF":
-            break
-        end += 8 + int.from_bytes(head[4:], "little")
-    return end
-
-
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    end = 0
-    while end + 8 <= size:
-        file.seek(end)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length == 0:
-            return size  # the last box, to the end of the file
-        if length < 8:
-            return 0  # not a box: nothing can be said
-        end += length
-    return end
-
-
-def _matroska_end(file: BinaryIO) -> int:
-    file.seek(4)
-    header = _variable_length(file)
-    if header is None:
-        return 0
-    file.seek(header, os.SEEK_CUR)
-    if file.read(4) != b"\x18\x53\x80\x67":
-        return 0
-    segment = _variable_length(file)
-    return 0 if segment is None else file.tell() + segment
-
-
-def _variable_length(file: BinaryIO) -> int | None:
-    """An EBML length; None for "unknown", as live recordings have it."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    extra = 8 - first[0].bit_length()
-    value = int.from_bytes(bytes([first[0] & (0xFF >> (extra + 1))]) + file.read(extra), "big")
-    return None if value == (1 << 7 * (extra + 1)) - 1 else value

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
 from bgaug.sizing import Size
-from bgaug.video.container import open_container
+from bgaug.video.container import check_regular, open_container
 from bgaug.video.frames import Video
 from bgaug.video.sequential import VideoReader
+from bgaug.video.structure import most_frames
+from bgaug.video.timeline import timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader
 
@@ -28,17 +30,14 @@ def open_video(path: str | Path, decoder: Decoder = "auto") -> VideoReader:
         decoder: "pyav", "decord", or "auto", which is PyAV.
 
     Raises:
-        VideoError: the file is missing, empty, not a video, or holds no stream that can be decoded; `.reason` says
+        VideoError: the file is missing, empty, no regular file, not a video, or holds no stream that can be decoded; `.reason` says
             which.
         UsageError: an unknown decoder, or decord where it is not installed.
     """
     path = Path(path)
     if decoder not in DECODERS:
         raise UsageError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
-    if not path.is_file():
-        raise VideoError(path, "missing", "no such file")
-    if path.stat().st_size == 0:
-        raise VideoError(path, "empty", "the file is empty (0 bytes)")
+    check_regular(path)
     return DecordReader(path) if decoder == "decord" else PyavReader(path)
 
 
@@ -77,13 +76,26 @@ def read_video(
         return Video(np.stack(frames), reader.info.fps, np.array(times))
 
 
+_SUSPICIOUS_FRAME_BYTES = 64
+
+
 def declared_length(path: str | Path) -> int:
-    """Frames that the container claims to hold, without decoding any: a forecast, not a fact; 0 where it says nothing."""
+    """Frames that a file seems to hold, without decoding any: a forecast, not a fact; 0 where nothing is known.
+
+    It is the container's claim. Where there is none, or where it leaves less than 64 bytes for a frame, the packets are
+    counted. Never more than `most_frames` of the file's size.
+    """
+    path = Path(path)
     try:
-        with open_container(Path(path)) as (container, stream):
-            if stream.frames:
-                return int(stream.frames)
-            seconds = (container.duration or 0) / 1_000_000
-            return int(seconds * float(stream.average_rate or 25))
+        size = check_regular(path)
+        with open_container(path) as (container, stream):
+            claimed = int(stream.frames or _frames_by_duration(container, stream))
+        if not 0 < claimed * _SUSPICIOUS_FRAME_BYTES <= size:
+            claimed = len(timeline_of(path).stamps)
+        return max(0, min(claimed, most_frames(size)))
     except VideoError:
         return 0
+
+
+def _frames_by_duration(container: Any, stream: Any) -> float:
+    return (container.duration or 0) / 1_000_000 * float(stream.average_rate or 25)

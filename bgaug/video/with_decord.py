@@ -44,8 +44,13 @@ class DecordReader(SequentialReader):
     def scan(self) -> Iterator[DecodedFrame]:
         """One pass; see `VideoReader.scan`."""
         times = self._times()
+        # Decord takes a name for a protocol of FFmpeg or for UTF-8 where it can: it gets the opened file by its number.
+        with open(self._path, "rb") as file:
+            yield from self._scan(f"file:/proc/self/fd/{file.fileno()}", times)
+
+    def _scan(self, url: str, times: list[float]) -> Iterator[DecodedFrame]:
         try:
-            reader = self._decord.VideoReader(str(self._path), ctx=self._decord.cpu(0), num_threads=1)
+            reader = self._decord.VideoReader(url, ctx=self._decord.cpu(0), num_threads=1)
             length = len(reader)
         except Exception as error:
             raise VideoDecodeError(self._path, "corrupt", f"decord cannot open it: {said(error)}") from error
