@@ -2,8 +2,9 @@
 
 Letters: B clips, C channels, T frames, H, W pixels, S side of a square crop; primes for the grid of a feature map.
 
-Four maps: what is active (`activation_map`), what speaks for a class in the last stage (`class_activation_map`) and in
-earlier, finer ones (`grad_cam`), and where features change (`bgaug.motion.saliency_map`). The numbers take a map and a mask of one shape, (B, H, W) or (B, T, H, W), and give
+Five maps: what is active (`activation_map`); what speaks for a class in the last stage (`class_activation_map`) and in
+earlier, finer ones, by a code of means (`grad_cam`) or of deviations over time (`hires_cam`); and where features change
+(`bgaug.motion.saliency_map`). A map explains the code that its score was computed from. The numbers take a map and a mask of one shape, (B, H, W) or (B, T, H, W), and give
 one value a clip. Energy is shared out between the mask, a ring about it, where the prop, the shadow and the rim are
 (micro bias), and all that is far (wide bias): the three add up to 1. A map that is 0 everywhere or a clip whose mask is
 empty has no answer: nan. None of it is for training; checking a map waits for the device.
@@ -89,6 +90,36 @@ def grad_cam(features: Tensor, score: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(score.sum(), features, retain_graph=True)
     weight = gradient.mean(dim=(2, 3, 4)).float()
     return class_activation_map(features.detach(), weight)
+
+
+def hires_cam(features: Tensor, score: Tensor, *, about_mean: bool = True) -> Tensor:
+    """What speaks for a score, place by place: its gradient times the features, summed over channels, where above zero.
+
+    For scores of the dynamic code, where `grad_cam` gives nothing. A deviation over time does not change when a channel
+    rises by the same amount in all frames, so its gradient sums to zero over time, and Grad-CAM averages the gradient.
+    In the last stage the map, summed over time before the cut, is the class activation map of the code: the deviation of
+    each cell, weighted by the saliency and by what the channel counts for the class.
+
+    Args:
+        features: float (B, C, T', H', W') of a stage that `score` was computed from, with gradient.
+        score: float (B,), as of `grad_cam`.
+        about_mean: take features less their mean over time, which is all that a deviation depends on; False for a score
+            that means count for.
+
+    Returns:
+        float32, 0 or more, (B, T', H', W').
+
+    Raises:
+        ValueError: features are not (B, C, T', H', W').
+
+    Reference: R. Draelos, L. Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+        networks", 2020, arXiv 2011.08891. Features about their mean are ours.
+    """
+    values = _checked_features(features).detach()
+    (gradient,) = torch.autograd.grad(score.sum(), features, retain_graph=True)
+    if about_mean:
+        values = values - values.mean(dim=2, keepdim=True)
+    return (gradient.float() * values).sum(dim=1).relu()
 
 
 def upsample(heat: Tensor, size: tuple[int, ...]) -> Tensor:

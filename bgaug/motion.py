@@ -180,6 +180,10 @@ class MotionAwareDecomposition(nn.Module):
             saliency=saliency if saliency.ndim == 3 else saliency.mean(dim=1),
         )
 
+    def reads_deviation(self, features: Mapping[str, Tensor]) -> bool:
+        """Whether the dynamic code of these features is a deviation over time; else it is a mean. Arguments as `forward`."""
+        return self._clean(features) is not None
+
     def extra_repr(self) -> str:
         """The options, for `print`."""
         return (

@@ -32,12 +32,18 @@ def heatmap_command(
         list[str] | None,
         typer.Option(
             "--map",
-            help="cam: what speaks for a class, by Grad-CAM of a linear probe. activation: what is active, whatever the "
+            help="cam: what speaks for a class, by a linear probe on the run's feature. activation: what is active, whatever the "
             "class. saliency: where features move. May be repeated; by default all, but cam only with labels.",
         ),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Of cam and activation; by default the second and the last.")
+    ] = None,
+    feature: Annotated[
+        Literal["g", "d"] | None,
+        typer.Option(
+            help="Code that cam explains: global or dynamic; by default what suits the method: d for bgaug, dual."
+        ),
     ] = None,
     videos: Annotated[int, typer.Option(help="Videos shown, spread evenly; 0 for all.", min=0)] = 12,
     clips: Annotated[int, typer.Option(help="Evenly spaced clips of each.", min=1)] = 1,
@@ -92,6 +98,7 @@ def heatmap_command(
             first=first,
             values=values,
             films=films,
+            feature=feature,
         )
         with TerminalProgress() as progress:
             found = heatmap(

@@ -26,19 +26,21 @@ _FOLDS = 10
 
 @dataclass(frozen=True, eq=False)
 class ClipProbe:
-    """Linear probes on global codes; which one speaks of a video depends on what it must not have seen.
+    """Linear probes on one code of an encoder; which one speaks of a video depends on what it must not have seen.
 
     Attributes:
         classes: names of all classes, by label.
         embedding: of the labelled videos.
         fold: of each labelled video; videos of the fold that is asked for are left out of its probe's training.
         train: bool (N,), videos that any probe may be fitted on.
+        feature: the code that they read, "g" (global) or "d" (dynamic): a class map has to explain the same one.
     """
 
     classes: tuple[str, ...]
     embedding: Embedding
     fold: NDArray[np.int64]
     train: NDArray[np.bool_]
+    feature: str = "g"
     _fitted: dict[int, tuple[LinearProbe, NDArray[np.int64]]] = field(default_factory=dict)
 
     def weight(
@@ -48,7 +50,7 @@ class ClipProbe:
 
         Args:
             video_id: of the clip's video, which the probe has not seen, nor others of its fold.
-            code: float32 (1, D).
+            code: float32 (1, D), the code that `feature` names.
             target: name or label of the class; None, or a class that no video of the training has, for the predicted one.
 
         Raises:
@@ -79,7 +81,13 @@ class ClipProbe:
 
 
 def fit_probes(
-    learner: ContrastiveLearner, config: Mapping[str, Any], store: Store, progress: Progress, *, hold_out: bool
+    learner: ContrastiveLearner,
+    config: Mapping[str, Any],
+    store: Store,
+    progress: Progress,
+    *,
+    hold_out: bool,
+    feature: str | None = None,
 ) -> ClipProbe:
     """Probes on the labelled videos of a store.
 
@@ -90,18 +98,20 @@ def fit_probes(
         progress: receives what happens.
         hold_out: the videos that are shown are of this store: of its train split where it has one and a test split, else
             each group is held out where groups are known, else each tenth of the videos.
+        feature: "g" or "d"; None for the run's own, `bgaug.model.Method.feature`, which `evaluate` and `embed` report.
 
     Raises:
         UsageError: nothing is labelled.
     """
+    feature = feature or learner.method.feature
     videos = np.flatnonzero(store.columns.label >= 0)
     if not len(videos):
         raise UsageError(f"{store.path} has no labelled videos to fit a probe on; see `bgaug build-shards --labels`")
-    found = embed_store(learner, config, store, progress, EmbedOptions(clips=CLIPS), videos.tolist())
+    found = embed_store(learner, config, store, progress, EmbedOptions(which=feature, clips=CLIPS), videos.tolist())
     fold, train = np.full(len(videos), -1), np.ones(len(videos), np.bool_)
     if "train" in found.split_names and ("test" in found.split_names or not hold_out):
         train = found.splits == found.split_names.index("train")
     elif hold_out:
         by_group = bool((found.groups >= 0).all()) and len(np.unique(found.groups)) > 1
         fold = found.groups if by_group else np.arange(len(videos)) % _FOLDS
-    return ClipProbe(store.header.classes, found, fold, train)
+    return ClipProbe(store.header.classes, found, fold, train, feature)

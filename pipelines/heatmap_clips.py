@@ -145,7 +145,9 @@ def run_probes(
         return [None] * len(runs)
     labelled = open_store(options.probe) if options.probe is not None else store
     own = options.probe is None and is_ours
-    return [fit_probes(run.learner, run.config, labelled, progress, hold_out=own) for run in runs]
+    return [
+        fit_probes(run.learner, run.config, labelled, progress, hold_out=own, feature=options.feature) for run in runs
+    ]
 
 
 def chosen_clips(

@@ -16,7 +16,9 @@ from torch import Tensor
 from bgaug.augment import centre_crop
 from bgaug.errors import UsageError
 from bgaug.evaluate import bootstrap_interval
-from bgaug.heatmap import activation_map, centre_crop_masks, grad_cam, localisation, stretch, upsample
+from bgaug.heatmap import activation_map, centre_crop_masks, grad_cam, hires_cam, localisation, stretch, upsample
+from bgaug.model import ContrastiveLearner
+from bgaug.motion import Codes
 from bgaug.pipelines.clip_masks import ClipMasks
 from bgaug.pipelines.clip_probe import ClipProbe
 from bgaug.pipelines.heatmap_clips import Clip, Run
@@ -37,7 +39,7 @@ def encoder_maps(
         clip: the clip.
         maps: of `MAPS`.
         stage: see `HeatmapOptions`.
-        probe: of the encoder's features, for "cam".
+        probe: for "cam", which explains the code that the probe was fitted on, and no other.
         target: the class of "cam"; None for what the probe predicts.
 
     Returns:
@@ -57,11 +59,12 @@ def encoder_maps(
     label = None
     if "cam" in maps:
         assert probe is not None
+        at = stage or names[1]
         with torch.enable_grad():
-            code = stages[names[-1]].mean(dim=2).float().mean(dim=(2, 3))
+            code = class_code(run.learner, stages, probe.feature)
             weight, label = probe.weight(clip.id, code.detach().cpu().numpy(), target)
             score = code @ torch.from_numpy(weight).to(code)
-            found["cam"] = grad_cam(stages[stage or names[1]], score).cpu()
+            found["cam"] = class_map(run.learner, stages, at, probe.feature, score).cpu()
     with torch.no_grad():
         if "activation" in maps:
             found["activation"] = activation_map(stages[stage or names[-1]].detach()).cpu()
@@ -69,6 +72,41 @@ def encoder_maps(
             still = {name: value.detach() for name, value in stages.items()}
             found["saliency"] = run.learner.encoder.decomposition(still).saliency.float().cpu()
     return {name: found[name] for name in maps}, label
+
+
+def class_code(learner: ContrastiveLearner, stages: Mapping[str, Tensor], feature: str) -> Tensor:
+    """The code that a probe reads and a class map explains, with gradient to the stages.
+
+    Args:
+        learner: in evaluation mode.
+        stages: from its backbone, in order, float (B, C, T', H', W').
+        feature: "g" (global) or "d" (dynamic).
+
+    Returns:
+        float32 (B, D), what `ContrastiveLearner.features` gives.
+    """
+    codes: Codes = learner.encoder.decomposition(stages)
+    return {"g": codes.global_code, "d": codes.dynamic}[feature]
+
+
+def class_map(
+    learner: ContrastiveLearner, stages: Mapping[str, Tensor], at: str, feature: str, score: Tensor
+) -> Tensor:
+    """What speaks for a score of a code, in one stage: Grad-CAM of the global code, HiResCAM of the dynamic one.
+
+    Args:
+        learner: in evaluation mode.
+        stages: from its backbone, in order, float (B, C, T', H', W'), with gradient.
+        at: name of the stage.
+        feature: what `score` was computed from, see `class_code`.
+        score: float (B,), such as the logit of each clip's class.
+
+    Returns:
+        float32, 0 or more, (B, T', H', W').
+    """
+    if feature == "g":
+        return grad_cam(stages[at], score)
+    return hires_cam(stages[at], score, about_mean=learner.encoder.decomposition.reads_deviation(stages))
 
 
 def pixel_map(name: str, heat: Tensor, size: tuple[int, ...]) -> Tensor:

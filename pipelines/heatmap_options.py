@@ -9,6 +9,7 @@ from bgaug.errors import UsageError
 from bgaug.mask.foreign import Values
 
 MAPS = ("cam", "activation", "saliency")
+FEATURES = ("g", "d")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class HeatmapOptions:
         first: number of a video's first frame in the names of masks.
         values: what pixels of masks mean.
         films: write a film a clip.
+        feature: the code whose classes "cam" explains, "g" (global) or "d" (dynamic); by default each run's own.
 
     Raises:
         UsageError: a value out of its range.
@@ -41,10 +43,13 @@ class HeatmapOptions:
     first: int = 0
     values: Values = "nonzero"
     films: bool = True
+    feature: str | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.maps or () if name not in MAPS]
         if unknown or self.maps == ():
             raise UsageError(f"maps are {', '.join(MAPS)}; got {', '.join(unknown) or 'none'}")
+        if self.feature not in (None, *FEATURES):
+            raise UsageError(f"class maps explain the feature g or d, got {self.feature!r}")
         if self.videos < 0 or self.clips < 1:
             raise UsageError(f"videos must be 0 (all) or more and clips 1 or more, got {self.videos} and {self.clips}")

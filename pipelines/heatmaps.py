@@ -175,7 +175,7 @@ def heatmap(
         numbers, differences = means_and_differences(
             [one["numbers"] for one in kept.told], np.array(kept.groups), maps, [run.title for run in runs]
         )
-        settings = _settings(runs, maps, options, store)
+        settings = _settings(runs, probes, maps, options, store)
     videos = len({one["video"] for one in kept.told})
     looked = Looked(out, len(kept.told), videos, truth.name, numbers, differences, dict(failures), settings)
     told = {**looked.to_json(), "clips": kept.told}
@@ -253,7 +253,13 @@ def _look(
     )
 
 
-def _settings(runs: Sequence[Run], maps: Sequence[str], options: HeatmapOptions, store: Store) -> dict[str, Any]:
+def _settings(
+    runs: Sequence[Run],
+    probes: Sequence[ClipProbe | None],
+    maps: Sequence[str],
+    options: HeatmapOptions,
+    store: Store,
+) -> dict[str, Any]:
     """How the numbers were come by."""
     return {
         **asdict(options),
@@ -267,8 +273,9 @@ def _settings(runs: Sequence[Run], maps: Sequence[str], options: HeatmapOptions,
                 "method": run.config["method"],
                 "backbone": run.config["backbone"],
                 "crop": run.config["crop"],
+                "feature": None if probe is None else probe.feature,
             }
-            for run in runs
+            for run, probe in zip(runs, probes, strict=True)
         },
         "frames": runs[0].config["num_frames"],
         "stride": runs[0].config["stride"],

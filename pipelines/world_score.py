@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from bgaug.augment import centre_crop
 from bgaug.evaluate import LinearProbe, knn_accuracy
-from bgaug.heatmap import centre_crop_masks, grad_cam, localisation, score_heatmaps, stretch, upsample
+from bgaug.heatmap import centre_crop_masks, localisation, score_heatmaps, stretch, upsample
 from bgaug.model import ContrastiveLearner
+from bgaug.pipelines.heatmap_numbers import class_code, class_map
 from bgaug.synthetic import ACTIONS, KINDS, REFERENCE_SIZE, SyntheticSplit
 from bgaug.visualize import HeatmapRow, heatmap_sheet
 
@@ -91,18 +92,22 @@ def _several_kinds(splits: Mapping[str, SyntheticSplit]) -> Iterator[tuple[str, 
 
 
 def heatmap_scores(
-    learner: ContrastiveLearner, splits: Mapping[str, SyntheticSplit], probe_train: SyntheticSplit
+    learner: ContrastiveLearner,
+    splits: Mapping[str, SyntheticSplit],
+    probe_train: SyntheticSplit,
+    which: str = "g",
 ) -> dict[str, dict[str, dict[str, float]]]:
     """How much of what an encoder looks at, and of what its decisions rest on, is the mover.
 
     "activation", "activation_mean", "saliency": of the last stage, whatever the class, see
-    `bgaug.heatmap.score_heatmaps`. "cam stage2" and so on: Grad-CAM of the class that a linear probe on the global code
-    predicts, against each frame's mask; of the last stage that is the class activation map.
+    `bgaug.heatmap.score_heatmaps`. "cam stage2" and so on: the map of the class that a linear probe on a code predicts, of
+    that same code, against each frame's mask; of the last stage that is the class activation map.
 
     Args:
         learner: in evaluation mode.
         splits: with their truth.
         probe_train: what the probe is trained on.
+        which: the code, "g" or "d".
 
     Returns:
         Numbers by split and map, means over its videos.
@@ -110,7 +115,7 @@ def heatmap_scores(
     Raises:
         ValueError: a split comes without masks.
     """
-    probe = LinearProbe().fit(encode(learner, probe_train.frames), probe_train.labels)
+    probe = LinearProbe().fit(encode(learner, probe_train.frames, which), probe_train.labels)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, split in splits.items():
         if split.masks is None:
@@ -121,7 +126,7 @@ def heatmap_scores(
         numbers: dict[str, dict[str, list[torch.Tensor]]] = {}
         known = torch.split(centre_crop_masks(masks, crop), 64)
         for clips, mask in zip(torch.split(middle_clips(split.frames), 64), known, strict=True):
-            for stage, heat in class_maps(learner, probe, clips).items():
+            for stage, heat in class_maps(learner, probe, clips, which).items():
                 for number, values in localisation(heat, mask, width=crop // 16).items():
                     numbers.setdefault(f"cam {stage}", {}).setdefault(number, []).append(values)
         for title, parts in numbers.items():
@@ -129,31 +134,34 @@ def heatmap_scores(
     return found
 
 
-def class_maps(learner: ContrastiveLearner, probe: LinearProbe, clips: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Grad-CAM of each clip's predicted class in every stage but the first, at the clips' size.
+def class_maps(
+    learner: ContrastiveLearner, probe: LinearProbe, clips: torch.Tensor, which: str = "g"
+) -> dict[str, torch.Tensor]:
+    """What speaks for each clip's predicted class in every stage but the first, at the clips' size.
 
     Args:
         learner: in evaluation mode.
-        probe: fitted on global codes.
+        probe: fitted on the code that `which` names.
         clips: float32 in [0, 1], (B, 3, T, h, w).
+        which: "g" or "d", see `bgaug.pipelines.heatmap_numbers.class_map`.
 
     Returns:
         By stage, float32, 0 or more, (B, T, h, w).
     """
     weight = torch.from_numpy(probe.weight).float()
     with torch.enable_grad():
-        stages = learner.encoder.backbone(clips)
-        code = list(stages.values())[-1].mean(dim=(2, 3, 4))
+        stages = learner.encoder.backbone(clips.detach().requires_grad_())  # weights may be frozen
+        code = class_code(learner, stages, which)
         predicted = torch.from_numpy(probe.scores(code.detach().numpy()).argmax(axis=1))
         score = (code * weight[:, predicted].T).sum(dim=1)
-        maps = {stage: grad_cam(stages[stage], score) for stage in list(stages)[1:]}
+        maps = {stage: class_map(learner, stages, stage, which, score) for stage in list(stages)[1:]}
     return {stage: upsample(heat, clips.shape[2:]) for stage, heat in maps.items()}
 
 
 def heatmap_picture(
     learners: Mapping[str, ContrastiveLearner], split: SyntheticSplit, probe_train: SyntheticSplit
 ) -> NDArray[np.uint8]:
-    """What each encoder's decision rests on, side by side on the same clips: Grad-CAM of the second stage.
+    """What each encoder's decision by its global code rests on, side by side on the same clips: Grad-CAM, second stage.
 
     Args:
         learners: by title, in evaluation mode.

@@ -1,0 +1,149 @@
+"""Class maps in a world whose evidence is known: each code of an encoder has its own, and each map has to find it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool3d
+
+from bgaug.backbone import Backbone
+from bgaug.errors import UsageError
+from bgaug.evaluate import LinearProbe
+from bgaug.heatmap import hires_cam
+from bgaug.model import ContrastiveLearner
+from bgaug.pipelines.build_shards import build_shards
+from bgaug.pipelines.clip_masks import ClipMasks
+from bgaug.pipelines.clip_probe import fit_probes
+from bgaug.pipelines.each_video import Setup
+from bgaug.pipelines.heatmaps import Clip, HeatmapOptions, Run, encoder_maps
+from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.world_score import class_maps
+from bgaug.store import open_store
+from bgaug.video import write_video
+
+CONFIG = {"num_frames": 8, "stride": 1, "crop": 32, "backbone": "averages", "method": "bgaug"}
+FLICKER, BRIGHT, GREEN = (0, 0), (1, 1), (1, 0)
+"""Quarters of the picture, (row, column)."""
+
+
+class Averages(Backbone):
+    """Means of the colours: stage2 over 4x4 pixels, stage3 over 8x8. Each channel says what it shows, where it shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dims = {"stage1": 3, "stage2": 3, "stage3": 3}
+        self.anything = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+        fine = avg_pool3d(clips, (1, 4, 4))
+        return {"stage1": clips, "stage2": fine, "stage3": avg_pool3d(fine, (1, 2, 2))}
+
+
+def video(wild: bool, number: int) -> np.ndarray:
+    """uint8 (16, 32, 32, 3), of class "wild" or "calm".
+
+    In the upper left red flickers about one brightness, in wild videos more: only deviations over time tell. In the lower
+    left stands a green, in wild videos a brighter one: only means tell. In the lower right stands a red that is brighter
+    than all, in every video.
+    """
+    rng = np.random.default_rng(number)
+    frames = np.zeros((16, 32, 32, 3))
+    swing = (80 if wild else 20) + rng.uniform(-5, 5)
+    frames[:, 4:12, 4:12, 0] = 115 + swing * (-1) ** np.arange(16)[:, None, None]
+    frames[:, 20:28, 4:12, 1] = (150 if wild else 60) + rng.uniform(-10, 10)
+    frames[:, 18:30, 18:30, 0] = 165 + 18 * (number // 2)  # of either class as bright as of the other
+    return frames.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evidence")
+    for number in range(12):
+        path = folder / "videos" / ("calm", "wild")[number % 2] / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, video(bool(number % 2), number))
+    build_shards(Setup([folder / "videos"], folder / "shards", in_process=True), Silent(), size=None, frames="raw")
+    return folder / "shards"
+
+
+def run_of(method: str) -> Run:
+    torch.manual_seed(0)
+    learner = ContrastiveLearner(Averages(), method).eval().requires_grad_(False)
+    return Run(method, learner, CONFIG, Path("none"))
+
+
+def clip_of(path: Path, name: str) -> Clip:
+    store = open_store(path)
+    place = next(number for number, video_id in enumerate(store.videos) if name in video_id)
+    indices = np.arange(4, 12)
+    frames = torch.from_numpy(store.frames_at(place, indices))[None]
+    return Clip(
+        place, store.videos[place], indices, frames, torch.tensor([[0, 0, 32, 32]]), ClipMasks.none(8, (32, 32))
+    )
+
+
+def quarter_of_peak(heat: Tensor) -> tuple[int, int]:
+    """Where the hottest place of (1, T', H', W') lies."""
+    picture = heat[0].sum(dim=0)
+    row, column = divmod(int(picture.argmax()), picture.shape[1])
+    return 2 * row // picture.shape[0], 2 * column // picture.shape[1]
+
+
+@pytest.mark.parametrize("stage", ["stage2", "stage3"])
+@pytest.mark.parametrize(("method", "feature"), [("bgaug", "d"), ("semi", "g"), ("simclr", "g")])
+def test_a_class_map_peaks_where_the_evidence_of_the_runs_own_feature_is(
+    store_path: Path, method: str, feature: str, stage: str
+) -> None:
+    run = run_of(method)
+    probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True)
+    maps, label = encoder_maps(run, clip_of(store_path, "wild"), ("cam",), stage, probe, None)
+    assert label is not None and probe.classes[label] == "wild"
+    assert quarter_of_peak(maps["cam"]) == {"d": FLICKER, "g": GREEN}[feature]
+    # Little is elsewhere (the codec's doing): the bright red that stands says nothing, to either code.
+    half = maps["cam"].shape[2] // 2
+    quarter = maps["cam"][:, :, :half] if feature == "d" else maps["cam"][:, :, half:]
+    assert float(quarter[..., :half].sum() / maps["cam"].sum()) > 0.65
+
+
+def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
+    run, clip = run_of("bgaug"), clip_of(store_path, "wild")
+    for feature, quarter in (("g", GREEN), ("d", FLICKER)):
+        probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True, feature=feature)
+        assert quarter_of_peak(encoder_maps(run, clip, ("cam",), None, probe, "wild")[0]["cam"]) == quarter
+    with pytest.raises(UsageError, match="feature g or d, got 'r'"):
+        HeatmapOptions(feature="r")
+
+
+def test_what_varies_less_does_not_speak_for_the_class_that_varies_more(store_path: Path) -> None:
+    run = run_of("bgaug")
+    probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True)
+    clip = clip_of(store_path, "wild")
+    speaks = {
+        name: encoder_maps(run, clip, ("cam",), "stage3", probe, name)[0]["cam"].max() for name in ("calm", "wild")
+    }
+    assert speaks["calm"] < 1e-3 * speaks["wild"]
+
+
+@pytest.mark.parametrize(("which", "quarter"), [("d", FLICKER), ("g", GREEN)])
+def test_maps_of_the_world_are_of_the_code_that_is_named(which: str, quarter: tuple[int, int]) -> None:
+    learner = run_of("bgaug").learner
+    frames = np.stack([video(bool(number % 2), number) for number in range(12)])[:, :8]
+    clips = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 255
+    labels = np.arange(12) % 2
+    probe = LinearProbe().fit(learner.features(clips, which).numpy(), labels)
+    for heat in class_maps(learner, probe, clips[1:2], which).values():
+        assert quarter_of_peak(heat) == quarter
+
+
+def test_the_map_of_the_last_stage_adds_up_to_the_score() -> None:
+    """Over cells and time. The score is one channel's deviation, which nothing speaks against: the cut takes nothing."""
+    learner = run_of("bgaug").learner
+    clips = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    stages = learner.encoder.backbone(clips.requires_grad_())
+    code = learner.encoder.decomposition(stages).dynamic
+    heat = hires_cam(stages["stage3"], code[:, 1])
+    torch.testing.assert_close(heat.sum(dim=(1, 2, 3)), code[:, 1].detach(), rtol=1e-3, atol=1e-5)
