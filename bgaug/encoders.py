@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from bgaug import __version__
 from bgaug.backbone import Backbone, build_backbone, load_weights
 from bgaug.backbone.convolution import KineticsNormalisation
 from bgaug.errors import CheckpointError, UsageError
+from bgaug.files import check_replaceable, write_bytes
 from bgaug.motion import Codes, MotionAwareDecomposition
 
 SUFFIX = ".safetensors"
@@ -166,25 +166,16 @@ def export_encoder(encoder: VideoEncoder, path: str | Path, *, overwrite: bool =
 
     Raises:
         UsageError: the file is there, or has another suffix.
+        WriteError: the system refuses; the earlier file is as it was.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path).resolve()
     if path.suffix.lower() != SUFFIX:
         raise UsageError(f"{path.name}: weights are written as safetensors; name the file encoder{SUFFIX}")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already; --overwrite replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    check_replaceable(path, overwrite=overwrite)
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
-    try:
-        save_file(weights, unfinished, metadata=encoder.info.metadata())
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_bytes(path, save(weights, metadata=encoder.info.metadata()))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

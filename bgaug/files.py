@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import socket
 import stat
 import zlib
@@ -158,6 +159,18 @@ def check_writable(path: str | Path) -> None:
         trial.unlink()
 
 
+def check_folder(path: str | Path) -> None:
+    """The same for a folder that files are to be written into; one that is there will do.
+
+    Raises:
+        WriteError: it is not writable or cannot be made, or a file is there.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not path.is_dir():
+        raise write_error(path, OSError(errno.EEXIST, "a file of this name is there"))
+    check_writable(path)
+
+
 def _nearest_folder(path: Path) -> tuple[Path, list[str]]:
     """The folder at or above a path that is there, and the names below it that are not."""
     missing: list[str] = []
@@ -231,6 +244,30 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def replacing_files(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder; when the block ends without an error, its files take their places in `folder`, one by one.
+
+    So a job that fails half-way leaves the files of an earlier one as they were. Only plain files move, in order of name.
+
+    Raises:
+        WriteError: the system refuses.
+    """
+    folder = make_folder(folder)
+    with writing(folder):
+        clear_unfinished(folder)
+        unfinished = folder / unfinished_name("")
+        unfinished.mkdir()
+    try:
+        yield unfinished
+        with writing(folder):
+            for path in sorted(unfinished.iterdir()):
+                os.replace(path, folder / path.name)
+            sync_folder(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 # --- what was left behind ---------------------------------------------------------------------------------------
 
 
@@ -241,14 +278,18 @@ def unfinished_name(suffix: str) -> str:
 
 
 def clear_unfinished(folder: str | Path) -> int:
-    """Remove what killed processes of this machine left half written in a folder; returns how many files."""
+    """Remove what killed processes of this machine left half written in a folder; returns how much that was."""
     count = 0
     for path in Path(folder).glob(f"{_UNFINISHED}-{_machine()}-*"):
         process = path.name.split("-")[2]
-        if process.isdigit() and not _is_alive(int(process)) and path.is_file() and not path.is_symlink():
+        if not process.isdigit() or _is_alive(int(process)) or path.is_symlink():
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             with suppress(OSError):
                 path.unlink()
-                count += 1
+        count += not path.exists()
     return count
 
 

@@ -5,7 +5,6 @@ Letters: H, W pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
+from bgaug.files import write_bytes
 from bgaug.store import Store
+from bgaug.text import printable
 from bgaug.video import write_video
 
 COLUMNS = ("frame", "background", "mask", "composite")
+KINDS: dict[str, tuple[bytes, ...]] = {
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".jpeg": (b"\xff\xd8\xff",),
+    ".webp": (b"RIFF",),
+    ".bmp": (b"BM",),
+    ".tif": (b"II*\x00", b"MM\x00*"),
+    ".tiff": (b"II*\x00", b"MM\x00*"),
+    ".mp4": (b"\x00\x00\x00\x1cftyp", b"\x00\x00\x00\x20ftyp"),
+}
+"""How files of a suffix begin: such a file is replaced by another of its kind without asking."""
+
 _CAPTION = 18
 _MARGIN = 4
 _TINT = np.array([40, 220, 90], np.float32)
@@ -203,15 +216,16 @@ def _header(names: Sequence[str], width: int) -> NDArray[np.uint8]:
 
 def _write(bar: NDArray[np.uint8], text: str, left: int) -> None:
     # cv2's fonts know ASCII alone.
-    shown = text.encode("ascii", "replace").decode()
+    shown = printable(text).encode("ascii", "replace").decode()
     cv2.putText(bar, shown, (left, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (225, 225, 225), 1, cv2.LINE_AA)
 
 
 def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
-    """Write uint8 (H, W, 3) RGB as a picture; the format follows from the name. Returns the absolute path.
+    """Write uint8 (H, W, 3) RGB as an image in one step; the format follows from the name. Returns the absolute path.
 
     Raises:
-        UsageError: the name has no extension that cv2 writes, or the folder cannot be written.
+        UsageError: the name has no extension that cv2 writes.
+        WriteError: the system refuses; the earlier file is as it was.
     """
     path = Path(path).resolve()
     try:
@@ -220,9 +234,7 @@ def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
             raise UsageError(f"{path.name} could not be encoded; name it .png or .jpg")
     except cv2.error as error:
         raise UsageError(f"{path.name} has no extension that names a picture format; name it .png or .jpg") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
-    return path
+    return write_bytes(path, data.tobytes())
 
 
 def heatmap_film(
@@ -279,17 +291,13 @@ def write_film(path: str | Path, frames: NDArray[np.uint8], fps: float) -> Path:
     """Write uint8 (T, H, W, 3) RGB as a film that players show, in one step: H.264, or MPEG-4 where FFmpeg lacks that.
 
     Returns its absolute path.
+
+    Raises:
+        WriteError: the system refuses; the earlier file is as it was.
     """
     path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        try:
-            options = {"crf": "16", "preset": "veryfast"}
-            write_video(unfinished, frames, fps, pixel_format="yuv420p", options=options)
-        except ValueError:  # no such encoder
-            write_video(unfinished, frames, fps, codec="mpeg4", pixel_format="yuv420p", options={"q:v": "2"})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        write_video(path, frames, fps, pixel_format="yuv420p", options={"crf": "16", "preset": "veryfast"})
+    except ValueError:  # no such encoder
+        write_video(path, frames, fps, codec="mpeg4", pixel_format="yuv420p", options={"q:v": "2"})
     return path

@@ -248,8 +248,10 @@ def export_weights_command(
     with reported(debug):
         from dataclasses import asdict
 
-        from bgaug.encoders import export_encoder, load_encoder
+        from bgaug.encoders import export_encoder, find_checkpoint, load_encoder
+        from bgaug.files import check_replaceable
 
+        check_replaceable(out, overwrite=overwrite, inputs=[find_checkpoint(run, best=best)])
         encoder = load_encoder(run, best=best)
         path = export_encoder(encoder, out, overwrite=overwrite)
         told = {"out": str(path), "bytes": path.stat().st_size, **asdict(encoder.info)}

@@ -138,6 +138,12 @@ def evaluate_command(
     bias_out: Annotated[
         Path | None, typer.Option(help="Folder for manifest, report and sheet of bias.", rich_help_panel="Bias")
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace files in --bias-out that are of other kinds.", rich_help_panel="Bias"
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of fewshot's draws, finetune and bias.", min=0)] = 0,
     batch_size: Annotated[int, typer.Option(help="Videos encoded at once.", min=1)] = 8,
     threads: Annotated[int, typer.Option(help="That read clips.", min=0)] = 2,
@@ -213,6 +219,7 @@ def evaluate_command(
                 videos=bias_videos,
                 manifest=bias_manifest,
                 out=bias_out,
+                overwrite=overwrite,
                 seed=seed,
             ),
         )

@@ -129,9 +129,12 @@ def _first(names: Sequence[str]) -> str:
 
 def preview_command(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="The picture, .png or .jpg.")] = Path("sheet.png"),
+    out: Annotated[Path, typer.Option(help="The image, .png or .jpg.")] = Path("sheet.png"),
     rows: Annotated[int, typer.Option(help="Videos shown.", min=1)] = 12,
     seed: Annotated[int, typer.Option(help="Chooses frames and donors.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there, whatever it is; else only an image.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -144,9 +147,13 @@ def preview_command(
         bgaug preview shards --rows 30 --seed 1
     """
     with reported(debug):
+        from bgaug.files import check_replaceable
         from bgaug.store import open_store
-        from bgaug.visualize import contact_sheet, write_picture
+        from bgaug.visualize import KINDS, contact_sheet, write_picture
 
+        kind = out.suffix.lower()
+        what = f"a {kind.removeprefix('.').upper()} image" if kind in KINDS else "an image"
+        check_replaceable(out, overwrite=overwrite, kinds=KINDS.get(kind, ()), what=what, inputs=[store])
         path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
         show({"sheet": str(path)}, as_json, lambda: str(path))
 

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
+from bgaug.files import check_folder, check_replaceable, write_bytes
 from bgaug.pipelines.bias_choice import Choice, DonorSource, make_manifest
 from bgaug.pipelines.bias_clips import ClipReader
 from bgaug.pipelines.bias_composer import OF_ROW, OF_VIDEO, Composer, bias_sheet
@@ -43,9 +44,8 @@ from bgaug.pipelines.bias_probe import (
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.train import load_learner
 from bgaug.store import Store, open_store
-from bgaug.store.layout import write_durably
 from bgaug.store.verify import content_hash
-from bgaug.visualize import write_picture
+from bgaug.visualize import KINDS, write_picture
 
 __all__ = [
     "BiasOptions",
@@ -58,6 +58,15 @@ __all__ = [
     "score_bias",
     "write_manifest",
 ]
+
+
+MANIFEST, REPORT, SHEET = "manifest.json", "report.json", "sheet.png"
+OWN_FILES: dict[str, tuple[bytes, ...]] = {
+    MANIFEST: (b'{\n "format": "bgaug-bias"',),
+    REPORT: (b'{\n "',),
+    SHEET: KINDS[".png"],
+}
+"""What is written, and how files of an earlier evaluation begin."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class BiasOptions:
         ring: width of the ring.
         manifest: file with the test to take, in place of a new one; everything above but `folder` is then its business.
         out: folder for manifest.json, report.json and sheet.png; nothing is written if None.
+        overwrite: replace files of these names in `out` whatever they are; else only those of an earlier evaluation.
         sheet_rows: composites on the sheet.
         batch_size: clips encoded at once; does not change the result.
 
@@ -104,6 +114,7 @@ class BiasOptions:
     ring: float = 7.0
     manifest: Path | None = None
     out: Path | None = None
+    overwrite: bool = False
     sheet_rows: int = 8
     batch_size: int = 16
 
@@ -169,8 +180,10 @@ def evaluate_bias(
         UsageError: options that contradict each other or the store, too few videos, or a manifest of another store.
         CheckpointError: the run cannot be read.
         StoreError: the store cannot be read, or has no such bank.
+        WriteError: `options.out` cannot be written; found out before the work where that can be.
     """
     options = options or BiasOptions()
+    check_out(options)
     learner, config = load_learner(run)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     learner.to(where)
@@ -292,7 +305,23 @@ def _settings(manifest: Manifest, tested: Tested, options: BiasOptions) -> dict[
     }
 
 
+def check_out(options: BiasOptions) -> None:
+    """See, before any work, whether the report may be written.
+
+    Raises:
+        UsageError: files of other kinds are there.
+        WriteError: the folder cannot be written.
+    """
+    if options.out is None:
+        return
+    check_folder(options.out)
+    for name, kinds in OWN_FILES.items():
+        check_replaceable(
+            options.out / name, overwrite=options.overwrite, kinds=kinds, what="of an earlier bias evaluation"
+        )
+
+
 def _write_report(report: BiasReport, composer: Composer, out: Path, rows: int) -> None:
-    write_manifest(report.manifest, out / "manifest.json")
-    write_picture(out / "sheet.png", bias_sheet(composer, rows=rows))
-    write_durably(out / "report.json", json.dumps(report.to_json(), indent=1).encode() + b"\n")
+    write_manifest(report.manifest, out / MANIFEST)
+    write_picture(out / SHEET, bias_sheet(composer, rows=rows))
+    write_bytes(out / REPORT, json.dumps(report.to_json(), indent=1).encode() + b"\n")

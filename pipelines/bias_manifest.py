@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, Valid
 
 from bgaug.bias import Stripes
 from bgaug.errors import UsageError
+from bgaug.files import write_bytes
 from bgaug.store import Store
-from bgaug.store.layout import write_durably
 
 FORMAT = "bgaug-bias"
 
@@ -136,13 +136,9 @@ def write_manifest(manifest: Manifest, path: Path) -> Path:
     """Write a manifest as JSON; returns its path.
 
     Raises:
-        UsageError: the folder cannot be written.
+        WriteError: the system refuses; the earlier file is as it was.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, manifest.to_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    write_bytes(path, manifest.to_bytes())
     return path
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from bgaug import __version__
+from bgaug.errors import UsageError
+from bgaug.files import check_folder, check_replaceable, write_bytes, writing
 from bgaug.model import ContrastiveLearner
 from bgaug.pipelines.build_shards import build_shards
 from bgaug.pipelines.each_video import Outcome, Setup
@@ -27,12 +29,12 @@ from bgaug.pipelines.watch import WatchOptions
 from bgaug.pipelines.world import world_splits, write_world
 from bgaug.pipelines.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies
 from bgaug.store import open_store
-from bgaug.store.layout import write_durably
 from bgaug.synthetic import SPLITS, make_split
-from bgaug.visualize import contact_sheet, write_picture
+from bgaug.visualize import KINDS, contact_sheet, write_picture
 
 TESTS = ("iid", "swap", "bgonly")
 METHODS = ("simclr", "bgaug")
+SHEET, HEATMAPS, RECORD = "sheet.png", "heatmaps.png", "world.json"
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,13 @@ def demo(
         CheckpointError: an earlier run in `out` trained with other options.
         UsageError: `out` holds videos that are not the demo's.
         StoreError: a store cannot be written.
+        WriteError: another file cannot be written.
     """
     options = options or DemoOptions()
     begun = time.monotonic()
+    check_folder(out)
+    for name in (SHEET, HEATMAPS):
+        check_replaceable(out / name, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
     if overwrite:
         _clear(out)
     world = _write_videos(out, options.videos, progress, jobs)
@@ -130,7 +136,7 @@ def demo(
         size=None,
         backgrounds=out / "backgrounds",
     )
-    sheet = write_picture(out / "sheet.png", contact_sheet(open_store(out / "shards"), rows=10, width=160))
+    sheet = write_picture(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
     wanted = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
     counts = {name: min(count, SPLITS[name].count) for name, count in wanted.items()}
     splits = world_splits(list(counts), 0, counts, jobs, progress)
@@ -158,7 +164,7 @@ def demo(
         learners[method] = load_learner(out / f"run-{method}")[0]
         accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)
     shown = make_split("swap", count=8, truth=True)
-    heat = write_picture(out / "heatmaps.png", heatmap_picture(learners, shown, splits["probe_train"]))
+    heat = write_picture(out / HEATMAPS, heatmap_picture(learners, shown, splits["probe_train"]))
     return DemoResult(accuracies, extracted, built, sheet, heat, options.steps, time.monotonic() - begun)
 
 
@@ -167,7 +173,7 @@ def demo(
 
 def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
     """The training split as videos; what an earlier run made of another world is of no use, and removed."""
-    record = out / "world.json"
+    record = out / RECORD
     wanted = json.dumps({"split": "pretrain", "count": count, "bgaug": __version__}).encode()
     if record.exists() and record.read_bytes() == wanted:
         progress.start("generating videos", count)
@@ -176,11 +182,21 @@ def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
     if record.exists():
         _clear(out)
     write_world(out / "videos", "pretrain", count, 0, progress, jobs)
-    write_durably(record, wanted)
+    write_bytes(record, wanted)
     return out / "videos"
 
 
 def _clear(out: Path) -> None:
-    for name in ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS)):
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / "world.json").unlink(missing_ok=True)
+    """Remove what an earlier demo made.
+
+    Raises:
+        UsageError: folders of these names are there, but nothing says that the demo made them.
+    """
+    names = ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS))
+    there = [name for name in names if (out / name).exists()]
+    if there and not (out / RECORD).is_file() and not (out / "videos" / RECORD).is_file():
+        raise UsageError(f"{out / there[0]} was not made by `bgaug demo`; it is left alone: name another --out")
+    with writing(out):
+        for name in there:
+            shutil.rmtree(out / name)
+        (out / RECORD).unlink(missing_ok=True)

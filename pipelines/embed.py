@@ -21,6 +21,7 @@ from bgaug import __version__
 from bgaug.augment import centre_crop
 from bgaug.encoders import file_sha256, find_checkpoint
 from bgaug.errors import BgaugError, UsageError, VideoError
+from bgaug.files import check_replaceable
 from bgaug.model import ContrastiveLearner
 from bgaug.pipelines.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
 from bgaug.pipelines.embedding import Embedding
@@ -145,22 +146,24 @@ def embed(
         overwrite: replace a file that is there.
 
     Raises:
-        UsageError: nothing to do, a store beside other inputs, or the file is there.
+        UsageError: nothing to do, a store beside other inputs, or the file is there or is an input.
+        WriteError: the file cannot be written; found out before the work where that can be.
         CheckpointError: the run cannot be read.
         StoreError: the store cannot be read.
         BgaugError: not one video could be used.
     """
     options = options or EmbedOptions()
-    out = out.resolve()
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} is there already; --overwrite replaces it")
     checkpoint = find_checkpoint(run, best=best)
+    sources = None if is_store(inputs) else find_videos([Path(item) for item in inputs])
+    read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
+    check_replaceable(out, overwrite=overwrite, inputs=[checkpoint, *read])
+    out = out.resolve()
     learner, config = load_learner(checkpoint)
     learner = learner.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    if is_store(inputs):
+    if sources is None:
         found = embed_store(learner, config, open_store(inputs[0]), progress, options)
     else:
-        found = embed_files(learner, config, find_videos([Path(item) for item in inputs]), progress, options)
+        found = embed_files(learner, config, sources, progress, options)
     settings = {
         "run": str(run),
         "checkpoint": checkpoint.name,

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgaug import __version__
-from bgaug.errors import UsageError
+from bgaug.errors import UsageError, WriteError
 from bgaug.evaluate import FewShotClassifier, HeldOut
+from bgaug.files import write_bytes
 from bgaug.pipelines.evaluation import Evaluation, compare, gather
 from bgaug.pipelines.features import FEATURES, Features, LoadedRun, frozen_features, load_run
 from bgaug.pipelines.finetune import FinetuneOptions, finetune
@@ -32,7 +33,7 @@ from bgaug.pipelines.origin import store_content
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.protocols import Found, Frozen, few_labels, outcome_of, probe, retrieve, vote
 from bgaug.store import Store, open_store
-from bgaug.store.layout import write_durably
+from bgaug.text import json_bytes
 
 if TYPE_CHECKING:
     from bgaug.pipelines.bias import BiasOptions, BiasReport
@@ -143,11 +144,16 @@ def evaluate(
         CheckpointError: the run cannot be read.
         StoreError: the store cannot be read.
         LabelsError: the list of labels cannot be understood, or is of other videos.
+        WriteError: the folder of the bias report cannot be written.
     """
     options = options or EvaluateOptions()
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown or not protocols:
         raise UsageError(f"protocols are {', '.join(PROTOCOLS)}; got {', '.join(unknown) or 'none'}")
+    if options.bias is not None and "bias" in protocols:
+        from bgaug.pipelines.bias import check_out
+
+        check_out(options.bias)
     loaded = load_run(run, best=options.best, device=device)
     store = open_store(store_path)
     parts: list[LabelledVideos] = []
@@ -348,9 +354,8 @@ def _kept(result: Evaluation, loaded: LoadedRun, progress: Progress) -> Evaluati
     file = loaded.folder / FOLDER / f"{now:%Y%m%d-%H%M%S}-{key}.json"
     told |= {"time": now.isoformat(timespec="seconds"), "file": str(file)}
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(file, json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")
-    except OSError as error:
-        progress.warn(f"the evaluation is not kept: {file}: {error.strerror}")
+        write_bytes(file, json_bytes(told, indent=1) + b"\n")
+    except WriteError as error:
+        progress.warn(f"the evaluation is not kept: {error}")
         return result
     return replace(result, file=file)

@@ -164,7 +164,7 @@ def frozen_features(
         try:
             write_arrays(file, {**codes, "key": np.array(key), "about": np.array(json.dumps(about))})
         except OSError as error:
-            progress.warn(f"features are not kept: {file}: {error.strerror}")
+            progress.warn(f"features are not kept: {error}")
             kept = False
     return Features(videos, codes, file if kept else None)
 

@@ -11,6 +11,8 @@ Here are the order of work and its result.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from bgaug import __version__
 from bgaug.encoders import file_sha256
 from bgaug.errors import UsageError
+from bgaug.files import check_folder, check_replaceable, replacing_files, write_bytes, writing
 from bgaug.pipelines.clip_masks import ForeignTruth, StoreTruth
 from bgaug.pipelines.clip_probe import ClipProbe
 from bgaug.pipelines.heatmap_clips import (
@@ -47,8 +50,8 @@ from bgaug.pipelines.heatmap_options import HeatmapOptions
 from bgaug.pipelines.heatmap_pictures import SHEET_ROWS, column_titles, draw_clip, drawn_map, film_name
 from bgaug.pipelines.progress import Progress
 from bgaug.store import Store
-from bgaug.store.layout import write_durably
-from bgaug.visualize import HeatmapRow, heatmap_sheet, write_picture
+from bgaug.text import json_bytes
+from bgaug.visualize import KINDS, HeatmapRow, heatmap_sheet, write_picture
 
 __all__ = [
     "Clip",
@@ -149,10 +152,11 @@ def heatmap(
         MasksError: masks from elsewhere cannot be understood, or belong to no video.
         CheckpointError: a run cannot be read.
         StoreError: a store cannot be read.
+        WriteError: `out` cannot be written; the files of an earlier call are as they were.
     """
     options = options or HeatmapOptions()
-    out = out.resolve()
     _check_out(out, overwrite)
+    out = out.resolve()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     runs = load_runs([run, *against], where, progress)
     with opened_store(inputs, progress, in_process) as (store, failures, is_ours):
@@ -164,42 +168,58 @@ def heatmap(
         )
         probes = run_probes(runs, maps, options, store, is_ours, progress)
         clips = list(chosen_clips(runs[0], store, truth, options, "cam" in maps))
+        if options.films:
+            names = [film_name(number, store.video_id(video)) for number, (video, _) in enumerate(clips)]
+            _check_films(out, names, overwrite)
         kept = _Kept()
-        _clear(out)
         progress.start("heat maps", len(clips))
-        for number, (video, indices) in enumerate(clips):
-            clip = read_clip(store, truth, video, indices, failures, progress)
-            _look(kept, runs, probes, maps, options, store, clip, out, number)
-            progress.advance(note=clip.id)
-        write_picture(out / SHEET, heatmap_sheet(kept.rows, column_titles(runs, maps), mask_title=truth.short))
-        numbers, differences = means_and_differences(
-            [one["numbers"] for one in kept.told], np.array(kept.groups), maps, [run.title for run in runs]
-        )
-        settings = _settings(runs, probes, maps, options, store)
-    videos = len({one["video"] for one in kept.told})
-    looked = Looked(out, len(kept.told), videos, truth.name, numbers, differences, dict(failures), settings)
-    told = {**looked.to_json(), "clips": kept.told}
-    write_durably(out / RESULT, json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False).encode())
+        with replacing_files(out) as unfinished:
+            for number, (video, indices) in enumerate(clips):
+                clip = read_clip(store, truth, video, indices, failures, progress)
+                _look(kept, runs, probes, maps, options, store, clip, unfinished, number)
+                progress.advance(note=clip.id)
+            sheet = heatmap_sheet(kept.rows, column_titles(runs, maps), mask_title=truth.short)
+            write_picture(unfinished / SHEET, sheet)
+            numbers, differences = means_and_differences(
+                [one["numbers"] for one in kept.told], np.array(kept.groups), maps, [run.title for run in runs]
+            )
+            settings = _settings(runs, probes, maps, options, store)
+            videos = len({one["video"] for one in kept.told})
+            looked = Looked(out, len(kept.told), videos, truth.name, numbers, differences, dict(failures), settings)
+            told = {**looked.to_json(), "clips": kept.told}
+            write_bytes(unfinished / RESULT, json_bytes(told, indent=1, allow_nan=False))
+            earlier = _films_of_earlier_call(out)
+        with writing(out):
+            for name in earlier - {one["film"] for one in kept.told}:
+                (out / name).unlink(missing_ok=True)
     return looked
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
+    """See, before any work, whether a result may be written here."""
     if (out / RESULT).exists() and not overwrite:
         raise UsageError(f"{out} holds heat maps already; --overwrite replaces them")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is no folder")
+        raise UsageError(f"{out} is not a folder")
+    check_folder(out)
+    check_replaceable(out / RESULT, overwrite=overwrite)
+    check_replaceable(out / SHEET, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
 
 
-def _clear(out: Path) -> None:
-    """Take away what an earlier call wrote, so that nothing of it lies between the new."""
-    out.mkdir(parents=True, exist_ok=True)
+def _check_films(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    for name in (name for name in names if os.path.lexists(out / name)):
+        check_replaceable(out / name, overwrite=overwrite, kinds=KINDS[".mp4"], what="an MP4 video")
+
+
+def _films_of_earlier_call(out: Path) -> set[str]:
+    """Names of films that an earlier call wrote and recorded."""
     try:
-        told = json.loads((out / RESULT).read_text("utf-8"))
-        films = [Path(str(clip["film"])).name for clip in told["clips"] if clip.get("film")]
-    except (OSError, ValueError, KeyError, TypeError):
-        films = []
-    for name in [RESULT, SHEET, *films]:
-        (out / name).unlink(missing_ok=True)
+        told = json.loads((out / RESULT).read_bytes())
+        names = {Path(str(clip["film"])).name for clip in told["clips"] if clip.get("film")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+    # Only names that this command gives: the file may have been changed.
+    return {name for name in names if re.fullmatch(r"\d{3,}_.*\.mp4", name)}
 
 
 def _look(

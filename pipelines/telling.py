@@ -50,7 +50,7 @@ class Telling:
         if self._out is not None:
             from bgaug.pipelines.board import Board
 
-            self._board = Board(self._out, step)
+            self._board = Board(self._out, step, self._progress)
         return self
 
     def __enter__(self) -> Self:

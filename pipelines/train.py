@@ -17,6 +17,7 @@ from bgaug.compose import Composition, SemiNegativePairs
 from bgaug.dataset import ClipDataset, ClipOptions
 from bgaug.encoders import backbone_options, read_weights, trained_form
 from bgaug.errors import CheckpointError, UsageError
+from bgaug.files import check_folder, make_folder, write_bytes, writing
 from bgaug.loader import ClipLoader
 from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
 from bgaug.pipelines.meters import NUMBERS, BiasMeters
@@ -25,7 +26,6 @@ from bgaug.pipelines.progress import Progress, Silent
 from bgaug.pipelines.telling import Telling
 from bgaug.pipelines.train_options import TrainOptions, parse_changes
 from bgaug.store import Store, open_store
-from bgaug.store.layout import write_durably
 from bgaug.trainer import (
     BEST,
     CHECKPOINTS,
@@ -104,12 +104,15 @@ def train(
         UsageError: options that contradict each other or the store.
         CheckpointError: `out` holds a run already, or one with another configuration.
         StoreError: the store cannot be read.
+        WriteError: `out` cannot be written; found out before the work where that can be.
     """
     options = options or TrainOptions()
     with processes(device) as here:
         progress = progress if here.first else Silent()
         store = open_store(store_path)
         checkpoint = _find_run(out, resume=resume, overwrite=overwrite)
+        if here.first:
+            check_folder(out)
         here.wait()  # until all have looked at the folder as it was
         run = _Run.prepare(store, options, here, threads)
         config = run_config(options, store, run.learner.method, run.batch_size)
@@ -269,14 +272,15 @@ def _find_run(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
 
 
 def _begin_run(out: Path, config: dict[str, Any], options: TrainOptions, store: Path, overwrite: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        for path in (out / CHECKPOINTS).glob("*.pt"):
-            path.unlink()
-    (out / LOG).unlink(missing_ok=True)
+    make_folder(out)
+    with writing(out):
+        if overwrite:
+            for path in (out / CHECKPOINTS).glob("*.pt"):
+                path.unlink()
+        (out / LOG).unlink(missing_ok=True)
     record = {"config": config, "store": str(store), "versions": versions(), "git": git_state()}
-    write_durably(out / CONFIG, json.dumps(record, indent=1).encode())
-    write_durably(out / CONFIG_TOML, options.toml().encode())
+    write_bytes(out / CONFIG, json.dumps(record, indent=1).encode())
+    write_bytes(out / CONFIG_TOML, options.toml().encode())
 
 
 def make_dataset(store: Store, options: TrainOptions) -> ClipDataset:

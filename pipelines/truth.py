@@ -6,7 +6,6 @@ Letters: N videos, T frames, S pixels of a side, P packed bytes of one mask.
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
+from bgaug.files import replacing
 from bgaug.mask import pack_mask, unpack_mask
 from bgaug.scores import FOREGROUND, MaskScores, background_scores
 from bgaug.store import Store, open_store
@@ -205,14 +205,10 @@ def read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays in one step: a reader finds the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write arrays in one step: a reader finds the old file or the new.
+
+    Raises:
+        WriteError: the system refuses; the earlier file is as it was.
+    """
+    with replacing(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from bgaug import __version__
 from bgaug.errors import UsageError
+from bgaug.files import clear_unfinished, make_folder, write_bytes
 from bgaug.pipelines.each_video import processors
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.truth import (
@@ -30,7 +30,6 @@ from bgaug.pipelines.truth import (
     write_arrays,
     write_worn_masks,
 )
-from bgaug.store.layout import write_durably
 from bgaug.synthetic import (
     ACTIONS,
     FIRST_PHOTO,
@@ -252,7 +251,7 @@ def write_world(
         return folder
     record.begin()
     for action in ACTIONS:
-        (folder / action).mkdir(exist_ok=True)
+        clear_unfinished(make_folder(folder / action))
     parts: list[_Written] = []
     make = partial(make_split, split, count=count, draw=draw, truth=truth, world=world, size=size)
     tasks = [joblib.delayed(_write_part)(folder, make, *range_) for range_ in _ranges(count)]
@@ -284,7 +283,7 @@ class _Record:
             raise UsageError(f"{self.folder} is not empty, and nothing says that it holds a world; name another folder")
         if begun is not None and {**begun, "complete": False} != {**self.world, "complete": False}:
             clear_world(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._write(complete=False)
 
     def complete(self) -> None:
@@ -299,7 +298,7 @@ class _Record:
             raise UsageError(f"{self.folder / RECORD} is damaged; remove {self.folder}") from error
 
     def _write(self, complete: bool) -> None:
-        write_durably(self.folder / RECORD, json.dumps({**self.world, "complete": complete}).encode())
+        write_bytes(self.folder / RECORD, json.dumps({**self.world, "complete": complete}).encode())
 
 
 def clear_world(folder: Path) -> None:
@@ -327,9 +326,7 @@ def _write_part(folder: Path, make: Callable[..., SyntheticSplit], start: int, s
     for video_id, frames in zip(ids, split.frames, strict=True):
         path = folder / video_id
         if not path.exists():
-            unfinished = path.with_name(f".{path.name}")  # hidden files are no videos
-            write_video(unfinished, frames, fps=FPS)
-            os.replace(unfinished, path)
+            write_video(path, frames, fps=FPS)
     truth = truth_arrays(split) if split.masks is not None else {}
     return _Written(ids, split.labels, split.scene, split.prop, split.kind, truth)
 
@@ -344,4 +341,4 @@ def _write_labels(folder: Path, split: str, parts: Sequence[_Written]) -> None:
         for video_id, scene, prop, kind in zip(part.ids, *factors, strict=True):
             place = f"photo {PHOTOS[scene - FIRST_PHOTO]}" if scene >= FIRST_PHOTO else f"scene {scene}"
             writer.writerow([video_id, video_id.split("/")[0], place, purpose, scene, prop, KINDS[kind]])
-    write_durably(folder / LABELS, text.getvalue().encode())
+    write_bytes(folder / LABELS, text.getvalue().encode())

@@ -32,7 +32,7 @@ from bgaug.bias import (
 )
 from bgaug.compose import composite
 from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.errors import StoreError, UsageError
+from bgaug.errors import StoreError, UsageError, WriteError
 from bgaug.pipelines.bias import (
     BiasOptions,
     BiasReport,
@@ -534,7 +534,7 @@ def test_a_manifest_that_does_not_fit_is_refused(biased: Store, manifest: Manife
         plan(biased, BiasOptions(manifest=path))
     with pytest.raises(UsageError, match="cannot be read"):
         plan(biased, BiasOptions(manifest=tmp_path / "none.json"))
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         write_manifest(manifest, path / "below" / "m.json")
 
 

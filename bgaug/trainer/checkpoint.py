@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bgaug.errors import CheckpointError
-from bgaug.store.layout import sync_folder
+from bgaug.files import replacing, writing
 
 FORMAT = "bgaug-checkpoint"
 VERSION = 1
@@ -33,28 +34,39 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     Raises:
         CheckpointError: it cannot be written; those before are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    temporary = path.with_suffix(".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as unfinished, open(unfinished, "wb") as file:
             torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        if best:
+            _keep_as_best(path)
     except (OSError, RuntimeError) as error:  # torch wraps what the system refuses
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path} cannot be written ({error}); free some space, then --resume goes on from the checkpoint before"
+            f"{path} cannot be written ({_reason(error)}); --resume goes on from the checkpoint before"
         ) from error
-    os.replace(temporary, path)
-    if best:
-        temporary.unlink(missing_ok=True)
-        os.link(path, temporary)  # the same bytes under a second name, which outlives the first
-        os.replace(temporary, folder / BEST)
-    sync_folder(folder)
-    for old in sorted(folder.glob("step-*.pt"))[:-keep]:
-        old.unlink()
+    with writing(folder):
+        for old in sorted(folder.glob("step-*.pt"))[:-keep]:
+            old.unlink()
     return path.resolve()
+
+
+def _keep_as_best(path: Path) -> None:
+    """The same bytes under a second name, which outlives the first; a copy where the disk knows no links."""
+    with replacing(path.with_name(BEST)) as unfinished:
+        unfinished.unlink()
+        try:
+            os.link(path, unfinished)
+        except OSError:
+            shutil.copyfile(path, unfinished)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, which torch buries under an error of its own."""
+    said: BaseException | None = error
+    while said is not None and not isinstance(said, OSError):
+        said = said.__cause__ or said.__context__
+    text = str(said.strerror if isinstance(said, OSError) else error)
+    return text.splitlines()[0].removeprefix("cannot be written: ")
 
 
 def last_checkpoint(run: Path) -> Path:

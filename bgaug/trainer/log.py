@@ -14,6 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from bgaug.files import write_bytes, writing
+
 LOG = "log.jsonl"
 
 
@@ -29,8 +31,9 @@ class Log:
         self._path = path if writes else Path(os.devnull)
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._path, "a", encoding="utf-8")
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "ab", buffering=0)
         return self
 
     def __exit__(
@@ -39,9 +42,15 @@ class Log:
         self._file.close()
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line of JSON, out at once."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        """One line of JSON, out at once.
+
+        Raises:
+            WriteError: the system refuses.
+        """
+        left = json.dumps(line).encode() + b"\n"
+        with writing(self._path):
+            while left:
+                left = left[self._file.write(left) :]
 
 
 def drop_lines_behind(path: Path, step: int) -> None:
@@ -49,16 +58,14 @@ def drop_lines_behind(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text("utf-8").splitlines():
+    for text in path.read_bytes().splitlines():
         try:
             line = json.loads(text)
         except ValueError:
-            continue  # a kill came in the middle of it
-        if line["step"] <= step:
-            kept.append(text)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{text}\n" for text in kept), "utf-8")
-    os.replace(temporary, path)
+            continue  # a kill or a full disk came in the middle of it
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] <= step:
+            kept.append(text + b"\n")
+    write_bytes(path, b"".join(kept))
 
 
 def memory_megabytes(device: torch.device) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -18,9 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bgaug.batch import Batch
 from bgaug.compose import SemiNegativePairs
-from bgaug.errors import BgaugError, CheckpointError
+from bgaug.errors import BgaugError, CheckpointError, WriteError
+from bgaug.files import write_bytes
 from bgaug.loader import ClipLoader
 from bgaug.model import ContrastiveLearner
+from bgaug.text import json_bytes
 from bgaug.trainer.checkpoint import CHECKPOINTS, load_checkpoint, save_checkpoint
 from bgaug.trainer.log import LOG, Log, drop_lines_behind, memory_megabytes, plain
 from bgaug.trainer.optimisation import Optimisation, gradient_norm, make_optimiser
@@ -302,9 +303,12 @@ class Trainer:
         store = self.loader.dataset.store
         videos = [store.video_id(video) for part in step.provenance for video in part["video"].tolist()]
         record = {**step.line, **values, "videos": videos, "provenance": step.provenance}
-        path.write_text(json.dumps(plain(record)), "utf-8")
+        try:
+            where = f"the clips of its batch stand in {write_bytes(path, json_bytes(plain(record)))}"
+        except WriteError as error:
+            where = f"the clips of its batch are not recorded ({error})"
         raise BgaugError(
-            f"the loss of step {number} is {values['loss']}; the clips of its batch stand in {path}. Lower --lr, or give "
+            f"the loss of step {number} is {values['loss']}; {where}. Lower --lr, or give "
             f"--clip-norm 1 or --amp off. Checkpoints in {self.out / CHECKPOINTS} are from before"
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bgaug.files import write_bytes
 
 
 def write_video(
@@ -21,8 +24,10 @@ def write_video(
 ) -> None:
     """Write frames as a video file; the container follows from the name.
 
+    A reader finds the earlier file or the new one, see `bgaug.files.replacing`.
+
     Args:
-        path: where to.
+        path: the file.
         frames: uint8 (T, H, W, 3), RGB.
         fps: frames per second.
         codec: FFmpeg's encoder.
@@ -30,13 +35,32 @@ def write_video(
         options: of the encoder; the default is near-lossless (crf 12).
 
     Raises:
-        ValueError: frames of another shape or type.
+        ValueError: frames of another shape or type, or an encoder that this FFmpeg lacks.
+        WriteError: the system refuses.
     """
+    suffix = Path(path).suffix
+    data = encode_video(frames, fps, suffix=suffix, codec=codec, pixel_format=pixel_format, options=options)
+    write_bytes(path, data)
+
+
+def encode_video(
+    frames: NDArray[np.uint8],
+    fps: float = 25.0,
+    *,
+    suffix: str = ".mp4",
+    codec: str = "libx264",
+    pixel_format: str = "yuv444p",
+    options: dict[str, str] | None = None,
+) -> bytes:
+    """The bytes of a video file; arguments as of `write_video`, and the suffix that names the container."""
     import av
 
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape = }")
-    with av.open(str(path), "w") as container:
+    # FFmpeg writes to memory: what it says of a disk that refuses is no error that a caller knows.
+    memory = io.BytesIO()
+    memory.name = f"video{suffix}"
+    with av.open(memory, "w") as container:
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
@@ -45,3 +69,4 @@ def write_video(
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
+    return memory.getvalue()
