@@ -25,7 +25,7 @@ from bgaug.store import (
     FrameKind,
     Header,
     Plan,
-    create_store,
+    building,
     finish_store,
     pending_shards,
 )
@@ -164,33 +164,28 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         timeout_seconds=setup.timeout_seconds,
         in_process=setup.in_process,
     )
-    header = create_store(
-        setup.out,
-        new_header(recipe, labels),
-        plan,
-        overwrite=setup.overwrite,
-    )
-    pending = pending_shards(setup.out, plan, retry_failed=setup.retry_failed)
-    waiting = {video.id for shard in pending for video in plan.shards[shard]}
-    done = plan.num_videos - len(waiting)
-    progress.start("videos", plan.num_videos)
-    if done:
-        progress.advance(done, "already there")
-    by_id = {source.id: source for source in sources}
-    tasks = [
-        ShardTask(
-            setup.out,
-            header,
-            shards,
-            tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shards[0]]),
-            recipe.each_video,
-            replace=setup.retry_failed,
-        )
-        for shards in _together(plan, pending)
-    ]
-    run_shards(tasks, setup, progress)
-    finish_store(setup.out)
-    return _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
+    with building(setup.out, new_header(recipe, labels), plan, overwrite=setup.overwrite) as header:
+        pending = pending_shards(setup.out, plan, retry_failed=setup.retry_failed)
+        waiting = {video.id for shard in pending for video in plan.shards[shard]}
+        done = plan.num_videos - len(waiting)
+        progress.start("videos", plan.num_videos)
+        if done:
+            progress.advance(done, "already there")
+        by_id = {source.id: source for source in sources}
+        tasks = [
+            ShardTask(
+                setup.out,
+                header,
+                shards,
+                tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shards[0]]),
+                recipe.each_video,
+                replace=setup.retry_failed,
+            )
+            for shards in _together(plan, pending)
+        ]
+        run_shards(tasks, setup, progress)
+        finish_store(setup.out)
+        return _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
 
 
 def _together(plan: Plan, pending: Sequence[int]) -> list[tuple[int, ...]]:

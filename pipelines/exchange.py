@@ -19,7 +19,7 @@ from bgaug.mask import pack_mask
 from bgaug.mask.foreign import ForeignMasks, Values, find_masks
 from bgaug.pipelines.progress import Progress
 from bgaug.sizing import fit_frame
-from bgaug.store import Store, VideoRow, finish_store, merge_stores, open_store, replace_masks, write_bank
+from bgaug.store import Store, VideoRow, alone, finish_store, merge_stores, open_store, replace_masks, write_bank
 from bgaug.store.layout import SHARDS, num_shards, read_commit, read_header, shard_name
 
 Partial = Literal["keep", "empty"]
@@ -130,9 +130,17 @@ def import_masks(
     Raises:
         UsageError: the store keeps no masks, or an option is out of range.
         MasksError: it cannot be told which masks belong to which video, or none does.
+        StoreLockedError: another process writes the store.
         StoreError: the store cannot be read or written.
     """
-    store = open_store(root)
+    read_header(root)  # before anything is written beside it
+    with alone(root):
+        return _import_masks(open_store(root), root, masks, progress, first, values, partial)
+
+
+def _import_masks(
+    store: Store, root: Path, masks: Path, progress: Progress, first: int, values: Values, partial: Partial
+) -> ImportedMasks:
     if store.header.options.get("holds") == "backgrounds":
         raise UsageError(f"{root} holds backgrounds alone, no masks: import them into a store that build-shards made")
     found = find_masks(masks, list(store.videos), first=first, values=values)
@@ -294,6 +302,7 @@ def import_backgrounds(
 
     Raises:
         UsageError: there is no picture, the name will not do, or there is a bank of that name.
+        StoreLockedError: another process writes the store.
         StoreError: the store cannot be read or written.
     """
     header = read_header(root)
@@ -312,7 +321,8 @@ def import_backgrounds(
                 progress.warn(f"{pictures / label} {error}: it is left out")
 
     progress.start("pictures", len(files))
-    return ImportedBackgrounds(bank, write_bank(root, bank, fitted(), overwrite=overwrite), failures)
+    with alone(root):
+        return ImportedBackgrounds(bank, write_bank(root, bank, fitted(), overwrite=overwrite), failures)
 
 
 def _find_pictures(folder: Path) -> list[str]:

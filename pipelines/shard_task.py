@@ -13,12 +13,17 @@ from bgaug.errors import BgaugError, StoreError, VideoError
 from bgaug.pipelines.sources import Source
 from bgaug.pipelines.worker import Begins, WorkerLost
 from bgaug.store import Failure, Header, Identity, ShardWriter, VideoPayload, VideoRow, identify
+from bgaug.store.commit import shard_lock
 from bgaug.store.index import parse_failures
-from bgaug.store.layout import SHARDS, shard_name
+from bgaug.store.layout import SHARDS, shard_name, writing
+from bgaug.store.lock import ShardLock
 from bgaug.store.write import Placed
 
 Put = Callable[[VideoPayload], None]
 """Takes what is to be stored of a video, part by part."""
+
+
+_OUT_OF_MEMORY = "out of memory; fewer --jobs or a smaller --memory need less"
 
 
 class EachVideo(Protocol):
@@ -60,8 +65,15 @@ class ShardTask:
 
     def __call__(self, begins: Begins) -> list[Failure]:
         """Build and commit; returns the videos that failed."""
-        if len(self.shards) > 1:
-            return self._build_long(begins)
+        try:
+            return self._build_long(begins) if len(self.shards) > 1 else self._build(begins)
+        except MemoryError as error:
+            raise StoreError(
+                self.root / SHARDS / shard_name(self.shards[0]),
+                f"cannot be finished: {_OUT_OF_MEMORY}. Run the same command again: what is finished stays",
+            ) from error
+
+    def _build(self, begins: Begins) -> list[Failure]:
         with self._writer(self.shards[0]) as writer:
             if writer.committed is not None:  # another run was quicker
                 return parse_failures(writer.committed)
@@ -79,33 +91,45 @@ class ShardTask:
             return failures
 
     def _build_long(self, begins: Begins) -> list[Failure]:
-        """The shards of one long video. They become visible together, once it is known to be good.
+        """The shards of one long video, under the lock of the first.
 
-        Where an earlier run was stopped between them, what it left is kept, unless the file has changed since.
+        They become visible together, once the video is known to be good. Where an earlier run was stopped between them,
+        what it left is kept, unless the file has changed since.
         """
+        with ExitStack() as held:
+            with writing(self.root):
+                lock = held.enter_context(shard_lock(self.root, self.shards[0]))
+            failure = self.quarantine.get(self.videos[0][0].id)
+            if failure is None:
+                failure = self._build_parts(begins, lock, again=self.replace)
+            if failure is not None:
+                self._fail_parts(failure, lock)
+            return [] if failure is None else [failure]
+
+    def _build_parts(self, begins: Begins, lock: ShardLock, *, again: bool) -> Failure | None:
         source, label = self.videos[0]
-        failure = self.quarantine.get(source.id)
-        if failure is None:
-            with ExitStack() as held:
-                writers = [held.enter_context(self._writer(shard)) for shard in self.shards]
-                if self._has_changed(source, writers):
-                    held.close()
-                    return replace(self, replace=True)._build_long(begins)
+        with ExitStack() as held:
+            writers = [
+                held.enter_context(ShardWriter(self.root, self.header, shard, replace=again, lock=lock))
+                for shard in self.shards
+            ]
+            if not self._has_changed(source, writers):
                 begins(0)
                 # The time limit is for each part anew.
                 failure = self._add(writers, source, label, lambda: begins(0))
                 begins(None)
-                if failure is None:
-                    for writer in writers:
-                        if writer.committed is None:
-                            writer.commit()
-                    return []
+                for writer in writers:
+                    if failure is None and writer.committed is None:
+                        writer.commit()
+                return failure
+        return self._build_parts(begins, lock, again=True)
+
+    def _fail_parts(self, failure: Failure, lock: ShardLock) -> None:
         for shard in self.shards:
-            with ShardWriter(self.root, self.header, shard, replace=True) as writer:
+            with ShardWriter(self.root, self.header, shard, replace=True, lock=lock) as writer:
                 if shard == self.shards[0]:
                     writer.fail(failure)
                 writer.commit()
-        return [failure]
 
     def _has_changed(self, source: Source, writers: Sequence[ShardWriter]) -> bool:
         rows = [row for writer in writers for row in (writer.committed or {"videos": []})["videos"]]
@@ -117,7 +141,26 @@ class ShardTask:
     def _add(
         self, writers: Sequence[ShardWriter], source: Source, label: Label, on_part: Callable[[], None]
     ) -> Failure | None:
-        """One video into its shards; those that are there already are left as they are."""
+        """One video into its shards, as a whole or not at all; those that are there already are left as they are."""
+        try:
+            with writers[0].whole_or_not():
+                self._put_and_note(writers, source, label, on_part)
+        except VideoError as error:
+            return Failure(id=source.id, reason=error.reason, message=error.message)
+        except FileNotFoundError:
+            return Failure(id=source.id, reason="missing", message="was there, and is gone")
+        except BgaugError:
+            raise
+        except MemoryError:
+            return Failure(id=source.id, reason="crashed", message=_OUT_OF_MEMORY)
+        except Exception as error:  # noqa: BLE001
+            # One bad video never stops a thousand good ones, whatever it breaks.
+            return Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}")
+        return None
+
+    def _put_and_note(
+        self, writers: Sequence[ShardWriter], source: Source, label: Label, on_part: Callable[[], None]
+    ) -> None:
         placed: list[Placed | None] = []
 
         def put(payload: VideoPayload) -> None:
@@ -127,21 +170,12 @@ class ShardTask:
                 writer.finish()  # it gets no more; many may be open at a time
             on_part()
 
-        try:
-            rows = self.each_video(source, label, self.header, put, len(writers))
-        except VideoError as error:
-            return Failure(id=source.id, reason=error.reason, message=error.message)
-        except FileNotFoundError:
-            return Failure(id=source.id, reason="missing", message="was there, and is gone")
-        except BgaugError:
-            raise
-        except Exception as error:  # noqa: BLE001
-            # One bad video never stops a thousand good ones, whatever it breaks.
-            return Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}")
+        rows = self.each_video(source, label, self.header, put, len(writers))
+        if len(rows) != len(placed):
+            raise RuntimeError(f"{len(placed)} parts of it were written, and {len(rows)} rows tell of them")
         for writer, row, place in zip(writers, rows, placed, strict=False):
             if place is not None:
                 writer.note(row, place)
-        return None
 
     def without(self, lost: WorkerLost) -> ShardTask:
         """The same shard with the video in quarantine that a worker was lost to.

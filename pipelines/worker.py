@@ -8,7 +8,6 @@ run. Tasks, events and results cross a socket of their own, so what decoders pri
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import pickle
 import queue
@@ -37,6 +36,7 @@ _ONE_THREAD = {
     for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "VECLIB_MAXIMUM", "NUMBA_NUM", "NUMEXPR_NUM")
 }
 _LOOK_SECONDS = 1.0
+_LOOKS = 20  # at least so many before the time is up
 _PR_SET_PDEATHSIG = 1
 
 
@@ -168,13 +168,20 @@ def _start_process() -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
 
 
 def _wait(process: subprocess.Popen[bytes], pipe: Connection[Any, Any], timeout_seconds: float) -> None:
-    """Until there is a message; EOFError where there will be none, TimeoutError where it takes longer than that."""
-    end = time.monotonic() + (timeout_seconds or math.inf)
-    while not pipe.poll(max(0, min(_LOOK_SECONDS, end - time.monotonic()))):
+    """Until there is a message; EOFError where there will be none, TimeoutError where it takes longer than that.
+
+    Time counts only while this process runs, too. When both are stopped, by a batch system or with the machine, a look
+    takes longer than it should, and what is over it does not count. A worker that stands still alone is timed out.
+    """
+    look = min(_LOOK_SECONDS, timeout_seconds / _LOOKS) if timeout_seconds else _LOOK_SECONDS
+    waited, last = 0.0, time.monotonic()
+    while not pipe.poll(look):
         # Processes that the worker started may hold its end of the socket open longer than it lives.
         if process.poll() is not None and not pipe.poll():
             raise EOFError
-        if time.monotonic() >= end:
+        now = time.monotonic()
+        waited, last = waited + min(look, now - last), now
+        if timeout_seconds and waited >= timeout_seconds and not pipe.poll():
             raise TimeoutError
 
 

@@ -258,8 +258,8 @@ def test_a_killed_replacement_is_settled_by_the_next_writer(
 
     before = verify_store(root)
     with monkeypatch.context() as patched:
-        patched.setattr("bgaug.store.write.os.rename", rename)
-        patched.setattr("bgaug.store.write.shutil.rmtree", lambda *args, **more: None)
+        patched.setattr("bgaug.store.commit.os.rename", rename)
+        patched.setattr("bgaug.store.commit.shutil.rmtree", lambda *args, **more: None)
         with pytest.raises(Killed):
             replace_masks(root, read_header(root), 0, lambda row, masks: ~masks)
     assert (root / "shards" / "00000").exists() is (step == "committed")

@@ -271,13 +271,13 @@ def test_an_error_of_ours_comes_back_as_itself_and_ends_the_others(tmp_path: Pat
 
 def test_a_worker_lost_to_no_video_ends_the_run_and_its_shard_is_built_anew(tmp_path: Path) -> None:
     def die_in_commit() -> None:
-        import bgaug.store.write
+        import bgaug.store.commit
 
         def die(record: dict[str, object]) -> bytes:
             os.kill(os.getpid(), signal.SIGKILL)
             return b""
 
-        vars(bgaug.store.write)["seal"] = die
+        vars(bgaug.store.commit)["seal"] = die
 
     setup = Setup([make_videos(tmp_path / "v", "odd")], tmp_path / "s", jobs=1)
     with pytest.raises(StoreError, match="00000: cannot be built: its process was ended by SIGKILL"):

@@ -13,7 +13,7 @@ A store is a folder that any Zarr v3 reader can open:
 """
 
 from bgaug.store.banks import Bank, write_bank
-from bgaug.store.create import create_store, finish_store, pending_shards
+from bgaug.store.create import building, create_store, finish_store, pending_shards
 from bgaug.store.layout import FRAME_KINDS, FrameKind, Header
 from bgaug.store.merge import merge_stores
 from bgaug.store.payload import VideoPayload
@@ -24,6 +24,7 @@ from bgaug.store.repair import Repair, repair_store, restore_header
 from bgaug.store.replace import replace_masks
 from bgaug.store.verify import Problem, Report, verify_store
 from bgaug.store.write import ShardWriter
+from bgaug.store.writers import alone
 
 __all__ = [
     "FRAME_KINDS",
@@ -42,6 +43,8 @@ __all__ = [
     "Store",
     "VideoPayload",
     "VideoRow",
+    "alone",
+    "building",
     "create_store",
     "finish_store",
     "identify",

@@ -74,6 +74,18 @@ class ArraySpec:
         return json.dumps(node, sort_keys=True).encode()
 
 
+@dataclass(frozen=True)
+class Mark:
+    """How far an array was written; see `ArrayWriter.mark`."""
+
+    num_rows: int
+    crc: int
+    bytes: int
+    num_chunks: int
+    waiting: tuple[NDArray[Any], ...]
+    num_waiting: int
+
+
 class ArrayWriter:
     """One array, appended to row by row; `finish` makes it whole.
 
@@ -132,6 +144,24 @@ class ArrayWriter:
     def crc(self) -> int:
         """Checksum of all bytes written so far."""
         return self._crc
+
+    def mark(self) -> Mark:
+        """How far it is, for `go_back`."""
+        return Mark(self.num_rows, self._crc, self._bytes, len(self._lengths), tuple(self._waiting), self._num_waiting)
+
+    def go_back(self, mark: Mark) -> None:
+        """Forget all that was appended since then, also what was appended by half."""
+        self.num_rows, self._crc, self._bytes = mark.num_rows, mark.crc, mark.bytes
+        self._waiting, self._num_waiting = list(mark.waiting), mark.num_waiting
+        del self._lengths[mark.num_chunks :]
+        if self._descriptor < 0:
+            return
+        if mark.bytes:
+            os.ftruncate(self._descriptor, mark.bytes)
+            os.lseek(self._descriptor, mark.bytes, os.SEEK_SET)
+        else:  # an empty array has no chunks, so no file
+            self.close()
+            (self._group / self._key).unlink()
 
     def finish(self) -> None:
         """Write what is left, the index of the chunks and the metadata. To see it on the disk is the caller's."""

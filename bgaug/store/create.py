@@ -5,32 +5,42 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
+from bgaug.store.commit import settle, shard_lock
 from bgaug.store.index import rebuild_index
 from bgaug.store.layout import (
+    BANKS,
+    CLEARED,
     COMMIT,
+    FAILURES,
     INDEX,
     LOCK,
     OUTGOING,
     PLAN,
     SHARDS,
     TEMPORARY,
+    WRITER,
     Header,
+    discard,
     read_commit,
     read_header,
     shard_name,
     write_durably,
     writing,
 )
-from bgaug.store.lock import ShardLock
+from bgaug.store.lock import LEASE, PATIENCE_SECONDS, ShardLock
 from bgaug.store.plan import Plan, read_plan
-from bgaug.store.write import settle
+from bgaug.store.writers import GATE, BuildMark, alone, at_the_gate, check_alone
 
 _INDEX_PATIENCE_SECONDS = 60.0
+# What lies in the folder of the shards.
+_OURS = re.compile(rf"\d+|({re.escape(TEMPORARY)}|{re.escape(OUTGOING)}|{re.escape(LOCK)})\d+.*")
 # What `write_durably` leaves when it is killed.
 _LEFT = re.compile(r"\.(zarr\.json|plan\.json|failures\.jsonl)\.\d+")
 
@@ -53,40 +63,99 @@ def create_store(
     Raises:
         StoreFormatError: the folder holds something else.
         StoreOptionsError: there is a store with other options; each difference is named.
+        StoreLockedError: another process clears the store, or builds it where it is to be cleared.
         StoreError: not enough space for the forecast.
     """
-    wanted = Header(**{**header.__dict__, "plan": plan.summary()})
-    if overwrite and (root / "zarr.json").exists():
-        read_header(root)  # never clear a folder that is not one of ours
-        with writing(root):
-            _clear(root)
-    if (root / "zarr.json").exists():
-        _check_same(root, read_header(root), wanted, plan)
-        if _is_damaged(root, wanted):
+    _make_folder(root)
+    with at_the_gate(root):
+        return begin_store(root, header, plan, overwrite=overwrite, check_space=check_space)
+
+
+@contextmanager
+def building(root: Path, header: Header, plan: Plan, *, overwrite: bool = False) -> Iterator[Header]:
+    """`create_store`, which gives the header; within the block the store is neither cleared nor written over."""
+    _make_folder(root)
+    with ExitStack() as held:
+        with at_the_gate(root):
+            found = begin_store(root, header, plan, overwrite=overwrite)
             with writing(root):
-                write_durably(root / PLAN, plan.to_bytes())
-        return wanted
-    if root.exists() and (not root.is_dir() or _foreign_names(root)):
-        raise StoreFormatError(root, "exists and is not a bgaug store; name another folder, or empty it")
+                held.enter_context(BuildMark(root))
+        yield found
+
+
+@contextmanager
+def rewriting(root: Path) -> Iterator[None]:
+    """Nobody else writes the store within the block; its folder is made where there is none.
+
+    Raises:
+        StoreFormatError: the folder holds something else.
+        StoreLockedError: another process writes the store; names it.
+        StoreError: the folder cannot be made.
+    """
+    _make_folder(root)
+    with alone(root):
+        yield
+
+
+def begin_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True) -> Header:
+    """`create_store` for a caller that stands at the gate; see `bgaug.store.writers`."""
+    wanted = Header(**{**header.__dict__, "plan": plan.summary()})
+    if (root / "zarr.json").exists():
+        if overwrite:
+            read_header(root)  # never clear a folder that is not one of ours
+            check_alone(root)
+            with writing(root):
+                _clear(root)
+        else:
+            _check_same(root, read_header(root), wanted, plan)
+            with writing(root):
+                _make_shards_folder(root)
+                if _is_damaged(root, wanted):
+                    write_durably(root / PLAN, plan.to_bytes())
+            return wanted
     with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
         if check_space:
-            _check_space(root, plan.estimate)
-        (root / SHARDS).mkdir(exist_ok=True)
+            _check_space(root, plan)
+        _make_shards_folder(root)
         write_durably(root / PLAN, plan.to_bytes())
         # The header comes last: a folder without it is no store yet and may be begun again.
         write_durably(root / "zarr.json", wanted.to_bytes())
     return wanted
 
 
+def _make_folder(root: Path) -> None:
+    if root.exists() and not (root / "zarr.json").exists() and (not root.is_dir() or _foreign_names(root)):
+        raise StoreFormatError(root, "exists and is not a bgaug store; name another folder, or empty it")
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+
+
+def _make_shards_folder(root: Path) -> None:
+    folder = root / SHARDS
+    if folder.is_symlink():
+        raise StoreFormatError(folder, "is a link: a store lies in one folder; move the shards there, or begin anew")
+    if not folder.is_dir():
+        folder.mkdir()
+
+
 def _clear(root: Path) -> None:
-    """Empty the folder of a store. The header goes last: until then it is one of ours, whenever this is stopped."""
-    for name in sorted(os.listdir(root), key=lambda name: name == "zarr.json"):
-        path = root / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    """Take all that is ours out of the folder of a store, but for the header, which the next one replaces.
+
+    Whenever this is stopped, the folder is a store, and every shard that can be seen in it is whole: each goes in one
+    step. What is not ours stays.
+    """
+    cleared = root / CLEARED
+    discard(cleared)
+    cleared.mkdir()
+    for folder in (root / SHARDS, root / BANKS):
+        if folder.is_symlink():
+            folder.unlink()  # not what it leads to
+        elif folder.is_dir():
+            for name in filter(_OURS.fullmatch if folder.name == SHARDS else bool, sorted(os.listdir(folder))):
+                os.rename(folder / name, cleared / f"{folder.name}-{name}")
+    for name in os.listdir(root):
+        if name in (INDEX, FAILURES, CLEARED, f"{TEMPORARY}{INDEX}") or _LEFT.fullmatch(name):
+            discard(root / name)
 
 
 def _is_damaged(root: Path, header: Header) -> bool:
@@ -98,15 +167,21 @@ def _is_damaged(root: Path, header: Header) -> bool:
 
 
 def _foreign_names(root: Path) -> list[str]:
-    return [name for name in os.listdir(root) if name not in (SHARDS, PLAN) and not _LEFT.fullmatch(name)]
+    return [
+        name
+        for name in os.listdir(root)
+        if name not in (SHARDS, PLAN, GATE, CLEARED) and not name.startswith(WRITER) and not _LEFT.fullmatch(name)
+    ]
 
 
-def _check_space(root: Path, estimate: int) -> None:
-    free = shutil.disk_usage(root).free
+def _check_space(root: Path, plan: Plan) -> None:
+    free, estimate = shutil.disk_usage(root).free, plan.estimate
     if estimate > free:
+        largest = max((video for shard in plan.shards for video in shard), key=lambda video: video.estimate)
         raise StoreError(
             root,
-            f"needs about {_megabytes(estimate)}, {_megabytes(free)} are free there: free some space, or name another --out",
+            f"needs about {_megabytes(estimate)} (the most, {_megabytes(largest.estimate)}, for {largest.id}), "
+            f"{_megabytes(free)} are free there: free some space, or name another --out",
         )
 
 
@@ -175,11 +250,8 @@ def finish_store(root: Path) -> None:
         StoreError: the store cannot be written.
     """
     with writing(root):
-        left = {_shard_of(name) for name in os.listdir(root / SHARDS)}
-        for shard in sorted(shard for shard in left if shard is not None):
-            with suppress(StoreLockedError), ShardLock(root / SHARDS / (LOCK + shard_name(shard))) as lock:
-                settle(root, shard)
-                lock.remove()
+        _settle_shards(root)
+        discard(root / CLEARED)  # of a process that died while it cleared the store
         with ShardLock(root / f"{LOCK}{INDEX}", _INDEX_PATIENCE_SECONDS) as lock:
             rebuild_index(root, read_header(root))
             for name in os.listdir(root):
@@ -188,10 +260,37 @@ def finish_store(root: Path) -> None:
             lock.remove()
 
 
+def _settle_shards(root: Path) -> None:
+    """Whatever a dead writer left of shards; what a living one is at stays."""
+    leads = _leads(root)
+    found = {_shard_of(name) for name in os.listdir(root / SHARDS)}
+    left = sorted((leads.get(shard, shard), shard) for shard in found if shard is not None)
+    patience = PATIENCE_SECONDS
+    for lead, shards in groupby(left, key=lambda pair: pair[0]):
+        try:
+            with shard_lock(root, lead, patience) as lock:
+                for _, shard in shards:
+                    settle(root, shard)
+                    if shard != lead:
+                        discard(root / SHARDS / f"{LOCK}{shard_name(shard)}")
+                lock.remove()
+        except StoreLockedError:
+            patience = 0.0
+
+
+def _leads(root: Path) -> dict[int, int]:
+    """Of each further shard of a long video, the first one: its lock is that of all."""
+    try:
+        plan = read_plan(root, read_header(root).plan["sha256"])
+    except StoreError:
+        return {}
+    return {number: number - shard[0].part for number, shard in enumerate(plan.shards) if shard and shard[0].part}
+
+
 def _shard_of(name: str) -> int | None:
     """The shard to which something that is no shard belongs: a lock, or what a writer left."""
     for prefix in (LOCK, TEMPORARY, OUTGOING):
-        number = name.removeprefix(prefix).removesuffix(".lease")
+        number = name.removeprefix(prefix).split(LEASE)[0]
         if name.startswith(prefix) and number.isdigit():
             return int(number)
     return None

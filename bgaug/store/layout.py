@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ COMMIT = "COMMIT.json"
 TEMPORARY = ".tmp-"
 OUTGOING = ".old-"
 LOCK = ".lock-"
+WRITER = ".build-"
+CLEARED = ".old-store"
 
 # Files of a group: an array's metadata and values, nothing that could lead elsewhere.
 _SAFE_NAME = re.compile(r"(\w+/)?(zarr\.json|c(/\d+)+)")
@@ -257,6 +260,14 @@ def writing(path: Path) -> Iterator[None]:
         else:
             mend = "run the same command again: what is finished stays"
         raise StoreError(path, f"cannot be written ({error.strerror or error}); {mend}") from error
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link; never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -13,17 +13,26 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 RENEW_SECONDS = 10.0
 DEAD_SECONDS = 60.0
 
-_HOLDER = re.compile(r"process (\d+) on (.*)")
+_HOLDER = re.compile(r"process (\d{1,10}) on (\S.*?)(?: since \S.*)?")
 
 
 def holder_name() -> str:
-    """This process, as a lock names it."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    """This process, as a lock names it: its number, its host, and the time."""
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
+
+
+def parse_holder(data: bytes) -> str:
+    """The name that a lock file holds; whatever is no such name is nobody's."""
+    text = data.decode(errors="replace")
+    return text if _HOLDER.fullmatch(text) and text.isprintable() else "another process"
 
 
 class Lease:
@@ -37,19 +46,26 @@ class Lease:
         self.path = path
         self._stop = threading.Event()
         self._renewal: threading.Thread | None = None
+        self._file: os.stat_result | None = None
 
     def take(self) -> str | None:
         """Take the lease; where somebody holds it, who."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
-            holder = self._living_holder()
+            holder = self.living_holder()
             if holder is not None:
                 return holder
             self._clear()
             return self.take()
-        with os.fdopen(descriptor, "w") as file:
-            file.write(holder_name())
+        try:
+            self._file = os.fstat(descriptor)
+            os.write(descriptor, holder_name().encode())
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
         self._stop.clear()
         self._renewal = threading.Thread(target=self._renew, name="bgaug-lease", daemon=True)
         self._renewal.start()
@@ -60,37 +76,69 @@ class Lease:
         self._stop.set()
         if self._renewal is not None:
             self._renewal.join()
-        self.path.unlink(missing_ok=True)
+        if self.is_held():
+            self.path.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Whether the file is still the one that this process made, and not that of somebody who took it over."""
+        try:
+            return self._file is not None and os.path.samestat(self._file, os.lstat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
+                if not self.is_held():
+                    return  # taken over: this process was thought dead
                 os.utime(self.path)
             except OSError:
-                return  # taken over: this process was thought dead
+                continue  # the disk may be back the next time
 
-    def _living_holder(self) -> str | None:
+    def living_holder(self) -> str | None:
         """Who holds the lease; None where nobody does any more."""
         try:
-            text = self.path.read_text(errors="replace")
-            age = self._now() - self.path.stat().st_mtime
+            data, written = self._look()
         except FileNotFoundError:
             return None
-        named = _HOLDER.fullmatch(text)
-        if named and named[2] == socket.gethostname() and not _lives(int(named[1])):
+        process = _process_here(data)
+        if process is not None and not _lives(process):
             return None
-        return None if age > DEAD_SECONDS else text or "another process"
+        return None if abs(self._now() - written) > DEAD_SECONDS else parse_holder(data)
+
+    def holder(self) -> str:
+        """Who is named in the file."""
+        try:
+            return parse_holder(self._look()[0])
+        except OSError:
+            return parse_holder(b"")
+
+    def is_of_this_host(self) -> bool:
+        """Whether the file names a process of this machine."""
+        try:
+            return _process_here(self._look()[0]) is not None
+        except FileNotFoundError:
+            return True
+
+    def _look(self) -> tuple[bytes, float]:
+        """What the file holds, and when it was renewed."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return os.read(descriptor, 200), os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
 
     def _now(self) -> float:
         """The time by the clock of the disk, which may be another machine's."""
         probe = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}")
-        probe.touch()
         try:
+            probe.touch()
             return probe.stat().st_mtime
-        except FileNotFoundError:
+        except OSError:
             return time.time()
         finally:
-            probe.unlink(missing_ok=True)
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Take a dead lease away; of several who try, one does."""
@@ -102,11 +150,17 @@ class Lease:
         aside.unlink(missing_ok=True)
 
 
+def _process_here(data: bytes) -> int | None:
+    """The number of the process of this machine that is named."""
+    named = _HOLDER.fullmatch(data.decode(errors="replace"))
+    return int(named[1]) if named and named[2] == socket.gethostname() else None
+
+
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):
         pass
     return True

@@ -12,16 +12,24 @@ from types import TracebackType
 from typing import Self
 
 from bgaug.errors import StoreLockedError
-from bgaug.store.lease import Lease, holder_name
+from bgaug.store.lease import Lease, holder_name, parse_holder
 
-_PATIENCE_SECONDS = 2.0
-_LOOK_SECONDS = 0.05
+PATIENCE_SECONDS = 2.0
+LOOK_SECONDS = 0.05
+LEASE = ".lease"
+
+NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a disk says that knows no locks."""
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+# Not through a link: what it leads to would be written to.
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class ShardLock:
     """At most one writer a shard. The operating system lets go of it when its holder dies.
 
-    On a disk that knows no locks, a lease stands in for it; see `bgaug.store.lease`.
+    On a disk that knows no locks, a lease stands in for it; see `bgaug.store.lease`. A lease is respected in any case:
+    another machine may have mounted the same disk without locks.
 
     It is waited for a moment: where a run was killed, its processes may take some milliseconds to follow.
 
@@ -30,10 +38,10 @@ class ShardLock:
         patience_seconds: how long it is waited for.
 
     Raises:
-        StoreLockedError: somebody else holds it; names the process and its host.
+        StoreLockedError: somebody else holds it; names the process, its host and since when.
     """
 
-    def __init__(self, path: Path, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+    def __init__(self, path: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.path = path
         self._patience_seconds = patience_seconds
         self._descriptor = -1
@@ -42,26 +50,28 @@ class ShardLock:
     def __enter__(self) -> Self:
         end = time.monotonic() + self._patience_seconds
         while not self._taken(last=time.monotonic() >= end):
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
         return self
 
     def _taken(self, *, last: bool) -> bool:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, _OPEN | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._is_there(descriptor):
+            if not is_at(self.path, descriptor):
                 os.close(descriptor)  # its holder removed it in between; another writer may hold a new one
                 return False
         except OSError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            holder = parse_holder(_read(descriptor))
             os.close(descriptor)
-            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            if error.errno in NO_FLOCK:
                 return self._leased(last=last)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno not in _HELD:
                 raise
-            if last:
-                raise StoreLockedError(self.path, f"is being written by {holder}; wait for it or end it") from error
-            return False
+            return self._refused(holder, last=last)
+        holder_elsewhere = self._new_lease().living_holder()
+        if holder_elsewhere is not None:
+            os.close(descriptor)
+            return self._refused(holder_elsewhere, last=last)
         with suppress(OSError):  # the disk may be full: then the next one learns no name
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, holder_name().encode(), 0)
@@ -69,20 +79,33 @@ class ShardLock:
         return True
 
     def _leased(self, *, last: bool) -> bool:
-        lease = Lease(self.path.with_name(f"{self.path.name}.lease"))
+        lease = self._new_lease()
         holder = lease.take()
         if holder is None:
             self._lease = lease
             return True
+        return self._refused(holder, last=last)
+
+    def _new_lease(self) -> Lease:
+        return Lease(self.path.with_name(f"{self.path.name}{LEASE}"))
+
+    def _refused(self, holder: str, *, last: bool) -> bool:
         if last:
             raise StoreLockedError(self.path, f"is being written by {holder}; wait for it or end it")
         return False
 
-    def _is_there(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
-        except FileNotFoundError:
-            return False
+    def check(self) -> None:
+        """See that the lock is still held: a lease is lost by a process that stood still for too long.
+
+        Raises:
+            StoreLockedError: it is not.
+        """
+        if self._lease is not None and not self._lease.is_held():
+            raise StoreLockedError(
+                self.path,
+                "this process did not renew its lock for a minute and another process may have taken it; run the same "
+                "command again",
+            )
 
     def remove(self) -> None:
         """Take the lock file away, while it is held."""
@@ -95,3 +118,51 @@ class ShardLock:
             self._lease.give_back()
         elif self._descriptor >= 0:
             os.close(self._descriptor)
+        self._lease, self._descriptor = None, -1
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether a path leads to the very file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def lock_file(path: Path) -> int:
+    """Lock a file that is there; the open descriptor that holds the lock.
+
+    Raises:
+        OSError: it is locked, or the disk knows no locks.
+    """
+    descriptor = os.open(path, _OPEN)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds a file that its process both locks and renews, see `bgaug.store.writers`; None where nobody does."""
+    lease = Lease(path)
+    try:
+        os.close(lock_file(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _HELD:
+            return lease.holder()
+        if error.errno in NO_FLOCK:
+            return lease.living_holder()
+        raise
+    # Nobody on this machine has it locked. Locks of another one may not be seen here, but its renewals are.
+    return None if lease.is_of_this_host() else lease.living_holder()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, 200, 0)
+    except OSError:
+        return b""

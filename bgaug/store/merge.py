@@ -11,7 +11,8 @@ from typing import Any
 from bgaug.errors import StoreDamageError, StoreError, UsageError
 from bgaug.store.arrays import sync_tree
 from bgaug.store.banks import bank_names, place_bank
-from bgaug.store.create import create_store, finish_store
+from bgaug.store.commit import commit_shard, shard_folder
+from bgaug.store.create import begin_store, finish_store, rewriting
 from bgaug.store.layout import (
     BANKS,
     COMMIT,
@@ -27,7 +28,6 @@ from bgaug.store.layout import (
 from bgaug.store.plan import Plan, PlannedVideo, read_plan
 from bgaug.store.replace import link_or_copy
 from bgaug.store.verify import content_hash
-from bgaug.store.write import commit_shard, shard_folder
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,19 @@ def merge_stores(
     parts = [_read(root, prefix) for root in roots]
     header = _joint_header(parts)
     plan = _joint_plan(parts)
-    header = create_store(out, header, plan, overwrite=overwrite, check_space=copy)
-    shard = 0
-    for part in parts:
-        for number in range(num_shards(part.header)):
-            _take(part, number, out, shard, copy)
-            shard += 1
-            if on_shard is not None:
-                on_shard()
-    for part in parts:
-        for name in bank_names(part.root):
-            _take_bank(part.root / BANKS / name, out, copy)
-    finish_store(out)
+    with rewriting(out):
+        header = begin_store(out, header, plan, overwrite=overwrite, check_space=copy)
+        shard = 0
+        for part in parts:
+            for number in range(num_shards(part.header)):
+                _take(part, number, out, shard, copy)
+                shard += 1
+                if on_shard is not None:
+                    on_shard()
+        for part in parts:
+            for name in bank_names(part.root):
+                _take_bank(part.root / BANKS / name, out, copy)
+        finish_store(out)
     return header
 
 
@@ -168,6 +169,8 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
                 if (source / name).stat().st_size != size:
                     raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
                 link_or_copy(source / name, folder / name, copy=copy)
+            if read_commit(source) != commit:
+                raise StoreError(source, "was built again while it was merged; run the same command again")
             sync_tree(folder, commit["files"])
             commit["shard"] = shard
             for entry in (*commit["videos"], *commit["failures"]):

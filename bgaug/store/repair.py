@@ -23,6 +23,7 @@ from bgaug.store.layout import (
 )
 from bgaug.store.lock import ShardLock
 from bgaug.store.verify import Problem, Report, verify_store
+from bgaug.store.writers import alone
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,31 @@ def restore_header(root: Path) -> bool:
     Raises:
         StoreDamageError: the copy is missing or damaged as well.
         StoreFormatError: there is no store at all.
+        StoreLockedError: another process writes the store.
     """
-    file = root / "zarr.json"
+    if _restored(root) is None:
+        return False
+    with alone(root):
+        header = _restored(root)
+        if header is not None:
+            with writing(root):
+                write_durably(root / "zarr.json", header.to_bytes())
+        return header is not None
+
+
+def _restored(root: Path) -> Header | None:
+    """The header that zarr.json should hold; None where it does."""
     try:
         header = read_header(root)
-        if file.read_bytes() == header.to_bytes() or header.version != VERSION:
-            return False
+        if (root / "zarr.json").read_bytes() == header.to_bytes() or header.version != VERSION:
+            return None
     except (StoreDamageError, StoreFormatError) as error:
         copy = root / INDEX / COMMIT
         try:
             header = Header.from_attributes(str(root), unseal(copy, copy.read_bytes())["header"])
         except (OSError, KeyError, StoreDamageError, StoreFormatError):
             raise error from None
-    with writing(root):
-        write_durably(file, header.to_bytes())
-    return True
+    return header
 
 
 def repair_store(root: Path, report: Report) -> Repair:
@@ -73,9 +84,15 @@ def repair_store(root: Path, report: Report) -> Repair:
         report: what `verify_store` found, deeply if decoding is to be trusted.
 
     Raises:
-        StoreLockedError: a damaged shard is being written.
+        StoreLockedError: another process writes the store; names it.
         StoreError: the store cannot be written.
     """
+    with alone(root):
+        # What a build was at when the report was made may be whole by now.
+        return _repair(root, verify_store(root, deep=report.deep))
+
+
+def _repair(root: Path, report: Report) -> Repair:
     shards: dict[str, tuple[str, ...]] = {}
     banks: list[str] = []
     with writing(root):

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError
 from bgaug.store.arrays import ArrayWriter, sync_tree
+from bgaug.store.commit import commit_shard, shard_folder
 from bgaug.store.files import ArrayFile
 from bgaug.store.layout import SHARDS, Header, crc32c, read_commit, shard_name, writing
 from bgaug.store.payload import content_digest
 from bgaug.store.places import Folder
 from bgaug.store.records import VideoRow
-from bgaug.store.write import array_specs, commit_shard, shard_folder
+from bgaug.store.write import array_specs
 
 Masks = NDArray[np.uint8]
 GiveMasks = Callable[[VideoRow, Masks], Masks | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Report:
         num_bytes: bytes of all files named by commits.
         content_hash: sha256 of ids, content and options: the same for the same videos and options, whoever built it
             and when; None where a commit could not be read.
+        deep: whether everything was decoded.
     """
 
     problems: tuple[Problem, ...]
@@ -78,6 +79,7 @@ class Report:
     num_frames: int
     num_bytes: int
     content_hash: str | None
+    deep: bool = field(default=False, compare=False)
 
 
 def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[], None] | None = None) -> Report:
@@ -128,6 +130,7 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
         num_frames=sum(row.num_frames for row in rows),
         num_bytes=num_bytes,
         content_hash=_content_hash(header, rows) if readable else None,
+        deep=deep,
     )
 
 

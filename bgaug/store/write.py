@@ -5,9 +5,7 @@ Letters: F frames of a shard, K backgrounds of a shard, H, W pixels, P packed by
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +15,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import quantise_noise
-from bgaug.errors import StoreDamageError
+from bgaug.background import Background, quantise_noise
+from bgaug.errors import StoreError
 from bgaug.mask import pack_mask
-from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
+from bgaug.store.arrays import ArraySpec, ArrayWriter, Mark, begin_group, sync_tree
+from bgaug.store.commit import check_still_ours, commit_shard, shard_folder, shard_lock, shard_paths
 from bgaug.store.crc import joined
 from bgaug.store.layout import (
-    COMMIT,
     FRAMES_PER_CHUNK,
     JPEG_CHUNK,
-    LOCK,
-    OUTGOING,
-    SHARDS,
-    TEMPORARY,
     Header,
     crc32c,
+    discard,
     read_commit,
-    seal,
-    shard_name,
-    sync_folder,
-    write_durably,
     writing,
 )
 from bgaug.store.lock import ShardLock
@@ -94,6 +85,7 @@ class ShardWriter:
         header: of the store.
         shard: its number.
         replace: build it although it is there; the old one stays until the new one is whole.
+        lock: held by the caller: that of the first shard of a long video, which is that of all its shards.
 
     Attributes:
         committed: the commit record of the shard, where it is there already and not to be replaced: there is nothing
@@ -104,12 +96,16 @@ class ShardWriter:
         StoreError: the disk is full, or cannot be written.
     """
 
-    def __init__(self, root: Path, header: Header, shard: int, *, replace: bool = False) -> None:
+    def __init__(
+        self, root: Path, header: Header, shard: int, *, replace: bool = False, lock: ShardLock | None = None
+    ) -> None:
         self.committed: dict[str, Any] | None = None
         self._root = root
+        self._header = header
+        self._lock = lock
         self._shard = shard
         self._replace = replace
-        self._final, self._folder, _ = _folders(root, shard)
+        self._final, self._folder, _ = shard_paths(root, shard)
         self._specs = array_specs(header)
         self._arrays: dict[str, ArrayWriter] = {}
         self._rows: list[VideoRow] = []
@@ -118,11 +114,15 @@ class ShardWriter:
         self._num_backgrounds = 0
         self._num_bytes = 0
         self._files: dict[str, list[int]] = {}
+        self._is_torn = False
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
-            folder = held.enter_context(shard_folder(self._root, self._shard, replace=self._replace))
+            if self._lock is None:
+                with writing(self._final):
+                    self._lock = held.enter_context(shard_lock(self._root, self._shard))
+            folder = held.enter_context(shard_folder(self._root, self._shard, replace=self._replace, lock=self._lock))
             if folder is None:
                 self.committed = read_commit(self._final)
             else:
@@ -143,11 +143,12 @@ class ShardWriter:
 
     def add(self, row: VideoRow, payload: VideoPayload) -> None:
         """Take in a video. The row's `start`, `content` and backgrounds count from 0; they are set here."""
-        self.note(row, self.put(payload))
+        with self.whole_or_not():
+            self.note(row, self.put(payload))
 
     def put(self, payload: VideoPayload) -> Placed:
-        """Write what a video brings; it counts once `note` has taken in its row."""
-        with writing(self._folder):
+        """Write what a video brings; it counts once `note` has taken in its row. An error leaves nothing of it."""
+        with self.whole_or_not(), writing(self._folder):
             masks = payload.packed_masks()
             content = payload.content(masks)
             placed = Placed(self._num_frames, self._num_backgrounds, len(payload.pts_seconds), content)
@@ -156,12 +157,7 @@ class ShardWriter:
             if len(masks):
                 self._put_masks(masks, placed.num_frames)
             for background in payload.backgrounds:
-                self._array("backgrounds").append(background.image[None])
-                if "background_crc" in self._specs:
-                    checksum = crc32c(np.ascontiguousarray(background.image))
-                    self._array("background_crc").append(np.array([checksum], "<u4"))
-                self._array("valid").append(pack_mask(background.valid)[None])
-                self._array("noise").append(quantise_noise(background.noise)[None])
+                self._put_background(background)
             self._num_frames += placed.num_frames
             self._num_backgrounds += len(payload.backgrounds)
         return placed
@@ -178,6 +174,34 @@ class ShardWriter:
             raise ValueError(f"{row.id}: its row tells of {row.num_frames} frames, {placed.num_frames} were given")
         self._rows.append(row.model_copy(update={"start": placed.start, "content": placed.content, "shots": shots}))
 
+    @contextmanager
+    def whole_or_not(self) -> Iterator[None]:
+        """What is `put` and `note`d within the block is taken in as a whole; after an error, nothing of it.
+
+        Raises:
+            StoreError: what was written by then cannot be taken back.
+        """
+        arrays = {name: array.mark() for name, array in self._arrays.items()}
+        counts = self._num_frames, self._num_backgrounds, self._num_bytes, len(self._rows)
+        try:
+            yield
+        except BaseException:
+            self._is_torn = True  # until all of it is taken back
+            with writing(self._folder):
+                self._go_back(arrays)
+            self._num_frames, self._num_backgrounds, self._num_bytes, num_rows = counts
+            del self._rows[num_rows:]
+            self._is_torn = False
+            raise
+
+    def _go_back(self, marks: Mapping[str, Mark]) -> None:
+        for name in [*self._arrays]:
+            if name in marks:
+                self._arrays[name].go_back(marks[name])
+            else:
+                self._arrays.pop(name).close()
+                discard(self._folder / name)
+
     def fail(self, failure: Failure) -> None:
         """Note a video that cannot be used."""
         self._failures.append(failure)
@@ -187,9 +211,19 @@ class ShardWriter:
         if not self._files and self.committed is None:
             with writing(self._folder):
                 self._files = self._finish_files()
+            if "frame_offsets" in self._specs and self._array("frames").num_rows != self._num_bytes:
+                raise StoreError(self._folder, "is not finished: its frames are not where their offsets are")
 
     def commit(self) -> dict[str, Any]:
-        """Finish the arrays, make the record last, and only then make it all visible. Returns the commit record."""
+        """Finish the arrays, make the record last, and only then make it all visible. Returns the commit record.
+
+        Raises:
+            StoreError: rows and arrays do not agree, or another process has begun the store anew.
+        """
+        if self._is_torn:
+            raise StoreError(
+                self._folder, "cannot be finished: a video was written by half; run the same command again"
+            )
         self.finish()
         with writing(self._folder):
             record = {
@@ -200,6 +234,9 @@ class ShardWriter:
                 "videos": [row.to_json() for row in self._rows],
                 "failures": [failure.to_json() for failure in self._failures],
             }
+            check_still_ours(self._root, self._header)
+            if self._lock is not None:
+                self._lock.check()
             commit_shard(self._root, record)
         return record
 
@@ -230,6 +267,14 @@ class ShardWriter:
                 crc = joined(crc, checksum, picture.nbytes)
             frames.append_pieces(payload.pictures, len(payload.pictures), crc)
 
+    def _put_background(self, background: Background) -> None:
+        self._array("backgrounds").append(background.image[None])
+        if "background_crc" in self._specs:
+            checksum = crc32c(np.ascontiguousarray(background.image))
+            self._array("background_crc").append(np.array([checksum], "<u4"))
+        self._array("valid").append(pack_mask(background.valid)[None])
+        self._array("noise").append(quantise_noise(background.noise)[None])
+
     def _put_masks(self, packed: NDArray[np.uint8], num_frames: int) -> None:
         masks = self._array("masks")
         if masks.num_rows != self._num_frames or len(packed) != num_frames:
@@ -246,65 +291,3 @@ class ShardWriter:
             known |= array.files
         begin_group(self._folder, {"bgaug": {"arrays": sorted(self._arrays)}})
         return sync_tree(self._folder, known)
-
-
-@contextmanager
-def shard_folder(root: Path, shard: int, *, replace: bool = False) -> Iterator[Path | None]:
-    """The folder in which a shard is made, under its lock; gone behind the block unless it was committed.
-
-    Gives None where the shard is there and is not to be replaced.
-
-    Raises:
-        StoreLockedError: another process builds this shard.
-        StoreError: the folder cannot be made.
-    """
-    final, folder, _ = _folders(root, shard)
-    with ExitStack() as held:
-        with writing(final):
-            held.enter_context(ShardLock(root / SHARDS / f"{LOCK}{shard_name(shard)}"))
-            settle(root, shard)
-            if replace or not final.exists():
-                begin_group(folder)
-                held.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield folder if folder.exists() else None
-
-
-def commit_shard(root: Path, record: dict[str, Any]) -> None:
-    """Write the commit record of a shard whose files are on the disk, then put it in its place.
-
-    Whatever it replaces stays until then.
-    """
-    final, folder, old = _folders(root, record["shard"])
-    write_durably(folder / COMMIT, seal(record))
-    if final.exists():
-        os.rename(final, old)
-    os.rename(folder, final)
-    sync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def settle(root: Path, shard: int) -> None:
-    """Finish or undo what a dead writer of this shard began. The caller holds the shard's lock."""
-    final, folder, old = _folders(root, shard)
-    if folder.exists() and _is_whole(folder) and not final.exists():
-        os.rename(folder, final)  # it died between its commit and this
-        sync_folder(final.parent)
-    if old.exists() and not final.exists():
-        os.rename(old, final)
-    for left in (folder, old):
-        if left.exists():
-            shutil.rmtree(left)
-
-
-def _folders(root: Path, shard: int) -> tuple[Path, Path, Path]:
-    """Of a shard: where it is seen, where it is written, and where its predecessor waits."""
-    name = shard_name(shard)
-    return root / SHARDS / name, root / SHARDS / (TEMPORARY + name), root / SHARDS / (OUTGOING + name)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        read_commit(folder)  # written last, when all else was on the disk
-    except StoreDamageError:
-        return False
-    return True

@@ -1,0 +1,149 @@
+"""How a shard comes to be seen: made under its lock beside the others, checked, and put in its place in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from bgaug.errors import StoreDamageError, StoreError
+from bgaug.store.arrays import begin_group
+from bgaug.store.layout import (
+    COMMIT,
+    LOCK,
+    OUTGOING,
+    SHARDS,
+    TEMPORARY,
+    Header,
+    discard,
+    read_commit,
+    read_header,
+    seal,
+    shard_name,
+    sync_folder,
+    write_durably,
+    writing,
+)
+from bgaug.store.lock import PATIENCE_SECONDS, ShardLock
+
+
+def shard_lock(root: Path, shard: int, patience_seconds: float = PATIENCE_SECONDS) -> ShardLock:
+    """The lock of a shard; all shards of a long video have that of the first."""
+    return ShardLock(root / SHARDS / f"{LOCK}{shard_name(shard)}", patience_seconds)
+
+
+@contextmanager
+def shard_folder(
+    root: Path, shard: int, *, replace: bool = False, lock: ShardLock | None = None
+) -> Iterator[Path | None]:
+    """The folder in which a shard is made, under its lock; gone behind the block unless it was committed.
+
+    Gives None where the shard is there and is not to be replaced.
+
+    Args:
+        root: of the store.
+        shard: its number.
+        replace: make it although it is there.
+        lock: of the shard, if the caller holds it.
+
+    Raises:
+        StoreLockedError: another process builds this shard.
+        StoreError: the folder cannot be made.
+    """
+    final, folder, _ = shard_paths(root, shard)
+    with ExitStack() as held:
+        with writing(final):
+            if lock is None:
+                held.enter_context(shard_lock(root, shard))
+            settle(root, shard)
+            if replace or not final.exists():
+                begin_group(folder)
+                held.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder if folder.exists() else None
+
+
+def commit_shard(root: Path, record: dict[str, Any]) -> None:
+    """Write the commit record of a shard whose files are on the disk, then put it in its place.
+
+    Whatever it replaces stays until then.
+
+    Raises:
+        StoreError: rows and arrays do not agree.
+    """
+    final, folder, old = shard_paths(root, record["shard"])
+    check_record(folder, record)
+    write_durably(folder / COMMIT, seal(record))
+    if final.exists():
+        os.rename(final, old)
+    os.rename(folder, final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Hold the rows of a commit record against each other and against the arrays in the shard's folder.
+
+    Raises:
+        StoreError: they do not agree; the shard must not be seen.
+    """
+    frames = [(row["start"], row["num_frames"]) for row in record["videos"]]
+    numbers = [shot["background"] for row in record["videos"] for shot in row["shots"] if shot["background"] >= 0]
+    said = []
+    if [start for start, _ in frames] != list(accumulate((count for _, count in frames), initial=0))[:-1]:
+        said.append("its videos do not lie end to end")
+    if record["F"] != sum(count for _, count in frames):
+        said.append(f"its videos have {sum(count for _, count in frames)} frames, {record['F']} were written")
+    if numbers != list(range(record["K"])):
+        said.append(f"its shots name {len(numbers)} backgrounds, {record['K']} were written")
+    expected = {name: record["K"] for name in ("backgrounds", "background_crc", "valid", "noise")}
+    expected |= {name: record["F"] for name in ("pts_seconds", "frame_crc", "masks")}
+    expected["frame_offsets"] = record["F"] + 1
+    for name in sorted({file.split("/")[0] for file in record["files"] if "/" in file}):
+        rows, *row = json.loads((folder / name / "zarr.json").read_bytes())["shape"]
+        if (name in expected and rows != expected[name]) or (name == "frames" and row and rows != record["F"]):
+            said.append(f"{name} has {rows} rows, the videos need {expected.get(name, record['F'])}")
+    if said:
+        raise StoreError(folder, f"is not finished, as its rows and arrays do not agree: {'; '.join(said)}")
+
+
+def check_still_ours(root: Path, header: Header) -> None:
+    """See that the store is still the one that a shard was made for.
+
+    Raises:
+        StoreError: it was begun anew meanwhile, with other options or videos.
+    """
+    found = replace(read_header(root), created_with=header.created_with, version=header.version)
+    if found != header:
+        raise StoreError(root, "was begun anew by another process meanwhile; run the same command again")
+
+
+def settle(root: Path, shard: int) -> None:
+    """Finish or undo what a dead writer of this shard began. The caller holds the shard's lock."""
+    final, folder, old = shard_paths(root, shard)
+    if folder.exists() and _is_whole(folder) and not final.exists():
+        os.rename(folder, final)  # it died between its commit and this
+        sync_folder(final.parent)
+    if old.exists() and not final.exists():
+        os.rename(old, final)
+    for left in (folder, old):
+        discard(left)
+
+
+def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path]:
+    """Of a shard: where it is seen, where it is written, and where its predecessor waits."""
+    name = shard_name(shard)
+    return root / SHARDS / name, root / SHARDS / (TEMPORARY + name), root / SHARDS / (OUTGOING + name)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        read_commit(folder)  # written last, when all else was on the disk
+    except StoreDamageError:
+        return False
+    return True
