@@ -68,13 +68,18 @@ class ShardLock:
             if error.errno not in _HELD:
                 raise
             return self._refused(holder, last=last)
-        holder_elsewhere = self._new_lease().living_holder()
-        if holder_elsewhere is not None:
+        try:
+            elsewhere = self._new_lease().living_holder()
+            if elsewhere is None:
+                with suppress(OSError):  # the disk may be full: then the next one learns no name
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, holder_name().encode(), 0)
+        except BaseException:
             os.close(descriptor)
-            return self._refused(holder_elsewhere, last=last)
-        with suppress(OSError):  # the disk may be full: then the next one learns no name
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder_name().encode(), 0)
+            raise
+        if elsewhere is not None:
+            os.close(descriptor)
+            return self._refused(elsewhere, last=last)
         self._descriptor = descriptor
         return True
 
