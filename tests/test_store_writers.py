@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -30,12 +31,14 @@ from bgaug.store import (
     merge_stores,
     open_store,
     repair_store,
+    replace_masks,
     restore_header,
     verify_store,
 )
 from bgaug.store.commit import shard_lock
 from bgaug.store.lease import DEAD_SECONDS, holder_name
 from bgaug.store.lock import ShardLock
+from bgaug.store.replace import link_or_copy
 from bgaug.store.writers import alone
 
 NAMED = rf"is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:"
@@ -118,13 +121,12 @@ def test_what_clears_or_rewrites_is_refused_while_another_process_writes(
     root: Path, rewrite: Callable[[Path], object], first: str
 ) -> None:
     plan = plan_of(1, 2)
-    before = None
-    holds = {
+    holds: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "build": lambda: building(root, header_of(), plan),
         "shard": lambda: ShardLock(root / "shards" / ".lock-00001"),
         "alone": lambda: alone(root),
-    }[first]()
-    with holds:  # type: ignore[attr-defined]
+    }
+    with holds[first]():
         before = contents(root / "shards" / "00000")
         with pytest.raises(StoreLockedError, match=NAMED):
             rewrite(root)
@@ -287,9 +289,12 @@ def test_a_lock_that_is_a_link_is_not_written_through(root: Path, tmp_path: Path
     precious.write_text("precious")
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to(precious)
-    with pytest.raises(StoreError, match="link"):
-        with building(root, header_of(), plan_of(1, 2)) as header, ShardWriter(root, header, 0, replace=True):
-            pass
+    with (
+        pytest.raises(StoreError, match="link"),
+        building(root, header_of(), plan_of(1, 2)) as header,
+        ShardWriter(root, header, 0, replace=True),
+    ):
+        pass
     assert precious.read_text() == "precious"
 
 
@@ -308,17 +313,15 @@ def test_a_shard_that_is_replaced_while_it_is_merged_is_not_taken(
 ) -> None:
     make_store(tmp_path / "a", 1)
     make_store(tmp_path / "b", 1)
-    from bgaug.store import merge, replace_masks
-
-    real = merge.link_or_copy
+    real = link_or_copy
 
     def slow(source: Path, target: Path, *, copy: bool = False) -> None:
         if source.name == "0" and "masks" in source.parts and "a" in source.parts:
-            monkeypatch.setattr(merge, "link_or_copy", real)
+            monkeypatch.setattr("bgaug.store.merge.link_or_copy", real)
             replace_masks(tmp_path / "a", header_of(), 0, lambda row, masks: ~masks)
         real(source, target, copy=copy)
 
-    monkeypatch.setattr(merge, "link_or_copy", slow)
+    monkeypatch.setattr("bgaug.store.merge.link_or_copy", slow)
     with pytest.raises(StoreError, match="was built again while it was merged"):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
     merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
