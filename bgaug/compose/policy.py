@@ -158,7 +158,8 @@ networks) is not theirs here, so that a comparison is of the pairs alone:
   foreground-background merging", CVPR 2022, arXiv 2109.15130. One mask of half of the picture for all frames, over the
   donor's *moving* clip. Faults: the mask smears a mover along its way; the donor's actor comes along; the published code
   multiplies a hue in radians by 2 pi once more, which scrambles the colour bins, and draws donors by a permutation that
-  may leave a clip with itself. `fame` mends the last two, `fame-published` keeps them.
+  may leave a clip with itself. `fame` mends the last two, `fame-published` keeps them; colour bins and numbers of pixels
+  are the published code's in both.
 - `be`, `be-inter`. J. Wang et al., "Removing the background by adding the background: towards background robust
   self-supervised video representation learning", CVPR 2021, arXiv 2009.05769. One frame of the same clip (or of another
   video) blended into all frames, its share drawn from U(0, 0.3). Fault: the clip's own background stays at 70 % or more.
@@ -171,7 +172,8 @@ networks) is not theirs here, so that a comparison is of the pairs alone:
   recognition", 2021, arXiv 2103.16565. The actors' boxes over the other clip, whose own actors are cut out; the pair
   counts 1 - (1 - r)^4 of the boxes' area r. Boxes are drawn around the stored masks, a detector's stand-in. Faults: boxes
   carry the source's background along; the published code leaves black holes where the donor's actors were
-  (`actorcutmix` fills them from the donor's background) and permutes as FAME does.
+  (`actorcutmix` fills them from the donor's background) and pairs the batch with its reverse, for which a random
+  permutation stands here: it leaves one clip a batch with itself, on average.
 - `mixup`. H. Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, arXiv 1710.09412: two clips blended.
   `cutmix`. S. Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", ICCV
   2019, arXiv 1905.04899: a box of another clip. Both mix labels; a pair has none, so here the clip keeps at least half
