@@ -415,7 +415,8 @@ def draw_plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
             how = {"fmt": marker, "color": colour, "elinewidth": 1, "markersize": 6, "zorder": 2 + (name in COLOURS)}
             axes.errorbar(mean(x), mean(y), bars[1], bars[0], **how)
             if name in COLOURS:
-                place = (-6, -12) if (name, feature) == ("bgaug", "mean") else (-6, 6)  # semi's dot is beside it
+                below = (name, feature) in {("bgaug", "mean"), ("fame", "deviation")}  # semi's dot is beside it
+                place = (-6, -12) if below else (-6, 6)
                 axes.annotate(name, (mean(x), mean(y)), place, textcoords="offset points", ha="right", fontsize=8)
         axes.plot([45, 100], [45, 100], color="#888888", linewidth=1)
         axes.plot([45, 100], [35, 90], color="#bbbbbb", linewidth=0.8, linestyle="--")
