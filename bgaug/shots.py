@@ -44,7 +44,9 @@ class CutFinder:
 
     A cut lies before a frame if the change to it stands out from those around it, lasts for the frames that follow,
     and is not explained by things or the camera having moved. A light that goes on and stays on is a cut: the
-    background is another one. A flash of at most `DELAY` frames is none, nor are so few frames of another scene.
+    background is another one. A flash of at most `DELAY` frames is none, nor are so few frames of another scene: of two
+    changes at most `DELAY` frames apart the first is the cut, and the frames between go with the shot that follows. So
+    only the first and the last shot of a video can have so few frames.
 
     Nearly always every frame is settled at once; only those after a large change must be held back for a while::
 
@@ -60,6 +62,7 @@ class CutFinder:
         self._recent: deque[tuple[NDArray[np.uint8], float]] = deque(maxlen=2 * (DELAY + 1))
         self._suspects: deque[int] = deque()
         self._num_frames = 0
+        self._last_cut = -DELAY - 1
 
     @property
     def num_settled(self) -> int:
@@ -96,6 +99,8 @@ class CutFinder:
 
     def _decide(self) -> int | None:
         index = self._suspects.popleft()
+        if index - self._last_cut <= DELAY:
+            return None
         recent = list(self._recent)
         here = index - (self._num_frames - len(recent))
         past, future = recent[max(0, here - DELAY - 1) : here], recent[here : here + DELAY + 1]
@@ -105,7 +110,10 @@ class CutFinder:
         if lasting <= max(_MIN_CHANGE, _MIN_LASTING * future[0][1]) or ratio <= _MIN_RATIO:
             return None
         enough = _MIN_LEFT_QUIET if ratio > _QUIET_RATIO else _MIN_LEFT
-        return None if _is_motion(past[-1][0], future[0][0], enough) else index
+        if _is_motion(past[-1][0], future[0][0], enough):
+            return None
+        self._last_cut = index
+        return index
 
 
 def find_cuts(frames: NDArray[np.uint8]) -> list[int]:

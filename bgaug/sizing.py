@@ -65,7 +65,7 @@ def content_box(source: Size, size: Size, fit: Fit) -> tuple[int, int, int, int]
     return (height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width
 
 
-def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit) -> NDArray[np.uint8]:
+def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit, display_size: Size | None = None) -> NDArray[np.uint8]:
     """A picture brought to a store's size.
 
     "stretch" ignores the aspect, as the field's loaders do; "pad" keeps all of the picture and its aspect, with black
@@ -75,24 +75,28 @@ def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit) -> NDArray[np.uint
         image: uint8 (H, W) or (H, W, C).
         size: (height, width) wanted.
         fit: one of `FITS`.
+        display_size: (height, width) at which the picture has its right aspect, where its pixels are not square; None
+            for its own size. "stretch" takes no notice of it.
 
     Returns:
         uint8 (height, width) or (height, width, C).
     """
     if fit == "stretch":
         return resize_area(image, size)
+    shown = display_size or (image.shape[0], image.shape[1])
     if fit == "crop":
-        return resize_area(_cut_to_aspect(image, size), size)
-    top, left, inner_height, inner_width = content_box((image.shape[0], image.shape[1]), size, "pad")
+        return resize_area(_cut_to_aspect(image, size, shown), size)
+    top, left, inner_height, inner_width = content_box(shown, size, "pad")
     framed = np.zeros((*size, *image.shape[2:]), np.uint8)
     framed[top : top + inner_height, left : left + inner_width] = resize_area(image, (inner_height, inner_width))
     return framed
 
 
-def _cut_to_aspect(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def _cut_to_aspect(image: NDArray[np.uint8], size: Size, shown: Size) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
-    keep_height = min(height, max(1, round(width * size[0] / size[1])))
-    keep_width = min(width, max(1, round(height * size[1] / size[0])))
+    pixel_aspect = shown[1] * height / (shown[0] * width)
+    keep_height = min(height, max(1, round(width * pixel_aspect * size[0] / size[1])))
+    keep_width = min(width, max(1, round(height / pixel_aspect * size[1] / size[0])))
     top, left = (height - keep_height) // 2, (width - keep_width) // 2
     return np.ascontiguousarray(image[top : top + keep_height, left : left + keep_width])
 

@@ -246,12 +246,22 @@ def probe_command(
             raise typer.Exit(FAILED)
 
 
+def _probe_seconds(probe: Any) -> str:
+    text = f"{probe.duration_seconds:.2f}, {probe.info.fps:.4g} fps" + (" varying" if probe.variable_rate else "")
+    if probe.seams:
+        text += f"; times begin again at frame {', '.join(map(str, probe.seams[:5]))}"
+    return text + (", ..." if len(probe.seams) > 5 else "")
+
+
 def _probe_row(probe: Any) -> tuple[str, ...]:
     name = probe.path.name
     if probe.error:
         return (name, *[""] * 6, probe.error, "")
     info, deep = probe.info, probe.deep
-    turned = f" turned {info.rotation_degrees}" if info.rotation_degrees else ""
+    shown = f" turned {info.rotation_degrees}" if info.rotation_degrees else ""
+    shown += " mirrored" if info.mirrored else ""
+    if info.display_size != (info.height, info.width):
+        shown += f" shown as {info.display_size[0]}x{info.display_size[1]}"
     frames = str(deep.real_frames if deep else probe.packet_frames)
     if info.declared_frames not in (None, int(frames)):
         frames += f" of {info.declared_frames} claimed"
@@ -263,9 +273,9 @@ def _probe_row(probe: Any) -> tuple[str, ...]:
     return (
         name,
         f"{info.codec} {probe.pixel_format}",
-        f"{info.height}x{info.width}{turned}",
+        f"{info.height}x{info.width}{shown}",
         frames,
-        f"{probe.duration_seconds:.2f}" + (" varying rate" if probe.variable_rate else ""),
+        _probe_seconds(probe),
         str(probe.longest_group),
         "" if probe.cuts is None else ", ".join(map(str, probe.cuts)) or "none",
         seeks,

@@ -92,7 +92,7 @@ class BuildVideo:
     def _fitted(self, store: Store, video: int, shot: int, header: Header, reader: VideoReader) -> Background:
         found = store.background(video, shot)
         if store.header.fit == "stretch" and header.fit != "stretch":
-            found = _unstretched(found, (reader.info.height, reader.info.width))
+            found = _unstretched(found, reader.info.display_size)
             return fit_background(found, header.size, header.fit)
         return fit_background(found, header.size, "stretch")
 
@@ -101,7 +101,7 @@ class BuildVideo:
         maskers = _maskers(payload.header, known)
 
         def keep(frame: DecodedFrame) -> None:
-            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit)
+            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
             payload.add_frame(frame.pts_seconds, fitted)
             payload.add_masks(maskers(frame.index).mask(frame.index, fitted)[None])
 
@@ -115,7 +115,7 @@ class BuildVideo:
         limit = self.options.memory // (header.size[0] * header.size[1] * 3)
 
         def keep(frame: DecodedFrame) -> None:
-            fitted = fit_frame(frame.rgb(), header.size, header.fit)
+            fitted = fit_frame(frame.rgb(), header.size, header.fit, frame.display_size)
             payload.add_frame(frame.pts_seconds, fitted)
             if len(held) == frame.index < limit:
                 held.append(fitted)
@@ -133,7 +133,7 @@ class BuildVideo:
                 payload.add_masks(maskers(index).mask(index, fitted)[None])
             return
         for frame in islice(reader.scan(), count):
-            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit)
+            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
             payload.add_masks(maskers(frame.index).mask(frame.index, fitted, frame.rgb())[None])
 
     def _in_parts(

@@ -112,12 +112,11 @@ class ReadClips:
                 shot = longest_shot(self._shots(reader))
                 indices = uniform_frames(*shot, self.num_frames, self.stride, self.views)
                 numbers, places = np.unique(indices, return_inverse=True)
-                source = reader.info.height, reader.info.width
                 return FileClips(
                     self._frames(reader, numbers),
                     places.reshape(indices.shape).astype(np.int64),
                     indices,
-                    content_box(source, self.size, self.fit),
+                    content_box(reader.info.display_size, self.size, self.fit),
                 )
         except VideoError as error:
             return error
@@ -150,7 +149,7 @@ class ReadClips:
         place = 0
         for frame in reader.scan():
             if frame.index == numbers[place]:
-                found[place] = fit_frame(frame.rgb(), self.size, self.fit)
+                found[place] = fit_frame(frame.rgb(), self.size, self.fit, frame.display_size)
                 place += 1
                 if place == len(numbers):
                     return found

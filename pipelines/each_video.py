@@ -88,6 +88,7 @@ class Outcome:
     Attributes:
         statuses: number of videos by status ("ok", "partial", "no_static_background").
         grades: number of shots by grade, A to F; those too short to be judged have none.
+        short_shots: shots of less than a second beside others: too short to be judged, they have no background.
         failures: the videos that could not be used.
         frames: decoded frames accounted for.
         bytes_by_array: bytes of the files in the shards, by array.
@@ -98,6 +99,7 @@ class Outcome:
 
     statuses: Mapping[str, int]
     grades: Mapping[str, int]
+    short_shots: int
     failures: tuple[Failure, ...]
     frames: int
     bytes_by_array: Mapping[str, int]
@@ -119,6 +121,7 @@ class Outcome:
             **counts,
             "failed": len(self.failures),
             "grades": dict(self.grades),
+            "short_shots": self.short_shots,
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
             "shards": self.shards,
@@ -247,7 +250,7 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
     statuses: Counter[str] = Counter()
     grades: Counter[str] = Counter()
     failures: list[Failure] = []
-    frames = 0
+    frames = short_shots = 0
     sizes: Counter[str] = Counter()
     first_with: dict[str, str] = {}
     for shard in range(shards):
@@ -257,6 +260,7 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
         for row in commit["videos"]:
             statuses[row["status"]] += row["first"] == 0
             grades.update(shot["grade"] for shot in row["shots"] if shot["grade"])
+            short_shots += sum(shot["grade"] is None for shot in row["shots"])
             frames += row["num_frames"]
             twin = first_with.setdefault(row["identity"]["sha256"], row["id"])
             if twin != row["id"]:
@@ -264,6 +268,7 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
     return Outcome(
         statuses=dict(statuses),
         grades=dict(sorted(grades.items())),
+        short_shots=short_shots,
         failures=tuple(failures),
         frames=frames,
         bytes_by_array=dict(sorted(sizes.items())),

@@ -99,7 +99,7 @@ class LongVideo:
         if self._pieces and frame.index == self._pieces[0][1]:
             self._begin_piece(*self._pieces.pop(0))
         payload = self._part.payload
-        fitted = fit_frame(frame.rgb(), self._header.size, self._header.fit)
+        fitted = fit_frame(frame.rgb(), self._header.size, self._header.fit, frame.display_size)
         payload.add_frame(frame.pts_seconds, fitted)
         payload.add_masks(self._masker.mask(frame.index, fitted, frame.rgb())[None])
 

@@ -26,8 +26,16 @@ def probe_videos(inputs: Sequence[Path], progress: Progress, *, deep: bool = Fal
     sources = find_videos(inputs)
     progress.start("videos", len(sources))
     for source in sources:
-        yield probe_with_cuts(source.path) if deep else probe_video(source.path)
+        yield _probe(source.path, deep)
         progress.advance(1, source.id)
+
+
+def _probe(path: Path, deep: bool) -> Probe:
+    """One file costs itself alone, whatever it breaks."""
+    try:
+        return probe_with_cuts(path) if deep else probe_video(path)
+    except Exception as error:  # noqa: BLE001
+        return Probe(path=path, error=f"{type(error).__name__}: {error} [crashed]")
 
 
 def probe_with_cuts(path: Path) -> Probe:

@@ -157,7 +157,7 @@ class GlanceTask:
             return Glance(declared_length(path))
         try:
             with open_video(path) as reader:
-                return Glance(reader.info.declared_frames or 0, (reader.info.height, reader.info.width))
+                return Glance(reader.info.declared_frames or 0, reader.info.display_size)
         except VideoError:
             return Glance()  # it will be reported when its turn comes
 

@@ -16,6 +16,7 @@ from bgaug.video import DecodedFrame, Decoder, VideoReader
 
 OnError = Literal["skip", "salvage", "fail"]
 MIN_SHOT_SECONDS = 1.0
+_TOLERANCE_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def watch(
     start = 0
     for frame, is_cut in _settled(reader, options, watched):
         if is_cut:
-            tell(_judge(sampler, start, frame.index, reader.info.fps, options, only=False))
+            tell(_judge(sampler, start, frame.index, _seconds(watched, start, frame.index, reader), options))
             sampler, start = _new_sampler(reader, options, frame.index), frame.index
         if sample and sampler.wants(frame.index - start):
             sampler.add(frame.index - start, frame.rgb)
@@ -115,13 +116,13 @@ def watch(
     stop = len(watched.pts_seconds)
     if not sample:
         return watched
-    tell(_judge(sampler, start, stop, reader.info.fps, options, only=start == 0))
+    tell(_judge(sampler, start, stop, _seconds(watched, start, stop, reader) if start else None, options))
     return watched
 
 
 def _new_sampler(reader: VideoReader, options: WatchOptions, start: int) -> ShotSampler:
     return ShotSampler(
-        (reader.info.height, reader.info.width),
+        reader.info.display_size,
         num_samples=options.num_samples,
         memory=options.memory,
         side=options.background_side,
@@ -155,12 +156,17 @@ def _settled(reader: VideoReader, options: WatchOptions, watched: Watched) -> It
         yield frame, frame.index in cuts
 
 
-def _judge(
-    sampler: ShotSampler, start: int, stop: int, fps: float, options: WatchOptions, *, only: bool
-) -> WatchedShot:
-    """A shot with its background, if it has one."""
+def _seconds(watched: Watched, start: int, stop: int, reader: VideoReader) -> float:
+    """How long a shot is shown, by the times of its frames: rates vary, and a shot has its own."""
+    times = watched.pts_seconds
+    end = times[stop] if stop < len(times) else times[-1] + 1 / reader.info.fps
+    return end - times[start]
+
+
+def _judge(sampler: ShotSampler, start: int, stop: int, seconds: float | None, options: WatchOptions) -> WatchedShot:
+    """A shot with its background, if it has one; `seconds` None for the only shot of a video, however short."""
     shot = WatchedShot(start, stop)
-    if not only and stop - start < MIN_SHOT_SECONDS * fps:
+    if seconds is not None and seconds < MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:
         return shot  # too short to tell, and to train on
     found = estimate_shot(sampler.shot(), options.method, look_at_camera=options.shots)
     shot.camera = found.camera

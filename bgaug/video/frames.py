@@ -50,13 +50,17 @@ class VideoInfo:
 
     Attributes:
         path: the file.
-        height: display height in pixels, after rotation.
-        width: display width in pixels, after rotation.
-        fps: average frames per second; 25.0 where the container does not say.
-        declared_frames: number of frames that the container claims, None where it does not; often wrong.
+        height: of the frames in pixels, turned as they are shown.
+        width: of the frames in pixels, turned as they are shown.
+        fps: average frames per second: the container's where the frames' times bear it out, else theirs; 25.0 where
+            neither says.
+        declared_frames: number of frames that the container claims; often wrong. None where it claims none, or more than
+            a file of its size can hold.
         codec: FFmpeg's name of the codec.
         container: FFmpeg's name of the container format.
         rotation_degrees: counter-clockwise turn that display needs: 0, 90, 180 or 270.
+        mirrored: whether display also needs left and right exchanged, before the turn.
+        sample_aspect: width to height of a pixel as it is shown, (1, 1) for square ones.
     """
 
     path: Path
@@ -67,6 +71,14 @@ class VideoInfo:
     codec: str
     container: str
     rotation_degrees: int
+    mirrored: bool = False
+    sample_aspect: tuple[int, int] = (1, 1)
+
+    @property
+    def display_size(self) -> Size:
+        """(height, width) at which the picture has its right aspect: as high as the frames, as wide as their pixels ask."""
+        across, down = self.sample_aspect
+        return self.height, max(1, round(self.width * across / down))
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,11 @@ class DecodedFrame(Protocol):
     @property
     def pts_seconds(self) -> float:
         """Presentation time."""
+        ...
+
+    @property
+    def display_size(self) -> Size:
+        """See `VideoInfo.display_size`."""
         ...
 
     def rgb(self) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
-from bgaug.video.container import open_container
+from bgaug.video.container import is_attached_picture, open_container
 from bgaug.video.frames import DecodedFrame, VideoInfo, thumbnail_of
 from bgaug.video.reader import open_video
 from bgaug.video.structure import is_cut_short
@@ -57,6 +57,7 @@ class Probe:
         longest_group: most frames from one keyframe to the next.
         keyframes: their number.
         cut_short: whether the file is not all there.
+        seams: numbers of the frames at which the file's times begin again; they are made to go on.
         seeks: empty where frames may be had by seeking, else why they are read sequentially.
         deep: what decoding told; None where it was not asked for.
         cuts: first frames of further shots; None where they were not looked for.
@@ -73,6 +74,7 @@ class Probe:
     longest_group: int = 0
     keyframes: int = 0
     cut_short: bool = False
+    seams: tuple[int, ...] = ()
     seeks: str = ""
     deep: Deep | None = None
     cuts: tuple[int, ...] | None = field(default=None)
@@ -83,6 +85,8 @@ class Probe:
         record["path"] = str(self.path)
         if record["info"]:
             del record["info"]["path"]
+            assert self.info is not None
+            record["info"]["display_size"] = self.info.display_size
         return record
 
 
@@ -110,13 +114,14 @@ def probe_video(
                 info=reader.info,
                 streams=streams,
                 pixel_format=pixel_format,
-                packet_frames=len(timeline.stamps),
-                duration_seconds=_duration(timeline, reader.info.fps),
+                packet_frames=len(timeline.times),
+                duration_seconds=round(timeline.duration_seconds, 3),
                 variable_rate=_varies(timeline),
                 longest_group=_longest_group(timeline),
                 keyframes=len(timeline.keyframes),
                 cut_short=is_cut_short(path),
                 seeks=timeline.why_not,
+                seams=timeline.seams,
                 deep=_decode(reader, timeline, on_frame) if deep else None,
             )
     except VideoError as error:
@@ -130,31 +135,27 @@ def _streams(path: Path) -> tuple[tuple[str, ...], str]:
             codec = getattr(other, "codec_context", None)
             size = f" {codec.width}x{codec.height}" if other.type == "video" and codec is not None else ""
             read = " (read)" if other.index == stream.index else ""
-            lines.append(f"{other.type} {codec.name if codec is not None else 'unknown'}{size}{read}")
+            kind = "attached picture" if other.type == "video" and is_attached_picture(other) else other.type
+            lines.append(f"{kind} {codec.name if codec is not None else 'unknown'}{size}{read}")
         return tuple(lines), str(stream.codec_context.pix_fmt)
 
 
-def _duration(timeline: Timeline, fps: float) -> float:
-    times = timeline.seconds()
-    return round(float(times[-1] - times[0]) + 1 / fps, 3) if len(times) else 0.0
-
-
 def _varies(timeline: Timeline) -> bool:
-    steps = np.diff(timeline.stamps)
+    steps = np.diff(timeline.times)
     # Times are whole units: at 30 fps in milliseconds steps of 33 and 34 are one rate.
-    return len(steps) > 1 and int(steps.max() - steps.min()) > max(1, 0.01 * float(np.median(steps)))
+    few = max(float(timeline.time_base), 0.01 * float(np.median(steps))) if len(steps) else 0.0
+    return len(steps) > 1 and float(steps.max() - steps.min()) > few + 1e-9
 
 
 def _longest_group(timeline: Timeline) -> int:
-    if not len(timeline.keyframes) or not len(timeline.stamps):
+    if not len(timeline.keyframes):
         return 0
-    places = np.searchsorted(timeline.stamps, timeline.keyframes)
-    return int(np.diff(np.append(places, len(timeline.stamps))).max())
+    return int(np.diff(np.append(timeline.keyframes, len(timeline.times))).max())
 
 
 def _decode(reader: PyavReader, timeline: Timeline, on_frame: Callable[[DecodedFrame], None] | None) -> Deep:
     rng = np.random.default_rng(0)
-    count = max(1, len(timeline.stamps))
+    count = max(1, len(timeline.times))
     tried = set(rng.integers(0, count, SEEKS_TRIED).tolist())
     seen: dict[int, int] = {}
     thumbnails: dict[int, NDArray[np.uint8]] = {}

@@ -91,7 +91,7 @@ def declared_length(path: str | Path) -> int:
         with open_container(path) as (container, stream):
             claimed = int(stream.frames or _frames_by_duration(container, stream))
         if not 0 < claimed * _SUSPICIOUS_FRAME_BYTES <= size:
-            claimed = len(timeline_of(path).stamps)
+            claimed = len(timeline_of(path).times)
         return max(0, min(claimed, most_frames(size)))
     except VideoError:
         return 0

@@ -8,11 +8,11 @@ Letters: N frames.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,11 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.video.container import decode_error, decoding_errors, open_container
+from bgaug.video.clock import LONGEST_GAP_SECONDS, Clock
+from bgaug.video.container import decoding_errors, open_container
+from bgaug.video.packets import PacketRules
 
 _SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
+_CLOCKS_SET_ANEW = frozenset({"mpegts", "mpeg"})
 _CACHED = 4096
-_START_CODE = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
+_FRAMES_CHECKED = 3
+_DEFAULT_RATE = 25
+_SAME_RATE, _SAME_COUNT = 0.01, 1.5
+_LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,19 +38,33 @@ class Timeline:
     """The packets of the video stream, in order of presentation.
 
     Attributes:
-        stamps: int64 (N,), presentation times of the frames that are shown, ascending, in units of `time_base`; for a
-            stream without times, those of the packets by count.
+        stamps: int64 (N,), presentation times of the frames that are shown, as the file has them, in units of
+            `time_base`: ascending unless there are `seams`; for a stream without times, those of its frames by count.
         time_base: seconds a unit.
-        keyframes: int64, times of all pictures that the container calls keyframes, ascending.
-        entries: int64, times from which decoding gives the very frames of a sequential pass, ascending.
+        times: float64 (N,), presentation times in seconds, strictly ascending.
+        rate: frames per second: the container's average where the times bear it out, else theirs.
+        duration_seconds: from the first frame shown to the end of the last.
+        keyframes: int64, numbers of all frames that the container calls keyframes, ascending.
+        entries: int64, stamps from which decoding gives the very frames of a sequential pass, ascending.
         why_not: why seeks are not trusted; empty where they are.
+        step: usual seconds from one frame to the next.
+        seams: numbers of the frames at which the file's times begin again.
+        by_order: frames carry times of others, or none: the k-th frame has the k-th stamp.
+        closes_gaps: see `Clock`.
     """
 
     stamps: NDArray[np.int64]
     time_base: Fraction
+    times: NDArray[np.float64]
+    rate: float
+    duration_seconds: float
     keyframes: NDArray[np.int64]
     entries: NDArray[np.int64]
+    step: Fraction
     why_not: str = ""
+    seams: tuple[int, ...] = ()
+    by_order: bool = False
+    closes_gaps: bool = False
 
     @property
     def trusted(self) -> bool:
@@ -53,16 +73,20 @@ class Timeline:
 
     def seconds(self) -> NDArray[np.float64]:
         """Presentation times, float64 (N,)."""
-        return np.array([float(stamp * self.time_base) for stamp in self.stamps.tolist()])
+        return self.times
 
-    def entry_for(self, index: int) -> int:
-        """Where to begin decoding to reach frame `index`: the last entry not after it."""
+    def new_clock(self) -> Clock:
+        """Gives times to the stamps of decoded frames as they come."""
+        return Clock(self.time_base, self.step, len(self.seams), self.closes_gaps)
+
+    def entry_for(self, index: int) -> int | None:
+        """Where to begin decoding to reach frame `index`: the last entry not after it, None if there is none."""
         place = int(np.searchsorted(self.entries, self.stamps[index], side="right")) - 1
-        return int(self.entries[place])
+        return int(self.entries[place]) if place >= 0 else None
 
     def index_at(self, seconds: float) -> int:
         """The frame shown at a time: the last one that is not after it, else the first."""
-        place = int(np.searchsorted(self.seconds(), seconds + 1e-9, side="right")) - 1
+        place = int(np.searchsorted(self.times, seconds + 1e-9, side="right")) - 1
         return max(0, place)
 
 
@@ -108,110 +132,205 @@ def _remember(key: tuple[str, int, int], timeline: Timeline) -> None:
             _cache.popitem(last=False)
 
 
+@dataclass
+class _Packets:
+    """What a pass over the packets found.
+
+    Attributes:
+        segments: stamps of the shown frames, between places where times begin again, each in the order of the file.
+        keys: for each segment, stamps of its keyframes.
+        entries: as in `Timeline`.
+        num_timeless: packets without a stamp.
+        ordered: whether every packet came after the one before it by its stamp too.
+        last_duration: of the packet shown last, in units; 0 where it has none.
+        first_is_entry: whether decoding may begin with the first packet.
+        edited: whether some packets are marked as not to be shown.
+        broken: whether reading them ended in an error.
+    """
+
+    segments: list[list[int]] = field(default_factory=lambda: [[]])
+    keys: list[list[int]] = field(default_factory=lambda: [[]])
+    entries: list[int] = field(default_factory=list)
+    num_timeless: int = 0
+    ordered: bool = True
+    last_duration: int = 0
+    first_is_entry: bool | None = None
+    edited: bool = False
+    broken: bool = False
+
+
 def _read(path: Path) -> Timeline:
+    first_stamps, interlaced = _first_frames(path)
     with open_container(path) as (container, stream):
-        codec = str(stream.codec_context.name)
-        extradata = bytes(stream.codec_context.extradata or b"")
-        shows, is_entry = _SHOWS.get(codec, _always), _entry_test(codec, extradata)
-        stamps: list[int] = []
-        keyframes: list[int] = []
-        entries: list[int] = []
-        first_is_entry: bool | None = None
-        timeless = 0
-        try:
-            for packet in container.demux(stream):
-                if packet.size <= 1:  # the end; in AVI also the place of a picture that came with another
-                    continue
-                stamp = packet.pts
-                if stamp is None:
-                    timeless += 1
-                    continue
-                entry = packet.is_keyframe and is_entry is not None and is_entry(packet)
-                first_is_entry = entry if first_is_entry is None else first_is_entry
-                if packet.is_keyframe:
-                    keyframes.append(stamp)
-                if entry:
-                    entries.append(stamp)
-                if not packet.is_discard and shows(packet):
-                    stamps.append(stamp)
-        except decoding_errors() as error:
-            raise decode_error(path, error, 0) from error
-        if container.format.name == "avi":  # times of decoding, of packets that may hold two pictures or none
-            stamps, timeless = [], timeless + len(stamps)
-        why_not = _why_not(str(container.format.name), codec, is_entry is not None, timeless, stamps, first_is_entry)
-        if timeless:
-            step = Fraction(1) / (Fraction(stream.average_rate or 25) * stream.time_base)
-            stamps = [int(count * step) for count in range(len(stamps) + timeless)]
-        return Timeline(
-            stamps=np.array(sorted(stamps), np.int64),
-            time_base=Fraction(stream.time_base),
-            keyframes=np.array(sorted(keyframes), np.int64),
-            entries=np.array(sorted(entries), np.int64),
-            why_not=why_not,
-        )
+        name, codec = str(container.format.name), stream.codec_context
+        rules = PacketRules(str(codec.name), bytes(codec.extradata or b""))
+        packets = _read_packets(container, stream, rules)
+        unit = Fraction(stream.time_base)
+        header_rate = float(stream.average_rate or 0)
+        reorders = bool(codec.has_b_frames)
+    is_avi = name == "avi"
+    lent = reorders and packets.ordered and not is_avi
+    _drop_unshown_beginning(packets, first_stamps, name)
+    stamps = [stamp for segment in packets.segments for stamp in sorted(segment)]
+    count = len(stamps) + packets.num_timeless
+    distinct = sum(len(set(segment)) for segment in packets.segments) + packets.num_timeless
+    # Where AVI has B-frames, its packets may hold two pictures or none, and their times are not those of frames.
+    by_count = packets.num_timeless * 2 > count or (count > 2 and distinct * 2 <= count) or (is_avi and reorders)
+    if by_count:
+        step = 1 / (Fraction(_believable(header_rate)).limit_denominator(1001_000) * unit)
+        stamps = [round(number * step) for number in range(count)]
+    step_seconds, closes_gaps = _step(stamps, unit), name in _CLOCKS_SET_ANEW
+    clock = Clock(unit, step_seconds, len(packets.segments) - 1, closes_gaps)
+    origin = stamps[0] if stamps and is_avi else 0
+    missing = 0 if by_count else packets.num_timeless
+    times = np.array([clock.time(s - origin) for s in stamps] + [clock.time(None) for _ in range(missing)], np.float64)
+    rate, duration = _rate_and_duration(times, packets.last_duration * float(unit), header_rate)
+    why_not = _why_not(name, str(codec.name), rules, packets, first_stamps, stamps) or (
+        "pictures may be made of two fields" if interlaced else ""
+    )
+    if not why_not and lent and len(stamps) > 1:
+        why_not = "its times are those of decoding, or cannot be told from them"
+    return Timeline(
+        stamps=np.array(stamps, np.int64),
+        time_base=unit,
+        times=times,
+        rate=rate,
+        duration_seconds=duration,
+        keyframes=_key_places(packets),
+        entries=np.array(sorted(packets.entries), np.int64),
+        why_not=why_not,
+        step=step_seconds,
+        seams=tuple(clock.seams),
+        by_order=(lent or by_count) and not is_avi,
+        closes_gaps=closes_gaps,
+    )
+
+
+def _first_frames(path: Path) -> tuple[list[int | None], bool]:
+    """Stamps of the first decoded frames, and whether one is interlaced; no stamps where decoding fails at once."""
+    found: list[int | None] = []
+    interlaced = False
+    try:
+        with open_container(path) as (container, stream):
+            for frame in islice(container.decode(stream), _FRAMES_CHECKED):
+                found.append(frame.pts)
+                interlaced |= bool(frame.interlaced_frame)
+    except decoding_errors():
+        pass  # the sequential pass will say what is wrong
+    return found, interlaced
+
+
+def _read_packets(container: Any, stream: Any, rules: PacketRules) -> _Packets:
+    found = _Packets()
+    is_avi = container.format.name == "avi"
+    closes_gaps = container.format.name in _CLOCKS_SET_ANEW
+    units = 1 / Fraction(stream.time_base)
+    last_dts: int | None = None
+    latest = longest = None
+    try:
+        for packet in container.demux(stream):
+            if packet.size <= 1:  # the end; in AVI also the place of a picture that came with another
+                continue
+            # AVI has no times of presentation, and what FFmpeg makes up for them is out of order.
+            stamp = packet.dts if is_avi else packet.pts
+            if stamp is None:
+                found.num_timeless += 1
+                continue
+            shown, is_entry = rules.look(packet)
+            back = last_dts is not None and packet.dts is not None and packet.dts < last_dts - _LATE_SECONDS * units
+            back |= latest is not None and packet.is_keyframe and stamp < latest
+            gap = closes_gaps and latest is not None and stamp - latest > LONGEST_GAP_SECONDS * units
+            if back or gap:
+                found.segments.append([])
+                found.keys.append([])
+                latest = longest = None
+            found.ordered &= latest is None or stamp > latest
+            latest = stamp if latest is None else max(latest, stamp)
+            last_dts = packet.dts if packet.dts is not None else last_dts
+            found.first_is_entry = is_entry if found.first_is_entry is None else found.first_is_entry
+            if packet.is_keyframe:
+                found.keys[-1].append(stamp)
+            if is_entry:
+                found.entries.append(stamp)
+            found.edited |= bool(packet.is_discard)
+            if shown and not packet.is_discard:
+                found.segments[-1].append(stamp)
+                if longest is None or stamp >= longest:
+                    longest, found.last_duration = stamp, int(packet.duration or 0)
+    except decoding_errors():
+        found.broken = True
+    return found
+
+
+def _drop_unshown_beginning(packets: _Packets, first_stamps: list[int | None], container: str) -> None:
+    """Pictures before the first that is shown lean on what was cut away."""
+    first = first_stamps[0] if first_stamps and container != "avi" else None
+    if first is not None and first in packets.segments[0]:
+        packets.segments[0] = [stamp for stamp in packets.segments[0] if stamp >= first]
+
+
+def _step(stamps: Sequence[int], unit: Fraction) -> Fraction:
+    """Usual distance of two frames in seconds: the median."""
+    steps = np.diff(np.asarray(stamps, np.int64))
+    steps = steps[steps > 0]
+    return (
+        Fraction(float(np.median(steps))).limit_denominator(1000) * unit if len(steps) else Fraction(1, _DEFAULT_RATE)
+    )
+
+
+def _rate_and_duration(times: NDArray[np.float64], last_seconds: float, header_rate: float) -> tuple[float, float]:
+    """Frames per second, and seconds from the first frame to the end of the last."""
+    if not len(times):
+        return _believable(header_rate), 0.0
+    if len(times) == 1:
+        return _believable(header_rate), last_seconds or 1 / _believable(header_rate)
+    steps = np.diff(times)
+    usual = float(np.median(steps))
+    believed = usual / 2 <= last_seconds <= 2 * float(steps.max())
+    duration = float(times[-1] - times[0]) + (last_seconds if believed else usual)
+    count = len(times)
+    borne_out = abs(header_rate * duration - count) <= max(_SAME_COUNT, _SAME_RATE * count)
+    return (header_rate if borne_out else count / duration), duration
+
+
+def _believable(rate: float) -> float:
+    return rate if 0 < rate <= 300 else float(_DEFAULT_RATE)
+
+
+def _key_places(packets: _Packets) -> NDArray[np.int64]:
+    places = []
+    before = 0
+    for shown, keys in zip(packets.segments, packets.keys, strict=True):
+        places.append(before + np.searchsorted(np.array(sorted(shown), np.int64), sorted(keys)))
+        before += len(shown)
+    found: NDArray[np.int64] = np.concatenate(places).astype(np.int64)
+    return found[found < before]
 
 
 def _why_not(
-    container: str, codec: str, known: bool, timeless: int, stamps: list[int], first_is_entry: bool | None
+    container: str,
+    codec: str,
+    rules: PacketRules,
+    packets: _Packets,
+    first_stamps: Sequence[int | None],
+    stamps: Sequence[int],
 ) -> str:
     if not is_seekable(container):
         return f"seeks in {container} are not exact"
-    if not known:
+    if not rules.known:
         return f"it is not known where {codec} may be entered"
-    if timeless or len(set(stamps)) != len(stamps):
+    if packets.num_timeless or len(set(stamps)) != len(stamps):
         return "frames without a time of their own"
     if not stamps:
         return "no frame is shown"
-    if not first_is_entry:
+    if len(packets.segments) > 1:
+        return "its times begin again"
+    if packets.edited or rules.irregular:
+        return "it was cut or joined without being encoded again"
+    if packets.broken:
+        return "its packets end in an error"
+    if not packets.first_is_entry:
         return "it does not begin with a picture that stands for itself"
+    if list(first_stamps) != list(stamps[:_FRAMES_CHECKED]):
+        return "its first frames are not those that its packets promise"
     return ""
-
-
-# --- what packets say -------------------------------------------------------------------------------------------------
-
-
-def _always(packet: Any) -> bool:
-    return True
-
-
-def _vp8_shows(packet: Any) -> bool:
-    return bool(memoryview(packet)[0] & 0x10)
-
-
-def _vp9_shows(packet: Any) -> bool:
-    data = memoryview(packet)
-    if data[-1] & 0xE0 == 0xC0:
-        return True  # several pictures in one packet; one of them is shown
-    bits = data[0] if (data[0] & 0x30) != 0x30 else data[0] << 1  # profile 3 has a bit more
-    return bool(bits & 0x08) or bool(bits & 0x02)
-
-
-_SHOWS: dict[str, Callable[[Any], bool]] = {"vp8": _vp8_shows, "libvpx": _vp8_shows, "vp9": _vp9_shows}
-
-
-def _entry_test(codec: str, extradata: bytes) -> Callable[[Any], bool] | None:
-    """Tells of a keyframe's packet whether what follows it needs nothing from before; None for codecs not known."""
-    if codec in ("vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"):
-        return _always
-    if codec == "h264":
-        # A recovery point in an open group of pictures is called a keyframe too, but is none: 5 is IDR.
-        length = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
-        return lambda packet: 5 in {kind & 0x1F for kind in _unit_heads(bytes(packet), length)}
-    if codec == "hevc":
-        length = (extradata[21] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 21 else 0
-        # 16 to 21 are random access points: pictures shown after them need nothing from before.
-        return lambda packet: any(16 <= kind >> 1 & 0x3F <= 21 for kind in _unit_heads(bytes(packet), length))
-    return None
-
-
-def _unit_heads(data: bytes, length_bytes: int) -> list[int]:
-    """First byte of each unit of a packet, whether units are led by their length or by a start code."""
-    if not length_bytes:
-        return [match[1][0] for match in _START_CODE.finditer(data)]
-    heads = []
-    place = 0
-    while place + length_bytes < len(data):
-        length = int.from_bytes(data[place : place + length_bytes], "big")
-        heads.append(data[place + length_bytes])
-        place += length_bytes + length
-    return heads

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
-from bgaug.video.container import check_all_there, said
+from bgaug.sizing import Size
+from bgaug.video.container import check_all_there, check_regular, open_container, said
 from bgaug.video.frames import DecodedFrame, thumbnail_of
 from bgaug.video.sequential import SequentialReader
+from bgaug.video.structure import most_frames
 from bgaug.video.timeline import timeline_of
 from bgaug.video.with_pyav import PyavReader
 
@@ -34,12 +36,22 @@ class DecordReader(SequentialReader):
         self._path = path
         # PyAV says what the file is; decord does not know rotation, codec or which packets are never shown.
         self.info = PyavReader(path).info
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what decord is known to read wrongly, or not to survive."""
         if not _DECORD_CONTAINERS & set(self.info.container.split(",")):
             raise VideoError(
-                path,
+                self._path,
                 "unsupported_container",
                 f"decord returns other frames from {self.info.container}; use --decoder pyav",
             )
+        if self.info.mirrored:
+            raise VideoError(self._path, "unsupported_container", "decord does not mirror; use --decoder pyav")
+        with open_container(self._path) as (_, stream):
+            claimed, size = int(stream.frames), check_regular(self._path)
+        if claimed > most_frames(size):  # decord asks for memory for all of them, and ends the process
+            raise self._mismatch(claimed, most_frames(size))
 
     def scan(self) -> Iterator[DecodedFrame]:
         """One pass; see `VideoReader.scan`."""
@@ -72,7 +84,7 @@ class DecordReader(SequentialReader):
                     self._path, "corrupt", f"decord returns a frame of {image.shape = }; use --decoder pyav", index
                 )
             if index < len(times):
-                yield _DecordFrame(index, times[index], image)
+                yield _DecordFrame(index, times[index], image, self.info.display_size)
                 last = image
             elif last is None or not np.array_equal(image, last):
                 raise self._mismatch(length, len(times))
@@ -87,7 +99,9 @@ class DecordReader(SequentialReader):
 
     def _mismatch(self, length: int, shown: int) -> VideoDecodeError:
         return VideoDecodeError(
-            self._path, "length_mismatch", f"decord sees {length} frames where {shown} are shown; use --decoder pyav"
+            self._path,
+            "length_mismatch",
+            f"decord sees {length} frames where at most {shown} are shown; use --decoder pyav",
         )
 
 
@@ -96,6 +110,7 @@ class _DecordFrame:
     index: int
     pts_seconds: float
     image: NDArray[np.uint8]
+    display_size: Size
 
     def rgb(self) -> NDArray[np.uint8]:
         return self.image

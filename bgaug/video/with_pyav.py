@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.sizing import Size
+from bgaug.video.colour import RgbConverter
 from bgaug.video.container import (
     check_all_there,
+    check_regular,
     decode_error,
     decoding_errors,
     first_frame,
     open_container,
 )
 from bgaug.video.frames import DecodedFrame, VideoInfo, shrunk, thumbnail_of
+from bgaug.video.orientation import AS_STORED, Orientation, orientation_of
 from bgaug.video.sequential import SequentialReader, whole_clip
+from bgaug.video.structure import most_frames
 from bgaug.video.timeline import Timeline, distrust, is_seekable, timeline_of
 
 
@@ -33,40 +36,42 @@ class PyavReader(SequentialReader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        size = check_regular(path)
         with open_container(path) as (container, stream):
             first = first_frame(path, container, stream)
-            rotation = int(first.rotation) % 360
-            turned = rotation in (90, 270)
+            shown = orientation_of(first)
+            claimed = int(stream.frames)
             self.info = VideoInfo(
                 path=path,
-                height=first.width if turned else first.height,
-                width=first.height if turned else first.width,
-                fps=float(stream.average_rate or stream.guessed_rate or 25),
-                declared_frames=int(stream.frames) or None,
+                height=first.width if shown.transposed else first.height,
+                width=first.height if shown.transposed else first.width,
+                fps=timeline_of(path).rate,
+                declared_frames=claimed if 0 < claimed <= most_frames(size) else None,
                 codec=str(stream.codec_context.name),
                 container=str(container.format.name),
-                rotation_degrees=rotation,
+                rotation_degrees=shown.rotation_degrees,
+                mirrored=shown.mirrored,
+                sample_aspect=_sample_aspect(stream.sample_aspect_ratio, shown),
             )
-            self._size: Size = (first.height, first.width)
 
     def scan(self) -> Iterator[DecodedFrame]:
         """One pass; see `VideoReader.scan`."""
-        import av.video.reformatter
-
-        convert = av.video.reformatter.VideoReformatter()
-        clock = _Clock(self.info)
+        timeline, convert = self.timeline(), RgbConverter()
+        clock, stamps = timeline.new_clock(), _Stamps(timeline, self.info.container == "avi")
         count = 0
         with open_container(self._path) as (container, stream):
             try:
                 for frame in container.decode(stream):
-                    yield self._wrap(count, clock.time(frame), frame, convert)
+                    yield self._wrap(count, clock.time(stamps.of(count, frame)), frame, convert)
                     count += 1
             except decoding_errors() as error:
                 raise decode_error(self._path, error, count) from error
+        if timeline.trusted and not stamps.as_promised(count):
+            distrust(self._path, "a sequential pass gave other frames than its packets promise")
         check_all_there(self._path, count, self.info.declared_frames)
 
-    def _wrap(self, index: int, pts_seconds: float, frame: Any, convert: Any) -> DecodedFrame:
-        return _PyavFrame(index, pts_seconds, frame, convert, self._size, self.info.rotation_degrees)
+    def _wrap(self, index: int, pts_seconds: float, frame: Any, convert: RgbConverter) -> DecodedFrame:
+        return _PyavFrame(index, pts_seconds, frame, convert, self.info)
 
     def timeline(self) -> Timeline:
         """When each frame is shown, and whether seeks are trusted."""
@@ -96,9 +101,7 @@ class PyavReader(SequentialReader):
 
     def _by_seeking(self, timeline: Timeline, wanted: list[int]) -> dict[int, NDArray[np.uint8]] | None:
         """Frames by ascending indices; None as soon as a frame comes at another time than the timeline has for it."""
-        import av.video.reformatter
-
-        convert = av.video.reformatter.VideoReformatter()
+        convert = RgbConverter()
         found: dict[int, NDArray[np.uint8]] = {}
         decoded: Iterator[Any] = iter(())
         upcoming = -1  # the frame that the decoder gives next; -1 before the first seek
@@ -109,6 +112,8 @@ class PyavReader(SequentialReader):
                     next(container.decode(stream), None)
                 for index in wanted:
                     entry = timeline.entry_for(index)
+                    if entry is None:
+                        return None
                     first = int(np.searchsorted(timeline.stamps, entry))
                     if upcoming < 0 or first > upcoming:
                         container.seek(entry, stream=stream)
@@ -126,30 +131,43 @@ class PyavReader(SequentialReader):
         return found
 
 
-class _Clock:
-    """Presentation times of frames in the order in which they are shown."""
+def _sample_aspect(ratio: Any, shown: Orientation) -> tuple[int, int]:
+    """Width to height of a pixel as it is shown; (1, 1) where the file does not say, or says what cannot be."""
+    if not ratio or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
+        return 1, 1
+    across, down = int(ratio.numerator), int(ratio.denominator)
+    return (down, across) if shown.transposed else (across, down)
 
-    def __init__(self, info: VideoInfo) -> None:
+
+class _Stamps:
+    """The stamps of decoded frames, in order of presentation."""
+
+    def __init__(self, timeline: Timeline, is_avi: bool) -> None:
+        self._timeline, self._is_avi = timeline, is_avi
+        self._first: int | None = None
+        self._same = True
+
+    def of(self, index: int, frame: Any) -> int | None:
+        """In units of the timeline; None where the frame has none."""
+        promised = self._timeline.stamps
+        self._same &= index < len(promised) and frame.pts == promised[index]
+        if self._timeline.by_order:
+            return int(promised[index]) if index < len(promised) else None
+        if not self._is_avi:
+            return None if frame.pts is None else int(frame.pts)
         # AVI has no presentation times: what FFmpeg makes up for it is out of order where there are B-frames. Its
         # decoding times, from the first on, run as the frames do.
-        self._by_decoding_time = info.container == "avi"
-        self._step = Fraction(1) / Fraction(info.fps).limit_denominator(100_000)
-        self._first: int | None = None
-        self._next = Fraction(0)
+        if frame.dts is None:
+            return None
+        self._first = frame.dts if self._first is None else self._first
+        return int(frame.dts - self._first)
 
-    def time(self, frame: Any) -> float:
-        """Seconds at which the frame is shown; one step after the last where the stream does not say."""
-        stamp = frame.dts if self._by_decoding_time else frame.pts
-        now = self._next
-        if stamp is not None and frame.time_base:
-            if self._by_decoding_time:
-                self._first = stamp if self._first is None else self._first
-                stamp -= self._first
-            now = stamp * frame.time_base
-        self._next = now + self._step
-        return float(now)
+    def as_promised(self, count: int) -> bool:
+        """Whether all frames of a pass were those of the timeline."""
+        return self._same and count == len(self._timeline.stamps)
 
 
+_MAX_ASPECT = 16
 _PLANAR_FORMATS = frozenset(
     ["gray", "yuv410p", "yuv411p", "yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p"]
 )
@@ -158,16 +176,20 @@ _PLANAR_FORMATS = frozenset(
 class _PyavFrame:
     """A decoded picture that becomes RGB on request."""
 
-    __slots__ = ("_convert", "_frame", "_image", "_rotation", "_size", "index", "pts_seconds")
+    __slots__ = ("_convert", "_frame", "_image", "_info", "index", "pts_seconds")
 
-    def __init__(self, index: int, pts_seconds: float, frame: Any, convert: Any, size: Size, rotation: int) -> None:
+    def __init__(self, index: int, pts_seconds: float, frame: Any, convert: RgbConverter, info: VideoInfo) -> None:
         self.index = index
         self.pts_seconds = pts_seconds
         self._frame = frame
         self._convert = convert
-        self._size = size
-        self._rotation = rotation
+        self._info = info
         self._image: NDArray[np.uint8] | None = None
+
+    @property
+    def display_size(self) -> Size:
+        """See `DecodedFrame.display_size`."""
+        return self._info.display_size
 
     def rgb(self) -> NDArray[np.uint8]:
         """See `DecodedFrame.rgb`."""
@@ -176,21 +198,17 @@ class _PyavFrame:
         return self._image
 
     def _converted(self) -> NDArray[np.uint8]:
-        height, width = self._size
-        # One thread: its own choice, one a processor, costs twice the time on pictures of this size.
-        picture = self._convert.reformat(self._frame, width=width, height=height, format="rgb24", threads=1)
-        plane = picture.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-        image = rows[:, : width * 3].reshape(height, width, 3)
-        # FFmpeg's rotation is counter-clockwise, as numpy's rot90 is.
-        turned = np.rot90(image, self._rotation // 90) if self._rotation else image
+        shown = orientation_of(self._frame)
+        height, width = self._info.height, self._info.width
+        if shown.transposed:
+            height, width = width, height
         # Rows without gaps are handed out as they lie: the array keeps the picture alive, and a copy would cost as much
         # as the conversion.
-        return np.ascontiguousarray(turned)
+        return np.ascontiguousarray(shown.upright(self._convert(self._frame, height, width)))
 
     def thumbnail(self) -> NDArray[np.uint8]:
         """See `DecodedFrame.thumbnail`."""
-        if self._frame.format.name not in _PLANAR_FORMATS or self._rotation:
+        if self._frame.format.name not in _PLANAR_FORMATS or orientation_of(self._frame) != AS_STORED:
             return thumbnail_of(self.rgb())
         planes = []
         for plane in self._frame.planes[:3]:
