@@ -177,7 +177,8 @@ def pairs_table(title: str, values: Mapping[str, Any]) -> Table:
 
 def _title(title: str | Sequence[str]) -> Text:
     lines = [title] if isinstance(title, str) else title
-    return Text("\n".join(printable(line) for line in lines))
+    # Not wrapped: the rest of a long name would stand as a line of its own.
+    return Text("\n".join(printable(line) for line in lines), no_wrap=True, overflow="ignore")
 
 
 def human_seconds(seconds: float) -> str:

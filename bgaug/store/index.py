@@ -29,7 +29,6 @@ from bgaug.store.layout import (
     SHARDS,
     TEMPORARY,
     Header,
-    canonical_json,
     committed_shards,
     crc32c,
     num_shards,
@@ -42,6 +41,7 @@ from bgaug.store.layout import (
 )
 from bgaug.store.places import Folder, Held, Place
 from bgaug.store.records import Failure, VideoRow
+from bgaug.text import json_bytes
 
 STATUSES = ("ok", "partial", "no_static_background")
 CAMERAS = ("unknown", "static", "jitter", "moving")
@@ -231,7 +231,9 @@ def rebuild_index(root: Path, header: Header) -> None:
 def failure_lines(failures: Iterable[Failure]) -> bytes:
     """failures.jsonl: a line each, in order of id."""
     ordered = sorted(failures, key=lambda failure: failure.id)
-    return b"".join(canonical_json(failure.to_json()) + b"\n" for failure in ordered)
+    # For people to look at, too: what acts on a terminal is escaped, and comes back as it was where it is parsed.
+    options: dict[str, Any] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
+    return b"".join(json_bytes(failure.to_json(), **options) + b"\n" for failure in ordered)
 
 
 def write_index(root: Path, header: Header, failures: bytes, columns: Columns, names: Names) -> None:
