@@ -29,7 +29,7 @@ from bgaug.pipelines.sources import Source, find_videos
 from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
-from bgaug.video import DecodedFrame, VideoReader, open_video
+from bgaug.video import DecodedFrame, VideoReader, declared_length, open_video
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ class BuildVideo:
         parts: int,
     ) -> list[VideoRow]:
         """A long video; see `bgaug.pipelines.long_video`."""
-        long = LongVideo(header, Cutter(reader.info.declared_frames or 0, parts), put)
+        expected = reader.info.declared_frames or declared_length(source.path)
+        long = LongVideo(header, Cutter(expected, parts), put)
         if known is not None:
             begins = {one.shot.start: one for one in known}
 

@@ -68,6 +68,9 @@ class ShardLock:
             if error.errno not in _HELD:
                 raise
             return self._refused(holder, last=last)
+        except BaseException:
+            os.close(descriptor)
+            raise
         try:
             elsewhere = self._new_lease().living_holder()
             if elsewhere is None:

@@ -137,9 +137,11 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for array in self._arrays.values():
-            array.close()
-        self._held.__exit__(kind, error, trace)
+        try:
+            for array in self._arrays.values():
+                array.close()
+        finally:
+            self._held.__exit__(kind, error, trace)
 
     def add(self, row: VideoRow, payload: VideoPayload) -> None:
         """Take in a video. The row's `start`, `content` and backgrounds count from 0; they are set here."""
