@@ -25,7 +25,8 @@ from bgaug.pipelines.long_video import Cutter, LongVideo
 from bgaug.pipelines.masks import KnownShot, ShotMasker, known_shot, placed_shots
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.shard_task import Put
-from bgaug.pipelines.sources import Source, find_videos
+from bgaug.pipelines.sources import Source
+from bgaug.pipelines.video_files import FoundVideos
 from bgaug.pipelines.watch import Watched, WatchedShot, WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
@@ -230,7 +231,7 @@ def build_shards(
         UsageError: inputs that contradict each other, or backgrounds smaller than the store.
         StoreError: a store cannot be read or written, or was begun with other options.
     """
-    sources, recipe = _recipe(setup, options, size, fit, frames, backgrounds)
+    sources, recipe = _recipe(setup, progress, options, size, fit, frames, backgrounds)
     return build_store(setup, sources, recipe, progress)
 
 
@@ -245,15 +246,21 @@ def forecast_shards(
     backgrounds: Path | None = None,
 ) -> Forecast:
     """What `build_shards` with the same arguments would take; writes nothing there. See `forecast`."""
-    sources, recipe = _recipe(setup, options, size, fit, frames, backgrounds)
+    sources, recipe = _recipe(setup, progress, options, size, fit, frames, backgrounds)
     return forecast(setup, sources, recipe, progress)
 
 
 def _recipe(
-    setup: Setup, options: WatchOptions | None, size: Size | None, fit: Fit, frames: FrameKind, backgrounds: Path | None
-) -> tuple[list[Source], Recipe]:
+    setup: Setup,
+    progress: Progress,
+    options: WatchOptions | None,
+    size: Size | None,
+    fit: Fit,
+    frames: FrameKind,
+    backgrounds: Path | None,
+) -> tuple[FoundVideos, Recipe]:
     options = options or WatchOptions()
-    sources = find_videos(setup.inputs)
+    sources = setup.find_videos(progress)
     size = size or size_of(setup, sources)
     store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, fit)
     recipe = Recipe(

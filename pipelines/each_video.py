@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from bgaug.annotations import Labels
 from bgaug.errors import UsageError
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.shard_task import EachVideo, ShardTask
-from bgaug.pipelines.sources import Source, find_labels, plan_videos
+from bgaug.pipelines.sources import Source, check_label_options, find_labels, plan_videos
+from bgaug.pipelines.video_files import FoundVideos, find_videos
 from bgaug.pipelines.worker import run_tasks
 from bgaug.sizing import Fit, Size
 from bgaug.store import (
@@ -49,6 +50,10 @@ class Setup:
         labels_format: one of `bgaug.annotations.FORMATS`, or "auto" for what lies there.
         labels_split: number of the split, where a data set has several; None for the one of a single file, else 1.
         class_names: file with the names of numbered classes.
+        first_class: number that the list has for the first of these, 0 or 1; None to find out.
+        columns: what stands on each line of a list without header, such as "path,frames,label"; None to find out.
+        layout: which level of folders means what, where no list is given; see `bgaug.annotations.labels_from_folders`.
+        follow_links: also follow links that lead out of `inputs`.
     """
 
     inputs: Sequence[Path]
@@ -62,12 +67,26 @@ class Setup:
     labels_format: str = "auto"
     labels_split: int | None = None
     class_names: Path | None = None
+    first_class: int | None = None
+    columns: str | None = None
+    layout: str = "auto"
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.timeout_seconds < math.inf:
             raise UsageError(f"timeout_seconds must be 0 (no limit) or more, got {self.timeout_seconds}")
-        if self.labels is None and (self.labels_format, self.labels_split, self.class_names) != ("auto", None, None):
-            raise UsageError("a format, a split or class names say how a list of labels is read: give its path too")
+        about_a_list = (self.labels_split, self.class_names, self.first_class, self.columns)
+        if self.labels is None and (self.labels_format != "auto" or any(one is not None for one in about_a_list)):
+            raise UsageError(
+                "a format, a split or class names, a first class and columns say how a list of labels is read: give its path too"
+            )
+        if self.labels is not None and self.layout != "auto":
+            raise UsageError("a layout is about folders, and labels are taken from a list: leave out one of the two")
+        check_label_options(self.columns, self.layout)
+
+    def find_videos(self, progress: Progress) -> FoundVideos:
+        """The videos; see `bgaug.pipelines.video_files.find_videos`."""
+        return find_videos(self.inputs, progress, follow_links=self.follow_links)
 
     def find_labels(self, sources: Sequence[Source], progress: Progress) -> Labels:
         """Labels of the videos; see `bgaug.pipelines.sources.find_labels`."""
@@ -78,6 +97,9 @@ class Setup:
             format=self.labels_format,
             split=self.labels_split,
             class_names=self.class_names,
+            first_class=self.first_class,
+            columns=self.columns,
+            layout=self.layout,
         )
 
 
@@ -95,6 +117,8 @@ class Outcome:
         shards: in the store.
         built: shards built by this run; the others were there.
         seconds: that this run took.
+        labels: what the videos are labelled by; see `bgaug.annotations.Labels.summary`.
+        left_out: numbers of what lies in the folders and was not taken, by why; see `bgaug.pipelines.video_files.LeftOut`.
     """
 
     statuses: Mapping[str, int]
@@ -106,6 +130,8 @@ class Outcome:
     shards: int
     built: int
     seconds: float
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -128,6 +154,8 @@ class Outcome:
             "built": self.built,
             "bytes": self.bytes,
             "bytes_per_video": {name: round(size / stored) for name, size in self.bytes_by_array.items()},
+            "labels": dict(self.labels),
+            "left_out": dict(self.left_out),
         }
 
 
@@ -188,7 +216,9 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         ]
         run_shards(tasks, setup, progress)
         finish_store(setup.out)
-        return _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
+        outcome = _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
+        left_out = sources.left_out.to_json() if isinstance(sources, FoundVideos) else {}
+        return replace(outcome, labels=labels.summary(list(by_id)), left_out=left_out)
 
 
 def _together(plan: Plan, pending: Sequence[int]) -> list[tuple[int, ...]]:

@@ -57,7 +57,9 @@ class EmbedOptions:
         clips: V, evenly spaced over each video's longest shot.
         per_clip: keep one feature a clip; else their mean.
         batch_size: videos of a store encoded at once, of files one at a time; does not change the result but for rounding.
-        labels: CSV, for files; None for class folders.
+        labels: list of labels, for files; None for class folders.
+        layout: which level of folders means what, without a list; see `bgaug.annotations.labels_from_folders`.
+        follow_links: also follow links that lead out of the folders named.
         size: (height, width) that frames of files are brought to; by default 128x171, or what the crop needs.
         fit: how.
         shots: look for cuts in files; False takes each for one shot.
@@ -76,6 +78,8 @@ class EmbedOptions:
     per_clip: bool = False
     batch_size: int = 8
     labels: Path | None = None
+    layout: str = "auto"
+    follow_links: bool = False
     size: Size | None = None
     fit: Fit = "stretch"
     shots: bool = True
@@ -154,7 +158,9 @@ def embed(
     """
     options = options or EmbedOptions()
     checkpoint = find_checkpoint(run, best=best)
-    sources = None if is_store(inputs) else find_videos([Path(item) for item in inputs])
+    sources = None
+    if not is_store(inputs):
+        sources = find_videos([Path(item) for item in inputs], progress, follow_links=options.follow_links)
     read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
     check_replaceable(out, overwrite=overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
@@ -258,7 +264,7 @@ def embed_files(
         BgaugError: not one can be used.
         LabelsError: the labels cannot be understood.
     """
-    labels = find_labels(options.labels, sources, progress)
+    labels = find_labels(options.labels, sources, progress, layout=options.layout)
     size = options.size or evaluation_size(config["crop"])
     tasks = [_read_clips(source, config, options, size) for source in sources]
     found: dict[int, tuple[Tensor, NDArray[np.int64]]] = {}

@@ -16,7 +16,7 @@ from bgaug.pipelines.each_video import (
 from bgaug.pipelines.masks import known_shot, placed_shots
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.shard_task import Put
-from bgaug.pipelines.sources import Source, find_videos, native_size
+from bgaug.pipelines.sources import Source, native_size
 from bgaug.pipelines.watch import Watched, WatchOptions, watch
 from bgaug.sizing import BACKGROUND_SIZE, Fit, Size
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify
@@ -101,7 +101,7 @@ def extract_backgrounds(
         BgaugError: a video cannot be used, and that is to end the run.
     """
     options = options or WatchOptions()
-    sources = find_videos(setup.inputs)
+    sources = setup.find_videos(progress)
     recipe = Recipe(
         each_video=ExtractVideo(options),
         size=size or size_of(setup, sources),

@@ -7,23 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.sources import find_videos
+from bgaug.pipelines.video_files import find_videos
 from bgaug.shots import CutFinder
 from bgaug.video import DecodedFrame, Probe, probe_video
 
 
-def probe_videos(inputs: Sequence[Path], progress: Progress, *, deep: bool = False) -> Iterator[Probe]:
+def probe_videos(
+    inputs: Sequence[Path], progress: Progress, *, deep: bool = False, follow_links: bool = False
+) -> Iterator[Probe]:
     """Look into every video of folders and files.
 
     Args:
         inputs: folders, walked recursively, and files.
         progress: receives what happens.
         deep: also decode: real frames, cuts, seeks tried, decord.
+        follow_links: also follow links that lead out of the folders.
 
     Raises:
         UsageError: an input is missing, or nothing is found.
     """
-    sources = find_videos(inputs)
+    sources = find_videos(inputs, progress, follow_links=follow_links)
     progress.start("videos", len(sources))
     for source in sources:
         yield _probe(source.path, deep)

@@ -1,77 +1,23 @@
-"""The videos of a run: found, labelled, looked at from outside, planned into shards."""
+"""The videos of a run: labelled, looked at from outside, planned into shards."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bgaug.annotations import Labels, labels_from_folders, read_labels
-from bgaug.errors import BgaugError, StoreError, UsageError, VideoError
+from bgaug.annotations import Labels, labels_from_folders, parse_columns, parse_layout, read_labels
+from bgaug.errors import BgaugError, LabelsError, StoreError, UsageError, VideoError
 from bgaug.pipelines.progress import Progress
+from bgaug.pipelines.video_files import Source as Source
+from bgaug.pipelines.video_files import find_videos as find_videos
 from bgaug.pipelines.worker import Begins, WorkerLost, run_tasks
 from bgaug.sizing import Size
 from bgaug.store import FrameKind, Plan, PlannedVideo, plan_shards
 from bgaug.store.layout import read_header
 from bgaug.store.plan import read_plan
-from bgaug.video import EXTENSIONS, declared_length, open_video
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video to work on."""
-
-    id: str
-    path: Path
-    bytes: int
-
-
-def find_videos(inputs: Sequence[Path]) -> list[Source]:
-    """Videos of folders and files, in order of id.
-
-    A video's id is its path relative to the folder it was named by, with forward slashes; that of a named file is its
-    name. Hidden files and links that lead out of the folder are left out; a named file is taken whatever its name.
-
-    Raises:
-        UsageError: an input is missing, nothing is found, or two videos have the same id.
-    """
-    found: dict[str, Source] = {}
-    for source in (source for item in inputs for source in _walk(item)):
-        other = found.setdefault(source.id, source)
-        if other.path.resolve() != source.path.resolve():
-            raise UsageError(
-                f"two videos have the id {source.id!r}: {other.path} and {source.path}; name their parent instead"
-            )
-    if not found:
-        raise UsageError(
-            f"no video in {', '.join(map(str, inputs))} (looked for {', '.join(sorted(EXTENSIONS)[:6])}, ...)"
-        )
-    return [found[name] for name in sorted(found)]
-
-
-def _walk(item: Path) -> Iterator[Source]:
-    if item.is_file():
-        yield Source(_text(Path(item.name)), item, item.stat().st_size)
-        return
-    if not item.is_dir():
-        raise UsageError(f"{item}: no such file or folder")
-    root = item.resolve()
-    for parent, folders, names in os.walk(item):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent) / name
-            if name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
-                continue
-            if not path.is_file() or (path.is_symlink() and not path.resolve().is_relative_to(root)):
-                continue
-            yield Source(_text(path.relative_to(item)), path, path.stat().st_size)
-
-
-def _text(path: Path) -> str:
-    """A path as text that can be written anywhere: bytes that are no UTF-8 as their numbers."""
-    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+from bgaug.video import declared_length, open_video
 
 
 def find_labels(
@@ -82,32 +28,56 @@ def find_labels(
     format: str = "auto",
     split: int | None = None,
     class_names: Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
+    layout: str = "auto",
 ) -> Labels:
     """Labels from a list or from class folders; what does not match is counted and named, and is no error.
 
     Args:
         file: the list, or the folder that a data set ships; None for class folders.
         sources: the videos.
-        progress: is told of rows without a video, and of videos without a row.
+        progress: receives what was guessed, rows that were left out, rows without a video, and videos without a row.
         format: one of `bgaug.annotations.FORMATS`, or "auto".
         split: number of the split; None for the one of a single file, else 1.
         class_names: file with the names of numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
+        layout: which level of folders means what, without a list; see `bgaug.annotations.labels_from_folders`.
 
     Raises:
         LabelsError: the list cannot be understood, or has nothing to do with these videos.
     """
     if file is None:
-        return labels_from_folders(source.id for source in sources)
-    labels = read_labels(file, {source.id: source.path for source in sources}, format, split, class_names)
-    for names, what in (
-        (labels.rows_without_file, "rows have no video"),
-        (labels.files_without_row, "videos have no row"),
+        labels = labels_from_folders((source.id for source in sources), layout)
+    else:
+        paths = {source.id: source.path for source in sources}
+        labels = read_labels(file, paths, format, split, class_names, first_class, columns)
+    for note in labels.notes:
+        progress.warn(note)
+    for names, what, separator in (
+        (labels.dropped, "rows are left out", "; "),
+        (labels.rows_without_file, "rows have no video", ", "),
+        (labels.files_without_row, "videos have no row", ", "),
     ):
-        if names:
-            progress.warn(
-                f"{file.name}: {len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            )
+        if names and file is not None:
+            rest = f"{separator}..." if len(names) > 5 else ""
+            progress.warn(f"{file.name}: {len(names)} {what}: {separator.join(names[:5])}{rest}")
     return labels
+
+
+def check_label_options(columns: str | None, layout: str) -> None:
+    """Refuse columns and layouts that do not exist, before any work.
+
+    Raises:
+        UsageError: they do not.
+    """
+    try:
+        parse_layout(layout)
+        if columns is not None:
+            parse_columns(columns)
+    except LabelsError as error:
+        raise UsageError(str(error)) from error
 
 
 # --- looking at them from outside -----------------------------------------------------------------------------------

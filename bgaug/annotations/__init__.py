@@ -4,7 +4,8 @@ label        Label and Labels: what everything else sees
 entries      what a list says, row by row, before any video is looked for
 lists        lists by format: found, read, joined with videos
 match        rows and videos that belong together
-table        our CSV with a header
+labels_csv   tables with a header: our CSV, and others like it
+table        cells of CSV and JSON by the names of their columns
 ucf101       UCF101
 hmdb51       HMDB51
 kinetics     Kinetics' CSV
@@ -12,14 +13,18 @@ ssv2         Something-Something V2
 diving48     Diving48 V2
 filelist     a path and a number a line
 class_names  names of numbered classes
+numbering    which class the numbers of a list mean
 roles        files of a folder by the split that their names tell
 folders      class folders
-reading      lines and JSON, with errors that say where
+reading      lines and JSON, bounded, with errors that give the place
+description  what a file holds that is none of these
 """
 
 from bgaug.annotations.entries import Entry as Entry
 from bgaug.annotations.entries import SplitList as SplitList
+from bgaug.annotations.filelist import parse_columns as parse_columns
 from bgaug.annotations.folders import labels_from_folders as labels_from_folders
+from bgaug.annotations.folders import parse_layout as parse_layout
 from bgaug.annotations.label import Label as Label
 from bgaug.annotations.label import Labels as Labels
 from bgaug.annotations.lists import FORMATS as FORMATS

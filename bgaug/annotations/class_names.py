@@ -1,44 +1,103 @@
-"""Names of numbered classes, from a file: a name a line, a number and a name a line, or a JSON object."""
+"""Names of numbered classes, from a file.
+
+A file of names has one name a line; a number and a name a line, in either order; or JSON: a list of names, or an object of
+numbers by name or of names by number.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bgaug.annotations.reading import class_number, read_json, read_lines
+from bgaug.annotations.reading import class_number, normal, read_json, read_lines
 from bgaug.errors import LabelsError
 
+_FORMS = (
+    re.compile(r"(?P<number>[0-9]{1,5})(?:\s*[,;:\t]\s*|\s+)(?P<name>\S.*)"),
+    re.compile(r"(?P<name>.*[^\s,;:])(?:\s*[,;:\t]\s*|\s+)(?P<number>[0-9]{1,5})"),
+)
+_HEADERS = {"id", "name", "class", "label", "classid", "classname", "labelname", "labelid", "index", "number"}
 
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """Names in the order of their numbers.
 
-    Three forms are told apart: a JSON object of numbers by name; lines of a number and a name, where every line begins
-    with the next number, from 0 or 1 on; else lines that are names, the first of which is number 0.
+@dataclass(frozen=True)
+class ClassNames:
+    """Names of classes by number.
+
+    Attributes:
+        by_number: name of each class.
+        numbered: whether the file itself has the numbers; else names were counted from 0 on.
+        file: that has the names.
+    """
+
+    by_number: Mapping[int, str]
+    numbered: bool
+    file: Path
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """Names in the order of their numbers."""
+        return tuple(self.by_number[number] for number in sorted(self.by_number))
+
+    @property
+    def with_gaps(self) -> tuple[str, ...]:
+        """The same, in which a number without a name, between others, is its own name."""
+        first, last = min(self.by_number), max(self.by_number)
+        return tuple(self.by_number.get(number, str(number)) for number in range(first, last + 1))
+
+    def __str__(self) -> str:
+        first, last = min(self.by_number), max(self.by_number)
+        gaps = " with gaps" if last - first + 1 != len(self.by_number) else ""
+        return f"{first} to {last}{gaps}"
+
+
+def read_class_names(file: Path) -> ClassNames:
+    """Names of numbered classes.
 
     Raises:
-        LabelsError: the file cannot be read, a name is there twice, or numbers are not 0 to n - 1.
+        LabelsError: the file cannot be read, a name is there twice, or a number is.
     """
     if file.suffix.lower() == ".json":
-        names = _numbered(file)
+        pairs, numbered = _from_json(file)
     else:
-        names = [line for _, line in read_lines(file)]
-        numbered = [line.split(maxsplit=1) for line in names]
-        for first in (0, 1):
-            wanted = [str(first + place) for place in range(len(names))]
-            if all(len(parts) == 2 for parts in numbered) and [parts[0] for parts in numbered] == wanted:
-                names = [parts[1] for parts in numbered]
-    if not names:
+        pairs, numbered = _from_lines([line for _, line in read_lines(file)])
+    names = [normal(name.strip().strip('"').strip()) for _, name in pairs]
+    if not any(names):
         raise LabelsError(f"{file}: holds no class names")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise LabelsError(f"{file}: the class name {twice[0]!r} is there twice")
-    return tuple(names)
+    _refuse_twice(file, "class name", names)
+    _refuse_twice(file, "number", [number for number, _ in pairs])
+    return ClassNames({number: name for (number, _), name in zip(pairs, names, strict=True)}, numbered, file)
 
 
-def _numbered(file: Path) -> list[str]:
+def _refuse_twice(file: Path, what: str, found: Sequence[Hashable]) -> None:
+    twice = next((one for one, count in Counter(found).items() if count > 1), None)
+    if twice is not None:
+        raise LabelsError(f"{file}: the {what} {twice!r} is there twice")
+
+
+def _from_lines(lines: list[str]) -> tuple[list[tuple[int, str]], bool]:
+    """Number and name of each line, and whether the numbers are the file's own."""
+    cells = {re.sub(r"\W|_", "", cell.casefold()) for cell in re.split(r"[,;\t]", lines[0])} if lines else set()
+    if len(lines) > 1 and len(cells) > 1 and cells <= _HEADERS:
+        lines = lines[1:]
+    for form in _FORMS:
+        found = [match for line in lines if (match := form.fullmatch(line))]
+        if len(found) == len(lines) == len({match["name"] for match in found}) > 0:
+            return [(int(match["number"]), match["name"]) for match in found], True
+    return list(enumerate(lines)), False
+
+
+def _from_json(file: Path) -> tuple[list[tuple[int, str]], bool]:
     found = read_json(file)
-    if not isinstance(found, dict) or any(class_number(str(number)) is None for number in found.values()):
-        raise LabelsError(f"{file}: expected an object that has a number for each class name")
-    by_number = {int(number): name.strip('"') for name, number in found.items()}
-    if sorted(by_number) != list(range(len(found))):
-        raise LabelsError(f"{file}: the numbers of {len(found)} classes must be 0 to {len(found) - 1}, each once")
-    return [by_number[number] for number in range(len(found))]
+    if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
+        return list(enumerate(found)), False
+    if isinstance(found, dict):
+        for pairs in (list(found.items()), [(name, number) for number, name in found.items()]):
+            numbers = [class_number(str(number)) for _, number in pairs]
+            if all(number is not None for number in numbers) and all(isinstance(name, str) for name, _ in pairs):
+                return [
+                    (number, name) for (name, _), number in zip(pairs, numbers, strict=True) if number is not None
+                ], True
+    raise LabelsError(f"{file}: expected an object that has a number for each class, or a list of names")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
+from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
 from bgaug.annotations.label import ordered
 from bgaug.annotations.reading import read_json
 from bgaug.errors import LabelsError
@@ -33,9 +33,9 @@ def _files(path: Path) -> list[Path]:
     return sorted((file for file in path.iterdir() if _FILE.fullmatch(file.name)), reverse=True)
 
 
-def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
-    no_class_names(path, class_names, "Diving48")
-    chosen_split(path, (1,), split)
+def _read(path: Path, options: ReadOptions) -> SplitList:
+    refuse_numbering(path, options, "Diving48")
+    chosen_split(path, (1,), options.split)
     files = _files(path)
     vocabulary = files[0].parent / _VOCABULARY
     names = _vocabulary(vocabulary) if vocabulary.is_file() else tuple(map(str, range(NUM_CLASSES)))

@@ -35,6 +35,24 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """How a list is read, where it does not say so itself.
+
+    Attributes:
+        split: number of the split, where a data set has several; None is the number in the name of a single file,
+            else 1.
+        class_names: file with the names of numbered classes, for formats that do not bring them.
+        first_class: number that the list has for the first class, 0 or 1; None to find out.
+        columns: what stands on each line of a list without header, such as ("path", "frames", "label"); None to find out.
+    """
+
+    split: int | None = None
+    class_names: Path | None = None
+    first_class: int | None = None
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class SplitList:
     """A list, or one split of a set of lists.
 
@@ -48,6 +66,7 @@ class SplitList:
         folders: how folders of a row are held against those of a video. "path": the row is a path relative to the
             list. "tail": from the file's name upwards they agree as far as both reach. "any": the data set gives
             no file name twice; folders only decide where videos have the same name nevertheless.
+        notes: what was guessed while it was read, for people.
     """
 
     format: str
@@ -56,6 +75,7 @@ class SplitList:
     classes: tuple[str, ...]
     files: tuple[Path, ...]
     folders: Folders
+    notes: tuple[str, ...] = ()
 
     @property
     def used_classes(self) -> tuple[str, ...]:
@@ -77,15 +97,14 @@ class ListFormat:
         looked_for: what makes a file or folder one of these, in words.
         finds: whether a file or folder is one; true only where `read` would understand it or say what is wrong.
         numbers: of the splits that are there.
-        read: one split of it; None for the number is the one of a file that has a number in its name, else 1. The
-            last argument is a file of class names, or None.
+        read: one split of it.
         by_name: whether the names of the files tell, rather than what is in them.
     """
 
     looked_for: str
     finds: Callable[[Path], bool]
     numbers: Callable[[Path], tuple[int, ...]]
-    read: Callable[[Path, int | None, Path | None], SplitList]
+    read: Callable[[Path, ReadOptions], SplitList]
     by_name: bool = True
 
 
@@ -104,11 +123,15 @@ def chosen_split(path: Path, numbers: tuple[int, ...], split: int | None) -> int
     raise LabelsError(f"{path}: has no split {split}, only {there}{mend}")
 
 
-def no_class_names(path: Path, class_names: Path | None, format_name: str) -> None:
-    """Refuse a file of class names where the format brings its own.
+def refuse_numbering(path: Path, options: ReadOptions, format_name: str) -> None:
+    """Refuse options that are for numbered classes and lists without header, where the format has neither.
 
     Raises:
         LabelsError: one was given.
     """
-    if class_names is not None:
-        raise LabelsError(f"{path}: {format_name} lists name their classes themselves; leave out {class_names}")
+    if options.class_names is not None:
+        raise LabelsError(f"{path}: {format_name} lists name their classes themselves; leave out {options.class_names}")
+    if options.first_class is not None or options.columns is not None:
+        raise LabelsError(
+            f"{path}: a first class and columns are about lists of a path and a number, not {format_name}"
+        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
+from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
 from bgaug.annotations.label import ordered
 from bgaug.annotations.reading import first_line, read_lines
 from bgaug.errors import LabelsError
@@ -44,10 +44,10 @@ def _finds(path: Path) -> bool:
     return bool(files) and "/" not in first_line(files[0])
 
 
-def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
-    no_class_names(path, class_names, "HMDB51")
+def _read(path: Path, options: ReadOptions) -> SplitList:
+    refuse_numbering(path, options, "HMDB51")
     lists = _lists(path)
-    number = chosen_split(path, tuple(lists), split)
+    number = chosen_split(path, tuple(lists), options.split)
     missing = {name for files in lists.values() for name in files} - set(lists[number])
     if missing:
         raise LabelsError(f"{path}: split {number} lacks {min(missing)}_test_split{number}.txt, other splits have it")

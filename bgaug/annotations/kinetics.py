@@ -12,23 +12,23 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bgaug.annotations.entries import Entry, ListFormat, SplitList, no_class_names
+from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, refuse_numbering
 from bgaug.annotations.label import ordered
 from bgaug.annotations.reading import first_line
-from bgaug.annotations.roles import SPLIT_NAMES, files_to_read, lists_of, numbers_of, split_of
-from bgaug.annotations.table import read_table
+from bgaug.annotations.roles import files_to_read, lists_of, numbers_of, split_named, split_of
+from bgaug.annotations.table import header_of, read_table
 from bgaug.errors import LabelsError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
 def _is_one(file: Path) -> bool:
-    return "youtube_id" in [name.strip().strip('"') for name in first_line(file).split(",")]
+    return "youtube_id" in header_of(first_line(file))
 
 
-def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
-    no_class_names(path, class_names, "Kinetics")
-    number, files = files_to_read(path, _is_one, split)
+def _read(path: Path, options: ReadOptions) -> SplitList:
+    refuse_numbering(path, options, "Kinetics")
+    number, files = files_to_read(path, _is_one, options.split)
     entries = [entry for file in files for entry in _entries(file)]
     classes = ordered(entry.class_name for entry in entries)
     return SplitList("kinetics", number, tuple(entries), classes, tuple(files), "any")
@@ -61,7 +61,7 @@ def _seconds(text: str, column: str, place: str) -> int:
 
 
 def _split(written: str | None, file: Path) -> str | None:
-    return SPLIT_NAMES.get(written, written) if written else split_of(file)
+    return split_named(written) if written else split_of(file)
 
 
 KINETICS = ListFormat(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+MOST_LISTED = 1000
+"""Classes in a summary."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,43 @@ class Labels:
             has; where it does not number them, those of the videos, by number where all are numbers, else by name.
         rows_without_file: rows of the label file that no video belongs to.
         files_without_row: ids of videos that no row belongs to; empty where no label file was given.
+        dropped: rows that were left out because they contradict others, or may mean several videos; why, for people.
+        origin: where labels come from, for people.
+        notes: what was guessed, for people.
     """
 
     by_id: Mapping[str, Label]
     classes: tuple[str, ...]
     rows_without_file: tuple[str, ...] = ()
     files_without_row: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    origin: str = "none"
+    notes: tuple[str, ...] = ()
 
     def of(self, video_id: str) -> Label:
         """Label of a video."""
         return self.by_id.get(video_id, Label())
+
+    def summary(self, ids: Collection[str]) -> dict[str, Any]:
+        """What these videos are labelled by: origin, classes and splits with their numbers of videos, what was guessed.
+
+        Classes come in their order, those without videos too, at most `MOST_LISTED` of them.
+        """
+        labels = [self.of(video_id) for video_id in ids]
+        classes = Counter(label.name for label in labels if label.name is not None)
+        splits = Counter(label.split for label in labels if label.split is not None)
+        return {
+            "origin": self.origin,
+            "videos": len(labels),
+            "labelled": classes.total(),
+            "num_classes": sum(count > 0 for count in classes.values()),
+            "classes": {name: classes[name] for name in self.classes[:MOST_LISTED]},
+            "splits": dict(sorted(splits.items())),
+            "rows_without_video": len(self.rows_without_file),
+            "videos_without_row": len(self.files_without_row),
+            "rows_dropped": len(self.dropped),
+            "notes": list(self.notes),
+        }
 
     def digest(self) -> str:
         """sha256 of all labels: two stores differ in it if a label differs."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bgaug.annotations.description import described
 from bgaug.annotations.diving48 import DIVING48
-from bgaug.annotations.entries import ListFormat, SplitList
-from bgaug.annotations.filelist import FILELIST
+from bgaug.annotations.entries import ListFormat, ReadOptions, SplitList
+from bgaug.annotations.filelist import FILELIST, parse_columns
 from bgaug.annotations.hmdb51 import HMDB51
 from bgaug.annotations.kinetics import KINETICS
 from bgaug.annotations.label import Labels
+from bgaug.annotations.labels_csv import CSV
 from bgaug.annotations.match import match_entries
+from bgaug.annotations.reading import check_regular
 from bgaug.annotations.ssv2 import SSV2
-from bgaug.annotations.table import CSV
 from bgaug.annotations.ucf101 import UCF101
 from bgaug.errors import LabelsError
 
@@ -41,12 +43,16 @@ def find_format(path: str | Path) -> str:
             raise LabelsError(f"{path}: may be of the formats {', '.join(found)}; name one of them, or a single file")
         if found:
             return found[0]
-    looked_for = "; ".join(f"{name}: {known.looked_for}" for name, known in FORMATS.items())
-    raise LabelsError(f"{path}: no list that is known. Looked for: {looked_for}")
+    raise LabelsError(f"{path}: {described(path)}")
 
 
 def read_list(
-    path: str | Path, format: str = "auto", split: int | None = None, class_names: str | Path | None = None
+    path: str | Path,
+    format: str = "auto",
+    split: int | None = None,
+    class_names: str | Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
 ) -> SplitList:
     """What a list says, without any video.
 
@@ -56,12 +62,20 @@ def read_list(
         split: number of the split, where a data set has several. None is the number in the name of a single file,
             else 1.
         class_names: file with the names of numbered classes, for formats that do not bring them.
+        first_class: number that the list has for the first of these classes, 0 or 1; None to find out.
+        columns: what stands on each line of a list without header, such as "path,frames,label"; None to find out.
 
     Raises:
         LabelsError: nothing is recognised, or a file cannot be understood; the message has file and line.
     """
     path, known = _known(path, format)
-    return known.read(path, split, None if class_names is None else Path(class_names))
+    options = ReadOptions(
+        split,
+        None if class_names is None else Path(class_names),
+        first_class,
+        None if columns is None else parse_columns(columns),
+    )
+    return known.read(path, options)
 
 
 def split_numbers(path: str | Path, format: str = "auto") -> tuple[int, ...]:
@@ -80,6 +94,8 @@ def labels_for(
     format: str = "auto",
     split: int | None = None,
     class_names: str | Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
 ) -> Labels:
     """Labels, groups and split of videos that are known by their ids alone, as those of a store are.
 
@@ -89,6 +105,8 @@ def labels_for(
         format: one of `FORMATS`, or "auto" for what lies there.
         split: number of the split; see `read_list`.
         class_names: see `read_list`.
+        first_class: see `read_list`.
+        columns: see `read_list`.
 
     Returns:
         Labels whose `by_id` has a `Label(name, group, split)` for each video that a row belongs to.
@@ -96,7 +114,7 @@ def labels_for(
     Raises:
         LabelsError: as `read_list`, and where rows and videos do not go together: see `match_entries`.
     """
-    return match_entries(read_list(path, format, split, class_names), ids)
+    return match_entries(read_list(path, format, split, class_names, first_class, columns), ids)
 
 
 def read_labels(
@@ -105,24 +123,28 @@ def read_labels(
     format: str = "csv",
     split: int | None = None,
     class_names: str | Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
 ) -> Labels:
     """Labels of videos whose files are at hand, by default from a CSV with a header.
 
     Its columns: `file`, a path relative to the CSV (a bare name is matched where it is unique among the videos); one of
-    `class_name`, `class`, `label`, `class_id`; optionally `group` and `split`. Other columns are ignored.
+    `class_name`, `class`, `label`, `class_id`; optionally `group` and `split`. Other columns are ignored, and other names
+    of these columns are known (`bgaug.annotations.table`).
 
     Args:
-        file: the list, UTF-8, with or without a byte order mark; or the folder that a data set ships.
+        file: the list, UTF-8, or UTF-16 with a byte order mark; or the folder that a data set ships.
         videos: path of each video by id.
         format: one of `FORMATS`, or "auto" for what lies there.
         split: number of the split; see `read_list`.
         class_names: see `read_list`.
+        first_class: see `read_list`.
+        columns: see `read_list`.
 
     Raises:
-        LabelsError: the file cannot be read, a column is missing, a file has two rows that disagree, a name stands
-            for several videos, or no row belongs to any video.
+        LabelsError: the file cannot be read, a column is missing, or no row that could be used belongs to any video.
     """
-    return match_entries(read_list(file, format, split, class_names), videos, videos)
+    return match_entries(read_list(file, format, split, class_names, first_class, columns), videos, videos)
 
 
 def _known(path: str | Path, format: str) -> tuple[Path, ListFormat]:
@@ -133,7 +155,7 @@ def _known(path: str | Path, format: str) -> tuple[Path, ListFormat]:
         raise LabelsError(f"formats of lists are auto, {', '.join(FORMATS)}; got {format!r}")
     known = FORMATS[format]
     if format != "csv" and not known.finds(_existing(path)):
-        raise LabelsError(f"{path}: is not of the format {format}. Looked for: {known.looked_for}")
+        raise LabelsError(f"{path}: is not of the format {format}. Looked for: {known.looked_for}. {described(path)}")
     return path, known
 
 
@@ -141,14 +163,15 @@ def _existing(path: str | Path) -> Path:
     """The path, which can be read.
 
     Raises:
-        LabelsError: it cannot.
+        LabelsError: it cannot, or it is neither a file nor a folder.
     """
     path = Path(path)
     try:
         if path.is_dir():
             next(path.iterdir(), None)
-        else:
-            path.open("rb").close()
+            return path
+        check_regular(path)
+        path.open("rb").close()
     except OSError as error:
         raise LabelsError(f"{path}: cannot be read: {error.strerror}") from error
     return path

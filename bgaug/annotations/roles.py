@@ -9,11 +9,20 @@ from pathlib import Path
 from bgaug.annotations.entries import chosen_split
 from bgaug.errors import LabelsError
 
-SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
-"""Splits by the words that lists have for them."""
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "valset", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+}
+"""Splits by the words that lists and folders have for them, in lower case."""
 
 _SUFFIXES = (".csv", ".txt", ".list")
 _NUMBER = re.compile(r"split[_-]?0*(\d+)")
+
+
+def split_named(written: str) -> str:
+    """A split by one name, whatever word a list has for it; words that are not known stay as they are."""
+    return SPLIT_NAMES.get(written.strip().casefold(), written.strip())
 
 
 def split_of(file: Path) -> str | None:

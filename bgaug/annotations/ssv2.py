@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from bgaug.annotations.class_names import read_class_names
-from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
+from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
 from bgaug.annotations.reading import read_json
 from bgaug.annotations.roles import SPLIT_NAMES
 from bgaug.errors import LabelsError
@@ -43,19 +43,29 @@ def _finds(path: Path) -> bool:
     return "labels" in names and len(names) > 1
 
 
-def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
-    no_class_names(path, class_names, "Something-Something")
-    chosen_split(path, (1,), split)
+def _read(path: Path, options: ReadOptions) -> SplitList:
+    refuse_numbering(path, options, "Something-Something")
+    chosen_split(path, (1,), options.split)
     files = _files(path)
     labels = files.pop("labels", None)
     if not files:
         raise LabelsError(f"{path}: names classes, but no videos; name its folder, or the file for train or validation")
     if labels is None and set(files) != {"test"}:
         raise LabelsError(f"{path}: something-something-v2-labels.json must lie beside it, for the numbers of classes")
-    names = read_class_names(labels) if labels else ()
+    names = _classes(labels) if labels else ()
     entries = [entry for name, file in files.items() for entry in _entries(file, SPLIT_NAMES[name], set(names))]
     read = (*files.values(), labels) if labels else tuple(files.values())
     return SplitList("ssv2", 1, tuple(entries), names, read, "any")
+
+
+def _classes(file: Path) -> tuple[str, ...]:
+    found = read_class_names(file)
+    if not found.numbered:
+        raise LabelsError(f"{file}: expected an object that has a number for each class")
+    if sorted(found.by_number) != list(range(len(found.by_number))):
+        count = len(found.by_number)
+        raise LabelsError(f"{file}: the numbers of {count} classes must be 0 to {count - 1}, each once")
+    return found.in_order
 
 
 def _entries(file: Path, split: str, names: set[str]) -> list[Entry]:

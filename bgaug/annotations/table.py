@@ -1,73 +1,174 @@
-"""Our own CSV: a header, a row a video."""
+"""Tables: rows of cells by the names of a header, from CSV and the like, or from JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
-from bgaug.annotations.reading import first_line, read_bytes
+from bgaug.annotations.reading import (
+    check_line,
+    is_comment,
+    normal,
+    parse_json,
+    read_json,
+    read_lines,
+    read_text,
+    shown,
+)
 from bgaug.errors import LabelsError
 
-_CLASS_COLUMNS = ("class_name", "class", "label", "class_id")
-_INSIDE = "labels.csv"
+FILE_COLUMNS = (
+    *("file", "filename", "filepath", "path", "videopath", "videofile", "clippath", "video", "videoname", "name"),
+    *("clip", "clipname", "videoid", "id"),
+)
+CLASS_COLUMNS = (
+    *("classname", "class", "labelname", "actionname", "label", "labels", "action", "activity", "category", "tag"),
+    *("target", "classid", "labelid"),
+)
+GROUP_COLUMNS = ("group",)
+SPLIT_COLUMNS = ("split", "subset")
+"""Names of columns, best first, without case, blanks, hyphens and underscores."""
+
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+
+_SEPARATORS = (",", ";", "\t", "|", " ")
+_KNOWN = {*FILE_COLUMNS, *CLASS_COLUMNS, *GROUP_COLUMNS, *SPLIT_COLUMNS, "youtubeid", "timestart", "timeend"}
+_KNOWN |= {"frames", "numframes", "totalframes"}
 
 Row = tuple[str, dict[str, str]]
+Table = tuple[list[str], list[Row]]
 
 
-def read_table(file: Path) -> tuple[list[str], list[Row]]:
-    """Header and rows of a CSV; each row with its place, cells without blanks around them.
+def plain_column(name: str) -> str:
+    """Name of a column for comparing: `Video Path` and `video_path` are one."""
+    return re.sub(r"[\s_\-]+", "", normal(name).casefold())
+
+
+def pick_column(header: list[str], wanted: tuple[str, ...]) -> str | None:
+    """The column of a header that has the best of these names; None where it has none."""
+    by_name = {plain_column(name): name for name in reversed(header)}
+    return next((by_name[name] for name in wanted if name in by_name), None)
+
+
+def header_of(line: str) -> list[str]:
+    """Names of columns in the first line of a table, by the separator that makes the most of them known names."""
+    return _cells(line, separator_of(line))
+
+
+def separator_of(line: str) -> str:
+    """What separates the cells of a header. Blanks only where every word is the name of a column."""
+    best, most = ",", (0, 0)
+    for separator in _SEPARATORS:
+        cells = _cells(line, separator)
+        known = sum(plain_column(cell) in _KNOWN for cell in cells)
+        if separator == " " and known < len(cells):
+            continue
+        if (known, len(cells)) > most and len(cells) > 1:
+            best, most = separator, (known, len(cells))
+    return best
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+    return [cell.strip() for cell in row if cell.strip()]
+
+
+def read_table(file: Path) -> Table:
+    """Header and rows of a table; each row with its place, cells by the name of their column as it is written, without blanks around them.
 
     Raises:
-        LabelsError: the file cannot be read, or is no CSV in UTF-8.
+        LabelsError: the file cannot be read, is no table, or a row has more cells than the header.
     """
+    if file.suffix.lower() in JSON_SUFFIXES:
+        return _json_table(file)
+    lines = list(_lines(file))
+    first = next((line.strip() for line in lines if line.strip()), "")
+    reader = csv.reader(lines, delimiter=separator_of(first), strict=True, skipinitialspace=True)
+    header: list[str] = []
+    rows: list[Row] = []
     try:
-        reader = csv.DictReader(io.StringIO(read_bytes(file).decode(), newline=""), restval="")
-        rows = []
-        for row in reader:
-            cells = {k.strip(): (v or "").strip() for k, v in row.items() if isinstance(k, str)}
-            if any(cells.values()):
-                rows.append((f"{file}, line {reader.line_num}", cells))
-        return [name.strip() for name in reader.fieldnames or []], rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LabelsError(f"{file}: is not a CSV in UTF-8: {error}") from error
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not header:
+                header = _checked_header(file, cells)
+            else:
+                place = f"{file}, line {reader.line_num}"
+                rows.append((place, _row(place, header, cells)))
+    except csv.Error as error:
+        raise LabelsError(f"{file}, line {reader.line_num}: is not a CSV: {error}; is a quote not closed?") from error
+    return [name for name in header if name], rows
 
 
-def _file(path: Path) -> Path:
-    return path / _INSIDE if path.is_dir() else path
+def _lines(file: Path) -> Iterator[str]:
+    """Lines with their ends; blank ones for comments, so that they count."""
+    for number, line in enumerate(io.StringIO(read_text(file), newline=""), start=1):
+        check_line(file, number, line)
+        yield "\n" if is_comment(line) else line
 
 
-def _finds(path: Path) -> bool:
-    file = _file(path)
-    header = {name.strip().strip('"') for name in first_line(file).split(",")}
-    return file.is_file() and "file" in header and bool(header & set(_CLASS_COLUMNS))
+def _checked_header(file: Path, cells: list[str]) -> list[str]:
+    twice = [name for name, count in Counter(cells).items() if count > 1 and plain_column(name) in _KNOWN]
+    if twice:
+        raise LabelsError(f"{file}: the header has the column {twice[0]!r} twice")
+    return cells
 
 
-def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
-    no_class_names(path, class_names, "CSV")
-    file = _file(path)
-    header, rows = read_table(file)
-    if "file" not in header:
-        raise LabelsError(f"{file}: the header must name a column `file`, it has: {', '.join(header)}")
-    column = next((name for name in _CLASS_COLUMNS if name in header), None)
-    if column is None:
+def _row(place: str, header: list[str], cells: list[str]) -> dict[str, str]:
+    if any(cells[len(header) :]):
         raise LabelsError(
-            f"{file}: the header must name one of {', '.join(_CLASS_COLUMNS)}, it has: {', '.join(header)}"
+            f"{place}: has {len(cells)} cells, and the header {len(header)}; put what has the separator in it in quotes: "
+            f"{shown(cells)}"
         )
-    entries = []
-    for place, row in rows:
-        if not row["file"]:
-            raise LabelsError(f"{place}: the column `file` is empty")
-        class_name, group, in_split = (row.get(name) or None for name in (column, "group", "split"))
-        entries.append(Entry((row["file"],), class_name, group, in_split, place))
-    return SplitList("csv", chosen_split(file, (1,), split), tuple(entries), (), (file,), "path")
+    cells = cells + [""] * (len(header) - len(cells))
+    return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 
-CSV = ListFormat(
-    looked_for=f"a CSV with a header that has `file` and one of {', '.join(_CLASS_COLUMNS)} (in a folder: {_INSIDE})",
-    finds=_finds,
-    numbers=lambda path: (1,),
-    read=_read,
-    by_name=False,
-)
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def _json_table(file: Path) -> Table:
+    header: dict[str, None] = {}
+    rows = []
+    for place, record in _records(file):
+        if not isinstance(record, dict):
+            raise LabelsError(f"{place}: expected an object of columns, got {shown(record)}")
+        header |= dict.fromkeys(record)
+        rows.append((place, {name: _cell(place, name, value) for name, value in record.items()}))
+    names = list(header)
+    return names, [(place, dict.fromkeys(names, "") | row) for place, row in rows]
+
+
+def _records(file: Path) -> Iterator[tuple[str, Any]]:
+    if file.suffix.lower() != ".json":
+        for number, line in read_lines(file):
+            place = f"{file}, line {number}"
+            yield place, parse_json(line, place)
+        return
+    found = read_json(file)
+    if isinstance(found, dict) and all(isinstance(value, str | int) for value in found.values()):
+        found = [{"file": name, "label": value} for name, value in found.items()]
+    if not isinstance(found, list):
+        raise LabelsError(f"{file}: expected a list of objects, one for each video, got {type(found).__name__}")
+    yield from ((f"{file}, entry {number}", record) for number, record in enumerate(found, start=1))
+
+
+def _cell(place: str, name: str, value: object) -> str:
+    if plain_column(name) not in _KNOWN or value is None:
+        return ""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise LabelsError(
+            f"{place}: `{name}` must be one text or whole number, got {shown(value)}; a video has one label"
+        )
+    return str(value).strip()

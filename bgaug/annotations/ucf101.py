@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from bgaug.annotations.entries import Entry, ListFormat, SplitList, chosen_split, no_class_names
+from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
 from bgaug.annotations.label import ordered
 from bgaug.annotations.reading import class_number, read_lines
 from bgaug.errors import LabelsError
@@ -37,10 +37,10 @@ def _lists(path: Path) -> dict[int, list[Path]]:
     return dict(sorted(found.items()))
 
 
-def _read(path: Path, split: int | None, class_names: Path | None) -> SplitList:
-    no_class_names(path, class_names, "UCF101")
+def _read(path: Path, options: ReadOptions) -> SplitList:
+    refuse_numbering(path, options, "UCF101")
     lists = _lists(path)
-    number = chosen_split(path, tuple(lists), split)
+    number = chosen_split(path, tuple(lists), options.split)
     files = lists[number]
     index = files[0].parent / "classInd.txt"
     numbers = _class_index(index) if index.is_file() else {}
