@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bgaug.cli.console import FAILED, TerminalProgress, note, pairs_table, reported, rows_table, show
-from bgaug.cli.options import Debug, DecoderOption, Device, FitOption, Json, LabelFile, Overwrite, Shots, Timeout
+from bgaug.cli.options import (
+    Debug,
+    DecoderOption,
+    Device,
+    FitOption,
+    FollowLinks,
+    Json,
+    LabelFile,
+    Layout,
+    Overwrite,
+    Shots,
+    Timeout,
+)
 
 if TYPE_CHECKING:
     from bgaug.pipelines.heatmaps import Looked
@@ -160,6 +172,8 @@ def embed_command(
         bool, typer.Option("--per-clip", help="Keep a feature a clip; else their mean a video.")
     ] = False,
     labels: LabelFile = None,
+    layout: Layout = "auto",
+    follow_links: FollowLinks = False,
     batch_size: Annotated[int, typer.Option(help="Videos of a store encoded at once.", min=1)] = 8,
     best: Best = False,
     size: Annotated[
@@ -206,6 +220,8 @@ def embed_command(
             per_clip=per_clip,
             batch_size=batch_size,
             labels=labels,
+            layout=layout,
+            follow_links=follow_links,
             size=parsed,
             fit=fit,
             shots=shots,

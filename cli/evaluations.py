@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bgaug.cli.console import TerminalProgress, reported, rows_table, say, show, stdout
-from bgaug.cli.options import ClassNames, ConfigFile, Debug, Device, Json, LabelsFormat, StoreArgument
+from bgaug.cli.options import (
+    ClassNames,
+    Columns,
+    ConfigFile,
+    Debug,
+    Device,
+    FirstClass,
+    Json,
+    LabelsFormat,
+    StoreArgument,
+)
 
 if TYPE_CHECKING:
     from bgaug.evaluate import Paired
@@ -46,6 +56,8 @@ def evaluate_command(
     ] = None,
     labels_format: LabelsFormat = "auto",
     class_names: ClassNames = None,
+    first_class: FirstClass = None,
+    columns: Columns = None,
     splits: Annotated[
         str | None,
         typer.Option(
@@ -198,6 +210,8 @@ def evaluate_command(
             labels=labels,
             labels_format=labels_format,
             class_names=class_names,
+            first_class=first_class,
+            columns=columns,
             splits=None if splits is None else () if splits.strip() == "all" else _numbers(splits, "--splits"),
             finetune=FinetuneOptions(
                 epochs=epochs,

@@ -41,8 +41,8 @@ LabelFile = Annotated[
     Path | None,
     typer.Option(
         help="List of labels, or the folder that a data set ships: UCF101, HMDB51, Kinetics, Something-Something V2, "
-        "Diving48 V2, lists of a path and a number, or a CSV with a header: file, class_name (or class, label, "
-        "class_id), optional group and split. Without it, class folders are taken where there are two or more."
+        "Diving48 V2, lines of a path and a number, or a table (CSV, JSON lines) with a header: file, class (or label, "
+        "class_id), optional group and split. Without it, labels are taken from folders; see --layout."
     ),
 ]
 LabelsFormat = Annotated[
@@ -55,7 +55,36 @@ Split = Annotated[
 ClassNames = Annotated[
     Path | None,
     typer.Option(
-        help="Names of a list's numbered classes, one a line; by default the only label_map*.txt beside the list."
+        help="Names of a list's numbered classes: a name, or a number and a name, on each line. By default the only "
+        "label_map*.txt beside the list."
+    ),
+]
+FirstClass = Annotated[
+    int | None,
+    typer.Option(
+        help="Number that the list has for the first class of --class-names, 0 or 1; by default found out, and said.",
+        min=0,
+        max=1,
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands on each line of a list without header: path,label or path,frames,label or "
+        "path,offset,frames,label. By default found out; refused where a row may have several labels."
+    ),
+]
+Layout = Annotated[
+    str,
+    typer.Option(
+        help="What the folders of videos mean, without --labels: levels named class, split and * (nothing), such as "
+        "split/class; none takes no labels from them. auto finds train, val, test and class folders, and says what it found."
+    ),
+]
+FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links", help="Also follow links that lead out of the folders named, as in Hugging Face caches."
     ),
 ]
 FitOption = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +22,17 @@ from bgaug.cli.console import (
 )
 from bgaug.cli.options import (
     ClassNames,
+    Columns,
     Debug,
     DecoderOption,
+    FirstClass,
     FitOption,
+    FollowLinks,
     Jobs,
     Json,
     LabelFile,
     LabelsFormat,
+    Layout,
     Memory,
     MethodOption,
     OnError,
@@ -40,6 +45,8 @@ from bgaug.cli.options import (
     Videos,
 )
 
+_NAMED = 12
+
 
 def extract_backgrounds_command(
     videos: Videos,
@@ -48,6 +55,10 @@ def extract_backgrounds_command(
     labels_format: LabelsFormat = "auto",
     split: Split = None,
     class_names: ClassNames = None,
+    first_class: FirstClass = None,
+    columns: Columns = None,
+    layout: Layout = "auto",
+    follow_links: FollowLinks = False,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH at which backgrounds are stored, or native.")] = "256x342",
     fit: FitOption = "stretch",
     method: MethodOption = "auto",
@@ -95,6 +106,10 @@ def extract_backgrounds_command(
                     labels_format=labels_format,
                     labels_split=split,
                     class_names=class_names,
+                    first_class=first_class,
+                    columns=columns,
+                    layout=layout,
+                    follow_links=follow_links,
                 ),
                 progress,
                 options=options,
@@ -112,6 +127,10 @@ def build_shards_command(
     labels_format: LabelsFormat = "auto",
     split: Split = None,
     class_names: ClassNames = None,
+    first_class: FirstClass = None,
+    columns: Columns = None,
+    layout: Layout = "auto",
+    follow_links: FollowLinks = False,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of all frames, or native for one-sized videos.")] = "128x171",
     fit: FitOption = "stretch",
     frames: Annotated[
@@ -167,6 +186,10 @@ def build_shards_command(
                 labels_format=labels_format,
                 labels_split=split,
                 class_names=class_names,
+                first_class=first_class,
+                columns=columns,
+                layout=layout,
+                follow_links=follow_links,
             ),
             options=WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error),
             size=parse_size(size),
@@ -190,10 +213,32 @@ def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
         "grades": grades,
         "bytes": human_bytes(result["bytes"]),
         "bytes_per_video": _human_arrays(result["bytes_per_video"]),
+        **_label_rows(result["labels"]),
+        "left_out": ", ".join(_counted(result["left_out"])) or "nothing",
     }
     show(result, as_json, lambda: pairs_table(title, shown))
     if outcome.failures:
         raise typer.Exit(FAILED)
+
+
+def _label_rows(labels: Mapping[str, Any]) -> dict[str, str]:
+    """What the videos are labelled by, for a table: the first classes alone."""
+    with_videos = {name: count for name, count in labels["classes"].items() if count}
+    told = _counted(dict(islice(with_videos.items(), _NAMED)))
+    more = f", and {labels['num_classes'] - len(told)} more" if labels["num_classes"] > len(told) else ""
+    counts = f"{labels['labelled']} of {labels['videos']} videos, {labels['num_classes']} classes"
+    return {
+        "labels": f"{counts}: {', '.join(told)}{more}" if told else "none",
+        "splits": ", ".join(_counted(labels["splits"])) or "none",
+        "labels_from": labels["origin"],
+    }
+
+
+def _counted(counts: Mapping[str, Any]) -> list[str]:
+    told = {name: ", ".join(_counted(count)) if isinstance(count, dict) else count for name, count in counts.items()}
+    return [
+        f"{name.replace('_', ' ')} {f'({count})' if isinstance(count, str) else count}" for name, count in told.items()
+    ]
 
 
 def _show_forecast(forecast: Any, as_json: bool) -> None:
@@ -219,6 +264,7 @@ def probe_command(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also decode: real frames, cuts, random seeks tried, decord.")
     ] = False,
+    follow_links: FollowLinks = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -233,14 +279,19 @@ def probe_command(
         bgaug probe videos/ --deep --json
     """
     with reported(debug):
-        from bgaug.pipelines.probe import probe_videos
+        from bgaug.pipelines.probe import probe_sources
+        from bgaug.pipelines.video_files import find_videos
 
         with TerminalProgress() as progress:
-            probes = list(probe_videos(videos, progress, deep=deep))
+            sources = find_videos(videos, progress, follow_links=follow_links)
+            probes = list(probe_sources(sources, progress, deep=deep))
         bad = [p for p in probes if p.error or p.cut_short or (p.deep is not None and p.deep.breaks_off)]
-        result = {"videos": [probe.to_json() for probe in probes], "bad": len(bad)}
+        left_out = sources.left_out.to_json()
+        result = {"videos": [probe.to_json() for probe in probes], "bad": len(bad), "left_out": left_out}
         header = ("file", "codec", "size", "frames", "seconds", "group", "cuts", "by index", "decord")
-        title = "group: most frames from one keyframe to the next"
+        title = ["group: most frames from one keyframe to the next"]
+        if str(sources.left_out):
+            title.append(f"left out: {sources.left_out}")
         show(result, as_json, lambda: rows_table(title, header, [_probe_row(probe) for probe in probes]))
         if bad:
             raise typer.Exit(FAILED)

@@ -67,6 +67,8 @@ class EvaluateOptions:
         labels: list in place of the store's own labels, groups and splits.
         labels_format: of the list.
         class_names: names of the list's numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
         splits: numbers of the list's splits; empty for all; None for the one that it means by itself.
         finetune: how encoder and head are trained.
         from_scratch: also fine-tune fresh weights.
@@ -92,6 +94,8 @@ class EvaluateOptions:
     labels: Path | None = None
     labels_format: str = "auto"
     class_names: Path | None = None
+    first_class: int | None = None
+    columns: str | None = None
     splits: tuple[int, ...] | None = None
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
     from_scratch: bool = False
@@ -158,7 +162,7 @@ def evaluate(
     store = open_store(store_path)
     parts: list[LabelledVideos] = []
     if set(protocols) != {"bias"}:
-        parts = find_labels(store, options.labels, options.labels_format, options.splits, options.class_names)
+        parts = _labelled(store, options, progress)
     held_out = [part.held_out() for part in parts]
     _check_alike(parts, held_out)
     job = _Job(loaded, store, store_path, tuple(protocols), options, progress)
@@ -329,6 +333,7 @@ class _Job:
             first, held = parts[0], held_out[0]
             settings |= {
                 "labels": first.origin,
+                **({"label_notes": list(first.notes)} if first.notes else {}),
                 "split": [part.split for part in parts] if first.split is not None else None,
                 "held_out": str(held),
                 "videos": len(first.ids),
@@ -344,6 +349,14 @@ class _Job:
         for f in reversed(found):
             settings |= f.settings
         return {**settings, "bgaug_version": __version__}
+
+
+def _labelled(store: Store, o: EvaluateOptions, progress: Progress) -> list[LabelledVideos]:
+    """Labels of each split, and a word on what was guessed."""
+    parts = find_labels(store, o.labels, o.labels_format, o.splits, o.class_names, o.first_class, o.columns)
+    for note in dict.fromkeys(note for part in parts for note in part.notes):
+        progress.warn(note)
+    return parts
 
 
 def _kept(result: Evaluation, loaded: LoadedRun, progress: Progress) -> Evaluation:

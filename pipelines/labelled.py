@@ -32,6 +32,7 @@ class LabelledVideos:
         unlabelled: ids of the store's videos that have no label.
         origin: where labels come from.
         split: number of the split where a list has several; None otherwise.
+        notes: what was guessed, and which rows were left out, for people.
     """
 
     videos: NDArray[np.int64]
@@ -43,6 +44,7 @@ class LabelledVideos:
     unlabelled: tuple[str, ...] = ()
     origin: str = "store"
     split: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def group_names(self) -> NDArray[np.str_]:
@@ -114,7 +116,13 @@ def store_labels(store: Store) -> LabelledVideos:
 
 
 def list_labels(
-    store: Store, path: Path, format: str = "auto", split: int | None = None, class_names: Path | None = None
+    store: Store,
+    path: Path,
+    format: str = "auto",
+    split: int | None = None,
+    class_names: Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
 ) -> LabelledVideos:
     """Labels, groups and splits of a list, in place of all that the store says.
 
@@ -124,13 +132,15 @@ def list_labels(
         format: one of `bgaug.annotations.FORMATS`, or "auto".
         split: number of the split; see `bgaug.annotations.read_list`.
         class_names: file with the names of numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
 
     Raises:
         LabelsError: the list cannot be understood, or belongs to other videos.
         UsageError: no row that belongs to a video has a class.
     """
     ids = list(store.videos)
-    found = labels_for(path, ids, format, split, class_names)
+    found = labels_for(path, ids, format, split, class_names, first_class, columns)
     of = [found.of(name) for name in ids]
     places = {name: place for place, name in enumerate(found.classes)}
     videos = np.array([video for video, label in enumerate(of) if label.name is not None], np.int64)
@@ -147,7 +157,13 @@ def list_labels(
         unlabelled=tuple(name for name, label in zip(ids, of, strict=True) if label.name is None),
         origin=str(path),
         split=split,
+        notes=(*found.notes, *_left_out(path, found.dropped)),
     )
+
+
+def _left_out(path: Path, rows: Sequence[str]) -> tuple[str, ...]:
+    more = "; ..." if len(rows) > 5 else ""
+    return (f"{path.name}: {len(rows)} rows are left out: {'; '.join(rows[:5])}{more}",) if rows else ()
 
 
 def find_labels(
@@ -156,6 +172,8 @@ def find_labels(
     format: str = "auto",
     splits: Sequence[int] | None = None,
     class_names: Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
 ) -> list[LabelledVideos]:
     """Labels of each split that is asked for; one, of the store itself, where no list is named.
 
@@ -165,19 +183,22 @@ def find_labels(
         format: of the list.
         splits: numbers of its splits; an empty sequence takes all, None the one that the list means by itself.
         class_names: file with the names of numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
 
     Raises:
         LabelsError: the list cannot be understood, has no such split, or belongs to other videos.
         UsageError: there is no label, or options that need a list without one.
     """
     if path is None:
-        if splits is not None or class_names is not None:
-            raise UsageError("--splits and --class-names are about a list: name it with --labels")
+        if any(one is not None for one in (splits, class_names, first_class, columns)):
+            raise UsageError(
+                "--splits, --class-names, --first-class and --columns are about a list: name it with --labels"
+            )
         return [store_labels(store)]
-    if splits is None:
-        return [list_labels(store, path, format, None, class_names)]
-    numbers = tuple(splits) or split_numbers(path, format)
-    return _same_classes([list_labels(store, path, format, number, class_names) for number in numbers])
+    numbers = (None,) if splits is None else tuple(splits) or split_numbers(path, format)
+    read = [list_labels(store, path, format, number, class_names, first_class, columns) for number in numbers]
+    return read if splits is None else _same_classes(read)
 
 
 def _same_classes(parts: list[LabelledVideos]) -> list[LabelledVideos]:

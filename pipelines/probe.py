@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.video_files import find_videos
+from bgaug.pipelines.video_files import Source, find_videos
 from bgaug.shots import CutFinder
 from bgaug.video import DecodedFrame, Probe, probe_video
 
@@ -26,7 +26,11 @@ def probe_videos(
     Raises:
         UsageError: an input is missing, or nothing is found.
     """
-    sources = find_videos(inputs, progress, follow_links=follow_links)
+    return probe_sources(find_videos(inputs, progress, follow_links=follow_links), progress, deep=deep)
+
+
+def probe_sources(sources: Sequence[Source], progress: Progress, *, deep: bool = False) -> Iterator[Probe]:
+    """The same for videos that were found; see `probe_videos`."""
     progress.start("videos", len(sources))
     for source in sources:
         yield _probe(source.path, deep)

@@ -10,14 +10,25 @@ from pathlib import Path
 from bgaug.annotations import Labels, labels_from_folders, parse_columns, parse_layout, read_labels
 from bgaug.errors import BgaugError, LabelsError, StoreError, UsageError, VideoError
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.video_files import Source as Source
-from bgaug.pipelines.video_files import find_videos as find_videos
+from bgaug.pipelines.video_files import Source, find_videos
 from bgaug.pipelines.worker import Begins, WorkerLost, run_tasks
 from bgaug.sizing import Size
 from bgaug.store import FrameKind, Plan, PlannedVideo, plan_shards
 from bgaug.store.layout import read_header
 from bgaug.store.plan import read_plan
 from bgaug.video import declared_length, open_video
+
+__all__ = [
+    "Glance",
+    "GlanceTask",
+    "Source",
+    "check_label_options",
+    "find_labels",
+    "find_videos",
+    "glances",
+    "native_size",
+    "plan_videos",
+]
 
 
 def find_labels(

@@ -220,7 +220,9 @@ class _Walk:
 
     def _sorted(self, entries: list[os.DirEntry[str]]) -> tuple[list[Path], list[Source]]:
         """Folders to walk, and videos."""
-        folders, sources, pictures = [], [], []
+        folders: list[Path] = []
+        sources: list[Source] = []
+        pictures: list[re.Match[str]] = []
         for entry in entries:
             path = Path(entry.path)
             if entry.name.startswith("."):

@@ -65,13 +65,14 @@ def test_formats_are_found(put: Put, tmp_path: Path, files: dict[str, object], f
     assert len(read_list(tmp_path).entries) >= 1
 
 
-def test_what_was_looked_for_is_named(put: Put, tmp_path: Path) -> None:
+def test_what_stands_there_is_named(put: Put, tmp_path: Path) -> None:
     put("notes.txt", "nothing\n")
-    for path in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(
-            LabelsError, match=r"no list that is known\. Looked for: csv: .*trainlist01\.txt.*youtube_id"
-        ):
-            read_list(path)
+    with pytest.raises(
+        LabelsError, match=r"^\S+notes\.txt: its first line is 'nothing'; expected a table .* `file,label`"
+    ):
+        read_list(tmp_path / "notes.txt")
+    with pytest.raises(LabelsError, match=r"The folder has notes\.txt\. Name the file .*trainlist01\.txt"):
+        read_list(tmp_path)
     with pytest.raises(LabelsError, match=r"is not of the format hmdb51\. Looked for: HMDB51's"):
         read_list(tmp_path, "hmdb51")
     with pytest.raises(LabelsError, match="formats of lists are auto, csv, ucf101, .*; got 'coco'"):
@@ -236,8 +237,11 @@ def test_lengths_are_told_over_all_lines(put: Put) -> None:
     [
         ("names.txt", "run\nwalk slowly\n"),
         ("names.txt", "0 run\n1 walk slowly\n"),
-        ("names.txt", "1 run\r\n2 walk slowly\r\n"),
+        ("names.txt", "run,0\nwalk slowly,1\n"),
+        ("names.csv", "id,name\n0,run\n1,walk slowly\n"),
         ("names.json", {"walk slowly": 1, '"run"': "0"}),
+        ("names.json", {"0": "run", "1": "walk slowly"}),
+        ("names.json", ["run", "walk slowly"]),
     ],
 )
 def test_names_of_classes(put: Put, name: str, content: object) -> None:

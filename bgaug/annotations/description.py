@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 from bgaug.annotations.reading import MAX_LINE, first_lines, read_json, shown
@@ -66,10 +67,10 @@ def _json(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    lines = first_lines(path, 2)
+    lines = first_lines(path, 50)
     if not lines:
         return f"holds no line but blank ones and comments; expected {_TABLE}, or {_LINES}"
-    first = lines[0]
+    first = next((line for line in lines if not line.startswith("#")), lines[0])
     if len(first) > MAX_LINE:
         return f"begins with a line of over {MAX_LINE} characters: {shown(first)}; expected {_TABLE}, or {_LINES}"
     header = header_of(first)
@@ -77,6 +78,8 @@ def _text(path: Path) -> str:
     if file_column or class_column:
         lacking = "the class of each video `label`" if file_column else "the path of each video `file`"
         return f"its first line names the columns {', '.join(header)[:200]}; call the one with {lacking}"
+    if re.search(r"[^0-9][0-9]{6,}$", first):
+        return f"its first line is {shown(first)}, and ends with a number that no class has; expected {_LINES}"
     if _path_and_name(first, separator_of(first)):
         return (
             f"its first line is {shown(first)}, and the class at its end is a name, not a number; put a line `file,label` before "

@@ -21,6 +21,7 @@ from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList
 from bgaug.annotations.numbering import NumberedRow, name_classes
 from bgaug.annotations.reading import first_lines, read_lines, shown
 from bgaug.annotations.roles import files_to_read, lists_of, numbers_of, split_of
+from bgaug.annotations.table import JSON_SUFFIXES
 from bgaug.errors import LabelsError
 from bgaug.video import EXTENSIONS
 
@@ -59,7 +60,7 @@ class _Row:
 
 
 def _is_one(file: Path) -> bool:
-    return _separator(_first_row(file)) is not None
+    return file.suffix.lower() not in JSON_SUFFIXES and _separator(_first_row(file)) is not None
 
 
 def _first_row(file: Path) -> str:

@@ -14,16 +14,15 @@ from pathlib import Path
 
 from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, refuse_numbering
 from bgaug.annotations.label import ordered
-from bgaug.annotations.reading import first_line
 from bgaug.annotations.roles import files_to_read, lists_of, numbers_of, split_named, split_of
-from bgaug.annotations.table import header_of, read_table
+from bgaug.annotations.table import header_in, read_table
 from bgaug.errors import LabelsError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
 def _is_one(file: Path) -> bool:
-    return "youtube_id" in header_of(first_line(file))
+    return "youtube_id" in map(str.casefold, header_in(file))
 
 
 def _read(path: Path, options: ReadOptions) -> SplitList:
@@ -35,12 +34,14 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
 
 
 def _entries(file: Path) -> list[Entry]:
-    header, rows = read_table(file)
+    written, rows = read_table(file)
+    header = [name.casefold() for name in written]
     lacking = [name for name in _COLUMNS if name not in header]
     if lacking:
         raise LabelsError(f"{file}: the header must name {', '.join(_COLUMNS)}, it has: {', '.join(header)}")
     found = []
-    for place, row in rows:
+    for place, cells in rows:
+        row = {name.casefold(): cell for name, cell in cells.items()}
         video, class_name = row["youtube_id"], row.get("label") or None
         if not video:
             raise LabelsError(f"{place}: the column `youtube_id` is empty")

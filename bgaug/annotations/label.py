@@ -84,6 +84,6 @@ class Labels:
 def ordered(names: Iterable[str | None]) -> tuple[str, ...]:
     """Different names in order: by number where all are numbers, else by name. None is no name."""
     different = {name for name in names if name is not None}
-    if all(name.isdecimal() for name in different):
+    if all(name.isdecimal() and len(name) < 100 for name in different):  # Python reads no number of thousands of digits
         return tuple(sorted(different, key=lambda name: (int(name), name)))
     return tuple(sorted(different))

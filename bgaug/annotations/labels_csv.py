@@ -8,21 +8,23 @@ from pathlib import Path
 from bgaug.annotations.class_names import read_class_names
 from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split
 from bgaug.annotations.numbering import NumberedRow, name_classes
-from bgaug.annotations.reading import class_number, first_line, normal, shown
+from bgaug.annotations.reading import class_number, normal, shown
 from bgaug.annotations.roles import split_named
 from bgaug.annotations.table import (
     CLASS_COLUMNS,
     FILE_COLUMNS,
     GROUP_COLUMNS,
-    JSON_SUFFIXES,
     SPLIT_COLUMNS,
     Row,
-    header_of,
+    header_in,
     pick_column,
     plain_column,
     read_table,
 )
 from bgaug.errors import LabelsError
+
+LONGEST_NAME = 400
+"""Characters of a class name. The longest published ones have some 120."""
 
 _INSIDE = ("labels.csv", "metadata.csv", "metadata.jsonl")
 _SEVERAL = re.compile(r"\[.*,.*\]|[0-9]+(\s*[,;|\s]\s*[0-9]+)+")
@@ -45,13 +47,7 @@ def _file(path: Path) -> Path:
 def _finds(path: Path) -> bool:
     if path.is_dir() and not any((path / name).is_file() for name in _INSIDE):
         return False
-    file = _file(path)
-    if file.suffix.lower() not in JSON_SUFFIXES:
-        return is_table(header_of(first_line(file)))
-    try:
-        return is_table(read_table(file)[0])
-    except LabelsError:
-        return file.suffix.lower() != ".json"
+    return is_table(header_in(_file(path)))
 
 
 def is_table(header: list[str]) -> bool:
@@ -102,6 +98,10 @@ def _class_names(
 ) -> tuple[tuple[str, ...], list[str | None], tuple[str, ...]]:
     """Classes in order (empty where they have none), that of each row, and what was guessed."""
     for place, row in rows:
+        if len(row[class_column]) > LONGEST_NAME:
+            raise LabelsError(
+                f"{place}: `{class_column}` has {len(row[class_column])} characters, expected the name of a class"
+            )
         if _SEVERAL.fullmatch(row[class_column]):
             raise LabelsError(
                 f"{place}: `{class_column}` has several labels, {shown(row[class_column])}, and a video has one; keep one of them"

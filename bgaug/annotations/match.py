@@ -75,14 +75,19 @@ def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Labe
         if folders == "any" and own and any(_agreeing(_parts(row.names[0])[:-1], own) for row in rows)
     ]
     kept = nearest[0] if len(nearest) == 1 else None
-    first = entries[0]
+    beside = by_label[kept][0] if kept is not None else entries[0]
     contrary = [
-        f"{row.place}: {row.names[0]} has a second row that says something else"
+        f"{row.place}: {row.names[0]} has a second row that says something else: {_said(row)}, and {_said(beside)} in {beside.place}"
         for label, rows in by_label.items()
         for row in rows
-        if label != kept and row is not first
+        if label != kept and row is not beside
     ]
     return kept, contrary
+
+
+def _said(row: Entry) -> str:
+    more = [f"{name} {value!r}" for name, value in (("group", row.group), ("split", row.split)) if value is not None]
+    return ", ".join([repr(row.class_name) if row.class_name is not None else "no class", *more])
 
 
 def _nothing(found: SplitList, ids: frozenset[str], unmatched: list[str], dropped: list[str]) -> LabelsError:

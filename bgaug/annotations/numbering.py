@@ -48,7 +48,8 @@ def name_classes(
     shifts = (0, {0: -1, 1: 1}.get(first, 0)) if first_class is None else (first - first_class,)
     fitting = [s for s in dict.fromkeys(shifts) if all(number + s in names.by_number for number in used)]
     agreeing = [s for s in fitting if _folders_agree(rows, names, s)]
-    if not fitting or (not agreeing and fitting[0] == -1):
+    # That a list counts from 1 is not guessed from a number that is too high: it may be a wrong row.
+    if not fitting or (first_class is None and not agreeing and fitting[0] == -1):
         _refuse(rows, names, shifts[0], fitting)
     shift = (agreeing or fitting)[0]
     notes = []

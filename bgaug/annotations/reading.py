@@ -14,8 +14,8 @@ from typing import Any
 
 from bgaug.errors import LabelsError
 
-MAX_BYTES = 256 * 2**20
-"""Size of a label file. The largest published ones have some 60 MB."""
+MAX_BYTES = 64 * 2**20
+"""Size of a label file. The largest published ones that are read have some 40 MB, or 800,000 rows."""
 
 MAX_LINE = 2**13
 """Characters of a line: two of the longest paths that Linux has."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from bgaug.annotations.reading import (
     check_line,
+    first_lines,
     is_comment,
     normal,
     parse_json,
@@ -58,6 +59,20 @@ def pick_column(header: list[str], wanted: tuple[str, ...]) -> str | None:
 def header_of(line: str) -> list[str]:
     """Names of columns in the first line of a table, by the separator that makes the most of them known names."""
     return _cells(line, separator_of(line))
+
+
+def header_in(file: Path) -> list[str]:
+    """Names of columns: in the first line of a file that is no comment (see `header_of`), or in the first object of JSON.
+
+    Empty where there are none, as in JSON that cannot be read.
+    """
+    if file.suffix.lower() not in JSON_SUFFIXES:
+        return header_of(next((line for line in first_lines(file, 50) if not line.startswith("#")), ""))
+    try:
+        _, first = next(_records(file), ("", None))
+    except LabelsError:
+        return []
+    return list(first) if isinstance(first, dict) else []
 
 
 def separator_of(line: str) -> str:
@@ -110,10 +125,13 @@ def read_table(file: Path) -> Table:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """Lines with their ends; blank ones for comments, so that they count."""
+    """Lines with their ends; blank ones for comments, so that they count. Before the header # is enough for one."""
+    begun = False
     for number, line in enumerate(io.StringIO(read_text(file), newline=""), start=1):
         check_line(file, number, line)
-        yield "\n" if is_comment(line) else line
+        comment = is_comment(line) or (not begun and line.lstrip().startswith("#"))
+        begun |= bool(line.strip()) and not comment
+        yield "\n" if comment else line
 
 
 def _checked_header(file: Path, cells: list[str]) -> list[str]:

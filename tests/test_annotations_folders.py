@@ -1,0 +1,123 @@
+"""Labels from folders: layouts as data sets and people lay out their videos, each with the right classes and splits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bgaug.annotations import Label, labels_from_folders
+from bgaug.errors import LabelsError
+
+
+def read(text: str, layout: str = "auto") -> dict[str, str]:
+    """Labels of `path=class@split` words, in the same form."""
+    ids = [word.partition("=")[0] for word in text.split()]
+    labels = labels_from_folders(ids, layout)
+    return {video: f"{labels.of(video).name or ''}@{labels.of(video).split or ''}" for video in ids}
+
+
+def expected(text: str) -> dict[str, str]:
+    return dict(word.split("=") for word in text.split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train/walk/1.mp4=walk@train train/run/2.mp4=run@train val/walk/3.mp4=walk@val",
+        "Train/walk/1.mp4=walk@train TEST/run/2.mp4=run@test",
+        "training/walk/1.mp4=walk@train dev/run/2.mp4=run@val testing/run/3.mp4=run@test",
+        "train/walk/1.mp4=walk@train validation/walk/2.mp4=walk@val",  # one class, and yet a class
+        "train/1.mp4=@train val/2.mp4=@val",  # no classes at all
+        "train/walk/1.mp4=walk@train train/run/2.mp4=run@train test/3.mp4=@test test/4.mp4=@test test/5.mp4=@test",
+        "videos/train/walk/1.mp4=walk@train videos/val/run/2.mp4=run@val",
+        "UCF-101/train/walk/1.mp4=walk@train UCF-101/test/run/2.mp4=run@test",
+        "train/videos/walk/1.mp4=walk@train val/videos/run/2.mp4=run@val",
+        "train_256/walk/1.mp4=walk@train val_256/run/2.mp4=run@val",
+        "k400_train/walk/1.mp4=walk@train k400_val/run/2.mp4=run@val",
+        "TrainVideos/walk/1.mp4=walk@train TestVideos/run/2.mp4=run@test",
+        "walk/train/1.mp4=walk@train walk/test/2.mp4=walk@test run/train/3.mp4=run@train run/test/4.mp4=run@test",
+        "ucf/train/walk/1.mp4=walk@train hmdb/test/run/2.mp4=run@test hmdb/train/run/3.mp4=run@train",
+        "split1/walk/1.mp4=walk@split1 split1/run/2.mp4=run@split1 split2/walk/3.mp4=walk@split2",
+        "split1/train/walk/1.mp4=walk@train split1/test/run/2.mp4=run@test",
+        "split1/train/walk/1.mp4=walk@split1/train split2/train/walk/1.mp4=walk@split2/train",
+        "train/walk/1.mp4=walk@train train/run/2.mp4=run@train val/walk/3.mp4=walk@val stray.mp4=@",
+        "train/walk/1.mp4=walk@train train/run/2.mp4=run@train val/run/3.mp4=run@val extra/walk/4.mp4=@",
+        "train/walk/s1/1.mp4=walk@train val/run/s2/2.mp4=run@val",
+        "train/train/1.mp4=train@train train/bus/2.mp4=bus@train test/bus/3.mp4=bus@test",  # a class called train
+        "train/1.mp4=train@ bus/2.mp4=bus@ car/3.mp4=car@",  # vehicles
+        "training_dog/1.mp4=training_dog@ testing_car/2.mp4=testing_car@",
+        "walk/1.mp4=walk@ run/deep/2.mp4=run@",
+        "walk/1.mp4=walk@ run/2.mp4=run@ stray.mp4=@",
+        "videos/walk/1.mp4=walk@ videos/run/2.mp4=run@",
+        "UCF-101/walk/1.mp4=@ UCF-101/run/2.mp4=@",  # may be subjects of one class
+        "one/1.mp4=@ one/2.mp4=@",
+        "1.mp4=@ 2.mp4=@ 3.mp4=@ a/4.mp4=@ b/5.mp4=@",
+    ],
+)
+def test_layouts(text: str) -> None:
+    assert read(text) == expected(text)
+
+
+@pytest.mark.parametrize(
+    ("layout", "text"),
+    [
+        ("class", "train/walk/1.mp4=train@ val/run/2.mp4=val@"),
+        ("split/class", "a/walk/1.mp4=walk@a b/run/2.mp4=run@b"),
+        ("*/class", "UCF-101/walk/1.mp4=walk@ UCF-101/run/2.mp4=run@"),
+        ("*/*/split", "a/b/train/1.mp4=@train a/c/2.mp4=@"),
+        ("none", "walk/1.mp4=@ run/2.mp4=@"),
+    ],
+)
+def test_a_layout_that_is_given_goes_before_what_is_guessed(layout: str, text: str) -> None:
+    assert read(text, layout) == expected(text)
+    assert labels_from_folders(["a/1.mp4"], layout).notes == ()
+
+
+@pytest.mark.parametrize("layout", ["classes", "class/class", "*", "", "split/klass"])
+def test_layouts_that_do_not_exist(layout: str) -> None:
+    with pytest.raises(LabelsError, match="a layout is auto, none, or levels of folders"):
+        labels_from_folders(["a/1.mp4"], layout)
+
+
+@pytest.mark.parametrize(
+    ("ids", "note"),
+    [
+        (["train/walk/1.mp4", "val/walk/2.mp4"], "read as split/class; --layout says otherwise"),
+        (["train/1.mp4", "bus/2.mp4", "car/3.mp4"], "'train' is taken for a class"),
+        (["a/1.mp4", "b/2.mp4", "3.mp4"], "1 videos lie in no class folder and get no class: 3.mp4"),
+        (["UCF-101/walk/1.mp4", "UCF-101/run/2.mp4"], r"all lie in the one folder 'UCF-101'.*--layout '\*/class'"),
+        (["1.mp4", "2.mp4", "a/3.mp4", "b/4.mp4"], "only 2 of 4 videos lie in one"),
+    ],
+)
+def test_what_was_guessed_is_said(ids: list[str], note: str) -> None:
+    labels = labels_from_folders(ids)
+    assert labels.summary(ids)["notes"] == list(labels.notes)
+
+    assert re.search(note, " ".join(labels.notes))
+
+
+def test_class_folders_alone_need_no_word() -> None:
+    labels = labels_from_folders(["walk/1.mp4", "run/2.mp4"])
+    assert labels.notes == () and labels.origin == "folders (class)"
+
+
+def test_a_class_has_one_name_in_both_forms_of_its_characters() -> None:
+    """macOS writes ü as two characters, and so do archives that come from there."""
+    composed, apart = "F\u00fc\u00dfe", "Fu\u0308\u00dfe"
+    labels = labels_from_folders([f"{composed}/1.mp4", f"{apart}/2.mp4", "run/3.mp4"])
+    assert labels.classes == (composed, "run")
+    assert labels.of(f"{apart}/2.mp4") == Label(composed)
+
+
+def test_a_summary_counts_videos_of_classes_and_splits() -> None:
+    ids = ["train/walk/1.mp4", "train/walk/2.mp4", "test/run/3.mp4", "4.mp4"]
+    summary = labels_from_folders(ids).summary(ids)
+    assert {name: summary[name] for name in ("origin", "videos", "labelled", "num_classes", "classes", "splits")} == {
+        "origin": "folders (split/class)",
+        "videos": 4,
+        "labelled": 3,
+        "num_classes": 2,
+        "classes": {"run": 1, "walk": 2},
+        "splits": {"test": 1, "train": 2},
+    }
