@@ -2,8 +2,8 @@
 
 By the matrix and range that the frame names: BT.601 and limited range where it names none, BT.709, BT.2020 and others by
 their tags. Ordinary video (8 bits, 4:2:0) has each chroma sample repeated over its two by two pixels; where the depth or
-the size asks for a scaler, chroma is repeated along rows and interpolated by a bicubic filter along columns. Transfer
-curves are left as they are: HDR is not brought to SDR.
+the size asks for a scaler, chroma is repeated along rows and interpolated by a bicubic filter along columns (in odd widths
+along both). Transfer curves are left as they are: HDR is not brought to SDR.
 
 Letters: H, W pixels.
 """

@@ -24,6 +24,7 @@ CONTAINERS = (
 """FFmpeg's names of the containers, and bare streams, that are read. Playlists and image sequences are none of them."""
 
 _ATTACHED_PICTURE = 0x400
+_STILL_CODECS = frozenset(["png", "mjpeg", "bmp", "tiff", "webp", "jpeg2000"])
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe (fifo)"),
@@ -104,15 +105,25 @@ def _open_error(path: Path, error: BaseException) -> VideoError:
 def _best_stream(container: Any) -> Any:
     """FFmpeg's best video stream, a cover or thumbnail aside; None if there is no other."""
     best = container.streams.best("video")
-    if best is None or not is_attached_picture(best):
+    if best is None or not (is_attached_picture(best) or _is_still(best)):
         return best
-    others = [s for s in container.streams.video if not is_attached_picture(s) and s.codec_context is not None]
-    return max(others, key=lambda stream: stream.codec_context.width * stream.codec_context.height, default=None)
+    others = [
+        stream
+        for stream in container.streams.video
+        if not is_attached_picture(stream) and not _is_still(stream) and stream.codec_context is not None
+    ]
+    largest = max(others, key=lambda stream: stream.codec_context.width * stream.codec_context.height, default=None)
+    return best if largest is None and not is_attached_picture(best) else largest
 
 
 def is_attached_picture(stream: Any) -> bool:
     """Whether a video stream is the cover of an album, or another picture that belongs to a file."""
     return bool(int(stream.disposition) & _ATTACHED_PICTURE)
+
+
+def _is_still(stream: Any) -> bool:
+    """Whether a stream is one picture that some writer forgot to mark as attached; a video only if nothing else is."""
+    return stream.frames == 1 and stream.codec_context is not None and stream.codec_context.name in _STILL_CODECS
 
 
 def _stream_error(path: Path, container: Any) -> VideoError:

@@ -233,10 +233,10 @@ def _read_packets(container: Any, stream: Any, rules: PacketRules) -> _Packets:
                 continue
             # AVI has no times of presentation, and what FFmpeg makes up for them is out of order.
             stamp = packet.dts if is_avi else packet.pts
-            if stamp is None:
-                found.num_timeless += 1
-                continue
             shown, is_entry = rules.look(packet)
+            if stamp is None:
+                found.num_timeless += shown
+                continue
             back = last_dts is not None and packet.dts is not None and packet.dts < last_dts - _LATE_SECONDS * units
             back |= latest is not None and packet.is_keyframe and stamp < latest
             gap = closes_gaps and latest is not None and stamp - latest > LONGEST_GAP_SECONDS * units
