@@ -120,6 +120,16 @@ def test_noise_makes_and_hides_no_cut() -> None:
 
 
 @pytest.mark.parametrize("length", range(1, DELAY + 1))
+def test_so_few_frames_between_two_scenes_are_no_shot(length: int) -> None:
+    """Half a picture, a broken one, a blend: they go with the shot that follows."""
+    old, between, new = (textured(seed, 120, 160) for seed in (1, 2, 3))
+    frames = np.stack([old] * 20 + [between] * length + [new] * 20)
+    cuts = find_cuts(frames)
+    assert cuts == [20]
+    assert all(stop - start > DELAY for start, stop in shots_between(cuts, len(frames)))
+
+
+@pytest.mark.parametrize("length", range(1, DELAY + 1))
 def test_a_flash_is_no_cut(length: int) -> None:
     frames = moving_square(0, 40)[0]
     frames[20 : 20 + length] = 255 - (255 - frames[20 : 20 + length]) // 4

@@ -42,6 +42,21 @@ def test_pad_and_crop_keep_the_aspect() -> None:
     assert (fit_frame(image, (40, 40), "crop") == 255).all()
 
 
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 1.6, 3.0])
+def test_pixels_that_are_not_square_keep_the_aspect_that_is_shown(aspect: float) -> None:
+    """A disc as a file with such pixels stores it is a disc again."""
+    height, width = 240, 240
+    rows, columns = np.mgrid[:height, :width]
+    stored_width = round(width / aspect)
+    disc = ((rows - 119.5) ** 2 + (columns - 119.5) ** 2 < 80**2).astype(np.uint8) * 255
+    stored = resize_area(disc, (height, stored_width))
+    for fit in ("pad", "crop"):
+        found = fit_frame(stored, (120, 150), fit, (height, width)) > 127
+        assert found.any(0).sum() == pytest.approx(found.any(1).sum(), abs=3), fit
+    assert content_box((height, width), (120, 150), "pad") == (0, 15, 120, 120)
+    assert np.array_equal(fit_frame(stored, (120, 150), "stretch", (height, width)), resize_area(stored, (120, 150)))
+
+
 def test_working_size_never_enlarges() -> None:
     assert working_size((240, 320), 360) == (240, 320)
     assert working_size((1080, 1920), 360) == (360, 640)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from odd_videos import encode
 from worlds import moving_square, scene
 
 from bgaug.errors import BgaugError
@@ -16,6 +18,7 @@ from bgaug.pipelines.each_video import Setup
 from bgaug.pipelines.extract_backgrounds import extract_backgrounds
 from bgaug.pipelines.progress import Silent
 from bgaug.pipelines.watch import WatchOptions
+from bgaug.sizing import Fit, resize_area
 from bgaug.store import open_store, verify_store
 from bgaug.store.index import CAMERAS
 from bgaug.video import read_video, write_video
@@ -66,6 +69,37 @@ def test_each_shot_has_its_own_background(folder: Path, tmp_path: Path) -> None:
     masks = store.masks(0, 0, 120)
     truth = (frames == (250, 240, 30)).all(-1)
     assert (masks & truth).sum() / (masks | truth).sum() > 0.9
+
+
+@pytest.mark.parametrize(("step", "short"), [(100, 0), (50, 1)])
+def test_shots_are_as_long_as_their_own_times_say(folder: Path, tmp_path: Path, step: int, short: int) -> None:
+    """12 frames of 100 ms are a shot of 1.2 s, whatever the rate of the rest; 12 of 50 ms are counted as too short."""
+    frames = np.concatenate([mover_over(textured(1), 12), mover_over(textured(2), 120)])
+    times = [*range(0, 12 * step, step), *range(12 * step, 12 * step + 1200, 10)]
+    options = {"crf": "10"}
+    encode(folder / "x.mkv", frames, "libx264", options, times=times, unit=Fraction(1, 1000), rate=1000)
+    outcome = extract_backgrounds(setup(folder, tmp_path / "bg"), Silent(), size=None)
+    store = open_store(tmp_path / "bg")
+    assert store.shots(0)[:, :2].tolist() == [[0, 12], [12, 132]]
+    assert [background >= 0 for background in store.columns.shot_background.tolist()] == [not short, True]
+    assert outcome.to_json()["short_shots"] == short
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_pixels_that_are_not_square_are_shown_in_their_aspect(folder: Path, tmp_path: Path, fit: Fit) -> None:
+    frames = mover_over(textured(1), 30)
+    write_video(folder / "square.mp4", frames)
+    stored = np.stack([resize_area(image, (120, 80)) for image in frames])
+    encode(folder / "wide.mp4", stored, "libx264", {"crf": "4"}, sample_aspect=Fraction(2), pixel_format="yuv444p")
+    build_shards(setup(folder, tmp_path / "s"), Silent(), size=(64, 64), fit=fit)
+    store = open_store(tmp_path / "s")
+    square, wide = store.find("square.mp4"), store.find("wide.mp4")
+    assert store.content_box(square) == store.content_box(wide)
+    for mine, other in (
+        (store.frames_at(square, np.array([0]))[0], store.frames_at(wide, np.array([0]))[0]),
+        (store.background(square, 0).image, store.background(wide, 0).image),
+    ):
+        assert np.abs(mine.astype(int) - other).mean() < 6
 
 
 def test_backgrounds_from_a_store_give_the_same(folder: Path, tmp_path: Path) -> None:
