@@ -309,7 +309,11 @@ def embed_files(
         splits=_codes([x.split for x in of], splits),
         split_names=splits,
         failures=dict(sorted(failures.items())),
-        settings=_settings(learner, config, options, size, options.fit),
+        settings={
+            **_settings(learner, config, options, size, options.fit),
+            "labels": labels.origin,
+            "label_notes": list(labels.notes),
+        },
     )
 
 

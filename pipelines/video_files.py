@@ -88,7 +88,7 @@ class LeftOut:
         yield "unreadable", "folders that cannot be read", self.unreadable
         yield "archives", "archives; unpack them to use what is in them", self.archives
         mend = f"; a folder of pictures is no video, but this makes one of the first: {self.command}"
-        yield "pictures", f"folders of numbered pictures{mend}", self.pictures
+        yield "picture_folders", f"folders of numbered pictures{mend}", self.pictures
 
 
 def _first(names: Sequence[str]) -> str:

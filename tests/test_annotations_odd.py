@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -139,6 +140,29 @@ def test_forms_of_characters(tmp_path: Path) -> None:
         assert found(labels) == {f"{name}.mp4": "F\u00fc\u00dfe"} and labels.classes == ("F\u00fc\u00dfe",)
 
 
+def test_paths_from_the_top_by_another_name_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.mp4").touch()
+    (tmp_path / "data").symlink_to("disk")
+    (tmp_path / "labels.csv").write_text(f"file,label\n{tmp_path}/data/a.mp4,x\n")
+    assert found(read_labels(tmp_path / "labels.csv", {"a.mp4": tmp_path / "disk" / "a.mp4"})) == {"a.mp4": "x"}
+
+
+def test_lines_made_to_cost_time(tmp_path: Path) -> None:
+    """Lines as long as they may be, of what makes careless patterns try every way: a second each would be hours a file."""
+    tails = (" " * 8000, " 1" * 4000, ".mp4 " * 1600, ",;" * 4000, '"' * 8000, "\t" * 8000, "#" * 8000)
+    begun = time.process_time()
+    for name in ("l.txt", "l.csv", "names.txt"):
+        for head in ("", "a.mp4 0\n", "file,label\n", "1 a\n"):
+            for tail in tails:
+                (tmp_path / name).write_text(f"{head}x{tail}x\n{head}x{tail}1\n")
+                (tmp_path / "list.txt").write_text("a.mp4 0\n")
+                for file, names in ((tmp_path / name, None), (tmp_path / "list.txt", tmp_path / name)):
+                    with contextlib.suppress(LabelsError):
+                        read_list(file, class_names=names)
+    assert time.process_time() - begun < 10  # 168 lists: under a second here
+
+
 def test_two_links_to_one_file_keep_their_own_labels(tmp_path: Path) -> None:
     for name in ("blob", "a.mp4", "b.mp4"):
         (tmp_path / name).touch() if name == "blob" else (tmp_path / name).symlink_to("blob")
@@ -194,6 +218,21 @@ def test_what_cannot_be_read_is_one_short_message(read: Read, content: str | byt
         ("m.json", '[{"file": "a.mp4", "label": ["w", "x"]}]', "entry 1: `label` must be one text or whole number"),
         ("m.json", '[{"file": "a.mp4", "label": true}]', "entry 1: `label` must be one text or whole number"),
         ("m.json", '{"a": {"b": 1}}', "is JSON: an object that begins with 'a'; expected a list of objects"),
+        (
+            "m.json",
+            '[{"file": "a\\u0000.mp4", "label": 1}]',
+            "entry 1: `file` is no text that a file or class may be called by",
+        ),
+        (
+            "m.json",
+            '[{"file": "a\\ud800.mp4", "label": 1}]',
+            "entry 1: `file` is no text that a file or class may be called by",
+        ),
+        (
+            "m.json",
+            '[{"file": "' + "a/" * 10**6 + '", "label": 1}]',
+            "entry 1: `file` is no text that a file or class may",
+        ),
         ("m.json", "[1, 2", "line 1: is no JSON"),
     ],
 )
@@ -235,6 +274,7 @@ def test_a_list_of_any_size_is_refused_before_it_is_read(tmp_path: Path) -> None
     "text",
     [
         '"walk/a, b.mp4",1\n"run/run_0.mp4",0\n',
+        "walk\\a, b.mp4\t1\nC:\\data\\run\\run_0.mp4\t0\n",
         "'walk/a, b.mp4' 1\n'run/run_0.mp4' 0\n",
         '"walk/a, b.mp4";"1"\n"run/run_0.mp4";"0"\n',
         "walk/a, b.mp4\t1\nrun/run_0.mp4\t0\n",
@@ -259,6 +299,7 @@ def test_paths_with_quotes_and_blanks(read: Read, text: str) -> None:
         ("run/run_0 30 3\nrun/run_1 40 1 2\n", 2),
         ("run/run_0 0 30 3\nrun/run_1 0 40 1\n", 1),
         (f"run/run_0.mp4 {' '.join('01' * 20)}\n", 1),
+        ("walk/walk_0.mp4 1\nrun/run_0.mp4 0|3 1\n", 2),
     ],
 )
 def test_several_numbers_are_never_read_as_a_length_without_being_sure(read: Read, text: str, line: int) -> None:
@@ -266,6 +307,14 @@ def test_several_numbers_are_never_read_as_a_length_without_being_sure(read: Rea
         LabelsError, match=rf"list\.txt, line {line}: has \d+ numbers after the path: .*--columns path,frames"
     ):
         read(text, "list.txt")
+
+
+@pytest.mark.parametrize(
+    "text", ["run/run_0.mp4 0,3", '"run/run_0.mp4" 0,3', "run/run_0.mp4,0 3", "run/run_0.MP4\t0 3"]
+)
+def test_several_numbers_by_any_separator(read: Read, text: str) -> None:
+    with pytest.raises(LabelsError, match="line 1: has . numbers after the path"):
+        read(f"{text}\n", "list.txt")
 
 
 def test_columns_that_are_named(read: Read) -> None:

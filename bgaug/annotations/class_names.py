@@ -12,8 +12,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgaug.annotations.reading import class_number, normal, read_json, read_lines
+from bgaug.annotations.reading import class_number, normal, read_json, read_lines, shown
 from bgaug.errors import LabelsError
+
+LONGEST_NAME = 400
+"""Characters of a class name. The longest published ones have some 120."""
 
 _FORMS = (
     re.compile(r"(?P<number>[0-9]{1,5})(?:\s*[,;:\t]\s*|\s+)(?P<name>\S.*)"),
@@ -62,13 +65,21 @@ def read_class_names(file: Path) -> ClassNames:
     if file.suffix.lower() == ".json":
         pairs, numbered = _from_json(file)
     else:
-        pairs, numbered = _from_lines([line for _, line in read_lines(file)])
+        pairs, numbered = _from_lines([_checked(file, *row) for row in read_lines(file)])
     names = [normal(name.strip().strip('"').strip()) for _, name in pairs]
     if not any(names):
         raise LabelsError(f"{file}: holds no class names")
     _refuse_twice(file, "class name", names)
     _refuse_twice(file, "number", [number for number, _ in pairs])
     return ClassNames({number: name for (number, _), name in zip(pairs, names, strict=True)}, numbered, file)
+
+
+def _checked(file: Path, number: int, line: str) -> str:
+    if len(line) > LONGEST_NAME:
+        raise LabelsError(
+            f"{file}, line {number}: has {len(line)} characters, expected the name of a class: {shown(line)}"
+        )
+    return line
 
 
 def _refuse_twice(file: Path, what: str, found: Sequence[Hashable]) -> None:

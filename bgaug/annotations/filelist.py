@@ -34,6 +34,9 @@ LEAST_FRAMES = 8
 _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", " ": "a blank"}
 _NUMBER = re.compile(r"-1|[0-9]{1,7}")
 _LABEL = re.compile(r"-1|[0-9]{1,5}")
+_MORE_NUMBERS = re.compile(
+    rf"\.(?:{'|'.join(sorted(extension[1:] for extension in EXTENSIONS))})[\"']?[\s,;:|+][0-9\s,;:|+]*$", re.IGNORECASE
+)
 _MOST_NUMBERS = 64
 
 
@@ -180,7 +183,7 @@ def _guess_columns(rows: Sequence[_Row]) -> tuple[str, ...]:
     Raises:
         LabelsError: a row may have several labels.
     """
-    named = next((row for row in rows if len(row.numbers) > 1 and _is_video(row.path)), None)
+    named = next((row for row in rows if _has_several(row)), None)
     if named is not None:
         raise _unclear(named)
     if min((len(row.numbers) for row in rows), default=1) == 1:
@@ -191,8 +194,11 @@ def _guess_columns(rows: Sequence[_Row]) -> tuple[str, ...]:
     return ("path", "frames", "label")
 
 
-def _is_video(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+def _has_several(row: _Row) -> bool:
+    """Whether several numbers follow the name of a video, whatever separates them: `a.mp4 0 3`, `a.mp4 0,3`."""
+    if PurePosixPath(row.path).suffix.lower() in EXTENSIONS:
+        return len(row.numbers) > 1
+    return _MORE_NUMBERS.search(row.path) is not None
 
 
 def _unclear(row: _Row) -> LabelsError:

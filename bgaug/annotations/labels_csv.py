@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bgaug.annotations.class_names import read_class_names
+from bgaug.annotations.class_names import LONGEST_NAME, read_class_names
 from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split
 from bgaug.annotations.numbering import NumberedRow, name_classes
 from bgaug.annotations.reading import class_number, normal, shown
@@ -22,9 +22,6 @@ from bgaug.annotations.table import (
     read_table,
 )
 from bgaug.errors import LabelsError
-
-LONGEST_NAME = 400
-"""Characters of a class name. The longest published ones have some 120."""
 
 _INSIDE = ("labels.csv", "metadata.csv", "metadata.jsonl")
 _SEVERAL = re.compile(r"\[.*,.*\]|[0-9]+(\s*[,;|\s]\s*[0-9]+)+")

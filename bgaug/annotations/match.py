@@ -121,7 +121,9 @@ class _Videos:
         Raises:
             LabelsError: there are several.
         """
-        for name in entry.names:
+        # Lists that were written on Windows, unless a name has a backslash in it.
+        slashed = (name.replace("\\", "/") for name in entry.names if "\\" in name)
+        for name in (*entry.names, *slashed):
             if found.folders == "path" and self.by_path is not None:
                 video = self._by_path(name, found.files[0].parent, entry.place)
                 if video is not None:
@@ -140,6 +142,7 @@ class _Videos:
         for known, wanted in (
             (self.by_path, os.path.abspath(folder / name)),
             (self.by_path, os.path.abspath(folder / inside)),
+            (self.by_target, str((folder / name).resolve())),
             (self.by_target, str((folder / inside).resolve())),
             (self.by_id, inside.removeprefix("./")),
         ):

@@ -16,7 +16,7 @@ SPLIT_NAMES = {
 }
 """Splits by the words that lists and folders have for them, in lower case."""
 
-_SUFFIXES = (".csv", ".txt", ".list")
+_SUFFIXES = (".csv", ".txt", ".list", ".tsv")
 _NUMBER = re.compile(r"split[_-]?0*(\d+)")
 
 
@@ -28,7 +28,7 @@ def split_named(written: str) -> str:
 def split_of(file: Path) -> str | None:
     """The split that a file's name tells; None where it tells none, or several."""
     words = re.split(r"[^a-z]+", file.name.lower())
-    named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES and not word.startswith("eval")}
     return named.pop() if len(named) == 1 else None
 
 

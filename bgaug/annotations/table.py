@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.annotations.reading import (
+    MAX_LINE,
     check_line,
     first_lines,
     is_comment,
@@ -29,7 +30,7 @@ FILE_COLUMNS = (
 )
 CLASS_COLUMNS = (
     *("classname", "class", "labelname", "actionname", "label", "labels", "action", "activity", "category", "tag"),
-    *("target", "classid", "labelid"),
+    *("target", "classid", "labelid", "categoryid", "actionid", "classindex", "labelindex"),
 )
 GROUP_COLUMNS = ("group",)
 SPLIT_COLUMNS = ("split", "subset")
@@ -189,4 +190,7 @@ def _cell(place: str, name: str, value: object) -> str:
         raise LabelsError(
             f"{place}: `{name}` must be one text or whole number, got {shown(value)}; a video has one label"
         )
-    return str(value).strip()
+    text = str(value).strip()
+    if len(text) > MAX_LINE or "\0" in text or not text.isascii() and text != text.encode("utf-8", "replace").decode():
+        raise LabelsError(f"{place}: `{name}` is no text that a file or class may be called by: {shown(text)}")
+    return text
