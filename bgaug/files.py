@@ -145,6 +145,8 @@ def make_folder(path: str | Path) -> Path:
 def check_writable(path: str | Path) -> None:
     """See, before hours of work, whether a file or folder of this name can be written. Nothing is left behind.
 
+    What killed processes left half written beside it is removed.
+
     Raises:
         WriteError: its folder is not writable, or cannot be made.
     """
@@ -154,6 +156,8 @@ def check_writable(path: str | Path) -> None:
         for name in missing:
             with suppress(FileNotFoundError):
                 os.lstat(folder / name)  # the system says here if the name is too long
+        if len(missing) < 2:
+            clear_unfinished(folder)
         trial = folder / unfinished_name("")
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         trial.unlink()

@@ -68,9 +68,22 @@ def reported(debug: bool) -> Iterator[None]:
             raise
         stderr().print(_marked("error:", "red", str(error)), soft_wrap=True)
         raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError | StoreOptionsError) else FAILED) from error
+    except (OSError, MemoryError) as error:
+        # What no pipeline expected of the system: still a line, and no pages that say the same.
+        if debug:
+            raise
+        stderr().print(_marked("error:", "red", _system_error(error)), soft_wrap=True)
+        raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
         note("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from error
+
+
+def _system_error(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer jobs or smaller batches, or close other programs (--debug shows where)"
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error} (--debug shows where)"
 
 
 class TerminalProgress:

@@ -111,8 +111,8 @@ def train(
         progress = progress if here.first else Silent()
         store = open_store(store_path)
         checkpoint = _find_run(out, resume=resume, overwrite=overwrite)
-        if here.first:
-            check_folder(out)
+        check_folder(out)
+        check_folder(out / CHECKPOINTS)
         here.wait()  # until all have looked at the folder as it was
         run = _Run.prepare(store, options, here, threads)
         config = run_config(options, store, run.learner.method, run.batch_size)

@@ -217,3 +217,18 @@ def test_demo_runs_through(tmp_path: Path) -> None:
     assert isinstance(accuracies, dict) and set(accuracies) == {"untrained", "simclr", "bgaug"}
     assert all(0 <= value <= 100 for row in accuracies.values() for value in row.values())
     assert result["failed"] == 0 and Path(str(result["sheet"])).is_file()
+
+
+def test_what_nobody_expected_of_the_system_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, said in (
+        (PermissionError(13, "Permission denied", "/a/b"), "error: /a/b: Permission denied (--debug shows where)"),
+        (MemoryError(), "error: out of memory; use fewer jobs"),
+    ):
+
+        def fails(path: Path, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("bgaug.cli.stores._header", fails)
+        result = CliRunner().invoke(app, ["verify", str(tmp_path)])
+        assert result.exit_code == 1 and result.stderr.startswith(said) and len(result.stderr.splitlines()) == 1
+        assert CliRunner().invoke(app, ["verify", str(tmp_path), "--debug"]).exception is error

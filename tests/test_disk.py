@@ -128,7 +128,7 @@ def attempts(name: str, store: Path, run: Path, folder: Path, errors: tuple[int,
     for kind, chosen in SHORT.items():
         count = counted.calls[kind]
         for n in range(count) if every else chosen(count):
-            for error in errors:
+            for error in errors if n in (0, count - 1) else errors[:1]:
                 out = folder / f"{kind}-{n}-{error}"
                 out.mkdir()
                 command.prepare(run, out)

@@ -175,4 +175,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     for path in (own, dead, others, tmp_path / "a.mp4"):
         path.write_bytes(b"")
     assert clear_unfinished(tmp_path) == 1
+    dead.mkdir()
+    (dead / "half").write_bytes(b"")
+    check_writable(tmp_path / "new")
     assert not dead.exists() and own.exists() and others.exists() and (tmp_path / "a.mp4").exists()

@@ -7,7 +7,10 @@ import os
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 from worlds import moving_square
@@ -120,8 +123,16 @@ def test_videos(world: World, tmp_path: Path) -> None:
     assert ids == {f"{number}{name.replace('/', '')}.mp4" for number, name in enumerate(told_as)}
 
 
-def test_stores(built: World, tmp_path: Path) -> None:
+def test_stores(built: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = built.store, tmp_path / HOSTILE[3]
+    drawn: list[str] = []
+    put: Any = cv2.putText
+
+    def seen(image: np.ndarray, text: str, *more: object) -> object:
+        drawn.append(text)
+        return put(image, text, *more)
+
+    monkeypatch.setattr(cv2, "putText", seen)
     for arguments, codes in (
         (("verify", store), (0,)),
         (("verify", store, "--json"), (0,)),
@@ -132,6 +143,7 @@ def test_stores(built: World, tmp_path: Path) -> None:
         (("merge", store, "--out", out / "merged"), (0, 1, 2)),
     ):
         check_shown(invoke(*arguments), codes)
+    assert any("\\x1b]" in text for text in drawn) and all(text.isascii() and text.isprintable() for text in drawn)
     chunk = next(path for path in (store / "shards" / "00000" / "frames" / "c").rglob("*") if path.is_file())
     whole = chunk.read_bytes()
     chunk.write_bytes(bytes(len(whole)))
