@@ -164,6 +164,8 @@ def build_shards_command(
 
         bgaug build-shards UCF-101/ --out ucf --labels ucfTrainTestlist/ --split 2
 
+        bgaug build-shards data/ --out shards --layout split/class --follow-links
+
         bgaug build-shards videos/ --out shards --size 112 --fit crop --frames raw
     """
     with reported(debug):

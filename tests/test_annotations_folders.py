@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+from worlds import moving_square
 
 from bgaug.annotations import Label, labels_from_folders
+from bgaug.cli.main import app
 from bgaug.errors import LabelsError
+from bgaug.store import open_store
+from bgaug.video import write_video
 
 
 def read(text: str, layout: str = "auto") -> dict[str, str]:
@@ -121,3 +128,65 @@ def test_a_summary_counts_videos_of_classes_and_splits() -> None:
         "classes": {"run": 1, "walk": 2},
         "splits": {"test": 1, "train": 2},
     }
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Videos by split and class, one class folder a link to another disk, a stray one, and notes."""
+    for number, name in enumerate(("v/train/run/1.mp4", "v/val/run/2.mp4", "v/stray.mp4", "disk/3.mp4")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / name, moving_square(number, 12)[0])
+    (tmp_path / "v/train/walk").symlink_to(tmp_path / "disk")
+    (tmp_path / "v/notes.md").touch()
+    return tmp_path / "v"
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+
+
+def test_a_store_by_folders_says_what_it_is_labelled_by(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bg"
+    build = ("extract-backgrounds", videos, "--out", out, "--size", "native", "--jobs", 1)
+    code, said, told = call(*build, "--follow-links", "--json")
+    assert code == 0
+    assert "labels are taken from the folders, read as split/class; --layout says otherwise" in told
+    assert "1 videos lie in no class folder and get no class: stray.mp4" in told
+    found = json.loads(said.splitlines()[-1])
+    assert found["left_out"] == {"others": {".md": 1}}
+    assert found["labels"]["classes"] == {"run": 2, "walk": 1} and found["labels"]["splits"] == {"train": 2, "val": 1}
+    assert found["labels"]["origin"] == "folders (split/class)" and len(found["labels"]["notes"]) == 2
+    store = open_store(out)
+    rows = [store.row(video) for video in range(len(store))]
+    assert {row.id: (row.label, row.split) for row in rows} == {
+        "stray.mp4": (None, None),
+        "train/run/1.mp4": ("run", "train"),
+        "train/walk/3.mp4": ("walk", "train"),
+        "val/run/2.mp4": ("run", "val"),
+    }
+    assert store.header.classes == ("run", "walk")
+
+
+def test_probe_says_which_links_it_left_out(videos: Path) -> None:
+    code, said, told = call("probe", videos, "--json")
+    found = json.loads(said.splitlines()[-1])
+    assert code == 0 and len(found["videos"]) == 3
+    assert found["left_out"] == {"links_out": 1, "others": {".md": 1}}
+    assert "1 links that lead out of the folders named; --follow-links follows them: train/walk" in told
+    assert len(json.loads(call("probe", videos, "--follow-links", "--json")[1].splitlines()[-1])["videos"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--layout", "klass"), "a layout is auto, none, or levels"),
+        (("--layout", "split", "--labels", "labels.csv"), "a layout is about folders"),
+        (("--columns", "path,label"), "give its path too"),
+        (("--columns", "label", "--labels", "labels.csv"), "columns are path,label or"),
+        (("--first-class", "2", "--labels", "labels.csv"), "less than or equal to 1"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    code, _, told = call("build-shards", tmp_path, "--out", tmp_path / "s", *options)
+    assert code == 2 and message in told.replace("│ ", "")
