@@ -88,7 +88,10 @@ FollowLinks = Annotated[
     ),
 ]
 FitOption = Annotated[
-    Literal["stretch", "pad", "crop"], typer.Option(help="How pictures of another aspect are brought to the size.")
+    Literal["stretch", "pad", "crop"],
+    typer.Option(
+        help="How videos of another display aspect are brought to the size; stretch takes no notice of aspects."
+    ),
 ]
 DecoderOption = Annotated[
     Literal["auto", "pyav", "decord"], typer.Option(help="Who decodes; auto is PyAV. decord reads sequentially only.")

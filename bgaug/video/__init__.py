@@ -1,8 +1,8 @@
 """Reading videos: what a file holds, one sequential pass over it, and frames by index or time.
 
 The only room that imports PyAV or decord. Every frame leaves it as RGB uint8, turned the way it is meant to be seen,
-in the order of presentation, from the best video stream of the file. PyAV reads all that FFmpeg reads and is the
-default; decord is read from the first frame to the last, never by index, because its seeks return other frames on
+in the order of presentation, at times that ascend, from the best video stream of the file (docs/video.md). PyAV reads
+every container of FFmpeg that leads to no other file, and is the default; decord is read from the first frame to the last, never by index, because its seeks return other frames on
 AVI with B-frames and on open-GOP H.264.
 """
 

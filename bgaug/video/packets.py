@@ -18,6 +18,7 @@ class PacketRules:
     """
 
     def __init__(self, codec: str, extradata: bytes) -> None:
+        self.codec = codec.removeprefix("libvpx-")
         self._entry, self._shows = _RULES.get(codec, (None, _always))
         self._hevc = _LeadingPictures() if codec == "hevc" else None
         place = {"h264": 4, "hevc": 21}.get(codec, len(extradata))

@@ -229,7 +229,9 @@ def _read_packets(container: Any, stream: Any, rules: PacketRules) -> _Packets:
     latest = longest = None
     try:
         for packet in container.demux(stream):
-            if packet.size <= 1:  # the end; in AVI also the place of a picture that came with another
+            # The end has no bytes; one byte is the place of a picture that came with another, in AVI and what came from
+            # it, but in VP9 it shows a picture again.
+            if packet.size <= (0 if rules.codec == "vp9" else 1):
                 continue
             # AVI has no times of presentation, and what FFmpeg makes up for them is out of order.
             stamp = packet.dts if is_avi else packet.pts
