@@ -348,7 +348,8 @@ class ClipDataset(Dataset[Batch]):
         """Frames of all views, counted within the video, and their times: int64 (V, T), float64 (V, T)."""
         V, T, stride = self.options.views, self.options.num_frames, self.options.stride_seconds
         assert stride is not None
-        times = self.store.pts_at(video, np.arange(start, stop))
+        stored = self.store.pts_at(video, np.arange(start, stop))
+        times = np.maximum.accumulate(stored)  # where a container's times run backwards, time stands still
         latest = times[-1] + _TOLERANCE_SECONDS
         count = int(np.searchsorted(times, latest - (T - 1) * stride, side="right"))
         if count:
@@ -358,7 +359,7 @@ class ClipDataset(Dataset[Batch]):
             wanted = np.tile(times[0] + folded * stride, (V, 1))
         # The nearest frame: the first whose middle to its successor is not yet passed.
         nearest = np.searchsorted((times[1:] + times[:-1]) / 2, wanted)
-        return start + nearest, times[nearest]
+        return start + nearest, stored[nearest]
 
 
 def random_words(seed: int, epoch: int, video: int, count: int) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[bytes, ...]] = {
 
 _CAPTION = 18
 _MARGIN = 4
+_TALLEST = 8
 _TINT = np.array([40, 220, 90], np.float32)
 
 
@@ -202,6 +203,7 @@ def _strip(pictures: Sequence[NDArray[np.uint8]], caption: str, width: int) -> N
 
 def _cell(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    height = min(height, _TALLEST * width)  # a frame may be one pixel wide
     enlarged = picture.shape[1] < width
     scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
     return np.pad(scaled, ((_MARGIN, 0), (_MARGIN, 0), (0, 0)), constant_values=24)

@@ -385,7 +385,7 @@ def test_rows_of_a_later_minor_version_are_read_and_senseless_ones_told(root: Pa
     reseal(commit, lambda record: record["videos"][0].update({"added_later": 1}))
     assert len(open_store(root)) == 3
     reseal(commit, lambda record: record["videos"][0].update({"fps": "fast"}))
-    with pytest.raises(StoreFormatError, match=r"has a row with fps: .*number"):
+    with pytest.raises(StoreFormatError, match=r"COMMIT.json: videos.0.fps: .*number"):
         open_store(root)
 
 

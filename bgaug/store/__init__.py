@@ -13,6 +13,7 @@ A store is a folder that any Zarr v3 reader can open:
 """
 
 from bgaug.store.banks import Bank, write_bank
+from bgaug.store.check import Problem
 from bgaug.store.create import building, create_store, finish_store, pending_shards
 from bgaug.store.layout import FRAME_KINDS, FrameKind, Header
 from bgaug.store.merge import merge_stores
@@ -22,7 +23,7 @@ from bgaug.store.read import Store, open_store
 from bgaug.store.records import Failure, Identity, Shot, VideoRow, identify
 from bgaug.store.repair import Repair, repair_store, restore_header
 from bgaug.store.replace import replace_masks
-from bgaug.store.verify import Problem, Report, verify_store
+from bgaug.store.verify import Report, verify_store
 from bgaug.store.write import ShardWriter
 from bgaug.store.writers import alone
 

@@ -33,12 +33,14 @@ class ArraySpec:
         row: shape of one row.
         rows_per_chunk: rows of an inner chunk of its one Zarr shard; None for one plain chunk.
         compress: whether chunks are compressed, with a checksum.
+        dimensions: names of its dimensions, which some readers ask for; those of one size in a group have one name.
     """
 
     dtype: str
     row: tuple[int, ...] = ()
     rows_per_chunk: int | None = None
     compress: bool = False
+    dimensions: tuple[str, ...] = ()
 
     @property
     def row_bytes(self) -> int:
@@ -71,6 +73,8 @@ class ArraySpec:
             "attributes": {},
             "storage_transformers": [],
         }
+        if self.dimensions:
+            node["dimension_names"] = list(self.dimensions)
         return json.dumps(node, sort_keys=True).encode()
 
 

@@ -5,8 +5,9 @@ Letters: K pictures, H, W pixels.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreError, UsageError
+from bgaug.sizing import Size
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
+from bgaug.store.documents import MAX_RECORD_BYTES, BankDocument, brief
 from bgaug.store.files import ArrayFile
+from bgaug.store.inside import discard, names_inside, refuse_links
 from bgaug.store.layout import BANKS, COMMIT, OUTGOING, TEMPORARY, seal, sync_folder, unseal, write_durably, writing
 from bgaug.store.places import Place
+
+_PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,14 @@ def write_bank(
         UsageError: the name will not do, there is a bank of that name, or no picture.
         StoreError: the store cannot be written.
     """
-    if not name or name.startswith(".") or not all(c.isalnum() or c in "-_." for c in name):
+    if not _is_bank_name(name):
         raise UsageError(f"a bank's name is made of letters, digits, '-', '_' and '.', got {name!r}")
     final, folder = root / BANKS / name, root / BANKS / f"{TEMPORARY}{name}"
     if final.exists() and not overwrite:
         raise UsageError(f"{root} has a bank {name!r} already; give another --name, or --overwrite")
     with writing(final):
-        shutil.rmtree(folder, ignore_errors=True)
+        refuse_links(root, BANKS)
+        discard(folder)
         folder.parent.mkdir(exist_ok=True)
         begin_group(folder)
     try:
@@ -69,20 +76,25 @@ def write_bank(
             raise UsageError(f"no picture for the bank {name!r}")
         place_bank(folder, final)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            discard(folder)
     return len(names)
+
+
+def _is_bank_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and all(c.isalnum() or c in "-_." for c in name)
 
 
 def place_bank(folder: Path, final: Path) -> None:
     """Put a whole temporary folder in the place of a bank, which stays until then."""
     old = final.with_name(f"{OUTGOING}{final.name}")
     with writing(final):
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
+        discard(old)
+        if os.path.lexists(final):
             final.rename(old)
         folder.rename(final)
         sync_folder(final.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        discard(old)
 
 
 def _write_pictures(folder: Path, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> list[str]:
@@ -90,7 +102,7 @@ def _write_pictures(folder: Path, pictures: Iterable[tuple[str, NDArray[np.uint8
     array: ArrayWriter | None = None
     for name, picture in pictures:
         with writing(folder):
-            array = array or ArrayWriter(folder, "pictures", ArraySpec("|u1", picture.shape, 1, compress=True))
+            array = array or ArrayWriter(folder, _PICTURES, bank_spec(picture.shape[:2]))
             array.append(picture[None])
         names.append(name)
     if array is not None:
@@ -98,6 +110,11 @@ def _write_pictures(folder: Path, pictures: Iterable[tuple[str, NDArray[np.uint8
             array.finish()
             write_durably(folder / COMMIT, seal({"names": names, "files": sync_tree(folder, array.files)}))
     return names
+
+
+def bank_spec(size: Size) -> ArraySpec:
+    """How the pictures of a bank lie on the disk."""
+    return ArraySpec("|u1", (*size, 3), 1, compress=True, dimensions=("picture", "height", "width", "channel"))
 
 
 def read_bank_commit(place: Place, name: str) -> dict[str, Any]:
@@ -109,21 +126,22 @@ def read_bank_commit(place: Place, name: str) -> dict[str, Any]:
     """
     key = f"{BANKS}/{name}/{COMMIT}"
     try:
-        return unseal(f"{place.name}/{key}", place.read(key))
-    except FileNotFoundError as error:
-        raise StoreError(place.name, f"has no bank of pictures {name!r}: see `bgaug import`") from error
+        if _is_bank_name(name):
+            return unseal(f"{place.name}/{key}", place.read(key, MAX_RECORD_BYTES), BankDocument)
+    except FileNotFoundError:
+        pass
+    raise StoreError(place.name, f"has no bank of pictures {brief(name)}: see `bgaug import`")
 
 
-def read_bank(place: Place, name: str) -> Bank:
-    """A bank, whole; raises as `read_bank_commit` does."""
+def read_bank(place: Place, name: str, size: Size) -> Bank:
+    """A bank of a store of this size, whole; raises as `read_bank_commit` does."""
     names = read_bank_commit(place, name)["names"]
-    array = ArrayFile(place, f"{BANKS}/{name}/pictures")
+    array = ArrayFile(place, f"{BANKS}/{name}/{_PICTURES}", bank_spec(size))
     if array.shape[0] != len(names):
         raise StoreDamageError(f"{place.name}/{BANKS}/{name}", "has not as many pictures as names: run `bgaug verify`")
-    return Bank(name, array.read(0, array.shape[0]), tuple(names))
+    return Bank(name, array.read_all(), tuple(names))
 
 
 def bank_names(root: Path) -> list[str]:
     """Banks of the store in a folder."""
-    folder = root / BANKS
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    return sorted(name for name in names_inside(root, BANKS) if not name.startswith("."))

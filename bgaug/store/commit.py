@@ -12,8 +12,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from bgaug.errors import StoreDamageError, StoreError
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.store.arrays import begin_group
+from bgaug.store.inside import discard
 from bgaug.store.layout import (
     COMMIT,
     LOCK,
@@ -21,7 +22,6 @@ from bgaug.store.layout import (
     SHARDS,
     TEMPORARY,
     Header,
-    discard,
     read_commit,
     read_header,
     seal,
@@ -62,7 +62,7 @@ def shard_folder(
             if lock is None:
                 held.enter_context(shard_lock(root, shard))
             settle(root, shard)
-            if replace or not final.exists():
+            if replace or not os.path.lexists(final):
                 begin_group(folder)
                 held.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder if folder.exists() else None
@@ -79,7 +79,7 @@ def commit_shard(root: Path, record: dict[str, Any]) -> None:
     final, folder, old = shard_paths(root, record["shard"])
     check_record(folder, record)
     write_durably(folder / COMMIT, seal(record))
-    if final.exists():
+    if os.path.lexists(final):
         os.rename(final, old)
     os.rename(folder, final)
     sync_folder(final.parent)
@@ -126,10 +126,10 @@ def check_still_ours(root: Path, header: Header) -> None:
 def settle(root: Path, shard: int) -> None:
     """Finish or undo what a dead writer of this shard began. The caller holds the shard's lock."""
     final, folder, old = shard_paths(root, shard)
-    if folder.exists() and _is_whole(folder) and not final.exists():
+    if folder.exists() and _is_whole(folder) and not os.path.lexists(final):
         os.rename(folder, final)  # it died between its commit and this
         sync_folder(final.parent)
-    if old.exists() and not final.exists():
+    if old.is_dir() and not old.is_symlink() and not os.path.lexists(final):
         os.rename(old, final)
     for left in (folder, old):
         discard(left)
@@ -144,6 +144,6 @@ def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path]:
 def _is_whole(folder: Path) -> bool:
     try:
         read_commit(folder)  # written last, when all else was on the disk
-    except StoreDamageError:
+    except (StoreDamageError, StoreFormatError):
         return False
     return True

@@ -14,6 +14,7 @@ from typing import Any
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
 from bgaug.store.commit import settle, shard_lock
 from bgaug.store.index import rebuild_index
+from bgaug.store.inside import discard, refuse_links
 from bgaug.store.layout import (
     BANKS,
     CLEARED,
@@ -27,7 +28,6 @@ from bgaug.store.layout import (
     TEMPORARY,
     WRITER,
     Header,
-    discard,
     read_commit,
     read_header,
     shard_name,
@@ -42,6 +42,7 @@ _INDEX_PATIENCE_SECONDS = 60.0
 # What lies in the folder of the shards.
 _OURS = re.compile(rf"\d+|({re.escape(TEMPORARY)}|{re.escape(OUTGOING)}|{re.escape(LOCK)})\d+.*")
 # What `write_durably` leaves when it is killed.
+_NUMBER = re.compile("[0-9]{1,18}")
 _LEFT = re.compile(r"\.(zarr\.json|plan\.json|failures\.jsonl)\.\d+")
 
 
@@ -249,6 +250,7 @@ def finish_store(root: Path) -> None:
         StoreDamageError: a commit is damaged.
         StoreError: the store cannot be written.
     """
+    refuse_links(root, SHARDS)
     with writing(root):
         _settle_shards(root)
         discard(root / CLEARED)  # of a process that died while it cleared the store
@@ -256,7 +258,7 @@ def finish_store(root: Path) -> None:
             rebuild_index(root, read_header(root))
             for name in os.listdir(root):
                 if _LEFT.fullmatch(name):
-                    (root / name).unlink(missing_ok=True)
+                    discard(root / name)
             lock.remove()
 
 
@@ -291,6 +293,6 @@ def _shard_of(name: str) -> int | None:
     """The shard to which something that is no shard belongs: a lock, or what a writer left."""
     for prefix in (LOCK, TEMPORARY, OUTGOING):
         number = name.removeprefix(prefix).split(LEASE)[0]
-        if name.startswith(prefix) and number.isdigit():
+        if name.startswith(prefix) and _NUMBER.fullmatch(number):
             return int(number)
     return None

@@ -7,7 +7,6 @@ with a crc32c.
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -16,11 +15,20 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreFormatError
+from bgaug.store.arrays import ArraySpec
+from bgaug.store.documents import MAX_NODE_BYTES, ArrayDocument, check_document, parse_json
 from bgaug.store.layout import crc32c
 from bgaug.store.places import Blob, Place
 
 _ABSENT = 2**64 - 1
 _OBJECT_BYTES = 2048  # of the object itself, about
+_FREE_BYTES = 64 * 2**20
+_MAX_RATIO = 64
+_MAX_CHUNK_BYTES = 128 * 2**20
+_FRAME_HEADER_BYTES = 14
+_MAX_SECONDS = 1e12
+_MIN_JPEG_BYTES = 128
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class ArrayFile:
@@ -29,29 +37,27 @@ class ArrayFile:
     Args:
         place: the files of the store.
         key: of the array's folder.
+        spec: how it must be laid out; None takes any layout that a store may have.
         whole: read everything at once and keep it; for arrays of a few bytes a row.
 
     Attributes:
+        name: of its folder, for messages.
         shape: of the whole array.
         dtype: of its values.
         nbytes: that it keeps in memory.
 
     Raises:
         StoreDamageError: a file is missing, or not what the metadata say.
-        StoreFormatError: it is coded in a way that this bgaug does not read.
+        StoreFormatError: it is laid out in another way.
     """
 
-    def __init__(self, place: Place, key: str, *, whole: bool = False) -> None:
-        self._name = f"{place.name}/{key}"
-        meta = _array_metadata(place, key)
-        try:
-            self.shape: tuple[int, ...] = tuple(int(size) for size in meta["shape"])
-            self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
-            self._sharded, self._rows_per_chunk, self._compressed = _codecs(self._name, meta)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, StoreFormatError):
-                raise
-            raise StoreDamageError(f"{self._name}/zarr.json", f"is damaged ({error!r}): run `bgaug verify`") from error
+    def __init__(self, place: Place, key: str, spec: ArraySpec | None = None, *, whole: bool = False) -> None:
+        self.name = f"{place.name}/{key}"
+        document = read_array_document(place, key, spec)
+        self.shape: tuple[int, ...] = tuple(document.shape)
+        self.dtype = np.dtype(document.data_type).newbyteorder("<")
+        self._sharded, self._compressed = document.rows_per_chunk is not None, document.compressed
+        self._rows_per_chunk = document.rows_per_chunk or max(1, self.shape[0])
         self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self._chunks: NDArray[np.uint64] | None = None
         self._contiguous = False
@@ -59,29 +65,51 @@ class ArrayFile:
         self._place = place
         self._key = "/".join([key, "c", *("0" * len(self.shape))])
         if self.shape[0]:
-            file = place.open(self._key)
-            if self._sharded:
-                self._read_index(file)
-            elif self._compressed:
-                self._chunks = np.array([[0, file.size]], np.uint64)
-            elif file.size != self.shape[0] * self._row_bytes:
-                raise StoreDamageError(file.name, f"has {file.size} bytes, not those of {self.shape = }")
+            self._look_at(place.open(self._key))
         if whole:
-            self._kept = self.read(0, self.shape[0])
+            self._kept = self.read_all()
         self.nbytes = _OBJECT_BYTES + sum(part.nbytes for part in (self._kept, self._chunks) if part is not None)
+
+    def _look_at(self, file: Blob) -> None:
+        """Find the chunks; nothing larger than the file is taken on trust."""
+        if self._sharded:
+            if self._compressed and self._rows_per_chunk * self._row_bytes > _MAX_CHUNK_BYTES:
+                raise StoreFormatError(
+                    file.name, f"its chunks have {self._rows_per_chunk} rows of {self._row_bytes} bytes"
+                )
+            self._read_index(file)
+        elif self._compressed:
+            check_unpacked(file.name, self.shape[0] * self._row_bytes, file.size)
+            self._chunks = np.array([[0, file.size]], np.uint64)
+        elif file.size != self.shape[0] * self._row_bytes:
+            raise StoreDamageError(file.name, f"has {file.size} bytes, not those of {self.shape = }")
 
     def _read_index(self, file: Blob) -> None:
         count = -(-self.shape[0] // self._rows_per_chunk)
-        data = file.read(max(0, file.size - 16 * count - 4), 16 * count + 4)
+        behind = file.size - 16 * count - 4
+        if behind < 0:
+            raise StoreDamageError(file.name, f"has {file.size} bytes, too few for {count} chunks: run `bgaug verify`")
+        data = file.read(behind, 16 * count + 4)
         if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise StoreDamageError(file.name, "the index of its chunks is damaged: run `bgaug verify`")
         self._chunks = np.frombuffer(data[:-4], "<u8").reshape(count, 2)
         if (self._chunks == _ABSENT).any():
             raise StoreDamageError(file.name, "a chunk is absent: run `bgaug verify`")
+        # Offsets and lengths within the file first: only then does no sum run over.
+        if (self._chunks > file.size).any() or int(self._chunks[0, 0]) or int(self._chunks[-1].sum()) != behind:
+            raise StoreDamageError(file.name, "its inner chunks are not what is in the file")
         if (self._chunks[1:, 0] != self._chunks[:-1].sum(axis=1)).any():
             raise StoreFormatError(file.name, "its inner chunks do not lie end to end in order")
-        offsets = np.arange(count, dtype=np.uint64) * np.uint64(self._rows_per_chunk * self._row_bytes)
-        self._contiguous = not self._compressed and bool((self._chunks[:, 0] == offsets).all())
+        size = np.uint64(self._rows_per_chunk * self._row_bytes)
+        self._contiguous = not self._compressed
+        if self._contiguous and (self._chunks[:, 1] != size).any():
+            raise StoreDamageError(file.name, f"its inner chunks do not have {size} bytes each")
+
+    def read_all(self) -> NDArray[Any]:
+        """All rows, if they are in proportion to the file."""
+        if self._compressed and self._chunks is not None:
+            check_unpacked(self.name, self.shape[0] * self._row_bytes, int(self._chunks[:, 1].sum()))
+        return self.read(0, self.shape[0])
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop`, shape (stop - start, ...)."""
@@ -93,7 +121,7 @@ class ArrayFile:
         """Rows from `start` on into a C-contiguous array, as many as it holds."""
         stop = start + len(out)
         if not 0 <= start <= stop <= self.shape[0]:
-            raise IndexError(f"rows {start}:{stop} of an array of {self.shape[0]} ({self._name})")
+            raise self._outside(start, stop)
         if self._kept is not None:
             out[...] = self._kept[start:stop]
             return
@@ -108,7 +136,13 @@ class ArrayFile:
         # Inner chunks lie end to end, so that neighbours are one range of the file, and one run for the decoder.
         begins = int(self._chunks[first, 0])
         data = file.read(begins, int(self._chunks[last - 1].sum()) - begins)
-        out[...] = self._decoded(file.name, data, first, last)[start - first * rows : stop - first * rows]
+        skipped = start - first * rows
+        if not skipped and len(out) == (last - first) * rows:
+            self._unpack(file.name, data, first, last, out)
+            return
+        unpacked = np.empty(((last - first) * rows, *self.shape[1:]), self.dtype)
+        self._unpack(file.name, data, first, last, unpacked)
+        out[...] = unpacked[skipped : skipped + len(out)]
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Any rows, in any order, into a C-contiguous array; one read where they are neighbours, or far away."""
@@ -119,47 +153,110 @@ class ArrayFile:
             self.read_into(first, out)
         elif self._place.near and self._kept is None and (self._chunks is None or self._contiguous):
             if not 0 <= first <= last < self.shape[0]:
-                raise IndexError(f"rows {first} to {last} of an array of {self.shape[0]} ({self._name})")
+                raise self._outside(first, last + 1)
             self._place.open(self._key).read_pieces([row * self._row_bytes for row in wanted], out)
         else:
             out[...] = self.read(first, last + 1)[rows - first]
 
-    def _decoded(self, name: str, data: bytes, first: int, last: int) -> NDArray[Any]:
-        """The rows of these inner chunks of the file of that name."""
-        if self._compressed:
-            try:
-                data = Zstd().decode(data)
-            except RuntimeError as error:
-                what = f"chunk {first}" if last - first == 1 else f"one of the chunks {first} to {last - 1}"
-                raise StoreDamageError(name, f"{what} is damaged ({error}): run `bgaug verify`") from error
-        shape = ((last - first) * self._rows_per_chunk, *self.shape[1:])
-        if len(data) != math.prod(shape) * self.dtype.itemsize:
-            raise StoreDamageError(name, f"chunks {first} to {last - 1} do not hold what they should")
-        return np.frombuffer(data, self.dtype).reshape(shape)
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that are unpacked together, or some that make up a megabyte."""
+        return max(self._rows_per_chunk if self._chunks is not None else 1, (1 << 20) // max(1, self._row_bytes))
+
+    def check_rows(self, count: int) -> None:
+        """See that there are so many rows.
+
+        Raises:
+            StoreDamageError: there are fewer.
+        """
+        if count > self.shape[0]:
+            raise self._outside(0, count)
+
+    def _outside(self, start: int, stop: int) -> StoreDamageError:
+        return StoreDamageError(
+            self.name, f"has {self.shape[0]} rows, rows {start} to {stop} are expected: run `bgaug verify`"
+        )
+
+    def _unpack(self, name: str, data: bytes, first: int, last: int, out: NDArray[Any]) -> None:
+        """The rows of these inner chunks of the file of that name, which are in `data`, into an array of their size."""
+        assert self._chunks is not None
+        size = self._rows_per_chunk * self._row_bytes
+        for begin in (self._chunks[first:last, 0] - self._chunks[first, 0]).tolist():
+            if content_bytes(data[begin : begin + _FRAME_HEADER_BYTES]) != size:
+                raise StoreDamageError(name, f"a chunk does not say that it holds {size} bytes: run `bgaug verify`")
+        try:
+            Zstd().decode(data, out)
+        except (RuntimeError, ValueError) as error:
+            what = f"chunk {first}" if last - first == 1 else f"one of the chunks {first} to {last - 1}"
+            raise StoreDamageError(name, f"{what} is damaged ({error}): run `bgaug verify`") from error
 
 
-def _array_metadata(place: Place, key: str) -> dict[str, Any]:
+def check_numbers(name: str, array: ArrayFile, frames: ArrayFile | None) -> None:
+    """See that numbers of a shard that others are reckoned from can be what they are.
+
+    Args:
+        name: of the array; of most, everything can be.
+        array: whose values.
+        frames: the pictures that offsets are places in.
+
+    Raises:
+        StoreDamageError: a time is no number, or pictures do not lie end to end.
+    """
+    good = True
+    if name == "pts_seconds":
+        good = bool((np.abs(array.read_all()) <= _MAX_SECONDS).all())
+    elif name == "frame_offsets" and frames is not None:
+        offsets = array.read_all()
+        good = bool(len(offsets) and offsets[0] == 0 and offsets[-1] == frames.shape[0])
+        good = good and bool((np.diff(offsets) >= _MIN_JPEG_BYTES).all())
+    if not good:
+        raise StoreDamageError(array.name, "has numbers that no shard has: run `bgaug verify`")
+
+
+def check_unpacked(name: str, unpacked: int, packed: int) -> None:
+    """See that what is unpacked as a whole is in proportion to the file.
+
+    Raises:
+        StoreFormatError: it is more than 64 MiB and more than 64 times as much.
+    """
+    if unpacked > max(_FREE_BYTES, _MAX_RATIO * packed):
+        raise StoreFormatError(name, f"would unpack from {packed} to {unpacked} bytes, more than a store's arrays do")
+
+
+def content_bytes(frame: bytes) -> int | None:
+    """How many bytes a zstd frame says that it holds; None where it does not say so, or has no checksum.
+
+    Reference: RFC 8878, section 3.1.1.
+    """
+    if len(frame) < 6 or frame[:4] != _ZSTD or not frame[4] & 4:
+        return None
+    single_segment = frame[4] >> 5 & 1
+    flag = frame[4] >> 6
+    begin = 5 + (not single_segment) + (0, 1, 2, 4)[frame[4] & 3]
+    length = (1 if single_segment else 0, 2, 4, 8)[flag]
+    field = frame[begin : begin + length]
+    if not length or len(field) != length:
+        return None
+    return int.from_bytes(field, "little") + (256 if flag == 1 else 0)
+
+
+def read_array_document(place: Place, key: str, spec: ArraySpec | None = None) -> ArrayDocument:
+    """zarr.json of an array.
+
+    Raises:
+        StoreDamageError: it is missing or damaged.
+        StoreFormatError: it is not that of an array, or not laid out as `spec` has it.
+    """
     name = f"{place.name}/{key}/zarr.json"
     try:
-        meta = json.loads(place.read(f"{key}/zarr.json"))
-    except FileNotFoundError as error:
+        text = place.read(f"{key}/zarr.json", MAX_NODE_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreDamageError(name, "is missing: run `bgaug verify`") from error
-    except ValueError as error:
-        raise StoreDamageError(name, "is not whole JSON: run `bgaug verify`") from error
-    if not isinstance(meta, dict) or meta.get("node_type") != "array":
-        raise StoreFormatError(name, "does not describe a Zarr array")
-    return meta
-
-
-def _codecs(name: str, meta: dict[str, Any]) -> tuple[bool, int, bool]:
-    """(is it a Zarr shard, rows of a chunk, are chunks compressed)."""
-    codecs = meta["codecs"]
-    sharded = codecs[0]["name"] == "sharding_indexed"
-    rows = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
-    if sharded:
-        rows = codecs[0]["configuration"]["chunk_shape"][0]
-        codecs = codecs[0]["configuration"]["codecs"]
-    names = [codec["name"] for codec in codecs]
-    if names not in (["bytes"], ["bytes", "zstd"]):
-        raise StoreFormatError(name, f"has codecs {names}, which this bgaug does not read")
-    return sharded, int(rows), names[-1] == "zstd"
+    document = check_document(name, ArrayDocument, parse_json(name, text))
+    if spec is not None:
+        found = document.data_type, tuple(document.shape[1:]), document.rows_per_chunk, document.compressed
+        expected = np.dtype(spec.dtype).name, spec.row, spec.rows_per_chunk, spec.compress
+        for field, one, other in zip(("data_type", "shape", "chunk_shape", "codecs"), found, expected, strict=True):
+            if one != other:
+                raise StoreFormatError(name, f"{field}: is laid out otherwise than the store says: {one}, not {other}")
+    return document

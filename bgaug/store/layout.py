@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,9 +14,19 @@ from typing import Any, Literal, cast, get_args
 
 import google_crc32c
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.sizing import FITS, Fit, Size
+from bgaug.store.documents import (
+    MAX_RECORD_BYTES,
+    CommitDocument,
+    HeaderDocument,
+    brief,
+    check_document,
+    parse_json,
+)
+from bgaug.store.inside import check_size, discard, names_inside, read_inside
 
 FORMAT = "bgaug-store"
 VERSION = (1, 0)
@@ -37,8 +46,7 @@ LOCK = ".lock-"
 WRITER = ".build-"
 CLEARED = ".old-store"
 
-# Files of a group: an array's metadata and values, nothing that could lead elsewhere.
-_SAFE_NAME = re.compile(r"(\w+/)?(zarr\.json|c(/\d+)+)")
+_NUMBER = re.compile("[0-9]{1,255}")
 
 JPEG_CHUNK = 1 << 16
 FRAMES_PER_CHUNK = 16
@@ -70,23 +78,28 @@ def seal(record: dict[str, Any]) -> bytes:
     return canonical_json({**record, "crc32c": crc32c(canonical_json(record))})
 
 
-def unseal(path: Path | str, text: bytes) -> dict[str, Any]:
+def unseal(path: Path | str, text: bytes, kind: type[BaseModel] | None = None) -> dict[str, Any]:
     """The record that `seal` wrote.
+
+    Args:
+        path: of its file.
+        text: the file.
+        kind: what the record must be; see `bgaug.store.documents`.
 
     Raises:
         StoreDamageError: it is not whole.
+        StoreFormatError: it is whole, and not of this kind.
     """
+    record = parse_json(path, text)
     try:
-        record = json.loads(text)
         checksum = record.pop("crc32c")
         whole = text == seal(record) and checksum == crc32c(canonical_json(record))
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamageError(path, "is not a whole record: run `bgaug verify`") from error
     if not whole:
         raise StoreDamageError(path, "its bytes are not those that were written (checksum differs)")
-    for name in record.get("files", ()):
-        if not _SAFE_NAME.fullmatch(name):
-            raise StoreFormatError(path, f"names a file {name!r}, which does not lie in its folder")
+    if kind is not None:
+        check_document(path, kind, record)
     return cast(dict[str, Any], record)
 
 
@@ -148,31 +161,39 @@ class Header:
         """
         if not isinstance(attributes, dict) or attributes.get("format") != FORMAT:
             raise StoreFormatError(path, "is not a bgaug store: its zarr.json does not name the format")
-        version = attributes.get("version")
-        if not isinstance(version, list) or len(version) != 2 or version[0] != VERSION[0]:
-            raise StoreFormatError(path, f"has format version {version}; this bgaug reads {VERSION[0]}.x: update bgaug")
+        version = _version(attributes.get("version"))
+        if version is None or version[0] != VERSION[0]:
+            found = brief(attributes.get("version"))
+            raise StoreFormatError(path, f"has format version {found}; this bgaug reads {VERSION[0]}.x: update bgaug")
         record = dict(attributes)
         try:
             whole = record.pop("crc32c", None) == crc32c(canonical_json(record))
-        except ValueError:
+        except (ValueError, RecursionError):
             whole = False  # numbers or letters that no JSON of ours has
         if not whole:
             raise StoreDamageError(path, "the header in zarr.json is damaged (checksum differs)")
-        if record["fit"] not in FITS or record["frames"] not in FRAME_KINDS:
+        header = check_document(path, HeaderDocument, record)
+        if header.fit not in FITS or header.frames not in FRAME_KINDS:
             raise StoreFormatError(
-                path, f"has fit {record['fit']!r} and frames {record['frames']!r}, unknown to this bgaug"
+                path, f"has fit {brief(header.fit)} and frames {brief(header.frames)}, unknown to this bgaug"
             )
-        height, width = record["size"]
+        height, width = header.size
         return cls(
             size=(height, width),
-            fit=record["fit"],
-            frames=record["frames"],
-            classes=tuple(record["classes"]),
-            options=record["options"],
-            plan=record["plan"],
-            created_with=record["created_with"],
-            version=(version[0], version[1]),
+            fit=cast(Fit, header.fit),
+            frames=cast(FrameKind, header.frames),
+            classes=tuple(header.classes),
+            options=header.options,
+            plan=header.plan.model_dump(),
+            created_with=header.created_with,
+            version=version,
         )
+
+
+def _version(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, list) and len(value) == 2 and all(type(number) is int and number >= 0 for number in value):
+        return value[0], value[1]
+    return None
 
 
 def read_header(root: Path) -> Header:
@@ -183,17 +204,15 @@ def read_header(root: Path) -> Header:
         StoreDamageError: the header is damaged.
     """
     try:
-        return parse_header(str(root), (root / "zarr.json").read_bytes())
+        return parse_header(str(root), read_inside(root, "zarr.json", MAX_RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreFormatError(root, "is not a bgaug store: there is no zarr.json in it") from error
 
 
 def parse_header(name: str, text: bytes) -> Header:
     """Header of the store of that name from the bytes of its zarr.json; raises as `read_header` does."""
-    try:
-        node = json.loads(text)
-    except ValueError as error:
-        raise StoreDamageError(f"{name}/zarr.json", "is not whole JSON") from error
+    check_size(f"{name}/zarr.json", len(text), MAX_RECORD_BYTES)
+    node = parse_json(f"{name}/zarr.json", text)
     if not isinstance(node, dict) or node.get("node_type") != "group" or node.get("zarr_format") != 3:
         raise StoreFormatError(name, "is not a bgaug store: its zarr.json is not that of a Zarr v3 group")
     attributes = node.get("attributes")
@@ -206,16 +225,21 @@ def num_shards(header: Header) -> int:
 
 
 def read_commit(folder: Path) -> dict[str, Any]:
-    """Commit record of a shard.
+    """Commit record of a shard, as it is once it is known to be one: see `CommitDocument`.
+
+    Args:
+        folder: of the shard, in `shards` of its store.
 
     Raises:
         StoreDamageError: missing or damaged.
+        StoreFormatError: it is whole, and not the record of a shard.
     """
-    file = folder / COMMIT
+    key = f"{folder.parent.name}/{folder.name}/{COMMIT}"
     try:
-        return unseal(file, file.read_bytes())
-    except FileNotFoundError as error:
+        text = read_inside(folder.parent.parent, key, MAX_RECORD_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreDamageError(folder, "has no COMMIT.json: it was never finished, or the file was removed") from error
+    return unseal(folder / COMMIT, text, CommitDocument)
 
 
 def bytes_by_array(commit: dict[str, Any]) -> dict[str, int]:
@@ -229,13 +253,16 @@ def bytes_by_array(commit: dict[str, Any]) -> dict[str, int]:
 
 def committed_shards(root: Path) -> list[Path]:
     """Folders of the shards that are visible, in order."""
-    return sorted(path for path in (root / SHARDS).glob("[0-9]*") if path.is_dir() and path.name.isdigit())
+    numbers = sorted(name for name in names_inside(root, SHARDS) if _NUMBER.fullmatch(name))
+    return [root / SHARDS / name for name in numbers]
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file and see it on the disk; replaces what was there in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
+    discard(temporary)
+    # Never through a link that somebody put there.
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -260,14 +287,6 @@ def writing(path: Path) -> Iterator[None]:
         else:
             mend = "run the same command again: what is finished stays"
         raise StoreError(path, f"cannot be written ({error.strerror or error}); {mend}") from error
-
-
-def discard(path: Path) -> None:
-    """Remove a file, a folder with all that is in it, or a link; never what a link leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bgaug.errors import StoreDamageError, StoreError, UsageError
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
 from bgaug.store.arrays import sync_tree
-from bgaug.store.banks import bank_names, place_bank
+from bgaug.store.banks import bank_names, place_bank, read_bank_commit
 from bgaug.store.commit import commit_shard, shard_folder
 from bgaug.store.create import begin_store, finish_store, rewriting
+from bgaug.store.inside import discard, exists_inside, link_inside, refuse_links
 from bgaug.store.layout import (
     BANKS,
     COMMIT,
+    PLAN,
     SHARDS,
     TEMPORARY,
     Header,
@@ -25,8 +28,8 @@ from bgaug.store.layout import (
     shard_name,
     writing,
 )
+from bgaug.store.places import Folder
 from bgaug.store.plan import Plan, PlannedVideo, read_plan
-from bgaug.store.replace import link_or_copy
 from bgaug.store.verify import content_hash
 
 
@@ -77,6 +80,7 @@ def merge_stores(
     plan = _joint_plan(parts)
     with rewriting(out):
         header = begin_store(out, header, plan, overwrite=overwrite, check_space=copy)
+        refuse_links(out, SHARDS, BANKS)
         shard = 0
         for part in parts:
             for number in range(num_shards(part.header)):
@@ -86,7 +90,7 @@ def merge_stores(
                     on_shard()
         for part in parts:
             for name in bank_names(part.root):
-                _take_bank(part.root / BANKS / name, out, copy)
+                _take_bank(part.root, name, out, copy)
         finish_store(out)
     return header
 
@@ -94,9 +98,11 @@ def merge_stores(
 def _read(root: Path, prefix: bool) -> _Part:
     header = read_header(root)
     for number in range(num_shards(header)):
-        if not (root / SHARDS / shard_name(number) / COMMIT).exists():
+        if not exists_inside(root, f"{SHARDS}/{shard_name(number)}/{COMMIT}"):
             raise StoreError(root, f"shard {shard_name(number)} is not there: finish it before it is merged")
     plan = read_plan(root, header.plan["sha256"])
+    if len(plan.shards) != num_shards(header):
+        raise StoreFormatError(root / PLAN, f"has {len(plan.shards)} shards, the header {num_shards(header)}")
     return _Part(root, header, plan, f"{root.resolve().name}/" if prefix else "")
 
 
@@ -166,9 +172,9 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
         commit = read_commit(source)
         with writing(folder):
             for name, (size, _) in commit["files"].items():
-                if (source / name).stat().st_size != size:
+                key = f"{SHARDS}/{source.name}/{name}"
+                if link_inside(part.root, key, folder / name, copy=copy) != size:
                     raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
-                link_or_copy(source / name, folder / name, copy=copy)
             if read_commit(source) != commit:
                 raise StoreError(source, "was built again while it was merged; run the same command again")
             sync_tree(folder, commit["files"])
@@ -178,18 +184,18 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
             commit_shard(out, commit)
 
 
-def _take_bank(source: Path, out: Path, copy: bool) -> None:
-    commit = (source / COMMIT).read_bytes()
-    target, number = out / BANKS / source.name, 2
-    while target.exists():
-        if (target / COMMIT).exists() and (target / COMMIT).read_bytes() == commit:
-            return
-        target, number = out / BANKS / f"{source.name}-{number}", number + 1
+def _take_bank(root: Path, name: str, out: Path, copy: bool) -> None:
+    commit = read_bank_commit(Folder(root), name)
+    target, number = out / BANKS / name, 2
+    while os.path.lexists(target):
+        with suppress(StoreError):
+            if read_bank_commit(Folder(out), target.name) == commit:
+                return
+        target, number = out / BANKS / f"{name}-{number}", number + 1
     folder = out / BANKS / f"{TEMPORARY}{target.name}"
     with writing(target):
-        shutil.rmtree(folder, ignore_errors=True)
-        for path in sorted(source.rglob("*")):
-            if path.is_file():
-                link_or_copy(path, folder / path.relative_to(source), copy=copy)
+        discard(folder)
+        for file in sorted([COMMIT, *commit["files"]]):
+            link_inside(root, f"{BANKS}/{name}/{file}", folder / file, copy=copy)
         sync_tree(folder, {})
         place_bank(folder, target)

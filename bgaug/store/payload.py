@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,25 +102,24 @@ class VideoPayload:
             for background in self.backgrounds
             for part in (background.image, quantise_noise(background.noise), pack_mask(background.valid))
         ]
-        return content_digest(self.pts_seconds, self.checksums, packed_masks, parts)
+        return content_digest(self.pts_seconds, self.checksums, [packed_masks, *parts])
 
 
 def content_digest(
     pts_seconds: Sequence[float],
     checksums: Sequence[int],
-    masks: NDArray[np.uint8],
-    backgrounds: Sequence[NDArray[Any]],
+    parts: Iterable[NDArray[Any]],
 ) -> str:
     """sha256 of what is stored for a video.
 
     Args:
         pts_seconds: of every frame.
         checksums: crc32c of every stored picture; a picture is known by it.
-        masks: packed, uint8 (n, P), one a frame; n = 0 where the store has none.
-        backgrounds: of each in turn its image, its quantised noise, its packed validity.
+        parts: the masks, packed, none where the store has none; then of each background in turn its image, its
+            quantised noise, its packed validity. Rows of an array may come one after the other.
     """
     digest = hashlib.sha256(np.asarray(pts_seconds, "<f8").tobytes())
     digest.update(np.asarray(checksums, "<u4").tobytes())
-    for part in (masks, *backgrounds):
+    for part in parts:
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

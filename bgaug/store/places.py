@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.errors import StoreDamageError, UsageError
+from bgaug.errors import StoreDamageError, StoreError, UsageError
+from bgaug.store.inside import check_size, names_inside, open_inside, read_inside
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -60,11 +61,13 @@ class Place(Protocol):
     name: str
     near: bool
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, max_bytes: int) -> bytes:
         """A whole file.
 
         Raises:
             FileNotFoundError: there is none.
+            StoreFormatError: it is larger than that.
+            StoreError: it cannot be read, or is no file.
         """
         ...
 
@@ -72,8 +75,12 @@ class Place(Protocol):
         """A file to be read in ranges.
 
         Raises:
-            StoreDamageError: there is none.
+            StoreDamageError: there is none, or it is no file.
         """
+        ...
+
+    def names(self, key: str) -> list[str] | None:
+        """Names of what lies in a folder, in no order, none where there is no folder; None where that cannot be known."""
         ...
 
 
@@ -130,9 +137,13 @@ class Opened:
         self._files: OrderedDict[str, Blob] = OrderedDict()
         self._lock = Lock()
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, max_bytes: int) -> bytes:
         """See `Place`."""
-        return self._place.read(key)
+        return self._place.read(key, max_bytes)
+
+    def names(self, key: str) -> list[str] | None:
+        """See `Place`."""
+        return self._place.names(key)
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
@@ -162,13 +173,17 @@ class Folder:
         self.name = str(root)
         self._root = root
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, max_bytes: int) -> bytes:
         """See `Place`."""
-        return (self._root / key).read_bytes()
+        return read_inside(self._root, key, max_bytes)
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
-        return File(self._root / key)
+        return File(self._root, key)
+
+    def names(self, key: str) -> list[str] | None:
+        """See `Place`."""
+        return names_inside(self._root, key)
 
 
 class File:
@@ -177,12 +192,12 @@ class File:
     Reads name their place, so that threads and forked processes may share it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
+    def __init__(self, root: Path, key: str) -> None:
+        self.name = str(root / key)
         try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise StoreDamageError(path, "is missing: run `bgaug verify`") from error
+            self._descriptor = open_inside(root, key)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreDamageError(self.name, "is missing: run `bgaug verify`") from error
         self.size = os.fstat(self._descriptor).st_size
 
     def __del__(self) -> None:
@@ -192,23 +207,40 @@ class File:
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Blob`."""
-        data = os.pread(self._descriptor, length, offset)
+        if offset + length > self.size:
+            raise self._ended(offset + length)  # before the memory for it is taken
+        try:
+            data = os.pread(self._descriptor, length, offset)
+        except OSError as error:
+            raise self._refused(error) from error
         if len(data) != length:
-            raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
+            raise self._ended(offset + length)
         return data
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
         """See `Blob`."""
-        if os.preadv(self._descriptor, [out.data], offset) != out.nbytes:
-            raise StoreDamageError(self.name, f"ends before byte {offset + out.nbytes}: run `bgaug verify`")
+        self._fill(offset, out.data, out.nbytes)
 
     def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
         """See `Blob`."""
         size = out.nbytes // len(offsets)
         into = out.reshape(-1).view(np.uint8).data
         for number, offset in enumerate(offsets):
-            if os.preadv(self._descriptor, [into[number * size : (number + 1) * size]], offset) != size:
-                raise StoreDamageError(self.name, f"ends before byte {offset + size}: run `bgaug verify`")
+            self._fill(offset, into[number * size : (number + 1) * size], size)
+
+    def _fill(self, offset: int, into: memoryview, size: int) -> None:
+        try:
+            count = os.preadv(self._descriptor, [into], offset)
+        except OSError as error:
+            raise self._refused(error) from error
+        if count != size:
+            raise self._ended(offset + size)
+
+    def _ended(self, stop: int) -> StoreDamageError:
+        return StoreDamageError(self.name, f"ends before byte {stop}: run `bgaug verify`")
+
+    def _refused(self, error: OSError) -> StoreError:
+        return StoreError(self.name, f"cannot be read ({error.strerror or error})")
 
 
 # --- files that were read already -----------------------------------------------------------------------------------
@@ -223,11 +255,16 @@ class Held:
         self.name = name
         self._files = files
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, max_bytes: int) -> bytes:
         """See `Place`."""
         if key not in self._files:
             raise FileNotFoundError(f"{self.name}/{key}")
+        check_size(f"{self.name}/{key}", len(self._files[key]), max_bytes)
         return self._files[key]
+
+    def names(self, key: str) -> list[str] | None:
+        """See `Place`."""
+        return None
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
@@ -272,9 +309,25 @@ class Remote:
         self.name = name
         self._store = store
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, max_bytes: int) -> bytes:
         """See `Place`."""
-        return _get(self._store, key, f"{self.name}/{key}")
+        data = _get(self._store, key, f"{self.name}/{key}")
+        check_size(f"{self.name}/{key}", len(data), max_bytes)
+        return data
+
+    def names(self, key: str) -> list[str] | None:
+        """See `Place`."""
+        from zarr.core.sync import sync
+
+        async def listed() -> list[str]:
+            return [name async for name in self._store.list_dir(key)]
+
+        if not self._store.supports_listing:
+            return None
+        try:
+            return sync(listed())
+        except Exception:  # noqa: BLE001 - each library raises kinds of its own; a plain web server lists nothing
+            return None
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
@@ -294,6 +347,8 @@ class RemoteFile:
             self.size = sync(store.getsize(key))
         except FileNotFoundError as error:
             raise StoreDamageError(name, "is missing: run `bgaug verify`") from error
+        except Exception as error:
+            raise _refused(name, error) from error
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Blob`."""
@@ -324,7 +379,18 @@ def _get(store: ZarrStore, key: str, name: str, span: tuple[int, int] | None = N
     from zarr.core.sync import sync
 
     wanted = None if span is None else RangeByteRequest(*span)
-    data = sync(store.get(key, default_buffer_prototype(), byte_range=wanted))
+    try:
+        data = sync(store.get(key, default_buffer_prototype(), byte_range=wanted))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise _refused(name, error) from error
     if data is None:
         raise FileNotFoundError(name)
     return data.to_bytes()
+
+
+def _refused(name: str, error: Exception) -> StoreError:
+    """Each library raises kinds of its own."""
+    said = str(error).strip().splitlines()
+    return StoreError(name, f"cannot be read ({said[0] if said else type(error).__name__})")

@@ -7,12 +7,13 @@ them, at any time, build the same store.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from bgaug.errors import StoreDamageError
+from bgaug.errors import StoreDamageError, StoreFormatError
+from bgaug.store.documents import MAX_LIST_BYTES, PlanDocument, brief, check_value, parse_json
+from bgaug.store.inside import read_inside
 from bgaug.store.layout import PLAN, canonical_json
 
 MAX_SHARD_BYTES = 128 * 2**20
@@ -22,7 +23,7 @@ _FEW_VIDEOS = 512
 _SHARDS_FOR_FEW = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """A video as the plan sees it.
 
@@ -102,12 +103,34 @@ def read_plan(root: Path, sha256: str) -> Plan:
 
     Raises:
         StoreDamageError: it is missing or not the one that the header names.
+        StoreFormatError: it is no plan.
     """
     file = root / PLAN
     try:
-        text = file.read_bytes()
+        text = read_inside(root, PLAN, MAX_LIST_BYTES)
     except FileNotFoundError as error:
         raise StoreDamageError(file, "is missing") from error
     if hashlib.sha256(text).hexdigest() != sha256:
         raise StoreDamageError(file, "is not the plan that the header names (sha256 differs)")
-    return Plan(tuple(tuple(PlannedVideo(*video) for video in shard) for shard in json.loads(text)))
+    document = check_value(file, PlanDocument, parse_json(file, text))
+    plan = Plan(tuple(tuple(PlannedVideo(*video) for video in shard) for shard in document))
+    _check_plan(file, plan)
+    return plan
+
+
+def _check_plan(file: Path, plan: Plan) -> None:
+    """See that each video is planned once, and that the shards of a long one follow each other, each its own."""
+    ids: set[str] = set()
+    due: PlannedVideo | None = None  # the next part of a long video
+    for number, shard in enumerate(plan.shards):
+        for video in shard:
+            if video.parts > 1 and len(shard) > 1:
+                raise StoreFormatError(
+                    file, f"{number}: {brief(video.id)} shares a shard, and has {video.parts} of its own"
+                )
+            if (video.part or video.id in ids) if due is None else video != due:
+                raise StoreFormatError(file, f"{number}: {brief(video.id)} is not what the shards before it ask for")
+            ids.add(video.id)
+            due = replace(video, part=video.part + 1) if video.part + 1 < video.parts else None
+    if due is not None:
+        raise StoreFormatError(file, f"ends before part {due.part} of {brief(due.id)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Sequence
+from itertools import count, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,17 @@ from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.mask import unpack_mask
 from bgaug.sizing import content_box
 from bgaug.store.banks import Bank, read_bank
-from bgaug.store.files import ArrayFile
-from bgaug.store.index import GRADES, Columns, Names, VideoIds, load_columns, read_failures, stamped_shards
+from bgaug.store.columns import Columns, Names, VideoIds
+from bgaug.store.documents import MAX_RECORD_BYTES, CommitDocument
+from bgaug.store.files import ArrayFile, check_numbers
+from bgaug.store.index import load_columns, present_shards, read_failures, stamped_shards
+from bgaug.store.inside import exists_inside
 from bgaug.store.jpeg import decode_jpeg
 from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse_header, shard_name, unseal
 from bgaug.store.places import Folder, Opened, Place, place_of
 from bgaug.store.recent import Recent
-from bgaug.store.records import Failure, VideoRow
+from bgaug.store.records import GRADES, Failure, VideoRow
+from bgaug.store.write import array_specs
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -74,9 +79,10 @@ class Store:
         self._place = place
         self._check_frames = check_frames
         try:
-            self.header: Header = parse_header(place.name, place.read("zarr.json"))
+            self.header: Header = parse_header(place.name, place.read("zarr.json", MAX_RECORD_BYTES))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreFormatError(place.name, "is not a bgaug store: there is no zarr.json in it") from error
+        self._specs = array_specs(self.header)
         self.columns: Columns
         self.names: Names
         self.columns, self.names = load_columns(place, self.header)
@@ -95,14 +101,19 @@ class Store:
     def _check_complete(self) -> None:
         planned = num_shards(self.header)
         if isinstance(self._place, Folder):
-            root = Path(self.path) / SHARDS
-            missing = [i for i in range(planned) if not (root / shard_name(i) / COMMIT).exists()]
+            root = Path(self.path)
+            there = {
+                shard
+                for shard in present_shards(self._place, planned)
+                if exists_inside(root, f"{SHARDS}/{shard_name(shard)}/{COMMIT}")
+            }
         else:
-            missing = sorted(set(range(planned)) - stamped_shards(self._place))
-        if missing:
+            there = {shard for shard in stamped_shards(self._place) if shard < planned}
+        if len(there) < planned:
+            first = next(shard for shard in count() if shard not in there)
             raise StoreError(
                 self.path,
-                f"{len(missing)} of {planned} shards are not there (the first is {shard_name(missing[0])}): run the "
+                f"{planned - len(there)} of {planned} shards are not there (the first is {shard_name(first)}): run the "
                 "command that built it again to finish it",
             )
 
@@ -151,6 +162,11 @@ class Store:
         Of a video in several shards, `start` and the shots' backgrounds count within the shard of each.
         """
         rows = [self._part_row(video, int(shard)) for shard in self.columns.part_shard[self._parts(video)]]
+        found = [[shot.start, shot.stop, shot.background] for row in rows for shot in row.shots]
+        if sum(row.num_frames for row in rows) != self.num_frames(video) or found != self.shots(video).tolist():
+            raise StoreDamageError(
+                self.path, f"the index has other shots of {self.video_id(video)}: run `bgaug verify`"
+            )
         return rows[0].model_copy(
             update={
                 "num_frames": sum(row.num_frames for row in rows),
@@ -161,11 +177,14 @@ class Store:
     def _part_row(self, video: int, shard: int) -> VideoRow:
         key = f"{SHARDS}/{shard_name(shard)}/{COMMIT}"
         try:
-            commit = unseal(f"{self.path}/{key}", self._place.read(key))
+            commit = unseal(f"{self.path}/{key}", self._place.read(key, MAX_RECORD_BYTES), CommitDocument)
         except FileNotFoundError as error:
             raise StoreDamageError(f"{self.path}/{key}", "is missing: run `bgaug verify`") from error
         wanted = self.video_id(video)
-        return next(VideoRow.model_validate(row) for row in commit["videos"] if row["id"] == wanted)
+        for row in commit["videos"]:
+            if row["id"] == wanted:
+                return VideoRow.model_validate(row)
+        raise StoreDamageError(f"{self.path}/{key}", f"has no video {wanted!r}, as the index says: run `bgaug verify`")
 
     @property
     def failures(self) -> list[Failure]:
@@ -207,7 +226,7 @@ class Store:
             StoreError: the store keeps no frames.
             StoreDamageError: bytes are missing, or a frame's checksum differs.
         """
-        return self.frames_at(video, self._frames(video, start, num_frames, stride), out)
+        return self.frames_at(video, self._frames(video, start, num_frames, stride, self._guide), out)
 
     def frames_at(
         self, video: int, frames: NDArray[np.int64], out: NDArray[np.uint8] | None = None
@@ -229,7 +248,7 @@ class Store:
         """
         if self.header.frames == "none":
             raise StoreError(self.path, "keeps no frames (it was built with --frames none)")
-        self._check_range(video, frames)
+        self._check_range(video, frames, self._guide)
         if out is None:
             out = np.empty((len(frames), *self.header.size, 3), np.uint8)
         read = self._read_raw if self.header.frames == "raw" else self._read_jpegs
@@ -262,7 +281,7 @@ class Store:
             data = blob[offsets[j] - offsets[0] : offsets[j + 1] - offsets[0]]
             if crc32c(data) != checksums[j]:
                 raise self._damaged(shard, row)
-            decode_jpeg(data, out[i])
+            decode_jpeg(data, out[i], f"{self.path}/{SHARDS}/{shard_name(shard)}/frames")
 
     def _damaged(self, shard: int, row: int) -> StoreDamageError:
         c = self.columns
@@ -277,13 +296,13 @@ class Store:
         self, video: int, start: int, num_frames: int, stride: int = 1, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
         """Masks of a video's frames as bits: uint8 (T, P), most significant first. Arguments as in `clip`."""
-        return self.packed_masks_at(video, self._frames(video, start, num_frames, stride), out)
+        return self.packed_masks_at(video, self._frames(video, start, num_frames, stride, "masks"), out)
 
     def packed_masks_at(
         self, video: int, frames: NDArray[np.int64], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
         """Masks of any frames as bits: uint8 (T, P), most significant first. Arguments as in `frames_at`."""
-        self._check_range(video, frames)
+        self._check_range(video, frames, "masks")
         if out is None:
             height, width = self.size
             out = np.empty((len(frames), (height * width + 7) // 8), np.uint8)
@@ -296,11 +315,11 @@ class Store:
 
     def pts_seconds(self, video: int, start: int, num_frames: int, stride: int = 1) -> NDArray[np.float64]:
         """Presentation times of a video's frames: float64 (T,). Arguments as in `clip`."""
-        return self.pts_at(video, self._frames(video, start, num_frames, stride))
+        return self.pts_at(video, self._frames(video, start, num_frames, stride, "pts_seconds"))
 
     def pts_at(self, video: int, frames: NDArray[np.int64]) -> NDArray[np.float64]:
         """Presentation times of any frames: float64 (T,). Arguments as in `frames_at`."""
-        self._check_range(video, frames)
+        self._check_range(video, frames, "pts_seconds")
         times = np.empty(len(frames), np.float64)
         self._by_part(
             video, frames, times, lambda shard, rows, into: self._array(shard, "pts_seconds").gather(rows, into)
@@ -374,22 +393,38 @@ class Store:
             StoreError: there is none of that name.
             StoreDamageError: it is damaged.
         """
-        return read_bank(self._place, name)
+        return read_bank(self._place, name, self.size)
 
-    def _frames(self, video: int, start: int, num_frames: int, stride: int) -> NDArray[np.int64]:
-        """Frames of an evenly spaced clip, counted within the video."""
+    @property
+    def _guide(self) -> str:
+        """The array whose rows say which frames a shard keeps."""
+        return "frame_offsets" if self.header.frames == "jpeg" else "frames"
+
+    def _frames(self, video: int, start: int, num_frames: int, stride: int, name: str) -> NDArray[np.int64]:
+        """Frames of an evenly spaced clip, counted within the video, all of which the array of that name has."""
         span = (num_frames - 1) * stride + 1
         if num_frames < 1 or stride < 1 or start < 0 or start + span > self.num_frames(video):
             raise IndexError(
                 f"{self.video_id(video)} has {self.num_frames(video)} frames: no clip of {num_frames} frames at "
                 f"stride {stride} from frame {start}"
             )
+        self._check_rows(video, start, start + span - 1, name)
         return np.arange(start, start + span, stride)
 
-    def _check_range(self, video: int, frames: NDArray[np.int64]) -> None:
+    def _check_range(self, video: int, frames: NDArray[np.int64], name: str) -> None:
         wanted = frames.tolist()
         if not wanted or min(wanted) < 0 or max(wanted) >= self.num_frames(video):
             raise IndexError(f"{self.video_id(video)} has {self.num_frames(video)} frames, asked for {wanted}")
+        self._check_rows(video, min(wanted), max(wanted), name)
+
+    def _check_rows(self, video: int, first: int, last: int, name: str) -> None:
+        """See that the array of that name has these frames, before memory is taken for as many as a record claims."""
+        c, parts = self.columns, self._parts(video)
+        begins = [*c.part_first[parts].tolist(), self.num_frames(video)]
+        for part, (begin, stop) in enumerate(pairwise(begins), parts.start):
+            if begin <= last and first < stop:
+                array = self._array(int(c.part_shard[part]), name)
+                array.check_rows(int(c.part_start[part]) + stop - begin + (name == "frame_offsets"))
 
     def _parts(self, video: int) -> slice:
         """Where the video's parts stand in the columns."""
@@ -421,7 +456,8 @@ class Store:
             array = self._arrays.get(key)
         if array is None:
             folder = f"{SHARDS}/{shard_name(shard)}/{name}"
-            array = ArrayFile(self._opened, folder, whole=name in _KEPT)
+            array = ArrayFile(self._opened, folder, self._specs.get(name), whole=name in _KEPT)
+            check_numbers(name, array, self._array(shard, "frames") if name == "frame_offsets" else None)
             with self._lock:
                 self._arrays.put(key, array)
         return array

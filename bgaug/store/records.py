@@ -1,14 +1,34 @@
-"""What a store says of each video: the rows of a commit."""
+"""What a store says of each video: the rows of a commit. What a value may be is said here, and checked by the model."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _IDENTITY_BYTES = 1 << 20
+
+STATUSES = ("ok", "partial", "no_static_background")
+CAMERAS = ("unknown", "static", "jitter", "moving")
+GRADES = ("", "A", "B", "C", "D", "E", "F")
+
+
+def _one_of(words: Sequence[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A count of frames or pixels: columns of the index have 32 bits."""
+Int63 = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class _Record(BaseModel):
@@ -23,8 +43,8 @@ class _Record(BaseModel):
 class Identity(_Record):
     """What a source file is known by: its bytes, and the sha256 of its first and last megabyte."""
 
-    bytes: int
-    sha256: str
+    bytes: Int63
+    sha256: Annotated[str, Field(max_length=64)]
 
 
 class Shot(_Record):
@@ -39,11 +59,11 @@ class Shot(_Record):
         reasons: what lowered it, in words.
     """
 
-    start: int
-    stop: int
-    background: int
-    camera: str = "unknown"
-    grade: str | None = None
+    start: Int32
+    stop: Int32
+    background: Annotated[int, Field(ge=-1, le=2**31 - 1)]
+    camera: Annotated[str, _one_of(CAMERAS)] = "unknown"
+    grade: Annotated[str, _one_of(GRADES[1:])] | None = None
     reasons: list[str] = []
 
 
@@ -72,30 +92,30 @@ class VideoRow(_Record):
         content: sha256 of what was stored for it.
     """
 
-    id: str
+    id: Text
     label: str | None
     group: str | None
     split: str | None
-    fps: float
-    height: int
-    width: int
-    start: int
-    first: int = 0
-    num_frames: int
-    total_frames: int | None = None
-    status: str
+    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    height: Annotated[Int32, Field(ge=1)]
+    width: Annotated[Int32, Field(ge=1)]
+    start: Int63
+    first: Int32 = 0
+    num_frames: Int32
+    total_frames: Int32 | None = None
+    status: Annotated[str, _one_of(STATUSES)]
     shots: list[Shot]
-    expected_frames: int | None = None
+    expected_frames: Int63 | None = None
     imported_masks: bool = False
     identity: Identity
-    content: str
+    content: Annotated[str, Field(max_length=64)]
 
 
 class Failure(_Record):
     """A video that could not be used: its id, a reason code, and what was said."""
 
-    id: str
-    reason: str
+    id: Text
+    reason: Text
     message: str
 
 

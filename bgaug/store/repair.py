@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgaug.errors import StoreDamageError, StoreFormatError
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
+from bgaug.store.check import Problem
 from bgaug.store.create import finish_store
+from bgaug.store.documents import MAX_RECORD_BYTES
+from bgaug.store.index import read_index_record
+from bgaug.store.inside import read_inside, refuse_links, remove_inside
 from bgaug.store.layout import (
     BANKS,
-    COMMIT,
     INDEX,
     LOCK,
     SHARDS,
     VERSION,
     Header,
     read_header,
-    unseal,
     write_durably,
     writing,
 )
 from bgaug.store.lock import ShardLock
-from bgaug.store.verify import Problem, Report, verify_store
+from bgaug.store.places import Folder
+from bgaug.store.verify import Report, verify_store
 from bgaug.store.writers import alone
 
 
@@ -65,13 +67,12 @@ def _restored(root: Path) -> Header | None:
     """The header that zarr.json should hold; None where it does."""
     try:
         header = read_header(root)
-        if (root / "zarr.json").read_bytes() == header.to_bytes() or header.version != VERSION:
+        if read_inside(root, "zarr.json", MAX_RECORD_BYTES) == header.to_bytes() or header.version != VERSION:
             return None
     except (StoreDamageError, StoreFormatError) as error:
-        copy = root / INDEX / COMMIT
         try:
-            header = Header.from_attributes(str(root), unseal(copy, copy.read_bytes())["header"])
-        except (OSError, KeyError, StoreDamageError, StoreFormatError):
+            header = Header.from_attributes(str(root), read_index_record(Folder(root))["header"])
+        except (OSError, StoreError):
             raise error from None
     return header
 
@@ -96,30 +97,24 @@ def _repair(root: Path, report: Report) -> Repair:
     shards: dict[str, tuple[str, ...]] = {}
     banks: list[str] = []
     with writing(root):
+        refuse_links(root, SHARDS, BANKS)
         for problem in report.problems:
             inside = problem.path.relative_to(root).parts
             if inside[0] == SHARDS and len(inside) > 1:
                 if problem.foreign:
-                    _remove(problem.path)
+                    remove_inside(root, "/".join(inside))
                 else:
                     shards[inside[1]] = (*shards.get(inside[1], ()), *problem.videos)
             elif inside[0] == BANKS and len(inside) > 1:
                 banks.append(inside[1])
         for name in shards:
             with ShardLock(root / SHARDS / (LOCK + name)) as lock:
-                shutil.rmtree(root / SHARDS / name, ignore_errors=True)
+                remove_inside(root, f"{SHARDS}/{name}")
                 lock.remove()
         for name in banks:
-            shutil.rmtree(root / BANKS / name, ignore_errors=True)
-        shutil.rmtree(root / INDEX, ignore_errors=True)
+            remove_inside(root, f"{BANKS}/{name}")
+        remove_inside(root, INDEX)
         finish_store(root)
     left = [problem for problem in verify_store(root).problems if problem.path.name not in shards]
     videos = sorted({name for names in shards.values() for name in names})
     return Repair(report.problems, tuple(videos), tuple(sorted(set(banks))), tuple(left))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from bgaug.errors import StoreDamageError
 from bgaug.store.arrays import ArrayWriter, sync_tree
 from bgaug.store.commit import commit_shard, shard_folder
 from bgaug.store.files import ArrayFile
+from bgaug.store.inside import link_inside, refuse_links
 from bgaug.store.layout import SHARDS, Header, crc32c, read_commit, shard_name, writing
 from bgaug.store.payload import content_digest
 from bgaug.store.places import Folder
@@ -47,10 +46,11 @@ def replace_masks(root: Path, header: Header, shard: int, give: GiveMasks) -> li
     with shard_folder(root, shard, replace=True) as folder:
         assert folder is not None
         commit = read_commit(old)
+        refuse_links(root, SHARDS)
         rows = [VideoRow.model_validate(row) for row in commit["videos"]]
-        place = Folder(old)
+        place, key = Folder(root), f"{SHARDS}/{old.name}"
         writer = ArrayWriter(folder, "masks", array_specs(header)["masks"])
-        known = ArrayFile(place, "masks") if rows else None
+        known = ArrayFile(place, f"{key}/masks", array_specs(header)["masks"]) if rows else None
         renewed: list[VideoRow] = []
         for row in rows:
             assert known is not None
@@ -61,53 +61,45 @@ def replace_masks(root: Path, header: Header, shard: int, give: GiveMasks) -> li
             if masks is None:
                 renewed.append(row)
             else:
-                digest = _content(place, header, row, masks)
+                digest = _content(place, key, header, row, masks)
                 renewed.append(row.model_copy(update={"content": digest, "imported_masks": True}))
         changed = [row.id for row, was in zip(renewed, rows, strict=True) if row != was]
         if changed:
             with writing(folder):
                 writer.finish()
-                files = _linked(old, folder, commit["files"], writer)
+                files = _linked(root, key, folder, commit["files"], writer)
                 commit_shard(root, {**commit, "files": files, "videos": [row.to_json() for row in renewed]})
         else:
             writer.close()
     return changed
 
 
-def _linked(old: Path, folder: Path, files: dict[str, list[int]], masks: ArrayWriter) -> dict[str, list[int]]:
+def _linked(
+    root: Path, key: str, folder: Path, files: dict[str, list[int]], masks: ArrayWriter
+) -> dict[str, list[int]]:
     """The other files of a shard into its new folder; name to [bytes, crc32c] of all."""
     kept = {name: entry for name, entry in files.items() if not name.startswith("masks/")}
     for name, (size, checksum) in kept.items():
-        link_or_copy(old / name, folder / name)
+        found = link_inside(root, f"{key}/{name}", folder / name)
         # A linked file was not read; what is small is, so that no damage is sealed anew.
-        if (folder / name).stat().st_size != size or (
-            name.endswith("zarr.json") and crc32c((folder / name).read_bytes()) != checksum
-        ):
-            raise StoreDamageError(old / name, "its bytes are not those that were committed: run `bgaug verify`")
+        if found != size or (name.endswith("zarr.json") and crc32c((folder / name).read_bytes()) != checksum):
+            said = "its bytes are not those that were committed: run `bgaug verify`"
+            raise StoreDamageError(root / key / name, said)
     return sync_tree(folder, kept | masks.files)
 
 
-def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> None:
-    """A file under a second name; a copy of it where that cannot be, or where it is asked for."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    if not copy:
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass  # another disk, or one that knows no links
-    shutil.copyfile(source, target)
-
-
-def _content(place: Folder, header: Header, row: VideoRow, masks: Masks) -> str:
+def _content(place: Folder, key: str, header: Header, row: VideoRow, masks: Masks) -> str:
     """See `content_digest`; with these masks."""
+    specs = array_specs(header)
+
+    def array(name: str) -> ArrayFile:
+        return ArrayFile(place, f"{key}/{name}", specs[name])
 
     def rows_of(name: str) -> NDArray[Any]:
-        return ArrayFile(place, name).read(row.start, row.start + row.num_frames)
+        return array(name).read(row.start, row.start + row.num_frames)
 
     numbers = sorted({shot.background for shot in row.shots if shot.background >= 0})
-    layers = [ArrayFile(place, name) for name in ("backgrounds", "noise", "valid")]
+    layers = [array(name) for name in ("backgrounds", "noise", "valid")]
     parts = [layer.read(number, number + 1)[0] for number in numbers for layer in layers]
     checksums = [] if header.frames == "none" else rows_of("frame_crc").tolist()
-    return content_digest(rows_of("pts_seconds").tolist(), checksums, masks, parts)
+    return content_digest(rows_of("pts_seconds").tolist(), checksums, [masks, *parts])

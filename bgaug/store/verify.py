@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from bgaug.errors import StoreDamageError, StoreError
-from bgaug.store.banks import bank_names, read_bank_commit
-from bgaug.store.files import ArrayFile
-from bgaug.store.index import failure_lines, index_is_fresh, parse_failures, parse_rows
-from bgaug.store.jpeg import decode_jpeg
+from bgaug.errors import StoreError
+from bgaug.store.check import Problem, check_banks, check_files, check_shard
+from bgaug.store.columns import COLUMN_SPECS, columns_of
+from bgaug.store.documents import MAX_RECORD_BYTES, brief
+from bgaug.store.index import (
+    failure_lines,
+    has_failures,
+    index_is_fresh,
+    parse_failures,
+    parse_rows,
+    present_shards,
+    read_index,
+    read_index_record,
+)
+from bgaug.store.inside import read_inside
 from bgaug.store.layout import (
-    BANKS,
     COMMIT,
     FAILURES,
-    FRAMES_PER_CHUNK,
     INDEX,
+    PLAN,
     SHARDS,
     VERSION,
     Header,
     canonical_json,
     committed_shards,
-    crc32c,
     num_shards,
     read_commit,
     read_header,
     shard_name,
-    unseal,
 )
 from bgaug.store.places import Folder
 from bgaug.store.plan import read_plan
 from bgaug.store.records import Failure, VideoRow
-from bgaug.store.write import array_specs
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong with a store.
-
-    Attributes:
-        path: where.
-        message: what.
-        videos: ids of those that it costs.
-        foreign: whether it is something that does not belong there, and costs nothing.
-    """
-
-    path: Path
-    message: str
-    videos: tuple[str, ...] = ()
-    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,174 +85,125 @@ def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[],
     header = read_header(root)
     problems: list[Problem] = []
     # What a later minor version has beside is not known here.
-    if header.version == VERSION and (root / "zarr.json").read_bytes() != header.to_bytes():
+    if header.version == VERSION and read_inside(root, "zarr.json", MAX_RECORD_BYTES) != header.to_bytes():
         problems.append(Problem(root / "zarr.json", "its bytes are not those that were written"))
-    rows: list[VideoRow] = []
-    failures: list[Failure] = []
     plan_ids = _planned_ids(root, header, problems)
+    rows: list[tuple[VideoRow, int]] = []
+    failures: list[Failure] = []
     num_bytes, readable = 0, True
-    for shard in range(num_shards(header)):
+    there = set(present_shards(Folder(root), num_shards(header)))
+    shards = sorted(there | set(range(min(len(plan_ids), num_shards(header)))))
+    for shard in shards:
         folder = root / SHARDS / shard_name(shard)
         ids = plan_ids[shard] if shard < len(plan_ids) else ()
         try:
             commit = read_commit(folder)
-        except StoreDamageError as error:
-            problems.append(Problem(error.path, error.message, ids))
+        except StoreError as error:
+            problems.append(Problem(_within(error.path, folder), error.message, ids))
             readable = False
         else:
             problems += _check_commit(folder, commit, shard, ids)
-            problems += _check_arrays(folder, commit, header)
-            problems += _check_shard(folder, commit, header, deep)
-            rows += parse_rows(commit)
+            problems += check_shard(root, shard, commit, header, deep=deep)
+            rows += [(row, shard) for row in parse_rows(commit)]
             failures += parse_failures(commit)
             num_bytes += sum(size for size, _ in commit["files"].values())
         if on_shard is not None:
             on_shard()
-    problems += _check_banks(root)
-    problems += _check_derived(root, header, failures if readable else None)
+    if len(shards) < num_shards(header):
+        missing = num_shards(header) - len(shards)
+        problems.append(Problem(root / SHARDS, f"{missing} of {num_shards(header)} shards are not there"))
+        readable = False
+    problems += _check_together(root, header, rows)
+    problems += check_banks(root, header, deep=deep)
+    problems += _check_derived(root, header, rows, failures if readable else None)
     return Report(
         problems=tuple(problems),
         num_shards=num_shards(header),
-        num_videos=sum(row.first == 0 for row in rows),
-        num_frames=sum(row.num_frames for row in rows),
+        num_videos=sum(row.first == 0 for row, _ in rows),
+        num_frames=sum(row.num_frames for row, _ in rows),
         num_bytes=num_bytes,
-        content_hash=_content_hash(header, rows) if readable else None,
+        content_hash=_content_hash(header, [row for row, _ in rows]) if readable else None,
         deep=deep,
     )
+
+
+def _within(path: Path, folder: Path) -> Path:
+    """Where a shard's record cannot be read: the path that is meant, if it belongs to the shard."""
+    return path if path.is_relative_to(folder) else folder
 
 
 def _planned_ids(root: Path, header: Header, problems: list[Problem]) -> list[tuple[str, ...]]:
     try:
         plan = read_plan(root, header.plan["sha256"])
-    except StoreDamageError as error:
-        problems.append(Problem(error.path, error.message))
+    except StoreError as error:
+        problems.append(Problem(root / PLAN, error.message))
         return []
+    found = plan.num_videos, len(plan.shards)
+    if found != (header.plan["videos"], header.plan["shards"]):
+        said = f"has {found[0]} videos in {found[1]} shards, the header tells of others"
+        problems.append(Problem(root / PLAN, said))
     return [tuple(video.id for video in shard) for shard in plan.shards]
 
 
 def _check_commit(folder: Path, commit: dict[str, Any], shard: int, planned: tuple[str, ...]) -> list[Problem]:
-    """Whether the record is of this shard, and agrees with itself and with the plan."""
-    rows = parse_rows(commit)
-    found = {row.id for row in rows} | {failure.id for failure in parse_failures(commit)}
+    """Whether the record is of this shard, and agrees with the plan."""
+    found = {row["id"] for row in (*commit["videos"], *commit["failures"])}
     said = []
     if commit["shard"] != shard:
         said.append(f"is the record of shard {commit['shard']}")
     if planned and not found <= set(planned):
         said.append(f"tells of videos that the plan has elsewhere, {min(found - set(planned))!r} among them")
-    if commit["F"] != sum(row.num_frames for row in rows):
-        said.append(f"tells of {commit['F']} frames, its videos of {sum(row.num_frames for row in rows)}")
-    if commit["K"] != sum(shot.background >= 0 for row in rows for shot in row.shots):
-        said.append(f"tells of {commit['K']} backgrounds, its videos of another number")
     return [Problem(folder / COMMIT, message, tuple(sorted(found))) for message in said]
 
 
-def _check_arrays(folder: Path, commit: dict[str, Any], header: Header) -> list[Problem]:
-    """Whether the shard has the arrays that the header calls for, laid out as it says."""
-    ids = tuple(row["id"] for row in commit["videos"])
-    specs = array_specs(header)
-    rows = dict.fromkeys(("backgrounds", "valid", "noise", "background_crc"), commit["K"])
-    rows["frame_offsets"] = commit["F"] + 1
-    found = {name.split("/")[0] for name in commit["files"] if "/" in name}
+def _check_together(root: Path, header: Header, rows: list[tuple[VideoRow, int]]) -> list[Problem]:
+    """Whether the rows of all shards go together: no frame of a video twice, no label that is no class."""
     problems = []
-    missing = sorted(specs.keys() - found - {"masks"})
-    if missing or not found <= specs.keys():
-        which = ", ".join(missing) or ", ".join(sorted(found - specs.keys()))
-        problems.append(Problem(folder, f"is of another kind than the store: look at {which}", ids))
-    for name in sorted(found & specs.keys()):
-        try:
-            node = json.loads((folder / name / "zarr.json").read_bytes())
-            count = node["shape"][0] if name == "frames" and header.frames == "jpeg" else rows.get(name, commit["F"])
-            if node != json.loads(specs[name].metadata(count)):
-                problems.append(Problem(folder / name, "is laid out otherwise than the store says", ids))
-        except (OSError, ValueError, LookupError, TypeError):
-            pass  # damage, which the checksums tell
+    stop: dict[str, int] = {}
+    for row, shard in sorted(rows, key=lambda pair: (pair[0].id, pair[0].first, pair[1])):
+        folder = root / SHARDS / shard_name(shard)
+        if row.first < stop.get(row.id, 0) or (row.first == 0 and row.id in stop):
+            problems.append(Problem(folder, f"has frames of {brief(row.id)} that another shard has", (row.id,)))
+        if row.label and row.label not in header.classes:
+            problems.append(Problem(folder, f"has the label {brief(row.label)}, which is no class", (row.id,)))
+        stop[row.id] = row.first + row.num_frames
     return problems
 
 
-def _check_shard(folder: Path, commit: dict[str, Any], header: Header, deep: bool) -> list[Problem]:
-    ids = tuple(row["id"] for row in commit["videos"])
-    problems = _check_files(folder, commit["files"], ids)
-    if not problems and deep:
-        try:
-            _decode_everything(folder, header)
-        except (StoreDamageError, ValueError, cv2.error) as error:
-            problems.append(Problem(folder, f"cannot be decoded: {error}", ids))
-    return problems
-
-
-def _check_files(folder: Path, files: dict[str, list[int]], ids: tuple[str, ...]) -> list[Problem]:
-    problems = []
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    for name, (size, checksum) in files.items():
-        if name not in found:
-            problems.append(Problem(folder / name, "is missing", ids))
-            continue
-        data = (folder / name).read_bytes()
-        if len(data) != size:
-            problems.append(Problem(folder / name, f"has {len(data)} bytes instead of {size}", ids))
-        elif crc32c(data) != checksum:
-            problems.append(
-                Problem(folder / name, "its bytes are not those that were committed (checksum differs)", ids)
-            )
-    for name in sorted(found - files.keys() - {COMMIT}):
-        problems.append(Problem(folder / name, "does not belong to the store", foreign=True))
-    return problems
-
-
-def _decode_everything(folder: Path, header: Header) -> None:
-    place = Folder(folder)
-    for name in ("masks", "backgrounds", "valid", "noise", "pts_seconds"):
-        if (folder / name).exists():
-            array = ArrayFile(place, name)
-            for first in range(0, array.shape[0], FRAMES_PER_CHUNK):
-                array.read(first, min(first + FRAMES_PER_CHUNK, array.shape[0]))
-    if header.frames == "none":
-        return
-    frames, checksums = ArrayFile(place, "frames"), ArrayFile(place, "frame_crc", whole=True)
-    image = np.empty((*header.size, 3), np.uint8)
-    places: list[int] = []
-    if header.frames == "jpeg":
-        offsets = ArrayFile(place, "frame_offsets", whole=True)
-        places = offsets.read(0, offsets.shape[0]).tolist()
-    for row, checksum in enumerate(checksums.read(0, checksums.shape[0]).tolist()):
-        data = frames.read(places[row], places[row + 1]) if places else frames.read(row, row + 1)
-        if crc32c(data) != checksum:
-            raise StoreDamageError(folder, f"frame {row} is not the one that was stored (checksum differs)")
-        if places:
-            decode_jpeg(data, image)
-
-
-def _check_banks(root: Path) -> list[Problem]:
-    problems = []
-    for name in bank_names(root):
-        folder = root / BANKS / name
-        try:
-            files = read_bank_commit(Folder(root), name)["files"]
-        except StoreError as error:
-            problems.append(Problem(folder / COMMIT, error.message))
-        else:
-            problems += _check_files(folder, files, ())
-    return problems
-
-
-def _check_derived(root: Path, header: Header, failures: list[Failure] | None) -> list[Problem]:
-    problems = []
-    extra = {path.name for path in committed_shards(root)} - {shard_name(i) for i in range(num_shards(header))}
-    problems += [Problem(root / SHARDS / name, "is no shard of the plan", foreign=True) for name in sorted(extra)]
+def _check_derived(
+    root: Path, header: Header, rows: list[tuple[VideoRow, int]], failures: list[Failure] | None
+) -> list[Problem]:
+    problems = [
+        Problem(folder, "is no shard of the plan", foreign=True)
+        for folder in committed_shards(root)
+        if int(folder.name) >= num_shards(header) or folder.name != shard_name(int(folder.name))
+    ]
     if failures is None:
         return problems  # index and list are derived from the commits: judged again once those are whole
+    problems += _check_index(root, header, rows)
+    if not has_failures(root, failure_lines(failures)):
+        said = "is missing or not what the commits say; a rerun of build derives it anew"
+        problems.append(Problem(root / FAILURES, said))
+    return problems
+
+
+def _check_index(root: Path, header: Header, rows: list[tuple[VideoRow, int]]) -> list[Problem]:
     if not index_is_fresh(root):
-        problems.append(
-            Problem(root / INDEX, "is missing, damaged or older than the shards; a rerun of build derives it anew")
-        )
-    else:
-        record = unseal(root / INDEX / COMMIT, (root / INDEX / COMMIT).read_bytes())
-        problems += _check_files(root / INDEX, record["files"], ())
-        if record["header"] != header.to_attributes() and header.version == VERSION:
-            problems.append(Problem(root / INDEX / COMMIT, "has another header than zarr.json"))
-    file = root / FAILURES
-    if not file.exists() or file.read_bytes() != failure_lines(failures):
-        problems.append(Problem(file, "is missing or not what the commits say; a rerun of build derives it anew"))
+        said = "is missing, damaged or older than the shards; a rerun of build derives it anew"
+        return [Problem(root / INDEX, said)]
+    record = read_index_record(Folder(root))
+    problems = check_files(root, INDEX, record["files"], ())
+    if record["header"] != header.to_attributes() and header.version == VERSION:
+        problems.append(Problem(root / INDEX / COMMIT, "has another header than zarr.json"))
+    try:
+        found, names = read_index(Folder(root), header)
+        due, due_names = columns_of(str(root), header, rows)
+    except (FileNotFoundError, StoreError) as error:
+        return problems or [Problem(root / INDEX, f"cannot be used: {error}; a rerun of build derives it anew")]
+    other = [name for name in COLUMN_SPECS if not np.array_equal(getattr(found, name), getattr(due, name))]
+    if other or names != due_names:
+        said = f"says otherwise than the commits: {', '.join(other) or 'groups or splits'}; a rerun of build derives it anew"
+        problems.append(Problem(root / INDEX, said))
     return problems
 
 
@@ -276,7 +214,7 @@ def content_hash(root: Path) -> str:
         StoreDamageError: a commit is missing or damaged.
     """
     header = read_header(root)
-    shards = [root / SHARDS / shard_name(shard) for shard in range(num_shards(header))]
+    shards = (root / SHARDS / shard_name(shard) for shard in range(num_shards(header)))
     return _content_hash(header, [row for folder in shards for row in parse_rows(read_commit(folder))])
 
 

@@ -1,0 +1,248 @@
+"""Files below the folder of a store, reached without leaving it.
+
+A store may come from anybody. No symbolic link below its root is followed, for reading or for removing; the root itself
+may be one, for the user named it. Only regular files are opened: a named pipe would be waited for without end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
+
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+# What becomes a pipe between the look at it and this is not waited for.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_COPIED_BYTES = 1 << 20
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link, and none is followed inside a store: put in its place what it leads to"),
+    (stat.S_ISDIR, "a folder, expected a file"),
+    (stat.S_ISREG, "a file, expected a folder"),
+    (stat.S_ISFIFO, "a named pipe, expected a file"),
+    (stat.S_ISSOCK, "a socket, expected a file"),
+)
+
+
+def open_inside(root: Path, key: str) -> int:
+    """Descriptor of a regular file, for reading.
+
+    Args:
+        root: folder of the store.
+        key: path below it, with forward slashes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NotADirectoryError: the root is not a folder.
+        StoreDamageError: a part of the path is a link or of another kind.
+        StoreError: the system refuses.
+    """
+    with _folder_of(root, key) as (folder, name):
+        _check_file(root, key, os.stat(name, dir_fd=folder, follow_symlinks=False))
+        descriptor = _opened(name, _FILE, folder, root / key)
+        try:
+            _check_file(root, key, os.fstat(descriptor))
+        except StoreError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def read_inside(root: Path, key: str, max_bytes: int) -> bytes:
+    """All of a regular file; raises as `open_inside` does, and StoreFormatError where it is larger than that."""
+    descriptor = open_inside(root, key)
+    with os.fdopen(descriptor, "rb") as file:
+        size = os.fstat(descriptor).st_size
+        check_size(root / key, size, max_bytes)
+        with _refusals(root / key):
+            return file.read(size)
+
+
+def link_inside(root: Path, key: str, target: Path, *, copy: bool = False) -> int:
+    """Give a regular file a second name, outside; a copy of it where that cannot be, or where it is asked for.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: the target cannot be written.
+        StoreError: as `open_inside` does; StoreDamageError also where there is no file.
+    """
+    try:
+        descriptor = open_inside(root, key)
+    except FileNotFoundError as error:
+        raise StoreDamageError(root / key, "is missing: run `bgaug verify`") from error
+    with os.fdopen(descriptor, "rb") as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        discard(target)
+        status = os.fstat(descriptor)
+        if copy or not _linked(root / key, target, status):
+            with open(target, "xb") as copied:
+                shutil.copyfileobj(file, copied, _COPIED_BYTES)
+        return status.st_size
+
+
+def _linked(path: Path, target: Path, status: os.stat_result) -> bool:
+    """Whether a hard link could be made, and leads to the file that was looked at."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except OSError:
+        return False  # another disk, or one that knows no links
+    if os.path.samestat(os.lstat(target), status):
+        return True
+    target.unlink()
+    return False
+
+
+def check_size(path: Path | str, size: int, max_bytes: int) -> None:
+    """See that a file is not larger than its kind can be.
+
+    Raises:
+        StoreFormatError: it is.
+    """
+    if size > max_bytes:
+        raise StoreFormatError(path, f"has {size} bytes, expected at most {max_bytes}")
+
+
+def exists_inside(root: Path, key: str) -> bool:
+    """Whether there is a regular file, reached without links."""
+    try:
+        os.close(open_inside(root, key))
+    except (FileNotFoundError, NotADirectoryError, StoreDamageError):
+        return False
+    return True
+
+
+def names_inside(root: Path, key: str) -> list[str]:
+    """Names of all that lies in a folder, in no order; none where there is no folder, or it is reached by a link."""
+    try:
+        with _folder_of(root, f"{key}/."):
+            return os.listdir(root / key)
+    except (FileNotFoundError, NotADirectoryError, StoreDamageError):
+        return []
+
+
+def remove_inside(root: Path, key: str) -> None:
+    """Remove a file, a link or a folder with all that is in it; a link's target stays. Nothing where there is none.
+
+    Raises:
+        StoreError: a part of the path to it is a link, or the system refuses.
+    """
+    with suppress(FileNotFoundError), _folder_of(root, key) as (folder, name):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            return
+        _remove_folder(name, root / key, folder)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link; never what a link leads to.
+
+    Raises:
+        OSError: the system refuses.
+        StoreError: folders lie in folders without end.
+    """
+    if path.is_dir() and not path.is_symlink():
+        _remove_folder(path, path, None)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_folder(name: str | Path, path: Path, folder: int | None) -> None:
+    try:
+        shutil.rmtree(name, dir_fd=folder)
+    except RecursionError as error:
+        raise StoreError(path, "holds folders in folders without end: remove it by hand") from error
+
+
+def refuse_links(root: Path, *names: str) -> None:
+    """See that folders that are written to lie in the store.
+
+    Raises:
+        StoreDamageError: one is a link.
+    """
+    for name in names:
+        if (root / name).is_symlink():
+            raise StoreDamageError(root / name, f"is {_KINDS[0][1]}")
+
+
+def files_inside(root: Path, key: str) -> dict[str, os.stat_result]:
+    """All that lies below a folder and is no folder itself, by its path from there; links are not followed.
+
+    Raises:
+        StoreError: the system refuses.
+    """
+    with _folder_of(root, f"{key}/."):
+        pass  # no link on the way
+    found: dict[str, os.stat_result] = {}
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        with _refusals(root / key / folder), os.scandir(root / key / folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{folder}{entry.name}/")
+                else:
+                    found[folder + entry.name] = entry.stat(follow_symlinks=False)
+    return found
+
+
+def is_regular(status: os.stat_result) -> bool:
+    """Whether something is a regular file."""
+    return stat.S_ISREG(status.st_mode)
+
+
+def kind_of(status: os.stat_result) -> str:
+    """What something is that is no regular file, in words."""
+    return next((words for is_kind, words in _KINDS if is_kind(status.st_mode)), "a device, expected a file")
+
+
+@contextmanager
+def _folder_of(root: Path, key: str) -> Iterator[tuple[int, str]]:
+    """(descriptor of the folder that holds `key`, its name there); no link below the root is followed."""
+    *parents, name = key.split("/")
+    if "\0" in key or "" in parents or ".." in parents or name in ("", ".."):
+        raise StoreFormatError(root, f"names {key[:80]!r}, which does not lie in its folder")
+    folder, place = _opened(root, _FOLDER, None, root), ""
+    try:
+        for part in parents:
+            place += part
+            status = os.stat(part, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise StoreDamageError(root / place, f"is {kind_of(status)}")
+            inner = _opened(part, _FOLDER | os.O_NOFOLLOW, folder, root / place)
+            os.close(folder)
+            folder, place = inner, place + "/"
+        yield folder, name
+    finally:
+        os.close(folder)
+
+
+def _opened(name: str | Path, flags: int, folder: int | None, path: Path) -> int:
+    """Open a file or folder; what the system refuses becomes an error of ours, but for that it is not there."""
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise StoreError(path, f"cannot be read ({error.strerror or error})") from error
+
+
+def _check_file(root: Path, key: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreDamageError(root / key, f"is {kind_of(status)}")
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the system refuses becomes an error of ours; that there is no such file, or no folder, stays what it is."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise StoreError(path, f"cannot be read ({error.strerror or error})") from error
