@@ -36,9 +36,9 @@ from bgaug.store import (
     verify_store,
 )
 from bgaug.store.commit import shard_lock
+from bgaug.store.inside import link_inside
 from bgaug.store.lease import DEAD_SECONDS, holder_name
 from bgaug.store.lock import ShardLock
-from bgaug.store.replace import link_or_copy
 from bgaug.store.writers import alone
 
 NAMED = rf"is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:"
@@ -313,15 +313,15 @@ def test_a_shard_that_is_replaced_while_it_is_merged_is_not_taken(
 ) -> None:
     make_store(tmp_path / "a", 1)
     make_store(tmp_path / "b", 1)
-    real = link_or_copy
+    real = link_inside
 
-    def slow(source: Path, target: Path, *, copy: bool = False) -> None:
-        if source.name == "0" and "masks" in source.parts and "a" in source.parts:
-            monkeypatch.setattr("bgaug.store.merge.link_or_copy", real)
+    def slow(root: Path, key: str, target: Path, *, copy: bool = False) -> int:
+        if key.endswith("/masks/c/0/0") and root.name == "a":
+            monkeypatch.setattr("bgaug.store.merge.link_inside", real)
             replace_masks(tmp_path / "a", header_of(), 0, lambda row, masks: ~masks)
-        real(source, target, copy=copy)
+        return real(root, key, target, copy=copy)
 
-    monkeypatch.setattr("bgaug.store.merge.link_or_copy", slow)
+    monkeypatch.setattr("bgaug.store.merge.link_inside", slow)
     with pytest.raises(StoreError, match="was built again while it was merged"):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
     merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
