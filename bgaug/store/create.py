@@ -101,6 +101,7 @@ def rewriting(root: Path) -> Iterator[None]:
 def begin_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True) -> Header:
     """`create_store` for a caller that stands at the gate; see `bgaug.store.writers`."""
     wanted = Header(**{**header.__dict__, "plan": plan.summary()})
+    Header.from_attributes(root, wanted.to_attributes())  # what no reader takes is not begun
     if (root / "zarr.json").exists():
         if overwrite:
             read_header(root)  # never clear a folder that is not one of ours

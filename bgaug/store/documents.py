@@ -39,7 +39,7 @@ MAX_LIST_BYTES = 2**30
 MAX_PIXELS = 2**25
 """Of one frame: 8K is a little less."""
 
-_MAX_NESTING = 16
+_MAX_NESTING = 128
 _FREE_BYTES = 2**20
 _VALUE_BYTES = 64
 _SHOWN = 60
