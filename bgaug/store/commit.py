@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.store.arrays import begin_group
+from bgaug.store.files import read_array_document
 from bgaug.store.inside import discard
 from bgaug.store.layout import (
     COMMIT,
@@ -31,6 +31,7 @@ from bgaug.store.layout import (
     writing,
 )
 from bgaug.store.lock import PATIENCE_SECONDS, ShardLock
+from bgaug.store.places import Folder
 
 
 def shard_lock(root: Path, shard: int, patience_seconds: float = PATIENCE_SECONDS) -> ShardLock:
@@ -105,7 +106,7 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
     expected |= {name: record["F"] for name in ("pts_seconds", "frame_crc", "masks")}
     expected["frame_offsets"] = record["F"] + 1
     for name in sorted({file.split("/")[0] for file in record["files"] if "/" in file}):
-        rows, *row = json.loads((folder / name / "zarr.json").read_bytes())["shape"]
+        rows, *row = read_array_document(Folder(folder), name).shape
         if (name in expected and rows != expected[name]) or (name == "frames" and row and rows != record["F"]):
             said.append(f"{name} has {rows} rows, the videos need {expected.get(name, record['F'])}")
     if said:

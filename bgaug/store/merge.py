@@ -171,12 +171,15 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
             return  # an earlier run took it
         commit = read_commit(source)
         with writing(folder):
-            for name, (size, _) in commit["files"].items():
-                key = f"{SHARDS}/{source.name}/{name}"
-                if link_inside(part.root, key, folder / name, copy=copy) != size:
-                    raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
+            key = f"{SHARDS}/{source.name}"
+            found = {
+                name: link_inside(part.root, f"{key}/{name}", folder / name, copy=copy) for name in commit["files"]
+            }
             if read_commit(source) != commit:
                 raise StoreError(source, "was built again while it was merged; run the same command again")
+            for name, (size, _) in commit["files"].items():
+                if found[name] != size:
+                    raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
             sync_tree(folder, commit["files"])
             commit["shard"] = shard
             for entry in (*commit["videos"], *commit["failures"]):
