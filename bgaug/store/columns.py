@@ -271,7 +271,7 @@ def _ids_fit(c: Columns) -> bool:
         return False
     ids = [text[left:right] for left, right in pairwise(c.id_offsets.tolist())]
     begins_within = (c.id_bytes[c.id_offsets[:-1][np.diff(c.id_offsets) > 0]] & 0xC0) == 0x80
-    return all(ids) and not begins_within.any() and all(one < other for one, other in pairwise(ids))
+    return not begins_within.any() and all(one < other for one, other in pairwise(ids))
 
 
 _RUNS = {"part_first": _parts_fit, "shot_start": _shots_fit, "id_bytes": _ids_fit}

@@ -119,8 +119,7 @@ def read_plan(root: Path, sha256: str) -> Plan:
 
 
 def _check_plan(file: Path, plan: Plan) -> None:
-    """See that each video is planned once, and that the shards of a long one follow each other, each its own."""
-    ids: set[str] = set()
+    """See that the shards of a long video follow each other, each its own."""
     due: PlannedVideo | None = None  # the next part of a long video
     for number, shard in enumerate(plan.shards):
         for video in shard:
@@ -128,9 +127,8 @@ def _check_plan(file: Path, plan: Plan) -> None:
                 raise StoreFormatError(
                     file, f"{number}: {brief(video.id)} shares a shard, and has {video.parts} of its own"
                 )
-            if (video.part or video.id in ids) if due is None else video != due:
+            if video.part if due is None else video != due:
                 raise StoreFormatError(file, f"{number}: {brief(video.id)} is not what the shards before it ask for")
-            ids.add(video.id)
             due = replace(video, part=video.part + 1) if video.part + 1 < video.parts else None
     if due is not None:
         raise StoreFormatError(file, f"ends before part {due.part} of {brief(due.id)}")

@@ -92,7 +92,7 @@ class VideoRow(_Record):
         content: sha256 of what was stored for it.
     """
 
-    id: Text
+    id: str
     label: str | None
     group: str | None
     split: str | None
