@@ -179,6 +179,7 @@ def test_two_links_to_one_file_keep_their_own_labels(tmp_path: Path) -> None:
         ("file,label,label\nwalk/walk_0.mp4,a,b\n", "has the column 'label' twice"),
         ('file,label\nrun/run_0.mp4,1\nwalk/walk_0.mp4,"0, 3"\n', "line 3: `label` has several labels, '0, 3'"),
         ("file;label\nwalk/walk_0.mp4;[0, 3]\n", "line 2: `label` has several labels"),
+        ("file,label\nwalk/walk_0.mp4,walk|run\n", "line 2: `label` has several labels"),
         ("name,klass\nwalk/walk_0.mp4,w\n", r"names the columns name, klass; call .* the class of each video `label`$"),
         ("clip_no,label\nwalk/walk_0.mp4,w\n", "call the one with the path of each video `file`$"),
         ("a,b,c\n1,2,3\n", r"its first line is 'a,b,c'; expected a table .* or lines of a path and the number"),
@@ -413,6 +414,12 @@ def test_rows_that_contradict_each_other_cost_their_video_alone(read: Read) -> N
         and "line 4" in dropped
     )
     assert labels.summary(VIDEOS)["rows_dropped"] == 1
+
+
+def test_rows_without_a_class_are_counted(read: Read) -> None:
+    labels = read("file,label\nrun/run_0.mp4\nwalk/walk_0.mp4,w\n")
+    assert found(labels) == {"run/run_0.mp4": None, "walk/walk_0.mp4": "w"}
+    assert labels.notes == ("list.csv: 1 of 2 rows have no class",)
 
 
 def test_a_row_that_may_mean_two_videos_costs_itself(tmp_path: Path) -> None:

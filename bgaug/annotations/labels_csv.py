@@ -24,7 +24,7 @@ from bgaug.annotations.table import (
 from bgaug.errors import LabelsError
 
 _INSIDE = ("labels.csv", "metadata.csv", "metadata.jsonl")
-_SEVERAL = re.compile(r"\[.*,.*\]|[0-9]+(\s*[,;|\s]\s*[0-9]+)+")
+_SEVERAL = re.compile(r"\[.*,.*\]|[^|]+(?:\|[^|]+)+|[0-9]+(\s*[,;|\s]\s*[0-9]+)+")
 
 
 def _file(path: Path) -> Path:
@@ -69,6 +69,8 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
         notes.append(f"{file.name}: files are taken from its column {file_column!r}, classes from {class_column!r}")
     classes, names, more = _class_names(rows, file_column, class_column, options)
     notes += more
+    if (without := names.count(None)) and without < len(names):
+        notes.append(f"{file.name}: {without} of {len(names)} rows have no class")
     entries = []
     for (place, row), name in zip(rows, names, strict=True):
         if not row[file_column]:
