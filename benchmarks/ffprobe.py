@@ -50,12 +50,14 @@ def ours(path: Path, seeks: int) -> dict[str, Any]:
         "seams": len(found.seams),
         "claimed": found.info.declared_frames,
         "access": timeline_of(path).why_not or "seeks",
+        "stream": next(number for number, line in enumerate(found.streams) if line.endswith("(read)")),
     }
 
 
-def theirs(path: Path) -> dict[str, Any]:
-    """Facts by ffprobe of the video stream that is no attached picture; empty where there is none."""
-    command = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "V:0", "-of", "json", "-show_streams"]
+def theirs(path: Path, stream_read: int | None) -> dict[str, Any]:
+    """Facts by ffprobe of the stream that bgaug reads, else of the first video stream; empty where there is none."""
+    which = "V:0" if stream_read is None else str(stream_read)
+    command = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", which, "-of", "json", "-show_streams"]
     done = subprocess.run([*command, "-show_format", f"file:{path}"], capture_output=True, text=True, check=False)
     document = json.loads(done.stdout or "{}")
     if not document.get("streams"):
@@ -135,7 +137,8 @@ def main() -> None:
     options = parser.parse_args()
     rows, bad = {}, 0
     for source in find_videos(options.inputs):
-        mine, other = ours(source.path, options.seeks), theirs(source.path)
+        mine = ours(source.path, options.seeks)
+        other = theirs(source.path, mine.get("stream"))
         row: dict[str, Any] = {"ours": mine, "ffprobe": other}
         if "error" not in mine and other:
             row["differs"] = differences(mine, other)

@@ -397,6 +397,7 @@ def test_metadata_in_another_encoding_is_no_error(tmp_path: Path) -> None:
 
 EXPECTED_REASON = {
     "audio_only.mp4": "no_video_stream",
+    "audio_with_cover.mp4": "no_video_stream",
     "decord_corrupted.mp4": "corrupt",
     "text_not_video.mp4": "not_a_video",
     "truncated.avi": "truncated",
@@ -408,7 +409,7 @@ EXPECTED_REASON = {
 
 def test_odd_files_are_read_or_refused_clearly(real_data: Path) -> None:
     seen = set()
-    for path in sorted((real_data / "torture").iterdir()):
+    for path in [*sorted((real_data / "torture").iterdir()), real_data / "odd" / "audio_with_cover.mp4"]:
         try:
             with open_video(path) as reader:
                 count = sum(1 for _ in reader.scan())
@@ -421,7 +422,14 @@ def test_odd_files_are_read_or_refused_clearly(real_data: Path) -> None:
 
 
 SLOW = {"cockatoo.mp4", "scene_cuts.mp4"}
-VIDEOS = ("clips/*", "torture/*", "backgrounds/*/video.*", "actions/ut_interaction_set1/*.avi")
+VIDEOS = (
+    "clips/*",
+    "torture/*",
+    "odd/*.*",
+    "moving/davis/*/video.mp4",
+    "backgrounds/*/video.*",
+    "actions/ut_interaction_set1/*.avi",
+)
 
 
 def real_files(folder: Path, every: int) -> list[Path]:
@@ -429,7 +437,7 @@ def real_files(folder: Path, every: int) -> list[Path]:
     found = []
     for pattern in VIDEOS:
         files = sorted(folder.glob(pattern))
-        few = every > 1 and (len(files) > 50 or pattern.startswith("backgrounds"))
+        few = every > 1 and (len(files) > 50 or pattern.startswith(("backgrounds", "moving")))
         found += [path for path in files[:: every if few else 1] if path.name not in EXPECTED_REASON]
     return [path for path in found if every == 1 or path.name not in SLOW]
 
