@@ -309,13 +309,10 @@ def test_a_tiny_and_a_read_only_disk(small_store: Path, run: Path, tmp_path: Pat
     """Real disks: as small as a few blocks, and mounted read-only; the demo too."""
     tried = 0
     demo = Command(lambda store, run, out: ("demo", "--quick", "--steps", 1, "--out", out / "demo", "--jobs", 1))
-    for name, command in {**COMMANDS, "demo": demo}.items():
+    writers = {name: command for name, command in COMMANDS.items() if name not in ("train --resume", "evaluate")}
+    for name, command in {**writers, "demo": demo}.items():  # those two begin with a run, which would not fit
         for size, read_only in (("4k", False), ("16k", False), ("64k", False), ("1m", False), ("1m", True)):
-            if (read_only or size in ("4k", "16k", "64k")) and "resume" in name or name == "evaluate":
-                continue  # the run itself would not fit
             with small_disk(tmp_path / "disk", size, read_only=read_only) as disk:
-                if not read_only:
-                    command.prepare(run, disk)
                 result = invoke(*command.arguments(small_store, run, disk))
                 tried += 1
                 if result.exit_code:
