@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,16 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, UsageError
+from bgaug.files import unfinished_name
+from bgaug.pipelines.export_folder import EXPORTED, Journal, alone_in
 from bgaug.pipelines.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.store.layout import writing
 
 _FRAMES_AT_ONCE = 64
-_EXPORTED = {
-    "masks": re.compile(r"[0-9]{6,}\.png"),
-    "frames": re.compile(r"[0-9]{6,}\.png"),
-    "backgrounds": re.compile(r"shot_[0-9]{3,}(_valid)?\.png"),
-}
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,7 @@ def export_videos(
 
     Raises:
         UsageError: the store holds no such video or keeps no frames, an id leads out of the folder, or a file is there.
+        StoreLockedError: another export writes to `out`.
         StoreError: the store cannot be read, or `out` not be written.
     """
     store = open_store(root)
@@ -93,13 +90,18 @@ def export_videos(
         raise UsageError(f"{root} keeps no frames: export without them")
     videos = {video_id: _find_video(store, video_id) for video_id in ids}
     targets = [_Target(store, video, out, _name(store.videos, name), frames) for name, video in videos.items()]
-    for target in () if overwrite else targets:
-        for path in target.existing():
-            raise UsageError(f"{path} is there already; give --overwrite to replace it, or another --out")
+    with alone_in(out):
+        for target in () if overwrite else targets:
+            for path in target.existing():
+                raise UsageError(f"{path} is there already; give --overwrite to replace it, or another --out")
+        return _write_all(dict(zip(videos, targets, strict=True)), progress)
+
+
+def _write_all(targets: Mapping[str, _Target], progress: Progress) -> Exported:
     failures: dict[str, str] = {}
     done = [0, 0, 0]  # videos, frames, files
-    progress.start("videos", len(videos))
-    for video_id, target in zip(videos, targets, strict=True):
+    progress.start("videos", len(targets))
+    for video_id, target in targets.items():
         progress.advance(note=video_id)
         try:
             written = target.write()
@@ -107,7 +109,7 @@ def export_videos(
             failures[video_id] = str(error)
             progress.warn(f"{video_id}: {error}")
         else:
-            done = [done[0] + 1, done[1] + store.num_frames(videos[video_id]), done[2] + written]
+            done = [done[0] + 1, done[1] + target.store.num_frames(target.video), done[2] + written]
     return Exported(done[0], done[1], done[2], failures)
 
 
@@ -150,13 +152,17 @@ class _Target:
     out: Path
     name: str
     frames: bool
-    written: list[Path] = field(default_factory=list)
+    written: list[PurePosixPath] = field(default_factory=list)
+    _journal: Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._journal = Journal.of(self.out, self.name)
 
     def existing(self) -> list[Path]:
         """Files of an earlier export."""
         about = self.out / f"{self.name}.json"
         found = [about] if about.exists() else []
-        for kind, pattern in _EXPORTED.items():
+        for kind, pattern in EXPORTED.items():
             folder = self.out / kind / self.name
             if folder.is_dir() and (kind != "frames" or self.frames):
                 found += sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
@@ -164,16 +170,24 @@ class _Target:
 
     def write(self) -> int:
         """Write it all, then remove what an earlier export had more; the number of files. Leaves all or nothing."""
-        before = self.existing()
+        journal = self._journal
+        about = PurePosixPath(f"{self.name}.json")
+        with writing(self.out):
+            before = [PurePosixPath(path.relative_to(self.out).as_posix()) for path in self.existing()]
+            journal.add(about)
+            (self.out / about).unlink(missing_ok=True)  # from here on the earlier export is not whole
         try:
             self._write()
         except BaseException:
-            for path in self.written:
-                path.unlink(missing_ok=True)
+            with writing(self.out):
+                for path in (*before, *self.written):
+                    (self.out / path).unlink(missing_ok=True)
+                journal.close()
             raise
         with writing(self.out):
             for path in set(before) - set(self.written):
-                path.unlink()
+                (self.out / path).unlink()
+            journal.close()
         return len(self.written)
 
     def _write(self) -> None:
@@ -203,7 +217,7 @@ class _Target:
             "shots": shots,
             "pts_seconds": store.pts_seconds(video, 0, count).tolist(),
         }
-        self._put(self.out / f"{self.name}.json", json.dumps(about, ensure_ascii=False, indent=1).encode())
+        self._put(PurePosixPath(f"{self.name}.json"), json.dumps(about, ensure_ascii=False, indent=1).encode())
 
     def _put_shot(self, number: int, shot: dict[str, Any]) -> dict[str, Any]:
         """The pictures of a shot; the shot with their paths."""
@@ -220,17 +234,19 @@ class _Target:
         """Write uint8 (H, W) or (H, W, 3) RGB as a PNG; its path below `out`."""
         path = PurePosixPath(kind) / self.name / f"{name}.png"
         coloured = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        self._put(self.out / path, cv2.imencode(".png", coloured)[1].tobytes())
+        self._put(path, cv2.imencode(".png", coloured)[1].tobytes())
         return path.as_posix()
 
-    def _put(self, path: Path, data: bytes) -> None:
+    def _put(self, path: PurePosixPath, data: bytes) -> None:
         """A file that is there as a whole or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        final = self.out / path
+        temporary = final.with_name(unfinished_name(final.suffix))
+        with writing(final):
+            self._journal.add(path)
+            final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 temporary.write_bytes(data)
-                os.replace(temporary, path)
+                os.replace(temporary, final)
             finally:
                 temporary.unlink(missing_ok=True)
         self.written.append(path)
