@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
 from bgaug.pipelines.meters import NUMBERS, BiasMeters
 from bgaug.pipelines.origin import git_state, store_content, versions
 from bgaug.pipelines.progress import Progress, Silent
+from bgaug.pipelines.run_folder import holds_something, only_run
 from bgaug.pipelines.telling import Telling
 from bgaug.pipelines.train_options import TrainOptions, parse_changes
 from bgaug.store import Store, open_store
@@ -102,14 +104,17 @@ def train(
 
     Raises:
         UsageError: options that contradict each other or the store.
-        CheckpointError: `out` holds a run already, or one with another configuration.
+        CheckpointError: `out` holds a run already, or one with another configuration, or another process trains into it.
         StoreError: the store cannot be read.
         WriteError: `out` cannot be written; found out before the work where that can be.
     """
     options = options or TrainOptions()
-    with processes(device) as here:
+    with processes(device) as here, ExitStack() as held:
         progress = progress if here.first else Silent()
         store = open_store(store_path)
+        _find_run(out, resume=resume, overwrite=overwrite)  # nothing is written into a folder that is not ours
+        if here.first:
+            held.enter_context(only_run(out))
         checkpoint = _find_run(out, resume=resume, overwrite=overwrite)
         check_folder(out)
         check_folder(out / CHECKPOINTS)
@@ -258,7 +263,7 @@ def run_config(options: TrainOptions, store: Store, method: Method, batch_size: 
 def _find_run(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
     """The checkpoint to go on from; None to begin."""
     if not (out / CHECKPOINTS).exists() and not (out / CONFIG).exists():
-        if out.is_dir() and any(out.iterdir()):
+        if holds_something(out):
             raise UsageError(f"{out} exists and holds something else than a run; name another --out")
         return None
     if resume:

@@ -403,3 +403,45 @@ def test_an_error_of_the_listener_is_no_crash() -> None:
             worker.run(Do(lambda begins: begins(3)), complain)
     finally:
         worker.stop()
+
+
+# --- time that stands still ---------------------------------------------------------------------------------------------
+
+STOPPED = """
+import sys; sys.path[:0] = {paths!r}
+import time, test_worker as world
+world.cloudpickle().register_pickle_by_value(world)
+def work(begins):
+    begins(0)
+    open({begun!r}, "w").close()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end: pass
+    time.sleep({sleep})
+    return "done"
+worker = world.Worker()
+try:
+    print(worker.run(world.Do(work), lambda place: None, 2.0))
+except world.WorkerLost as lost:
+    print(lost.reason)
+finally:
+    worker.stop()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+@pytest.mark.parametrize(
+    ("sleep", "who", "ends"), [(0, "all", "done"), (0, "worker", "timeout"), (600, "all", "timeout")]
+)
+def test_only_time_that_the_run_was_not_stopped_counts(tmp_path: Path, sleep: int, who: str, ends: str) -> None:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script = STOPPED.format(paths=paths, begun=str(tmp_path / "begun"), sleep=sleep)
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    until((tmp_path / "begun").exists, 60)
+    stopped = workers_of(run.pid) + ([run.pid] if who == "all" else [])
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in stopped:
+            if who == "all" or number == signal.SIGSTOP:
+                os.kill(pid, number)
+        time.sleep(2.5 if number == signal.SIGSTOP else 0)
+    said, _ = run.communicate(timeout=60)
+    assert said.strip() == ends
