@@ -76,8 +76,9 @@ class Lease:
         self._stop.set()
         if self._renewal is not None:
             self._renewal.join()
-        if self.is_held():
-            self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk may be gone, or read-only by now; what stays is not renewed any more
+            if self.is_held():
+                self.path.unlink(missing_ok=True)
 
     def is_held(self) -> bool:
         """Whether the file is still the one that this process made, and not that of somebody who took it over."""
