@@ -4,6 +4,7 @@ The rooms, in the order in which a video passes through them:
 
     files           files written in one step, and errors of the system as ours
     text            names from outside made safe for terminals, logs and images
+    outside         files from outside: regular, bounded, nothing executed
     video           what a file holds; one sequential pass; frames by index and time
     background      the static background of a shot
     shots           hard cuts, and whether the camera stands still

@@ -31,6 +31,8 @@ FLAT = 1e-3
 POOLS = ("deviation", "mean")
 STILL = 1e-6  # added to a variance, that its root has a gradient where nothing varies
 STRETCHES = ("minmax", "softmax", "sigmoid")
+FEATURES = ("g", "d", "r", "dr")
+"""What a clip's downstream feature may be: global, dynamic or static code, or the last two side by side."""
 
 
 @dataclass
@@ -48,6 +50,17 @@ class Codes:
     dynamic: Tensor
     static: Tensor
     saliency: Tensor
+
+    def feature(self, which: str) -> Tensor:
+        """The downstream feature of this name: float32 (B, C), of "dr" (B, 2C).
+
+        Raises:
+            ValueError: it is none of `FEATURES`.
+        """
+        if which not in FEATURES:
+            raise ValueError(f"features are {', '.join(FEATURES)}, got {which!r}")
+        parts = {"g": self.global_code, "d": self.dynamic, "r": self.static}
+        return torch.cat([parts[code] for code in which], dim=1)
 
 
 def saliency_map(

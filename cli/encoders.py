@@ -19,8 +19,11 @@ from bgaug.cli.options import (
     LabelFile,
     Layout,
     Overwrite,
+    OwnBackbone,
     Shots,
     Timeout,
+    Trust,
+    user_word,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ Best = Annotated[bool, typer.Option("--best", help="The run's best checkpoint in
 
 
 def heatmap_command(
+    context: typer.Context,
     run: RunArgument,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="Folder for sheet, films and numbers.", show_default=False)],
@@ -75,6 +79,8 @@ def heatmap_command(
         typer.Option(help="What pixels of masks mean; cdnet: 50 is background, 85 and 170 are left out."),
     ] = "nonzero",
     films: Annotated[bool, typer.Option("--films/--no-films", help="A film a clip, beside the sheet.")] = True,
+    backbone: OwnBackbone = None,
+    trust: Trust = False,
     device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -122,6 +128,7 @@ def heatmap_command(
                 options=options,
                 device=device,
                 overwrite=overwrite,
+                word=user_word(context, backbone, trust),
             )
         title = [
             f"{found.clips} clips of {found.videos} videos, against {found.masks}",
@@ -158,6 +165,7 @@ def _cells(numbers: Mapping[str, Mapping[str, Any]], sign: str = "") -> list[str
 
 
 def embed_command(
+    context: typer.Context,
     run: RunArgument,
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The file, .npz.", show_default=False)],
@@ -187,6 +195,8 @@ def embed_command(
     ] = False,
     jobs: Annotated[int, typer.Option(help="Processes that read files; 0 for one a processor.", min=0)] = 1,
     timeout: Timeout = 600,
+    backbone: OwnBackbone = None,
+    trust: Trust = False,
     device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -231,7 +241,17 @@ def embed_command(
             timeout_seconds=timeout,
         )
         with TerminalProgress() as progress:
-            found = embed(run, inputs, out, progress, options=options, best=best, device=device, overwrite=overwrite)
+            found = embed(
+                run,
+                inputs,
+                out,
+                progress,
+                options=options,
+                best=best,
+                device=device,
+                overwrite=overwrite,
+                word=user_word(context, backbone, trust),
+            )
         shown = {
             "videos": found.videos,
             "features": " x ".join(map(str, found.shape)),
@@ -243,9 +263,12 @@ def embed_command(
 
 
 def export_weights_command(
+    context: typer.Context,
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The file, .safetensors.")] = Path("encoder.safetensors"),
     best: Best = False,
+    backbone: OwnBackbone = None,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -268,7 +291,8 @@ def export_weights_command(
         from bgaug.files import check_replaceable
 
         check_replaceable(out, overwrite=overwrite, inputs=[find_checkpoint(run, best=best)])
-        encoder = load_encoder(run, best=best)
+        user_word(context, backbone, trust)
+        encoder = load_encoder(run, best=best, backbone=backbone, trust=trust)
         path = export_encoder(encoder, out, overwrite=overwrite)
         told = {"out": str(path), "bytes": path.stat().st_size, **asdict(encoder.info)}
         show(told, as_json, lambda: pairs_table(f"encoder in {path}", told))

@@ -18,7 +18,10 @@ from bgaug.cli.options import (
     FirstClass,
     Json,
     LabelsFormat,
+    OwnBackbone,
     StoreArgument,
+    Trust,
+    user_word,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "d
 
 
 def evaluate_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run that train made, or one checkpoint of it.", show_default=False)],
     store: StoreArgument,
     protocol: Annotated[
@@ -161,6 +165,8 @@ def evaluate_command(
     threads: Annotated[int, typer.Option(help="That read clips.", min=0)] = 2,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features in RUN/features.")] = True,
     best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
+    backbone: OwnBackbone = None,
+    trust: Trust = False,
     device: Device = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -237,14 +243,15 @@ def evaluate_command(
                 seed=seed,
             ),
         )
+        word = user_word(context, backbone, trust)
         protocols = [name.strip() for name in protocol.split(",") if name.strip()]
         for other in against or ():
             find_checkpoint(other, best=best)  # told now, not after the first run's hours
         with TerminalProgress() as progress:
-            found = evaluate(run, store, progress, protocols=protocols, options=options, device=device)
+            found = evaluate(run, store, progress, protocols=protocols, options=options, device=device, word=word)
             others = {
                 str(other): evaluate(
-                    other, store, progress, protocols=protocols, options=_beside(options), device=device
+                    other, store, progress, protocols=protocols, options=_beside(options), device=device, word=word
                 )
                 for other in against or ()
             }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from bgaug.encoders import Word
 
 
 def from_file(context: typer.Context, file: Path | None) -> Path | None:
@@ -27,12 +30,34 @@ def from_file(context: typer.Context, file: Path | None) -> Path | None:
         for word in (*parameter.opts, *parameter.secondary_opts)
         if word.startswith("--") and parameter.name != "config"
     }
+    if "trust" in given:
+        raise typer.BadParameter(
+            f"{file}: --trust is for the command line; a file cannot say that files are to be trusted"
+        )
     unknown = [name for name in given if name.replace("_", "-") not in options]
     if unknown:
         raise typer.BadParameter(f"{file}: no option {', '.join(unknown)} here; there are {', '.join(sorted(options))}")
     defaults = {options[name.replace("_", "-")]: value for name, value in given.items()}
     context.default_map = {**(context.default_map or {}), **defaults}
     return file
+
+
+def user_word(context: typer.Context, backbone: str | None, trust: bool) -> Word:
+    """What the user says about encoders in files; see `bgaug.encoders.Word`.
+
+    Raises:
+        UsageError: a file of options says it for them.
+    """
+    from bgaug.encoders import Word
+    from bgaug.errors import UsageError
+
+    source = context.get_parameter_source("backbone")
+    if backbone is not None and ":" in backbone and not trust and getattr(source, "name", "") != "COMMANDLINE":
+        raise UsageError(
+            f"the file of options names the backbone {backbone[:200]!r}, and a name inside a file is never imported; give "
+            "--backbone on the command line, or --trust"
+        )
+    return Word(backbone, trust)
 
 
 Videos = Annotated[list[Path], typer.Argument(help="Folders, walked recursively, and video files.", show_default=False)]
@@ -46,7 +71,7 @@ LabelFile = Annotated[
     ),
 ]
 LabelsFormat = Annotated[
-    Literal["auto", "csv", "ucf101", "hmdb51", "kinetics", "ssv2", "diving48", "filelist"],
+    Literal["auto", "csv", "ucf101", "hmdb51", "kinetics", "ssv2", "diving48", "filelist", "pickle"],
     typer.Option(help="Format of the list; auto looks."),
 ]
 Split = Annotated[
@@ -124,4 +149,15 @@ ConfigFile = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default CUDA where there is one.")]
+OwnBackbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="MODULE:FUNCTION that builds the encoder of a run with one of your own; a name inside a file is never imported.",
+        show_default=False,
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Import the MODULE:FUNCTION that a file names: only for files of your own.")
+]
 StoreArgument = Annotated[Path, typer.Argument(help="A store.", show_default=False)]

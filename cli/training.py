@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from bgaug.cli.console import TerminalProgress, note, pairs_table, reported, show
-from bgaug.cli.options import ConfigFile, Debug, Device, Json, Overwrite, StoreArgument
+from bgaug.cli.options import ConfigFile, Debug, Device, Json, Overwrite, StoreArgument, Trust, user_word
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def train_command(
+    context: typer.Context,
     store: StoreArgument,
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
     method: Annotated[
@@ -39,6 +40,7 @@ def train_command(
             help="tiny, r3d18, r2plus1d18, r2plus1d18-14m, s3d, slow_r18, c3d, vit, or one's own as module:function."
         ),
     ] = "r3d18",
+    trust: Trust = False,
     weights: Annotated[
         str | None, typer.Option(help="Published weights to begin with, a file by torchvision's names.")
     ] = None,
@@ -146,6 +148,7 @@ def train_command(
     with reported(debug):
         from bgaug.pipelines.train import TrainOptions, parse_changes, train
 
+        user_word(context, backbone, trust)
         options = TrainOptions.checked(
             method=method,
             backbone=backbone,

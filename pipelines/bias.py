@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from bgaug.encoders import NOTHING_SAID, Word, load_learner, own_clips
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, write_bytes
 from bgaug.pipelines.bias_choice import Choice, DonorSource, make_manifest
@@ -42,7 +44,6 @@ from bgaug.pipelines.bias_probe import (
     train_set,
 )
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.train import load_learner
 from bgaug.store import Store, open_store
 from bgaug.store.verify import content_hash
 from bgaug.visualize import KINDS, write_picture
@@ -164,6 +165,7 @@ def evaluate_bias(
     options: BiasOptions | None = None,
     which: str | None = None,
     device: str | None = None,
+    word: Word = NOTHING_SAID,
 ) -> BiasReport:
     """Evaluate a run on composites of a store's labelled videos.
 
@@ -175,6 +177,7 @@ def evaluate_bias(
         which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see
             `bgaug.model.Method.feature`.
         device: by default CUDA where there is one, else the CPU.
+        word: the user's, on who builds an encoder that is none of bgaug's.
 
     Raises:
         UsageError: options that contradict each other or the store, too few videos, or a manifest of another store.
@@ -184,7 +187,7 @@ def evaluate_bias(
     """
     options = options or BiasOptions()
     check_out(options)
-    learner, config = load_learner(run)
+    learner, config = load_learner(run, word=word)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     learner.to(where)
     store = open_store(store_path)
@@ -194,8 +197,13 @@ def evaluate_bias(
             progress.warn(f"the manifest's clips have {name} {getattr(manifest, name)}; the run has {config[name]}")
     feature = which or learner.method.feature
     about = {"run": str(run), "feature": feature}
+
+    def encode(clips: Tensor) -> Tensor:
+        with own_clips(config):
+            return learner.features(clips, feature)
+
     return score_bias(
-        lambda clips: learner.features(clips, feature),
+        encode,
         store,
         manifest,
         progress,

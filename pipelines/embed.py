@@ -19,15 +19,15 @@ from torch import Tensor
 
 from bgaug import __version__
 from bgaug.augment import centre_crop
-from bgaug.encoders import file_sha256, find_checkpoint
+from bgaug.encoders import NOTHING_SAID, Word, file_sha256, find_checkpoint, load_learner, own_clips
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.files import check_replaceable
 from bgaug.model import ContrastiveLearner
+from bgaug.motion import FEATURES
 from bgaug.pipelines.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
 from bgaug.pipelines.embedding import Embedding
 from bgaug.pipelines.progress import Progress
 from bgaug.pipelines.sources import Source, find_labels, find_videos
-from bgaug.pipelines.train import load_learner
 from bgaug.pipelines.truth import write_arrays
 from bgaug.pipelines.worker import run_tasks
 from bgaug.sizing import Fit, Size
@@ -44,8 +44,6 @@ __all__ = [
     "is_store",
     "store_frames",
 ]
-
-FEATURES = ("g", "d", "r", "dr")
 
 
 @dataclass(frozen=True)
@@ -136,6 +134,7 @@ def embed(
     best: bool = False,
     device: str | None = None,
     overwrite: bool = False,
+    word: Word = NOTHING_SAID,
 ) -> Embedded:
     """Write features of a store's videos, or of video files, to an .npz in one step.
 
@@ -148,6 +147,7 @@ def embed(
         best: of the best checkpoint instead of the last.
         device: by default CUDA where there is one, else the CPU.
         overwrite: replace a file that is there.
+        word: the user's, on who builds an encoder that is none of bgaug's.
 
     Raises:
         UsageError: nothing to do, a store beside other inputs, or the file is there or is an input.
@@ -164,7 +164,7 @@ def embed(
     read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
     check_replaceable(out, overwrite=overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
-    learner, config = load_learner(checkpoint)
+    learner, config = load_learner(checkpoint, word=word)
     learner = learner.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     if sources is None:
         found = embed_store(learner, config, open_store(inputs[0]), progress, options)
@@ -346,7 +346,8 @@ def _encoded(
         frames = torch.from_numpy(np.concatenate([clips for clips, _ in part])).to(device)
         boxes = torch.tensor([box for clips, box in part for _ in clips], device=device)
         clips = centre_crop(frames, boxes, config["crop"])
-        features = learner.features(clips, options.which or learner.method.feature).float().cpu()
+        with own_clips(config):
+            features = learner.features(clips, options.which).float().cpu()
         codes += list(torch.split(features, options.clips))
     return codes
 

@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bgaug import __version__
+from bgaug.encoders import NOTHING_SAID, Word
 from bgaug.errors import UsageError, WriteError
 from bgaug.evaluate import FewShotClassifier, HeldOut
 from bgaug.files import write_bytes
+from bgaug.motion import FEATURES
 from bgaug.pipelines.evaluation import Evaluation, compare, gather
-from bgaug.pipelines.features import FEATURES, Features, LoadedRun, frozen_features, load_run
+from bgaug.pipelines.features import Features, LoadedRun, frozen_features, load_run
 from bgaug.pipelines.finetune import FinetuneOptions, finetune
 from bgaug.pipelines.labelled import LabelledVideos, find_labels
 from bgaug.pipelines.origin import store_content
@@ -128,6 +130,7 @@ def evaluate(
     protocols: Sequence[str] = ("retrieval",),
     options: EvaluateOptions | None = None,
     device: str | None = None,
+    word: Word = NOTHING_SAID,
 ) -> Evaluation:
     """Evaluate a run on the labelled videos of a store, and keep what was found in RUN/evaluations.
 
@@ -142,6 +145,7 @@ def evaluate(
         protocols: of `PROTOCOLS`.
         options: how.
         device: by default CUDA where there is one, else the CPU.
+        word: the user's, on who builds an encoder that is none of bgaug's.
 
     Raises:
         UsageError: an unknown protocol, no labelled videos, or options that do not go with them.
@@ -158,7 +162,7 @@ def evaluate(
         from bgaug.pipelines.bias import check_out
 
         check_out(options.bias)
-    loaded = load_run(run, best=options.best, device=device)
+    loaded = load_run(run, best=options.best, device=device, word=word)
     store = open_store(store_path)
     parts: list[LabelledVideos] = []
     if set(protocols) != {"bias"}:
@@ -170,7 +174,7 @@ def evaluate(
         job.tell(part, held)
     features = job.features(parts, held_out)
     found = [job.ask(part, held, features) for part, held in zip(parts, held_out, strict=True)]
-    bias = job.bias(device) if "bias" in protocols else None
+    bias = job.bias(device, word) if "bias" in protocols else None
     settings = job.settings(parts, held_out, found)
     names = parts[0].classes if parts else store.header.classes
     return _kept(gather(found, [part.split for part in parts], names, settings, bias), loaded, progress)
@@ -291,7 +295,7 @@ class _Job:
             found.outcomes[measure] = outcome_of(part, held.test, tested == part.labels[held.test], tested)
         found.settings["finetune"] = {**o.finetune.settings(self.loaded.config), "trainings": len(folds)}
 
-    def bias(self, device: str | None) -> BiasReport:
+    def bias(self, device: str | None, word: Word) -> BiasReport:
         """Composites over foreign pictures: a protocol of its own."""
         from bgaug.pipelines.bias import evaluate_bias
 
@@ -304,6 +308,7 @@ class _Job:
             options=self.options.bias,
             which=self.which,
             device=device,
+            word=word,
         )
 
     def settings(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,23 +20,21 @@ from torch import Tensor
 from bgaug.augment import centre_crop
 from bgaug.batch import Batch
 from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.encoders import file_sha256, find_checkpoint
+from bgaug.encoders import NOTHING_SAID, Word, file_sha256, find_checkpoint, load_learner, own_clips
 from bgaug.errors import UsageError
 from bgaug.loader import ClipLoader
 from bgaug.model import ContrastiveLearner
+from bgaug.motion import FEATURES
+from bgaug.outside import read_npz
 from bgaug.pipelines.origin import store_content
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.train import load_learner
-from bgaug.pipelines.truth import UNREADABLE, read_arrays, write_arrays
+from bgaug.pipelines.truth import UNREADABLE, write_arrays
 from bgaug.store import Store
 
 CODES = ("g", "d", "r")
-FEATURES = (*CODES, "dr")
 FOLDER = "features"
 FORM = 1
 """Of the files; another number makes all of them stale."""
-
-BROKEN = (*UNREADABLE, NotImplementedError, RuntimeError)  # what a damaged archive may raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +48,7 @@ class LoadedRun:
         sha256: of the checkpoint's bytes.
         learner: in evaluation mode, on its device.
         config: of the run.
+        word: the user's, on who builds its encoder.
     """
 
     path: Path
@@ -59,6 +57,7 @@ class LoadedRun:
     sha256: str
     learner: ContrastiveLearner
     config: Mapping[str, Any]
+    word: Word = NOTHING_SAID
 
     @property
     def device(self) -> torch.device:
@@ -66,23 +65,24 @@ class LoadedRun:
         return next(self.learner.parameters()).device
 
 
-def load_run(path: Path, *, best: bool = False, device: str | None = None) -> LoadedRun:
+def load_run(path: Path, *, best: bool = False, device: str | None = None, word: Word = NOTHING_SAID) -> LoadedRun:
     """Load the last, or the best, checkpoint of a run, or the one that is named.
 
     Args:
         path: folder that `train` made, or one checkpoint of it.
         best: of the best checkpoint instead of the last.
         device: by default CUDA where there is one, else the CPU.
+        word: the user's, on who builds an encoder that is none of bgaug's.
 
     Raises:
-        CheckpointError: there is none, it is not whole, or does not fit its configuration.
+        CheckpointError: there is none, it is not whole, does not fit its configuration, or names an encoder of its own.
     """
     checkpoint = find_checkpoint(path, best=best)
-    learner, config = load_learner(checkpoint)
+    learner, config = load_learner(checkpoint, word=word)
     learner = learner.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     inside = checkpoint.parent.name == "checkpoints"
     folder = path if path.is_dir() else checkpoint.parent.parent if inside else checkpoint.parent
-    return LoadedRun(path, folder, checkpoint, file_sha256(checkpoint), learner, config)
+    return LoadedRun(path, folder, checkpoint, file_sha256(checkpoint), learner, config, word)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +228,8 @@ def _encode(
     found: dict[str, list[Tensor]] = {code: [] for code in CODES}
     views = dataset.options.views
     for clips in evaluation_clips(dataset, run.config["crop"], run.device, batch_size, threads):
-        codes = run.learner.encode(clips)
+        with own_clips(run.config):
+            codes = run.learner.encode(clips)
         parts = (codes.global_code, codes.dynamic, codes.static)
         for name, values in zip(CODES, parts, strict=True):
             found[name].append(values.float().view(-1, views, values.shape[1]).mean(1).cpu())
@@ -254,12 +255,8 @@ def _about(run: LoadedRun, store: Store, videos: NDArray[np.int64], clips: int) 
 def _read(file: Path, key: str, count: int) -> dict[str, NDArray[np.float32]] | None:
     """Codes of a file; None if they are not there whole, or are something else's."""
     try:
-        # numpy stops where an array's header says that it ends, and so would miss the checksum behind a damaged header.
-        with zipfile.ZipFile(file) as archive:
-            if archive.testzip() is not None:
-                return None
-        arrays = read_arrays(file, *CODES, "key")
-    except BROKEN:
+        arrays = read_npz(file, [*CODES, "key"], compressed=0)
+    except UNREADABLE:
         return None
     if str(arrays.pop("key")) != key:
         return None

@@ -230,7 +230,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def _classifier(run: LoadedRun, num_classes: int, dropout: float, from_scratch: bool) -> ClipClassifier:
     if from_scratch:
-        trunk = build_backbone(run.config["backbone"], **trained_form(run.config))
+        builder = run.word.over(run.config["backbone"], run.checkpoint)
+        trunk = build_backbone(builder, **trained_form(run.config))
     else:
         trunk = copy.deepcopy(run.learner.encoder.backbone)
     return ClipClassifier(trunk.requires_grad_(True), num_classes, dropout)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bgaug.encoders import find_checkpoint
+from bgaug.encoders import NOTHING_SAID, Word, find_checkpoint, load_learner
 from bgaug.errors import BgaugError, MasksError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.pipelines.build_shards import build_shards
@@ -28,7 +28,6 @@ from bgaug.pipelines.each_video import Setup
 from bgaug.pipelines.embed import is_store, store_frames
 from bgaug.pipelines.heatmap_options import MAPS, HeatmapOptions
 from bgaug.pipelines.progress import Progress
-from bgaug.pipelines.train import load_learner
 from bgaug.store import Store, open_store
 
 
@@ -80,12 +79,12 @@ class Clip:
         return int(self.box[0, 2:].min())
 
 
-def load_runs(paths: Sequence[Path], device: torch.device, progress: Progress) -> list[Run]:
+def load_runs(paths: Sequence[Path], device: torch.device, progress: Progress, word: Word = NOTHING_SAID) -> list[Run]:
     """The runs, warned of where they were trained on other clips than the first, whose clips all of them see."""
     runs = []
     for title, path in zip(_short_names(paths), paths, strict=True):
         checkpoint = find_checkpoint(path)
-        learner, config = load_learner(checkpoint)
+        learner, config = load_learner(checkpoint, word=word)
         runs.append(Run(title, learner.requires_grad_(False).to(device), config, checkpoint))
         for name, what in (("num_frames", "frames"), ("stride", "a stride")):
             if config[name] != runs[0].config[name]:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from bgaug import __version__
-from bgaug.encoders import file_sha256
+from bgaug.encoders import NOTHING_SAID, Word, file_sha256, own_clips
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, replacing_files, write_bytes, writing
 from bgaug.pipelines.clip_masks import ForeignTruth, StoreTruth
@@ -130,6 +130,7 @@ def heatmap(
     device: str | None = None,
     overwrite: bool = False,
     in_process: bool = False,
+    word: Word = NOTHING_SAID,
 ) -> Looked:
     """Draw what encoders look at on the same clips, and tell how much of it is the foreground.
 
@@ -146,6 +147,7 @@ def heatmap(
         device: by default CUDA where there is one, else the CPU.
         overwrite: replace the result of an earlier call.
         in_process: read videos in this very process.
+        word: the user's, on who builds an encoder that is none of bgaug's.
 
     Raises:
         UsageError: nothing labelled where a class is asked for, no such stage, or `out` holds a result.
@@ -158,7 +160,7 @@ def heatmap(
     _check_out(out, overwrite)
     out = out.resolve()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    runs = load_runs([run, *against], where, progress)
+    runs = load_runs([run, *against], where, progress, word)
     with opened_store(inputs, progress, in_process) as (store, failures, is_ours):
         if store.header.frames == "none":
             raise UsageError(f"{store.path} keeps no frames; make a store to train from with `bgaug build-shards`")
@@ -242,7 +244,8 @@ def _look(
     numbers: dict[str, dict[str, Any]] = {name: {} for name in maps}
     said = {}
     for run, probe in zip(runs, probes, strict=True):
-        heats, column = encoder_maps(run, clip, maps, options.stage, probe, wanted)
+        with own_clips(run.config):
+            heats, column = encoder_maps(run, clip, maps, options.stage, probe, wanted)
         said[run.title] = None if column is None else classes[column]
         for name, heat in heats.items():
             numbers[name][run.title] = score_map(name, heat, clip.masks, clip.box, runs[0].config["crop"])

@@ -7,20 +7,21 @@ import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from bgaug.augment import Augmentation
-from bgaug.backbone import build_backbone, count_parameters, load_weights
+from bgaug.backbone import BACKBONES, Backbone, build_backbone, count_parameters, load_weights
 from bgaug.compose import Composition, SemiNegativePairs
 from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.encoders import backbone_options, read_weights, trained_form
+from bgaug.encoders import PUBLISHED, backbone_options, load_learner, own_weights
+from bgaug.encoders.builders import check_options, takes_options
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_folder, make_folder, write_bytes, writing
 from bgaug.loader import ClipLoader
-from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
+from bgaug.model import METHODS, ContrastiveLearner, Method
 from bgaug.pipelines.meters import NUMBERS, BiasMeters
 from bgaug.pipelines.origin import git_state, store_content, versions
 from bgaug.pipelines.progress import Progress, Silent
@@ -29,7 +30,6 @@ from bgaug.pipelines.telling import Telling
 from bgaug.pipelines.train_options import TrainOptions, parse_changes
 from bgaug.store import Store, open_store
 from bgaug.trainer import (
-    BEST,
     CHECKPOINTS,
     CONFIG,
     LOG,
@@ -38,9 +38,7 @@ from bgaug.trainer import (
     Processes,
     Trained,
     Trainer,
-    average_of,
     last_checkpoint,
-    load_checkpoint,
     processes,
 )
 
@@ -334,15 +332,41 @@ def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps:
         )
         trunk = build_backbone(options.backbone, **trunk_options(options))
         if options.weights is not None:
-            load_weights(trunk, read_weights(options.weights))
+            _begin_with(trunk, options.backbone, options.weights)
         return ContrastiveLearner(trunk, method)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
 
+def _begin_with(trunk: Backbone, name: str, weights: str) -> None:
+    """Weights of a file, in place; ValueError where they do not fit, with what would."""
+    try:
+        load_weights(trunk, own_weights(weights))
+    except UsageError:
+        raise
+    except ValueError as error:
+        published = ", ".join(known for known in BACKBONES if takes_options(known, PUBLISHED))
+        hint = (
+            ""
+            if takes_options(name, PUBLISHED)
+            else (
+                f"; no weights are published for {name}, which takes those that `bgaug export-weights` wrote of a run with it; "
+                f"published weights go with {published}"
+            )
+        )
+        raise ValueError(f"{weights}: {error}{hint}") from error
+
+
 def trunk_options(options: TrainOptions) -> dict[str, float | str]:
-    """Options of `build_backbone`: those that the weights it begins with need, if any."""
-    return {} if options.weights is None else backbone_options(options.weights)
+    """Options of `build_backbone`: those that the weights it begins with need, if any.
+
+    Raises:
+        UsageError: the weights cannot be read, or are of another encoder.
+        CheckpointError: their description has an option that the encoder does not take.
+    """
+    if options.weights is None:
+        return {}
+    return check_options(options.backbone, backbone_options(options.weights, options.backbone), options.weights)
 
 
 def method_changes(options: TrainOptions) -> dict[str, Any]:
@@ -385,31 +409,3 @@ def make_pairs(store: Store, options: TrainOptions, method: Method) -> SemiNegat
 def crop_size(store: Store, options: TrainOptions) -> int:
     """Side of the crops: what was asked for, else 112 or what the frames hold."""
     return options.crop or min(112, *store.size)
-
-
-def load_learner(run: Path, *, best: bool = False, averaged: bool = True) -> tuple[ContrastiveLearner, dict[str, Any]]:
-    """The learner of a run's last checkpoint, in evaluation mode, and the run's configuration.
-
-    Args:
-        run: folder of the run, or one checkpoint of it.
-        best: of the best checkpoint instead of the last.
-        averaged: take the moving average of the encoder, where the run kept one.
-
-    Raises:
-        CheckpointError: there is none, or it does not fit this bgaug.
-    """
-    path = run if run.is_file() else run / CHECKPOINTS / BEST if best else last_checkpoint(run)
-    state = load_checkpoint(path)
-    config = state["config"]
-    try:
-        trunk = build_backbone(config["backbone"], **trained_form(config))
-        method = Method(**{"pool": "mean"} | config["resolved_method"])  # which older runs do not name
-        learner = ContrastiveLearner(trunk, method)
-        learner.load_state_dict(state["learner"])
-        if averaged and state.get("averaged") is not None:
-            average = average_of(learner.encoder, 0.5)
-            average.load_state_dict(state["averaged"])
-            learner.encoder = cast(Encoder, average.module)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit its own configuration: {str(error).splitlines()[0]}") from error
-    return learner.eval(), config

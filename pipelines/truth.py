@@ -6,7 +6,6 @@ Letters: N videos, T frames, S pixels of a side, P packed bytes of one mask.
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ from numpy.typing import NDArray
 from bgaug.errors import UsageError
 from bgaug.files import replacing
 from bgaug.mask import pack_mask, unpack_mask
+from bgaug.outside import MalformedFile, read_npz
 from bgaug.scores import FOREGROUND, MaskScores, background_scores
 from bgaug.store import Store, open_store
 from bgaug.synthetic import SyntheticSplit
 
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+UNREADABLE = (OSError, KeyError, MalformedFile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +199,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz by name; raises one of `UNREADABLE` where they are not there whole."""
-    # Opened here: numpy leaves a file open that turns out to be no archive.
-    with open(path, "rb") as opened, np.load(opened) as file:
-        return {name: file[name] for name in names}
+    return read_npz(path, names)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -19,6 +19,7 @@ NUMPY_ROOMS = {
     "errors",
     "files",
     "text",
+    "outside",
     "sizing",
     "video",
     "shots",

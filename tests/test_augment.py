@@ -451,3 +451,18 @@ def test_wrong_frames_are_told() -> None:
         crop_resize(torch.rand(1, 2, 8, 8, 3), torch.tensor([[0, 0, 8, 8]]), 4)
     with pytest.raises(ValueError, match="boxes"):
         crop_resize(noise(2, 2, 8, 8, 3), torch.tensor([[0, 0, 8, 8]]), 4)
+
+
+@pytest.mark.parametrize(("degrees", "expected"), [(9, 0.67), (36, 0.72), (180, 0.90)])
+def test_the_hue_turn_is_what_its_docstring_says(degrees: int, expected: float) -> None:
+    """Held against the turn of HSV by Python's own colorsys, in the sense of that: it keeps the luma, and is not HSV's."""
+    luma, generator = torch.tensor([[0.299, 0.587, 0.114]] * 3), torch.tensor(HUE_GENERATOR)
+    angle = -math.radians(degrees)
+    turn = luma + math.cos(angle) * (torch.eye(3) - luma) + math.sin(angle) * generator
+    rgb = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0))
+    turned = rgb @ turn.T
+    hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in rgb.tolist()]
+    reference = torch.tensor([colorsys.hsv_to_rgb((h + degrees / 360) % 1, s, v) for h, s, v in hsv])
+    cosine = torch.cosine_similarity((turned - rgb).flatten(), (reference - rgb).flatten(), dim=0)
+    assert abs(float(cosine) - expected) < 0.02
+    assert torch.allclose(turned @ luma[0], rgb @ luma[0], atol=1e-5)

@@ -156,7 +156,8 @@ def test_heads_suit_the_backbone() -> None:
 def test_features_are_the_codes() -> None:
     model, clips = learner("dual").eval(), torch.rand(2, 3, 4, 16, 16)
     codes = model.encode(clips)
-    assert torch.equal(model.features(clips), codes.global_code)
+    assert torch.equal(model.features(clips, "g"), codes.global_code)
+    assert torch.equal(model.features(clips), model.features(clips, model.method.feature))
     assert torch.equal(model.features(clips, "d"), codes.dynamic)
     assert torch.equal(model.features(clips, "dr"), torch.cat([codes.dynamic, codes.static], dim=1))
     with pytest.raises(ValueError, match="features are g, d, r or dr, got 'x'"):

@@ -12,6 +12,7 @@ kinetics     Kinetics' CSV
 ssv2         Something-Something V2
 diving48     Diving48 V2
 filelist     a path and a number a line
+pickled      lists that ship as pickles, read without executing them
 class_names  names of numbered classes
 numbering    which class the numbers of a list mean
 roles        files of a folder by the split that their names tell

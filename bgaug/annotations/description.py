@@ -39,7 +39,7 @@ def described(path: Path) -> str:
         if head.startswith(magic):
             return f"is {what}"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return f"is a pickle of Python, which may run code and is not read; write it as {_TABLE}"
+        return f"is a pickle of Python, which may run code; name it .pickle to have its plain rows read, or write it as {_TABLE}"
     if b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return f"is no text: it begins with {head[:16]!r}; expected {_TABLE}, or {_LINES}"
     return _json(path) if path.suffix.lower() in JSON_SUFFIXES else _text(path)

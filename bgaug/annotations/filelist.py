@@ -111,7 +111,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
         notes |= dict.fromkeys(more)
     named_by = options.class_names or _label_map(files[0].parent)
     if named_by is None:
-        classes, names = _by_number(rows, options.first_class or 0)
+        classes, names = by_number(rows, options.first_class or 0)
         notes |= dict.fromkeys(_names_beside(files[0].parent))
     else:
         known = read_class_names(named_by)
@@ -125,7 +125,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
     return SplitList("filelist", number, tuple(entries), classes, read, "tail", tuple(notes))
 
 
-def _by_number(rows: Sequence[NumberedRow], first: int) -> tuple[tuple[str, ...], list[str | None]]:
+def by_number(rows: Sequence[NumberedRow], first: int) -> tuple[tuple[str, ...], list[str | None]]:
     """All numbers up to the highest class, so that the place of each is the number itself; and the class of each row."""
     below = next((row for row in rows if row.number is not None and row.number < first), None)
     if below is not None:

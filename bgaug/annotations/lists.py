@@ -14,6 +14,7 @@ from bgaug.annotations.kinetics import KINETICS
 from bgaug.annotations.label import Labels
 from bgaug.annotations.labels_csv import CSV
 from bgaug.annotations.match import match_entries
+from bgaug.annotations.pickled import PICKLED
 from bgaug.annotations.reading import check_regular
 from bgaug.annotations.ssv2 import SSV2
 from bgaug.annotations.ucf101 import UCF101
@@ -27,6 +28,7 @@ FORMATS: Mapping[str, ListFormat] = {
     "ssv2": SSV2,
     "diving48": DIVING48,
     "filelist": FILELIST,
+    "pickle": PICKLED,
 }
 
 

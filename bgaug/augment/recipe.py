@@ -24,7 +24,8 @@ class Augmentation:
         brightness: factor drawn from U(1 - b, 1 + b).
         contrast: factor about the clip's mean grey, drawn from U(1 - c, 1 + c).
         saturation: factor about each pixel's grey, drawn from U(1 - s, 1 + s).
-        hue: turn drawn from U(-hue, hue); 1 is the whole circle, so at most 0.5.
+        hue: turn in the colour plane of YIQ drawn from U(-hue, hue); 1 is the whole circle, so at most 0.5. Not HSV's turn, see
+            `colour_jitter`.
         channel_gain: factor for each of R, G, B drawn from U(1 - g, 1 + g), always.
         grey: probability of losing all colour.
         blur: probability of a Gaussian blur in space.

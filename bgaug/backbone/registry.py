@@ -1,4 +1,7 @@
-"""Encoders by name, and encoders of one's own by "module:function"."""
+"""Encoders by name, and encoders of one's own by "module:function" or by the function itself.
+
+A name inside a file must never come here by itself: see `bgaug.encoders.builders`.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,17 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "c3d": C3D,
     "vit": VideoViT,
 }
+LARGEST = {"width": 512, "dim": 2048, "depth": 64, "num_heads": 64, "patch": 64, "tubelet": 16}
+"""Options of these encoders as a file may give them; a caller may give more."""
 
 
-def build_backbone(name: str, **options: float | str) -> Backbone:
+def build_backbone(name: str | Callable[..., object], **options: float | str) -> Backbone:
     """An encoder with fresh weights, drawn from torch's generator.
 
     Args:
-        name: a key of `BACKBONES`, or "module:function" for one's own: the module is imported, and the function called
-            with the options. What it returns must have what `Backbone` names, whether it inherits from it or not.
+        name: a key of `BACKBONES`; or "module:function" for one's own: the module is imported, and the function called
+            with the options; or that function. What it returns must have what `Backbone` names, whether it inherits from
+            it or not.
         options: of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads, patch and
             tubelet; the others take temporal_padding and normalise.
 
@@ -53,11 +59,26 @@ def build_backbone(name: str, **options: float | str) -> Backbone:
         ValueError: no such name, module or function, or an option out of range.
         TypeError: no such option, or one's own encoder lacks what the library asks for.
     """
+    if isinstance(name, str) and name in BACKBONES:
+        return cast(Backbone, _call(BACKBONES[name], f"backbone {name!r}", options))
+    origin = name if isinstance(name, str) else getattr(name, "__qualname__", type(name).__name__)
+    return checked_backbone(_call(builder_of(name), origin, options), origin)
+
+
+def builder_of(name: str | Callable[..., object]) -> Callable[..., object]:
+    """The function that makes an encoder; imports the module of "module:function".
+
+    Raises:
+        ValueError: no such name, module or function.
+        TypeError: it is no function.
+    """
+    if not isinstance(name, str):
+        return name
     if ":" in name:
-        return checked_backbone(_call(_imported(name), name, options), name)
+        return _imported(name)
     if name not in BACKBONES:
         raise ValueError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}, and module:function for your own")
-    return cast(Backbone, _call(BACKBONES[name], f"backbone {name!r}", options))
+    return BACKBONES[name]
 
 
 def _call(function: Callable[..., object], origin: str, options: dict[str, float | str]) -> object:

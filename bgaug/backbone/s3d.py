@@ -54,6 +54,9 @@ class S3D(Backbone):
     of its pools but the first. Its stem halves the frame rate. Clips need 5 frames and 17 pixels a side, and 7 frames
     for motion to be read. Parameters have torchvision's names and shapes, so its `s3d` weights load.
 
+    Its batch norms have the published epsilon, 0.001, and torch's momentum, 0.1. The published momentum is 0.001, as torch
+    counts it: running statistics then settle over thousands of steps, and a short run would be left without any.
+
     Args:
         temporal_padding: "replicate" repeats the end frames, so that a clip that stands still has features that do;
             "zeros" is what published weights were trained with.
@@ -133,5 +136,5 @@ def _unit(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, 
     """Convolution, batch norm, ReLU; strided where the kernel is wider than 1."""
     time, height, width = (stride if size > 1 else 1 for size in kernel)
     layer = convolution(inputs, outputs, kernel, (time, height, width), temporal_padding=temporal_padding)
-    # The published epsilon. The published momentum of 0.001 would leave short runs without running statistics.
+    # The published epsilon, not the published momentum: see the class.
     return nn.Sequential(layer, nn.BatchNorm3d(outputs, eps=1e-3), nn.ReLU(inplace=True))

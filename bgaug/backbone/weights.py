@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 # As torchvision, its S3D, clip order prediction and PySlowFast name them.
@@ -19,14 +20,14 @@ def load_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
     with zeros around them in time; clips here lie in [0, 1]. Build the encoder for them so::
 
         backbone = build_backbone("r3d18", normalise=True, temporal_padding="zeros")
-        load_weights(backbone, torch.load("r3d_18.pth", weights_only=True))
+        load_weights(backbone, bgaug.encoders.read_weights("r3d_18.pth"))
 
     Args:
         backbone: changed in place, or not at all.
         state: from parameter and buffer name to tensor.
 
     Raises:
-        ValueError: names or shapes do not fit; says which.
+        ValueError: names or shapes do not fit, or a number is not finite; says which.
     """
     own = backbone.state_dict()
     given = {name: value for name, value in state.items() if name in own or not name.startswith(CLASSIFIERS)}
@@ -42,4 +43,21 @@ def load_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
     faults = [f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in lists if names]
     if faults:
         raise ValueError(f"weights do not fit {type(backbone).__name__}; {'; '.join(faults)}")
+    check_finite(given)
     backbone.load_state_dict(given, strict=False)
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """See that weights are numbers: a diverged training leaves others, and every feature by them is none.
+
+    Args:
+        state: from parameter and buffer name to tensor.
+
+    Raises:
+        ValueError: one is infinite or not a number; says which.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"the weight {name} has numbers that are not finite; was the training's loss finite?")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise ValueError(f"the weight {name} has a negative variance")

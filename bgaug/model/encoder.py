@@ -42,15 +42,7 @@ class Encoder(nn.Module):
             extra = count_parameters(self.static_stage)
             share = extra / count_parameters(backbone)
             logger.info("the static stream adds %d parameters, %.0f %% of the backbone", extra, 100 * share)
-        self.decomposition = decomposition or MotionAwareDecomposition(
-            method.stages or getattr(backbone, "saliency_stages", None),
-            stretch=method.stretch,
-            per_channel=method.per_channel,
-            normalise=method.normalise,
-            compensate=method.compensate,
-            reach=getattr(backbone, "temporal_reach", None),
-            pool=method.pool,
-        )
+        self.decomposition = decomposition or decomposition_for(backbone, method)
         hidden, out, batch_norm = backbone.head
         batch_norm = batch_norm or method.objective == "byol"  # without, BYOL collapses
         self.embedding_dim = embedding_dim or out
@@ -61,20 +53,49 @@ class Encoder(nn.Module):
 
     def codes(self, clips: Tensor) -> Codes:
         """Codes of float clips in [0, 1], (B, 3, T, h, w); see `bgaug.motion`."""
-        stages: dict[str, Tensor] = self.backbone(clips)
-        if self.static_stage is None:
-            codes: Codes = self.decomposition(stages)
-            return codes
-        before = list(stages.values())[-2]
-        # Same values, a share gamma of the gradient: more of it, and the trunk learns the scene again.
-        codes = self.decomposition(stages, self.static_stage(torch.lerp(before.detach(), before, self.gamma)))
-        return codes
+        return codes_of(self.backbone(clips), self.decomposition, self.static_stage, self.gamma)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Embeddings (B, D), not normalised, by code: "g", "d" and "r", those that have a term."""
         codes = self.codes(clips)
         inputs = {"g": codes.global_code, "d": codes.dynamic, "r": codes.static}
         return {code: head(inputs[code]) for code, head in self.heads.items()}
+
+
+def decomposition_for(backbone: Backbone, method: Method) -> MotionAwareDecomposition:
+    """The decomposition that a method asks for, where the backbone allows it."""
+    return MotionAwareDecomposition(
+        method.stages or getattr(backbone, "saliency_stages", None),
+        stretch=method.stretch,
+        per_channel=method.per_channel,
+        normalise=method.normalise,
+        compensate=method.compensate,
+        reach=getattr(backbone, "temporal_reach", None),
+        pool=method.pool,
+    )
+
+
+def codes_of(
+    stages: dict[str, Tensor],
+    decomposition: MotionAwareDecomposition,
+    static_stage: nn.Module | None = None,
+    gamma: float = 1.0,
+) -> Codes:
+    """Codes of a clip's feature maps.
+
+    Args:
+        stages: feature maps (B, C, T', H', W') by stage, in order.
+        decomposition: what makes codes of them.
+        static_stage: last stage of the static code; the last of `stages` serves for it if None.
+        gamma: share of the static code's gradient that reaches the stages before.
+    """
+    if static_stage is None:
+        codes: Codes = decomposition(stages)
+        return codes
+    before = list(stages.values())[-2]
+    # Same values, a share gamma of the gradient: more of it, and the trunk learns the scene again.
+    codes = decomposition(stages, static_stage(torch.lerp(before.detach(), before, gamma)))
+    return codes
 
 
 def projection_head(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:

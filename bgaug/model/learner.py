@@ -112,21 +112,18 @@ class ContrastiveLearner(nn.Module):
         """Codes of float clips in [0, 1], (B, 3, T, h, w), before the heads."""
         return self.encoder.codes(clips)
 
-    def features(self, clips: Tensor, which: str = "g") -> Tensor:
+    def features(self, clips: Tensor, which: str | None = None) -> Tensor:
         """Downstream features of clips, float32.
 
         Args:
             clips: float in [0, 1], (B, 3, T, h, w).
-            which: "g", "d" or "r" for one code (B, C), "dr" for the last two side by side (B, 2C).
+            which: "g", "d" or "r" for one code (B, C), "dr" for the last two side by side (B, 2C); by default the feature of
+                the method, see `Method.feature`.
 
         Raises:
             ValueError: no such feature.
         """
-        if which not in ("g", "d", "r", "dr"):
-            raise ValueError(f"features are g, d, r or dr, got {which!r}")
-        codes = self.encode(clips)
-        parts = {"g": codes.global_code, "d": codes.dynamic, "r": codes.static}
-        return torch.cat([parts[code] for code in which], dim=1)
+        return self.encode(clips).feature(which or self.method.feature)
 
     @property
     def queue_full(self) -> bool:

@@ -10,7 +10,8 @@ checkpoint    written in one step, the last few and the best kept
 loop          Trainer: a step, an epoch, resuming
 """
 
-from bgaug.trainer.checkpoint import BEST, CHECKPOINTS, last_checkpoint, load_checkpoint
+from bgaug.encoders.run import BEST, CHECKPOINTS, load_checkpoint
+from bgaug.encoders.run import find_checkpoint as last_checkpoint
 from bgaug.trainer.log import LOG
 from bgaug.trainer.loop import Keeping, Line, Trained, Trainer, average_of
 from bgaug.trainer.optimisation import LARS, Optimisation, make_optimiser

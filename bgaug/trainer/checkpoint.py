@@ -1,21 +1,20 @@
-"""Checkpoints on disk: written in one step, the last few and the best kept, read without executing anything."""
+"""Checkpoints on disk: written in one step, the last few and the best kept. `bgaug.encoders.run` reads them."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from bgaug.encoders.run import BEST, FORMAT, VERSION
 from bgaug.errors import CheckpointError
 from bgaug.files import replacing, writing
-
-FORMAT = "bgaug-checkpoint"
-VERSION = 1
-CHECKPOINTS = "checkpoints"
-BEST = "best.pt"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int, best: bool = False) -> Path:
@@ -69,36 +68,110 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0].removeprefix("cannot be written: ")
 
 
-def last_checkpoint(run: Path) -> Path:
-    """The newest checkpoint of a run.
+def saved_config(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A checkpoint's configuration, which is made of plain JSON values.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: it is not.
     """
-    found = sorted((run / CHECKPOINTS).glob("step-*.pt"))
-    if not found:
-        raise CheckpointError(f"{run} holds no checkpoint; is it a folder that `bgaug train --out` made?")
-    return found[-1]
+    config = state.get("config")
+    if not isinstance(config, dict) or not _is_json(config):
+        raise CheckpointError(f"{path} has no configuration of plain values")
+    return config
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed.
+def check_resumable(state: Mapping[str, Any], path: Path, optimiser: torch.optim.Optimizer, total_steps: int) -> None:
+    """See that a training can go on from a checkpoint, which may come from elsewhere: types, ranges and shapes.
+
+    Args:
+        state: as `bgaug.encoders.load_checkpoint` read it.
+        path: of the checkpoint, for messages.
+        optimiser: of the training, whose own settings count.
+        total_steps: of the whole run.
 
     Raises:
-        CheckpointError: it is missing, not whole, or not one of ours.
+        CheckpointError: something is missing, or is not what this training would have written.
     """
+    faults = [
+        f"{name} is {_shown(state.get(name))}" for name, is_good in _PARTS.items() if not is_good(state.get(name))
+    ]
+    if not faults and not 0 <= state["step"] <= total_steps:
+        faults = [f"step is {state['step']} of {total_steps}"]
+    faults = faults or _optimiser_faults(state["optimiser"], optimiser)
+    if faults:
+        raise CheckpointError(f"{path} cannot be gone on from: {'; '.join(faults[:3])}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_plain(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(part, (str, int, float, bool, type(None))) for part in value.values()
+    )
+
+
+def _is_json(value: Any) -> bool:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint; is it whole? ({type(error).__name__})"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a bgaug checkpoint")
-    if state["version"] != VERSION:
-        raise CheckpointError(
-            f"{path} has checkpoint version {state['version']}; this bgaug reads {VERSION}: update bgaug"
-        )
-    return state
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_loader(value: Any) -> bool:
+    return _are_plain(value) and _is_count(value.get("epoch")) and _is_count(value.get("step"))
+
+
+def _are_bytes(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.ndim == 1
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "step": _is_count,
+    "recent": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    "best": lambda value: value is None or _is_number(value),
+    "loader": _is_loader,
+    "scaler": lambda value: value is None or _are_plain(value),
+    "rng": _are_bytes,
+    "cuda_rng": lambda value: value is None or _are_bytes(value),
+    "optimiser": lambda value: (
+        isinstance(value, dict)
+        and isinstance(value.get("state"), dict)
+        and isinstance(value.get("param_groups"), list)
+        and all(isinstance(group, dict) for group in value["param_groups"])
+    ),
+}
+
+
+def _optimiser_faults(saved: Mapping[str, Any], optimiser: torch.optim.Optimizer) -> list[str]:
+    """Settings other than the optimiser's own, and numbers of another shape than their weights."""
+    own = optimiser.state_dict()["param_groups"]
+    if len(saved["param_groups"]) != len(own):
+        return [f"the optimiser has {len(saved['param_groups'])} groups of weights, not {len(own)}"]
+    for theirs, ours in zip(saved["param_groups"], own, strict=True):
+        for name, value in ours.items():
+            if name != "lr" and (type(theirs.get(name)) is not type(value) or theirs[name] != value):
+                return [f"the optimiser's {name} is {_shown(theirs.get(name))}, not {_shown(value)}"]
+    weights = {
+        number: weight for number, weight in enumerate(w for group in optimiser.param_groups for w in group["params"])
+    }
+    for number, parts in saved["state"].items():
+        if number not in weights or not isinstance(parts, dict):
+            return [f"the optimiser has numbers of the weight {_shown(number)}, which is none"]
+        for name, value in parts.items():
+            shapes = (weights[number].shape, torch.Size())
+            if not (value is None or _is_number(value) or (isinstance(value, Tensor) and value.shape in shapes)):
+                return [f"the optimiser's {_shown(name)} of the weight {number} is {_shown(value)}"]
+    return []
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else type(value).__name__

@@ -61,7 +61,7 @@ def drop_lines_behind(path: Path, step: int) -> None:
     for text in path.read_bytes().splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a kill or a full disk came in the middle of it
         if isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] <= step:
             kept.append(text + b"\n")

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bgaug.backbone.weights import check_finite
 from bgaug.batch import Batch
 from bgaug.compose import SemiNegativePairs
-from bgaug.errors import BgaugError, CheckpointError, WriteError
+from bgaug.encoders.run import CHECKPOINTS, load_checkpoint
+from bgaug.errors import BgaugError, CheckpointError, UsageError, WriteError
 from bgaug.files import write_bytes
 from bgaug.loader import ClipLoader
 from bgaug.model import ContrastiveLearner
 from bgaug.text import json_bytes
-from bgaug.trainer.checkpoint import CHECKPOINTS, load_checkpoint, save_checkpoint
+from bgaug.trainer.checkpoint import check_resumable, save_checkpoint, saved_config
 from bgaug.trainer.log import LOG, Log, drop_lines_behind, memory_megabytes, plain
 from bgaug.trainer.optimisation import Optimisation, gradient_norm, make_optimiser
 from bgaug.trainer.processes import Processes
@@ -367,23 +369,28 @@ class Trainer:
             CheckpointError: it cannot be read, or is of a run with another configuration.
         """
         state = load_checkpoint(path)
-        differing = [k for k, v in self.config.items() if k in state["config"] and state["config"][k] != v]
+        saved = saved_config(state, path)
+        differing = [k for k, v in self.config.items() if k in saved and saved[k] != v]
         if differing:
-            said = "; ".join(f"{k}: {state['config'][k]!r} there, {self.config[k]!r} now" for k in differing)
+            said = "; ".join(f"{k}: {repr(saved[k])[:200]} there, {self.config[k]!r} now" for k in differing)
             raise CheckpointError(f"{path} is of a run with another configuration: {said}")
+        check_resumable(state, path, self.optimiser, self.optimisation.total_steps)
         try:
+            check_finite(state["learner"])
             self.learner.load_state_dict(state["learner"])
             self.optimiser.load_state_dict(state["optimiser"])
             if self.averaged is not None and state.get("averaged") is not None:
                 self.averaged.load_state_dict(state["averaged"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} does not fit this run's model: {str(error).splitlines()[0]}") from error
-        if state.get("scaler"):
-            self.scaler.load_state_dict(state["scaler"])
-        self.loader.load_state_dict(state["loader"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and state.get("cuda_rng") is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            if state.get("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
+            self.loader.load_state_dict(state["loader"])
+            torch.set_rng_state(state["rng"])
+            if self.device.type == "cuda" and state.get("cuda_rng") is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        except UsageError:
+            raise
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{path} does not fit this run's model: {str(error)[:300]}") from error
         self.step = int(state["step"])
         self._recent, self._best = list(state["recent"]), state.get("best")
         if self.processes.first:

@@ -5,9 +5,6 @@ Letters: T frames, H, W pixels, P packed bytes of one mask.
 
 from __future__ import annotations
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 from bgaug.errors import MasksError
 from bgaug.mask.bits import unpack_mask
 from bgaug.mask.foreign.form import ForeignMasks, Values, foreground, untold
+from bgaug.outside import MalformedFile, is_npy, npz_names, read_npy, read_npz
 from bgaug.sizing import Size
 
 
@@ -33,31 +31,27 @@ class ArrayMasks(ForeignMasks):
     def _content(self) -> tuple[NDArray[Any], Size | None]:
         """Masks (T, H, W) and None, or packed ones (T, P) and their size."""
         try:
-            # Opened here, since numpy leaves a broken archive open; told apart by content, since numpy does so too.
-            with open(self.path, "rb") as file:
-                if file.read(6) != b"\x93NUMPY":
-                    file.seek(0)
-                    with np.load(file, allow_pickle=False) as held:
-                        return self._from_npz(held)
-            # A lone array stays on disk and is paged in by the frame.
-            return self._checked(np.asarray(np.load(self.path, allow_pickle=False, mmap_mode="r"))), None
+            # A lone array stays on disk and is paged in by the frame; told apart by content, as numpy does.
+            return (self._checked(read_npy(self.path)), None) if is_npy(self.path) else self._of_npz()
         except MasksError:
             raise
         except OSError as error:
             raise MasksError(self.path, f"cannot be read: {error.strerror or error}") from error
         except MemoryError as error:
             raise MasksError(self.path, f"{error}; an .npy is read by the frame") from error
-        except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+        except (MalformedFile, KeyError) as error:
             raise MasksError(
                 self.path, f"is no whole .npz or .npy, or holds Python objects ({error}); write it anew"
             ) from error
 
-    def _from_npz(self, held: Any) -> tuple[NDArray[Any], Size | None]:
-        keys = list(held.files)
+    def _of_npz(self) -> tuple[NDArray[Any], Size | None]:
+        keys = npz_names(self.path)
         if "masks" not in keys and {"packed", "size"} <= set(keys):
+            held = read_npz(self.path, ["packed", "size"])
             return self._checked_bits(held["packed"], held["size"])
         if "masks" in keys or len(keys) == 1:
-            return self._checked(held["masks" if "masks" in keys else keys[0]]), None
+            name = "masks" if "masks" in keys else keys[0]
+            return self._checked(read_npz(self.path, [name])[name]), None
         raise MasksError(
             self.path, f"expected an array `masks`, or `packed` and `size`, it has: {', '.join(keys) or 'nothing'}"
         )
