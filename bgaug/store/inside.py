@@ -43,7 +43,7 @@ def open_inside(root: Path, key: str) -> int:
     """
     with _folder_of(root, key) as (folder, name):
         _check_file(root, key, os.stat(name, dir_fd=folder, follow_symlinks=False))
-        descriptor = _opened(name, _FILE, folder, root / key)
+        descriptor = _opened(name, _FILE, folder, root, key)
         try:
             _check_file(root, key, os.fstat(descriptor))
         except StoreError:
@@ -54,12 +54,14 @@ def open_inside(root: Path, key: str) -> int:
 
 def read_inside(root: Path, key: str, max_bytes: int) -> bytes:
     """All of a regular file; raises as `open_inside` does, and StoreFormatError where it is larger than that."""
-    descriptor = open_inside(root, key)
-    with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
-        check_size(root / key, size, max_bytes)
-        with _refusals(root / key):
+    with os.fdopen(open_inside(root, key), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            check_size(root / key, size, max_bytes)
+        try:
             return file.read(size)
+        except OSError as error:
+            raise StoreError(root / key, f"cannot be read ({error.strerror or error})") from error
 
 
 def link_inside(root: Path, key: str, target: Path, *, copy: bool = False) -> int:
@@ -182,7 +184,8 @@ def files_inside(root: Path, key: str) -> dict[str, os.stat_result]:
     waiting = [""]
     while waiting:
         folder = waiting.pop()
-        with _refusals(root / key / folder), os.scandir(root / key / folder) as entries:
+        path = f"{root}/{key}/{folder}"
+        with _refusals(path), os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{folder}{entry.name}/")
@@ -207,14 +210,14 @@ def _folder_of(root: Path, key: str) -> Iterator[tuple[int, str]]:
     *parents, name = key.split("/")
     if "\0" in key or "" in parents or ".." in parents or name in ("", ".."):
         raise StoreFormatError(root, f"names {key[:80]!r}, which does not lie in its folder")
-    folder, place = _opened(root, _FOLDER, None, root), ""
+    folder, place = _opened(root, _FOLDER, None, root, ""), ""
     try:
         for part in parents:
             place += part
             status = os.stat(part, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 raise StoreDamageError(root / place, f"is {kind_of(status)}")
-            inner = _opened(part, _FOLDER | os.O_NOFOLLOW, folder, root / place)
+            inner = _opened(part, _FOLDER | os.O_NOFOLLOW, folder, root, place)
             os.close(folder)
             folder, place = inner, place + "/"
         yield folder, name
@@ -222,14 +225,14 @@ def _folder_of(root: Path, key: str) -> Iterator[tuple[int, str]]:
         os.close(folder)
 
 
-def _opened(name: str | Path, flags: int, folder: int | None, path: Path) -> int:
+def _opened(name: str | Path, flags: int, folder: int | None, root: Path, key: str) -> int:
     """Open a file or folder; what the system refuses becomes an error of ours, but for that it is not there."""
     try:
         return os.open(name, flags, dir_fd=folder)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
-        raise StoreError(path, f"cannot be read ({error.strerror or error})") from error
+        raise StoreError(root / key, f"cannot be read ({error.strerror or error})") from error
 
 
 def _check_file(root: Path, key: str, status: os.stat_result) -> None:
@@ -238,7 +241,7 @@ def _check_file(root: Path, key: str, status: os.stat_result) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def _refusals(path: str) -> Iterator[None]:
     """What the system refuses becomes an error of ours; that there is no such file, or no folder, stays what it is."""
     try:
         yield

@@ -193,7 +193,7 @@ class File:
     """
 
     def __init__(self, root: Path, key: str) -> None:
-        self.name = str(root / key)
+        self.name = f"{root}/{key}"
         try:
             self._descriptor = open_inside(root, key)
         except (FileNotFoundError, NotADirectoryError) as error:
