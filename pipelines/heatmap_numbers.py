@@ -86,7 +86,7 @@ def class_code(learner: ContrastiveLearner, stages: Mapping[str, Tensor], featur
         float32 (B, D), what `ContrastiveLearner.features` gives.
     """
     codes: Codes = learner.encoder.decomposition(stages)
-    return {"g": codes.global_code, "d": codes.dynamic}[feature]
+    return codes.feature(feature)
 
 
 def class_map(
