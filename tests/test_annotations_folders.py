@@ -57,6 +57,9 @@ def expected(text: str) -> dict[str, str]:
         "walk/1.mp4=walk@ run/deep/2.mp4=run@",
         "walk/1.mp4=walk@ run/2.mp4=run@ stray.mp4=@",
         "videos/walk/1.mp4=walk@ videos/run/2.mp4=run@",
+        f"snapshots/{'0a' * 20}/walk/1.mp4=walk@ snapshots/{'0a' * 20}/run/2.mp4=run@",
+        f"snapshots/{'0a' * 20}/walk/1.mp4=walk@ snapshots/{'1b' * 20}/run/2.mp4=run@",
+        f"datasets--a--b/snapshots/{'0a' * 20}/walk/1.mp4=walk@ datasets--a--b/snapshots/{'0a' * 20}/run/2.mp4=run@",
         "UCF-101/walk/1.mp4=@ UCF-101/run/2.mp4=@",  # may be subjects of one class
         "one/1.mp4=@ one/2.mp4=@",
         "1.mp4=@ 2.mp4=@ 3.mp4=@ a/4.mp4=@ b/5.mp4=@",
@@ -94,6 +97,8 @@ def test_layouts_that_do_not_exist(layout: str) -> None:
         (["train/1.mp4", "bus/2.mp4", "car/3.mp4"], "'train' is taken for a class"),
         (["a/1.mp4", "b/2.mp4", "3.mp4"], "1 videos lie in no class folder and get no class: 3.mp4"),
         (["UCF-101/walk/1.mp4", "UCF-101/run/2.mp4"], r"all lie in the one folder 'UCF-101'.*--layout '\*/class'"),
+        (["a/b/walk/1.mp4", "a/b/run/2.mp4"], r"all lie in the one folder 'a/b'.*--layout '\*/\*/class'"),
+        (["tr/walk/1.mp4", "te/walk/2.mp4"], r"several of them have a folder 'walk'; --layout split/class"),
         (["1.mp4", "2.mp4", "a/3.mp4", "b/4.mp4"], "only 2 of 4 videos lie in one"),
     ],
 )

@@ -468,3 +468,67 @@ def test_lists_of_public_reports(real_data: Path, tmp_path: Path) -> None:
         (("walk/walk_0.mp4",), "w"),
         (("run/run_0.mp4",), "r"),
     ]
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        "(0, 3)",
+        "{0, 3}",
+        "[0 3]",
+        "['run' 'walk']",
+        "(run, walk)",
+        "0/3",
+        "0+3",
+        "0 & 3",
+        "walk;run",
+        "walk, run",
+        "run/walk",
+    ],
+)
+def test_a_class_that_is_several_is_refused_however_it_is_written(read: Read, several: str) -> None:
+    content = f"file|label\nwalk/walk_0.mp4|walk\nrun/run_0.mp4|run\nrun/run_1.mp4|{several}\n"
+    with pytest.raises(LabelsError, match="line 4: `label` has several labels"):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    "one", ["[/]", "push, pull", "(no) push, pull", "[something] on [something]", "a/b", "24h", "r&b"]
+)
+def test_a_class_with_such_characters_in_its_name_is_one(read: Read, one: str) -> None:
+    labels = read(f"file|label\nwalk/walk_0.mp4|push\nrun/run_0.mp4|{one}\n")
+    assert found(labels) == {"walk/walk_0.mp4": "push", "run/run_0.mp4": one}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("file,label,label2", "several columns of labels, one of them 'label2'"),
+        ("file,Label,label", "the column 'Label' twice"),
+    ],
+)
+def test_two_columns_of_labels_are_refused(read: Read, header: str, message: str) -> None:
+    with pytest.raises(LabelsError, match=message):
+        read(f"{header}\nwalk/walk_0.mp4,1,0\n")
+
+
+def test_numbers_that_a_table_wrote_with_a_point(read: Read) -> None:
+    labels = read("file,label\nwalk/walk_0.mp4,2.0\nrun/run_0.mp4,10.0\nrun/run_1.mp4,\n")
+    assert found(labels) == {"walk/walk_0.mp4": "2", "run/run_0.mp4": "10", "run/run_1.mp4": None}
+    assert labels.classes == ("2", "10")
+
+
+def test_groups_and_splits_in_both_forms_of_their_characters_are_one(read: Read) -> None:
+    labels = read(
+        "file,label,group,split\nwalk/walk_0.mp4,w,cafe\u0301,e\u0301\nrun/run_0.mp4,r,caf\u00e9,\u00e9\n".encode()
+    )
+    assert {(label.group, label.split) for label in labels.by_id.values()} == {("caf\u00e9", "\u00e9")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_text_without_its_byte_order_mark_is_named(read: Read, encoding: str) -> None:
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    with pytest.raises(
+        LabelsError, match=f"is {name} without a byte order mark; save it as UTF-8, such as by `iconv -f {name}"
+    ):
+        read("File;Label\nwalk/walk_0.mp4;w\n".encode(encoding))

@@ -50,6 +50,14 @@ def test_classes_by_name_and_from_a_file(tmp_path: Path) -> None:
     assert [entry.class_name for entry in found.entries] == ["run", "walk"] and found.classes == ("walk", "run")
 
 
+def test_names_are_text_in_one_form_of_its_characters(tmp_path: Path) -> None:
+    path = write(tmp_path / "val.pkl", [("one", "cafe\u0301"), ("two", "caf\u00e9")])
+    assert {entry.class_name for entry in read_list(path).entries} == {"caf\u00e9"}
+    path.write_bytes(b"\x80\x04]\x94\x8c\x03one\x8c\x03\xed\xb3\xbf\x86a.")  # half a character
+    with pytest.raises(LabelsError, match="row 1: the class .* is no text"):
+        read_list(path)
+
+
 class Payload:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,6 +82,11 @@ def test_nothing_is_executed(protocol: int, tmp_path: Path) -> None:
         ([], "no rows"),
         ([1, 2], "row 1"),
         ([("one", 1, 2, 3)], "row 1"),
+        ([("one", 300, 2), ("two", 0, 2)], "row 2: 0 before the label .* may be another label"),
+        ([("one", "run", "walk")], "row 1: 'run' before the label"),
+        ({"one": (0, 3, 5)}, "other, frames, label"),
+        ([("one", "run|walk")], "row 1: the row has several labels, 'run|walk'".replace("|", r"\|")),
+        ([("one", "x" * 401)], "row 1: has 401 characters"),
         ({"one": [1, 2]}, "other, frames, label"),
         ({3: 1}, "path of a video"),
         ({"one": 1.5}, "number or name"),

@@ -22,6 +22,12 @@ _FORMS = (
     re.compile(r"(?P<number>[0-9]{1,5})(?:\s*[,;:\t]\s*|\s+)(?P<name>\S.*)"),
     re.compile(r"(?P<name>.*[^\s,;:])(?:\s*[,;:\t]\s*|\s+)(?P<number>[0-9]{1,5})"),
 )
+_ITEM = r"""(?:[0-9]+|'[^']*'|"[^"]*")"""
+_SEVERAL = re.compile(
+    rf"\[.*,.*\]|[\[({{]\s*{_ITEM}(?:[\s,;|]+{_ITEM})+\s*[\])}}]|[({{][^(){{}}]*,[^(){{}}]*[)}}]"
+    r"|[^|]+(?:\|[^|]+)+|[0-9]+(\s*[,;|:/+&\s]\s*[0-9]+)+"
+)
+_BETWEEN = re.compile(r"\s*[,;/+&]\s*")
 _HEADERS = {"id", "name", "class", "label", "classid", "classname", "labelname", "labelid", "index", "number"}
 
 
@@ -54,6 +60,22 @@ class ClassNames:
         first, last = min(self.by_number), max(self.by_number)
         gaps = " with gaps" if last - first + 1 != len(self.by_number) else ""
         return f"{first} to {last}{gaps}"
+
+
+def refuse_several(rows: Sequence[tuple[str, str]]) -> None:
+    """Refuse a class that is several: numbers or a list, such as `0;3` or `(run, jump)`, or `run,jump` where both are classes.
+
+    Args:
+        rows: place of each row, for messages, and its class as it is written.
+
+    Raises:
+        LabelsError: a row has several.
+    """
+    known = {name for _, name in rows if name}
+    for place, name in rows:
+        parts = _BETWEEN.split(name)
+        if _SEVERAL.fullmatch(name) or (len(parts) > 1 and known.issuperset(parts)):
+            raise LabelsError(f"{place} has several labels, {shown(name)}, and a video has one; keep one of them")
 
 
 def read_class_names(file: Path) -> ClassNames:

@@ -40,9 +40,21 @@ def described(path: Path) -> str:
             return f"is {what}"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return f"is a pickle of Python, which may run code; name it .pickle to have its plain rows read, or write it as {_TABLE}"
+    if b"\0" in head and (encoding := _wide(head)):
+        return f"is {encoding} without a byte order mark; save it as UTF-8, such as by `iconv -f {encoding} -t UTF-8 {path.name}`"
     if b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return f"is no text: it begins with {head[:16]!r}; expected {_TABLE}, or {_LINES}"
     return _json(path) if path.suffix.lower() in JSON_SUFFIXES else _text(path)
+
+
+def _wide(head: bytes) -> str | None:
+    """The encoding of text that has a zero beside each letter."""
+    pairs = head[: len(head) // 2 * 2]
+    for encoding in ("UTF-16LE", "UTF-16BE"):
+        text = pairs.decode(encoding, "replace")
+        if sum(" " <= c <= "~" for c in text) > len(text) // 2:
+            return encoding
+    return None
 
 
 def _folder(path: Path) -> str:

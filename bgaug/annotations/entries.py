@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bgaug.annotations.label import ordered
+from bgaug.annotations.reading import normal, shown
 from bgaug.errors import LabelsError
 
 Folders = Literal["path", "tail", "any"]
@@ -25,6 +26,11 @@ class Entry:
         group: what a split must not tear apart; None where it is not known.
         split: "train", "val", "test", "unused", ...; None where it is not known.
         place: where the row stands, for messages: "trainlist01.txt, line 3".
+
+    Class, group and split are kept in the one normal form of their characters.
+
+    Raises:
+        LabelsError: one of them cannot be written as UTF-8.
     """
 
     names: tuple[str, ...]
@@ -32,6 +38,18 @@ class Entry:
     group: str | None
     split: str | None
     place: str
+
+    def __post_init__(self) -> None:
+        for name in ("class_name", "group", "split"):
+            text = getattr(self, name)
+            if text is None or text.isascii():
+                continue
+            if text != text.encode("utf-8", "replace").decode():
+                raise LabelsError(
+                    f"{self.place}: the {name.partition('_')[0]} {shown(text)} is no text: it has half a character in it; "
+                    "write it as UTF-8"
+                )
+            object.__setattr__(self, name, normal(text))
 
 
 @dataclass(frozen=True)

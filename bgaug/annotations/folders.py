@@ -22,6 +22,7 @@ Layout = tuple[Level, ...]
 Folders = tuple[str, ...]
 
 _CONTAINERS = {"video", "videos", "clip", "clips", "data", "dataset", "rgb", "avi", "mp4", "images", "raw", "all"}
+_REVISION = re.compile(r"[0-9a-f]{40}")
 _NUMBERED = re.compile(r"(split|fold)[-_ ]?\d+", re.IGNORECASE)
 
 
@@ -101,6 +102,10 @@ def _guess(folders: Sequence[Folders]) -> Layout:
         if _are_splits(names, below):
             levels.append("split")
             rest = _of_mostly_in_folders([parts for parts in below if _split_of(parts[0])] or below)
+        elif all(map(_REVISION.fullmatch, names)):  # of a cache of Hugging Face; what it lies in is no class either
+            behind_one = False
+            levels.append("*")
+            rest = [parts[1:] for parts in below]
         elif len(names) == 1 and ("split" not in levels or _is_container(*names)):
             behind_one |= not _is_container(*names)
             levels.append("*")
@@ -198,6 +203,11 @@ def _notes(folders: Mapping[str, Folders], labels: Mapping[str, Label], levels: 
             f"the folder {words[0]!r} is taken for a class, for there are others beside it; --layout says otherwise, such as "
             "--layout split"
         )
+    elif repeated := _repeated(folders.values()):
+        notes.append(
+            f"the first folders are taken for classes, and several of them have a folder {repeated!r}; --layout split/class or "
+            "'*/class' takes the second ones"
+        )
     without = [video for video in folders if video not in labels or ("class" in levels and labels[video].name is None)]
     if without:
         listed = ", ".join(sorted(without)[:5]) + (", ..." if len(without) > 5 else "")
@@ -205,13 +215,23 @@ def _notes(folders: Mapping[str, Folders], labels: Mapping[str, Label], levels: 
     return tuple(notes)
 
 
+def _repeated(folders: Iterable[Folders]) -> str | None:
+    """The first name of a second folder that lies in several first ones: those may be splits with names of their own."""
+    second = Counter(parts[1] for parts in {parts[:2] for parts in folders if len(parts) > 1})
+    return min((name for name, count in second.items() if count > 1), default=None)
+
+
 def _unread(folders: Sequence[Folders]) -> tuple[str, ...]:
     """Why the folders were not taken, where somebody may have meant them."""
     first = Counter(parts[0] for parts in folders if parts)
-    if len(first) == 1 and len({parts[:2] for parts in folders if len(parts) > 1}) > 1:
-        name = next(iter(first))
+    above = 0
+    while len({parts[above] for parts in folders if len(parts) > above}) == 1:
+        above += 1
+    if above and len({parts[above] for parts in folders if len(parts) > above}) > 1:
+        name = "/".join(next(parts for parts in folders if len(parts) > above)[:above])
+        layout = "*/" * above + "class"
         return (
-            f"no labels are taken from the folders, for all lie in the one folder {name!r}: name that, or say --layout '*/class'",
+            f"no labels are taken from the folders, for all lie in the one folder {name!r}: name that, or say --layout {layout!r}",
         )
     if len(first) > 1:
         inside = sum(first.values())

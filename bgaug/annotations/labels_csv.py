@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bgaug.annotations.class_names import LONGEST_NAME, read_class_names
+from bgaug.annotations.class_names import LONGEST_NAME, read_class_names, refuse_several
 from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split
 from bgaug.annotations.numbering import NumberedRow, name_classes
 from bgaug.annotations.reading import class_number, normal, shown
@@ -24,7 +24,7 @@ from bgaug.annotations.table import (
 from bgaug.errors import LabelsError
 
 _INSIDE = ("labels.csv", "metadata.csv", "metadata.jsonl")
-_SEVERAL = re.compile(r"\[.*,.*\]|[^|]+(?:\|[^|]+)+|[0-9]+(\s*[,;|\s]\s*[0-9]+)+")
+_FLOAT = re.compile(r"(-1|[0-9]{1,5})\.0+")
 
 
 def _file(path: Path) -> Path:
@@ -101,26 +101,35 @@ def _class_names(
             raise LabelsError(
                 f"{place}: `{class_column}` has {len(row[class_column])} characters, expected the name of a class"
             )
-        if _SEVERAL.fullmatch(row[class_column]):
-            raise LabelsError(
-                f"{place}: `{class_column}` has several labels, {shown(row[class_column])}, and a video has one; keep one of them"
-            )
+    written = _whole([row[class_column] for _, row in rows])
+    refuse_several([(f"{place}: `{class_column}`", name) for (place, _), name in zip(rows, written, strict=True)])
     if options.class_names is None:
         if options.first_class is not None:
             raise LabelsError("a first class is about class names that are numbered elsewhere: give --class-names too")
-        return (), _as_written([normal(row[class_column]) for _, row in rows]), ()
+        return (), _as_written([normal(name) for name in written]), ()
     numbered = []
-    for place, row in rows:
-        number = class_number(row[class_column])
-        if number is None and row[class_column] not in ("", "-1"):
+    for (place, row), name in zip(rows, written, strict=True):
+        number = class_number(name)
+        if number is None and name not in ("", "-1"):
             raise LabelsError(
-                f"{place}: `{class_column}` is {shown(row[class_column])} and no number: such lists name their classes themselves; "
+                f"{place}: `{class_column}` is {shown(name)} and no number: such lists name their classes themselves; "
                 f"leave out {options.class_names}"
             )
         numbered.append(NumberedRow(place, row[file_column], number))
     names = read_class_names(options.class_names)
     found, notes = name_classes(numbered, names, options.first_class)
     return names.with_gaps, found, notes
+
+
+def _whole(names: list[str]) -> list[str]:
+    """Numbers without the point that tables get where a number is missing: 3 for 3.0, if all are numbers."""
+    found = [_FLOAT.fullmatch(name) for name in names]
+    if all(
+        match or name == "" or class_number(name.removeprefix("-")) is not None
+        for match, name in zip(found, names, strict=True)
+    ):
+        return [match[1] if match else name for match, name in zip(found, names, strict=True)]
+    return names
 
 
 def _as_written(names: list[str]) -> list[str | None]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bgaug.annotations.class_names import read_class_names
+from bgaug.annotations.class_names import LONGEST_NAME, read_class_names, refuse_several
 from bgaug.annotations.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split
-from bgaug.annotations.filelist import by_number
+from bgaug.annotations.filelist import LEAST_FRAMES, by_number
 from bgaug.annotations.numbering import NumberedRow, name_classes
 from bgaug.annotations.roles import split_of
 from bgaug.errors import LabelsError
@@ -44,6 +44,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
             raise LabelsError(f"{path}: has names of classes itself; leave out those given")
         classes: tuple[str, ...] = ()
         names = [_name(label, place) for place, _, label in rows]
+        refuse_several([(f"{place}: the row", name or "") for (place, _, _), name in zip(rows, names, strict=True)])
     else:
         numbered = [NumberedRow(place, _text(name, place), _number(label, place)) for place, name, label in rows]
         if options.class_names is None:
@@ -83,6 +84,11 @@ def _rows(path: Path, value: Any) -> Iterator[tuple[Any, Any]]:
             named = [next((row[key] for key in keys if key in row), None) for keys in (_PATHS, _LABELS)]
             yield named[0], named[1]
         elif isinstance(row, (list, tuple)) and len(row) in (2, 3):
+            if len(row) == 3 and (type(row[1]) is not int or row[1] < LEAST_FRAMES):
+                raise LabelsError(
+                    f"{path}, row {number}: {_shown(row[1])} before the label is no length in frames, and may be another label; "
+                    "a video has one: make the rows (path, label)"
+                )
             yield row[0], row[-1]
         else:
             raise LabelsError(
@@ -94,7 +100,7 @@ def _label(path: Path, value: Any) -> Any:
     """The label of a mapping's value."""
     if not isinstance(value, (list, tuple)):
         return value
-    if len(value) != 3:
+    if len(value) != 3 or isinstance(value[0], int):
         raise LabelsError(f"{path}: expected a label, or (other, frames, label), for each path, got {_shown(value)}")
     return value[2]
 
@@ -111,6 +117,8 @@ def _name(label: Any, place: str) -> str | None:
         return None
     if not isinstance(label, str) or not label.strip():
         raise LabelsError(f"{place}: expected the name of a class, as other rows have, got {_shown(label)}")
+    if len(label) > LONGEST_NAME:
+        raise LabelsError(f"{place}: has {len(label)} characters, expected the name of a class")
     return label.strip()
 
 

@@ -136,9 +136,20 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _checked_header(file: Path, cells: list[str]) -> list[str]:
-    twice = [name for name, count in Counter(cells).items() if count > 1 and plain_column(name) in _KNOWN]
+    plain = Counter(map(plain_column, cells))
+    twice = [name for name in cells if plain_column(name) in _KNOWN and plain[plain_column(name)] > 1]
     if twice:
         raise LabelsError(f"{file}: the header has the column {twice[0]!r} twice")
+    numbered = [
+        name
+        for name in cells
+        if plain_column(name).rstrip("0123456789") in CLASS_COLUMNS and plain_column(name) not in _KNOWN
+    ]
+    if numbered and pick_column(cells, CLASS_COLUMNS):
+        raise LabelsError(
+            f"{file}: the header has several columns of labels, one of them {numbered[0]!r}, and a video has one label; keep one "
+            "of them"
+        )
     return cells
 
 
