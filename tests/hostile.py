@@ -235,6 +235,7 @@ VALUES: tuple[Any, ...] = (
 )
 BYTES: tuple[bytes, ...] = (b"NaN", b"Infinity", b"1e999", b"9" * 5000, b'"\\ud800"', b"[" * 100_000, b'{"a":1,"a":2}')
 MISSING, DOUBLED = object(), object()
+SHOWN_VALUES = [*((value, repr(value)[:24]) for value in VALUES), (MISSING, "missing"), (DOUBLED, "doubled")]
 
 
 def paths_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -397,8 +398,7 @@ def cases(root: Path) -> list[Case]:
         document = json.loads((root / name).read_bytes().splitlines()[0]) if "jsonl" in name else load(root / name)
         kind = "array" if name.count("/") > 2 or name.startswith("index/") and name.count("/") > 1 else name
         for path in paths_in(document):
-            for value in (*VALUES, MISSING, DOUBLED):
-                shown_value = "missing" if value is MISSING else "doubled" if value is DOUBLED else repr(value)[:24]
+            for value, shown_value in SHOWN_VALUES:
                 for seal in (True, False):
                     change = partial(changed_document, name, path, value, seal)
                     found.append(Case(f"{name} {path} = {shown_value}{'' if seal else ' unsealed'}", change, kind))
