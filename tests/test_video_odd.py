@@ -116,6 +116,15 @@ def test_frames_of_one_time_are_told_apart(tmp_path: Path) -> None:
     check(path, list(range(COUNT)))
 
 
+def test_a_header_that_is_a_little_off_is_off(tmp_path: Path) -> None:
+    """Thirty frames, a twenty-fifth of a second apart, in a file that claims 26 a second."""
+    times = [40 * k for k in range(30)]
+    path = encode(tmp_path / "x.mkv", numbered(30), "ffv1", {}, times=times, unit=Fraction(1, 1000), rate=26)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 26
+    assert read_video(path).fps == pytest.approx(25, abs=0.1)
+
+
 def test_a_stream_without_times_is_paced_by_its_rate(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.h264"
     annex_b = av.BitStreamFilterContext("h264_mp4toannexb", av.open(str(made / "plain.mp4")).streams.video[0])

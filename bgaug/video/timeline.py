@@ -29,7 +29,7 @@ _CLOCKS_SET_ANEW = frozenset({"mpegts", "mpeg"})
 _CACHED = 4096
 _FRAMES_CHECKED = 3
 _DEFAULT_RATE = 25
-_SAME_RATE, _SAME_COUNT = 0.01, 1.5
+_SAME_RATE, _SAME_COUNT, _SOME_MISSING = 0.01, 0.5, 1.5
 _LATE_SECONDS = 1.0
 
 
@@ -291,7 +291,10 @@ def _rate_and_duration(times: NDArray[np.float64], last_seconds: float, header_r
     believed = usual / 2 <= last_seconds <= 2 * float(steps.max())
     duration = float(times[-1] - times[0]) + (last_seconds if believed else usual)
     count = len(times)
-    borne_out = abs(header_rate * duration - count) <= max(_SAME_COUNT, _SAME_RATE * count)
+    # One frame may be missing, or one gap longer, where all other steps are those of the header.
+    same_step = abs(header_rate * usual - 1) <= _SAME_RATE
+    allowed = max(_SOME_MISSING if same_step else _SAME_COUNT, _SAME_RATE * count)
+    borne_out = abs(header_rate * duration - count) <= allowed
     return (header_rate if borne_out else count / duration), duration
 
 
