@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -15,15 +15,16 @@ _LOCK = ".bgaug-run.lock"
 
 @contextmanager
 def only_run(out: Path) -> Iterator[None]:
-    """No other process trains into the folder within the block. A folder that was made for it and stays empty goes.
+    """No other process trains into the folder within the block. Folders that were made for it and stay empty go.
 
     Raises:
         CheckpointError: another process does; names it.
         WriteError: the folder cannot be written.
     """
-    made = not out.exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
     with ExitStack() as held:
+        held.callback(_remove_empty, made)
         try:
             with writing(out):
                 lock = held.enter_context(ShardLock(out / _LOCK))
@@ -34,8 +35,13 @@ def only_run(out: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):  # a lock file that stays holds nothing
                 lock.remove()
-                if made:
-                    out.rmdir()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, up to the first that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def holds_something(out: Path) -> bool:

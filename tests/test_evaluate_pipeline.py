@@ -295,7 +295,7 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
         ask(run, small_store, "magic")
     with pytest.raises(UsageError, match="got none"):
         ask(run, small_store)
-    with pytest.raises(UsageError, match="--splits and --class-names are about a list"):
+    with pytest.raises(UsageError, match="--splits, --class-names, --first-class and --columns are about a list"):
         ask(run, small_store, "linear", splits=(1,))
     with pytest.raises(UsageError, match="20 neighbours cannot vote: a video is held against as few as 5 others"):
         ask(run, small_store, "knn", neighbours=20)

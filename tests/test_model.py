@@ -160,7 +160,7 @@ def test_features_are_the_codes() -> None:
     assert torch.equal(model.features(clips), model.features(clips, model.method.feature))
     assert torch.equal(model.features(clips, "d"), codes.dynamic)
     assert torch.equal(model.features(clips, "dr"), torch.cat([codes.dynamic, codes.static], dim=1))
-    with pytest.raises(ValueError, match="features are g, d, r or dr, got 'x'"):
+    with pytest.raises(ValueError, match="features are g, d, r, dr, got 'x'"):
         model.features(clips, "x")
 
 
