@@ -46,7 +46,7 @@ class Lease:
         self.path = path
         self._stop = threading.Event()
         self._renewal: threading.Thread | None = None
-        self._file: os.stat_result | None = None
+        self._descriptor = -1
 
     def take(self) -> str | None:
         """Take the lease; where somebody holds it, who."""
@@ -59,13 +59,13 @@ class Lease:
             self._clear()
             return self.take()
         try:
-            self._file = os.fstat(descriptor)
             os.write(descriptor, holder_name().encode())
         except OSError:
+            os.close(descriptor)
             self.path.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(descriptor)
+        # Open while it is held: the number of a file that was deleted may be given to the next one.
+        self._descriptor = descriptor
         self._stop.clear()
         self._renewal = threading.Thread(target=self._renew, name="bgaug-lease", daemon=True)
         self._renewal.start()
@@ -79,11 +79,14 @@ class Lease:
         with suppress(OSError):  # the disk may be gone, or read-only by now; what stays is not renewed any more
             if self.is_held():
                 self.path.unlink(missing_ok=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def is_held(self) -> bool:
         """Whether the file is still the one that this process made, and not that of somebody who took it over."""
         try:
-            return self._file is not None and os.path.samestat(self._file, os.lstat(self.path))
+            return self._descriptor >= 0 and os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
