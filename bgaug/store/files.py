@@ -80,6 +80,9 @@ class ArrayFile:
             self._read_index(file)
         elif self._compressed:
             check_unpacked(file.name, self.shape[0] * self._row_bytes, file.size)
+            size = self.shape[0] * self._row_bytes
+            if file.size > size + size // 128 + 1024:  # zstd never adds as much
+                raise StoreDamageError(file.name, f"has {file.size} bytes, more than {size} bytes of rows compress to")
             self._chunks = np.array([[0, file.size]], np.uint64)
         elif file.size != self.shape[0] * self._row_bytes:
             raise StoreDamageError(file.name, f"has {file.size} bytes, not those of {self.shape = }")
