@@ -5,7 +5,7 @@ python benchmarks/accuracy.py [--truth gt|ut|scenarios] [--data DIR] [--methods 
 
 --truth gt: a folder of sequences with `video.*`, `gt.zip` (%06d.png by frame), `bg_ref.png`, `bg_valid.png`.
 --truth ut: a folder of clips with `plate.png`, `valid.png`, `masks.zip`; videos in `../ut_interaction_set1`.
---truth scenarios: scenes that `bgaug.scenarios` makes, passed through H.264, cut into shots by `bgaug.shots`.
+--truth scenarios: scenes that `bgaug.testing.scenarios` makes, passed through H.264, cut into shots by `bgaug.shots.cuts`.
 
 Every method sees the same frames. Backgrounds and masks are timed in CPU seconds of one thread, decoding left out. A
 peer's mask is passed through a 5x5 median and a 3x3 closing, as ours is.
@@ -31,13 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import METHODS, Background
-from bgaug.estimate import estimate_background
-from bgaug.mask import difference_mask, foreground_mask
-from bgaug.mask.fame import fame_mask
-from bgaug.scenarios import SCENARIOS, make_scenario
-from bgaug.scores import FOREGROUND, MaskScores, background_scores, ghost_share
-from bgaug.shots import find_cuts, shots_between
+from bgaug.masks import difference_mask, foreground_mask
+from bgaug.masks.fame import fame_mask
+from bgaug.shots.cuts import find_cuts, shots_between
+from bgaug.shots.estimate import estimate_background
 from bgaug.sizing import resize_area
+from bgaug.testing.scenarios import SCENARIOS, make_scenario
+from bgaug.testing.scores import FOREGROUND, MaskScores, background_scores, ghost_share
 from bgaug.video import read_video
 
 Frames = NDArray[np.uint8]

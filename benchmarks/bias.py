@@ -7,7 +7,7 @@
 
 Every method trains the same encoder (`tiny`) on the same store, whose masks and backgrounds bgaug extracted itself from
 the world's videos, for the same number of steps of 128 encoded views. Then frozen features are probed; see
-`bgaug.pipelines.world_score`. A cell is one method, seed, number of steps and draw of the world: it is kept, an
+`bgaug.pipelines.demo.world_score`. A cell is one method, seed, number of steps and draw of the world: it is kept, an
 interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another draw
 of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
 
@@ -191,11 +191,11 @@ def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
 def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
     """Videos of the training split, and the store that the offline pipeline makes of them; kept."""
     from bgaug.cli.console import TerminalProgress
-    from bgaug.pipelines.build_shards import build_shards
-    from bgaug.pipelines.each_video import Setup
-    from bgaug.pipelines.watch import WatchOptions
-    from bgaug.pipelines.world import world_splits, write_world
-    from bgaug.pipelines.world_score import SPLITS_NEEDED
+    from bgaug.pipelines.build.each_video import Setup
+    from bgaug.pipelines.build.process_video import WatchOptions
+    from bgaug.pipelines.build.shards import build_shards
+    from bgaug.pipelines.demo.world import world_splits, write_world
+    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
 
     folder = work / f"draw-{draw}"
     with TerminalProgress() as progress:
@@ -245,10 +245,10 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
     import torch
 
     from bgaug.model import ContrastiveLearner
-    from bgaug.pipelines.progress import Silent
-    from bgaug.pipelines.train import TrainOptions, load_learner, train
-    from bgaug.pipelines.world import world_splits
-    from bgaug.pipelines.world_score import SPLITS_NEEDED, world_scores
+    from bgaug.pipelines.demo.world import world_splits
+    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED, world_scores
+    from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+    from bgaug.progress import Silent
 
     torch.set_num_threads(1)
     row, folder, data = GROUPS["all"][cell.row], cell.folder(work), work / f"draw-{cell.data_seed}"
@@ -291,10 +291,10 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
 
 def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """How much of what the trained encoders look at is the mover, in videos of known masks."""
-    from bgaug.pipelines.progress import Silent
-    from bgaug.pipelines.train import load_learner
-    from bgaug.pipelines.world import world_splits
-    from bgaug.pipelines.world_score import heatmap_picture, heatmap_scores
+    from bgaug.pipelines.demo.world import world_splits
+    from bgaug.pipelines.demo.world_score import heatmap_picture, heatmap_scores
+    from bgaug.pipelines.train.run import load_learner
+    from bgaug.progress import Silent
 
     data = options.work / f"draw-{options.data_seed}"
     counts = TOY if options.toy else None
@@ -314,7 +314,7 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
             heat = heatmap_scores(learner, splits, probe_train)
             (folder / "heat.json").write_text(json.dumps(heat), "utf-8")
     if len(learners) == len(HEAT_PICTURE) and not options.quick:
-        from bgaug.synthetic import make_split
+        from bgaug.testing.synthetic import make_split
         from bgaug.visualize import write_picture
 
         shown = make_split("swap", count=8, draw=options.data_seed, truth=True)

@@ -38,7 +38,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background
-from bgaug.scenarios import make_scenario
 from bgaug.sizing import STORE_SIZE, fit_frame
 from bgaug.store import (
     FrameKind,
@@ -52,6 +51,7 @@ from bgaug.store import (
     VideoRow,
     create_store,
 )
+from bgaug.testing.scenarios import make_scenario
 
 SCENES = ("multi", "jitter3", "occ40", "pan")
 NUM_FRAMES, FPS = 250, 25.0

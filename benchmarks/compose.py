@@ -39,24 +39,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bgaug.augment import (
+from bgaug.data.batch import unpack_masks
+from bgaug.pairs import (
     HUE_GENERATOR,
     KINETICS_MEAN,
     KINETICS_STD,
     LUMA,
     Augmentation,
+    Pairs,
+    SemiNegativePairs,
     colour_jitter,
     crop_boxes,
     crop_resize,
     crop_resize_images,
     crop_resize_masks,
+    derangement,
     dilate,
     flips,
     gaussian_blur,
 )
-from bgaug.augment.taps import blur_radius
-from bgaug.batch import unpack_masks
-from bgaug.compose import Pairs, SemiNegativePairs, derangement
+from bgaug.pairs.taps import blur_radius
 
 GROW, FEATHER = 2, 2.0  # pixels at 112, the defaults of `SemiNegativePairs`
 ANCHOR, SEMI = 0, 1

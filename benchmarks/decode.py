@@ -22,7 +22,7 @@ import av
 import cv2
 import numpy as np
 
-from bgaug.synthetic import make_split
+from bgaug.testing.synthetic import make_split
 from bgaug.video import open_video, probe_video, read_video, write_video
 from bgaug.video.timeline import _read
 
@@ -166,10 +166,10 @@ def write_long(path: Path, seconds: int = 600, height: int = 1080, width: int = 
 EXTRACT = """
 import re, sys
 from pathlib import Path
-from bgaug.annotations import Label
-from bgaug.pipelines.sources import Source
-from bgaug.pipelines.extract_backgrounds import ExtractVideo
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.labels import Label
+from bgaug.pipelines.build.sources import Source
+from bgaug.pipelines.build.backgrounds import ExtractVideo
+from bgaug.pipelines.build.process_video import WatchOptions
 from bgaug.store import Header
 path = Path(sys.argv[1])
 ExtractVideo(WatchOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}), id)

@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 
 from bgaug.background import Background, Method, ShotSampler, background_of, fit_background, median_by_bits
-from bgaug.mask import foreground_mask, frame_mask, threshold_map
-from bgaug.pipelines.watch import WatchOptions, watch
-from bgaug.scenarios import make_scenario
+from bgaug.masks import foreground_mask, frame_mask, threshold_map
+from bgaug.pipelines.build.process_video import WatchOptions, watch
 from bgaug.sizing import STORE_SIZE, fit_frame
+from bgaug.testing.scenarios import make_scenario
 from bgaug.video import open_video, write_video
 
 

@@ -24,10 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bgaug.augment import Augmentation
-from bgaug.backbone import count_parameters
-from bgaug.compose import Pairs, SemiNegativePairs
 from bgaug.model import ContrastiveLearner
+from bgaug.model.backbones import count_parameters
+from bgaug.pairs import Augmentation, Pairs, SemiNegativePairs
 
 WAITS = (
     "cudaStreamSynchronize",

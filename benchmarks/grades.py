@@ -1,4 +1,4 @@
-"""How well the grades of `bgaug.quality` foretell how good the masks are, which they are given without any truth.
+"""How well the grades of `bgaug.shots.quality` foretell how good the masks are, which they are given without any truth.
 
 python benchmarks/grades.py [--truth gt|ut|real|scenarios] [--data DIR] [--methods a,b] [--sequences a,b] [--json]
 
@@ -22,10 +22,10 @@ import numpy as np
 from accuracy import LOADERS, Sequence, Shot, fail, find_sequences, short_name
 
 from bgaug.background import METHODS, ShotSampler, ShotSamples, background_of
-from bgaug.mask import foreground_mask
-from bgaug.quality import grade_shot
-from bgaug.scores import MaskScores
-from bgaug.shots import camera_motion
+from bgaug.masks import foreground_mask
+from bgaug.shots.cuts import camera_motion
+from bgaug.shots.quality import grade_shot
+from bgaug.testing.scores import MaskScores
 
 DEFAULT = "auto,median,patches,plate"
 BAD, GOOD = 0.5, 0.9

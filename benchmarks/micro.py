@@ -7,7 +7,7 @@
     python benchmarks/micro.py --only readings --draw 1 --seeds 0,1,2 --trials "semi;bgaug"   # of runs that are there
     python benchmarks/micro.py --only plot                        # needs matplotlib: pip install 'bgaug[plots]'
 
-In the micro world (`bgaug.synthetic`) the prop is larger, and lies still under the mover, follows it as a shadow, or is held by
+In the micro world (`bgaug.testing.synthetic`) the prop is larger, and lies still under the mover, follows it as a shadow, or is held by
 it; masks drag a rim of the source's background along, come late, and have holes. Every trial trains `tiny` for equal
 steps of 128 encoded views. *wide* has unseen scenes, *swap* also props that say nothing: what an encoder loses from one
 to the other it owed to the prop.
@@ -163,12 +163,12 @@ def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
 def make_world(work: Path, draw: int, size: int) -> None:
     """The training split as videos, the store that the offline pipeline makes of it, and worn masks in it; kept."""
     from bgaug.cli.console import TerminalProgress
-    from bgaug.pipelines.build_shards import build_shards
-    from bgaug.pipelines.each_video import Setup
-    from bgaug.pipelines.exchange import import_masks
-    from bgaug.pipelines.watch import WatchOptions
-    from bgaug.pipelines.world import world_splits, write_world, write_worn_masks
-    from bgaug.pipelines.world_score import SPLITS_NEEDED
+    from bgaug.pipelines.build.each_video import Setup
+    from bgaug.pipelines.build.exchange import import_masks
+    from bgaug.pipelines.build.process_video import WatchOptions
+    from bgaug.pipelines.build.shards import build_shards
+    from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
+    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
 
     folder = world_folder(work, draw, size)
     done = folder / "masks-imported"
@@ -208,10 +208,10 @@ def run_trial(trial: Trial, work: Path) -> None:
     import torch
     from gpu import device_name
 
-    from bgaug.pipelines.progress import Silent
-    from bgaug.pipelines.train import TrainOptions, load_learner, train
-    from bgaug.pipelines.world import world_splits
-    from bgaug.pipelines.world_score import SPLITS_NEEDED, world_scores
+    from bgaug.pipelines.demo.world import world_splits
+    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED, world_scores
+    from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+    from bgaug.progress import Silent
 
     torch.set_num_threads(1)
     row, folder, data = TRIALS[trial.name], trial.folder(work), world_folder(work, trial.draw, trial.size)
@@ -252,11 +252,11 @@ def show_readings(trials: Sequence[Trial], work: Path) -> None:
     import numpy as np
     import torch
 
-    from bgaug.evaluate import LinearProbe
-    from bgaug.pipelines.progress import Silent
-    from bgaug.pipelines.train import load_learner
-    from bgaug.pipelines.world import world_splits
-    from bgaug.pipelines.world_score import middle_clips
+    from bgaug.metrics import LinearProbe
+    from bgaug.pipelines.demo.world import world_splits
+    from bgaug.pipelines.demo.world_score import middle_clips
+    from bgaug.pipelines.train.run import load_learner
+    from bgaug.progress import Silent
 
     titles, found = ("iid", "wide", "swap", "bgonly"), dict[tuple[str, str], list[list[float]]]()
     for trial in trials:
@@ -310,10 +310,9 @@ def draw_world(path: Path, draw: int) -> None:
     import numpy as np
     import torch
 
-    from bgaug.augment import Augmentation
-    from bgaug.compose import SemiNegativePairs
-    from bgaug.mask import pack_mask
-    from bgaug.synthetic import KINDS, make_split
+    from bgaug.masks import pack_mask
+    from bgaug.pairs import Augmentation, SemiNegativePairs
+    from bgaug.testing.synthetic import KINDS, make_split
     from bgaug.visualize import overlay, picture_sheet, write_picture
 
     split = make_split("pretrain", count=24, draw=draw, truth=True, world="micro")

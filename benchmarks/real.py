@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bgaug.evaluate import LinearProbe, bootstrap_interval, leave_one_out_retrieval, paired_difference
+from bgaug.metrics import LinearProbe, bootstrap_interval, leave_one_out_retrieval, paired_difference
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.bias import BiasOptions, plan_bias, score_bias
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.embed import EmbedOptions, embed_store
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import TrainOptions, load_learner, train
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.evaluate.bias.run import BiasOptions, plan_bias, score_bias
+from bgaug.pipelines.evaluate.embed import EmbedOptions, embed_store
+from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+from bgaug.progress import Silent
 from bgaug.store import open_store
 
 METHODS = ("untrained", "simclr", "moco", "fame", "semi", "bgaug")

@@ -61,14 +61,14 @@ from build import QUALITY, SCENES, Content, add, begin, plain_background
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.loader import ClipLoader
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
-from bgaug.scenarios import make_scenario
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.data.loader import ClipLoader
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.store import FrameKind, ShardWriter, Store, finish_store, open_store
+from bgaug.testing.scenarios import make_scenario
 from bgaug.video import write_video
 
 FRAMES, STRIDES = 16, (1, 4)

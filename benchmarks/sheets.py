@@ -16,8 +16,8 @@ import numpy as np
 from accuracy import FOREGROUND, LOADERS, Sequence, data_folder, find_sequences
 from numpy.typing import NDArray
 
-from bgaug.estimate import estimate_background
-from bgaug.mask import foreground_mask
+from bgaug.masks import foreground_mask
+from bgaug.shots.estimate import estimate_background
 from bgaug.visualize import overlay, write_picture
 
 WIDTH, CAPTION = 200, 18

@@ -18,10 +18,9 @@ import time
 import torch
 from gpu import make_batch
 
-from bgaug.augment import Augmentation
-from bgaug.compose import SemiNegativePairs
 from bgaug.model import ContrastiveLearner, Method
-from bgaug.trainer import Optimisation, make_optimiser
+from bgaug.pairs import Augmentation, SemiNegativePairs
+from bgaug.pipelines.train.optimisation import Optimisation, make_optimiser
 
 METHODS = ("moco", "semi", "bgaug", "dual")
 

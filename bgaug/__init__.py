@@ -1,38 +1,27 @@
 """bgaug: against background bias in video representation learning.
 
-The rooms, in the order in which a video passes through them:
+Packages and modules, in the order in which a video passes through them:
 
-    files           files written in one step, and errors of the system as ours
+    errors          the tree of errors
+    files           files and arrays written in one step, and errors of the system as ours
     text            names from outside made safe for terminals, logs and images
-    outside         files from outside: regular, bounded, nothing executed
-    video           what a file holds; one sequential pass; frames by index and time
-    background      the static background of a shot
-    shots           hard cuts, and whether the camera stands still
-    mask            foreground masks from it
-    quality         a grade for a background and its masks, without labels
-    estimate        the background of a shot, from its camera to its grade
-    scores          how near a background or a mask comes to the truth
-    scenarios       shots whose background and masks are known
+    progress        how a long job reports its progress
+    provenance      versions and hashes that a result is kept with
+    untrusted       pickles and archives from outside: regular files, bounded, nothing executed
     sizing          frame sizes, and one resize for all
+    video           the content of a file; one sequential pass; frames by index and time
+    background      the static background of a shot: samples, median, alignment, methods by name
+    masks           foreground masks from a background; masks that others made
+    shots           cuts, camera motion, and a shot from its samples to background and grade
+    labels          lists of the data sets, CSV, class folders
     store           the on-disk format: plan, write, commit, verify, read
-    annotations     labels: lists of the data sets, CSV, class folders
-    dataset         ClipDataset: clips of a store
-    loader          ClipLoader: host batches, threads, exact resume
-    batch           what crosses to the device
-    augment         clip-consistent geometry and colour, on the device
-    compose         donors, composites, semi-negative pairs
-    backbone        video encoders by name
-    motion          the motion-aware decomposition
-    losses          InfoNCE, the semi-negative loss, the dual loss
-    model           backbone, heads, momentum encoder, queues
-    encoders        trained encoders for others: loaded, exported
-    trainer         the loop, checkpoints
-    evaluate        retrieval, probes, few labels, and how sure the numbers are
-    bias            foreign backgrounds: test clips, and what they tell
-    heatmap         where an encoder looks, and how much of that is the mover
-    synthetic       the world whose answers are known
+    data            ClipDataset, ClipLoader, Batch: clips of a store for training
+    pairs           on the device: augmentation, donors, masks, policies, semi-negative pairs
+    model           backbones, decomposition, losses, learner, checkpoints, pretrained encoders
+    metrics         retrieval, probes, few labels, statistics, bias, heat maps: arrays in, numbers out
     visualize       contact sheets, heat maps side by side
-    pipelines       many videos, processes, resuming
+    testing         worlds whose answers are known, and scores against the truth
+    pipelines       one folder per job: the order of work over many videos
     cli             the command line
 
 Public names load on first use: importing bgaug loads neither torch nor a decoder.
@@ -44,45 +33,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bgaug.compose import SemiNegativePairs as SemiNegativePairs
-    from bgaug.dataset import ClipDataset as ClipDataset
-    from bgaug.encoders import load_encoder as load_encoder
-    from bgaug.estimate import estimate_background as estimate_background
-    from bgaug.loader import ClipLoader as ClipLoader
-    from bgaug.loader import SemiNegativeDataset as SemiNegativeDataset
-    from bgaug.losses import DualLoss as DualLoss
-    from bgaug.losses import SemiNegativeLoss as SemiNegativeLoss
-    from bgaug.mask import foreground_mask as foreground_mask
-    from bgaug.motion import MotionAwareDecomposition as MotionAwareDecomposition
+    from bgaug.data.dataset import ClipDataset as ClipDataset
+    from bgaug.data.loader import ClipLoader as ClipLoader
+    from bgaug.data.loader import SemiNegativeDataset as SemiNegativeDataset
+    from bgaug.masks import foreground_mask as foreground_mask
+    from bgaug.model.decomposition import MotionAwareDecomposition as MotionAwareDecomposition
+    from bgaug.model.losses import DualLoss as DualLoss
+    from bgaug.model.losses import SemiNegativeLoss as SemiNegativeLoss
+    from bgaug.model.pretrained import load_encoder as load_encoder
+    from bgaug.pairs import SemiNegativePairs as SemiNegativePairs
+    from bgaug.shots.estimate import estimate_background as estimate_background
     from bgaug.store import open_store as open_store
     from bgaug.video import open_video as open_video
     from bgaug.video import read_video as read_video
 
 __version__ = "0.1.0"
 
-_ROOM_OF = {
+_HOME_OF = {
     "read_video": "video",
     "open_video": "video",
-    "estimate_background": "estimate",
-    "foreground_mask": "mask",
+    "estimate_background": "shots.estimate",
+    "foreground_mask": "masks",
     "open_store": "store",
-    "ClipDataset": "dataset",
-    "ClipLoader": "loader",
-    "SemiNegativeDataset": "loader",
-    "SemiNegativePairs": "compose",
-    "MotionAwareDecomposition": "motion",
-    "SemiNegativeLoss": "losses",
-    "DualLoss": "losses",
-    "load_encoder": "encoders",
+    "ClipDataset": "data.dataset",
+    "ClipLoader": "data.loader",
+    "SemiNegativeDataset": "data.loader",
+    "SemiNegativePairs": "pairs",
+    "MotionAwareDecomposition": "model.decomposition",
+    "SemiNegativeLoss": "model.losses",
+    "DualLoss": "model.losses",
+    "load_encoder": "model.pretrained",
 }
 
-__all__ = ["__version__", *_ROOM_OF]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'bgaug' has no attribute {name!r}")
-    return getattr(import_module(f"bgaug.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"bgaug.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -136,21 +136,21 @@ class TerminalProgress:
         return Group(self._bars, table)
 
     def start(self, task: str, total: int | None) -> None:
-        """See `bgaug.pipelines.progress.Progress`."""
+        """See `bgaug.progress.Progress`."""
         self._task = self._bars.add_task(printable(task), total=total, note="")
         self._state = {}
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """See `bgaug.pipelines.progress.Progress`."""
+        """See `bgaug.progress.Progress`."""
         fields: dict[str, Any] = {"note": printable(note, _LONGEST_NOTE)} if note else {}
         self._bars.update(self._task, advance=count, **fields)
 
     def state(self, values: Mapping[str, str]) -> None:
-        """See `bgaug.pipelines.progress.Progress`."""
+        """See `bgaug.progress.Progress`."""
         self._state = dict(values)
 
     def warn(self, message: str) -> None:
-        """See `bgaug.pipelines.progress.Progress`."""
+        """See `bgaug.progress.Progress`."""
         self._live.console.print(_marked("warning:", "yellow", message), soft_wrap=True)
 
 

@@ -27,7 +27,7 @@ from bgaug.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bgaug.pipelines.heatmaps import Looked
+    from bgaug.pipelines.heatmap.run import Looked
 
 RunArgument = Annotated[Path, typer.Argument(help="A run that train made, or one checkpoint.", show_default=False)]
 Inputs = Annotated[
@@ -103,7 +103,7 @@ def heatmap_command(
         bgaug heatmap run my.mp4 --map cam --probe shards --out maps
     """
     with reported(debug):
-        from bgaug.pipelines.heatmaps import HeatmapOptions, heatmap
+        from bgaug.pipelines.heatmap.run import HeatmapOptions, heatmap
 
         options = HeatmapOptions(
             maps=tuple(name.strip() for part in maps for name in part.split(",")) if maps else None,
@@ -218,7 +218,7 @@ def embed_command(
     """
     with reported(debug):
         from bgaug.errors import UsageError
-        from bgaug.pipelines.embed import EmbedOptions, embed
+        from bgaug.pipelines.evaluate.embed import EmbedOptions, embed
         from bgaug.sizing import parse_size
 
         parsed = parse_size(size) if size is not None else None
@@ -287,8 +287,8 @@ def export_weights_command(
     with reported(debug):
         from dataclasses import asdict
 
-        from bgaug.encoders import export_encoder, find_checkpoint, load_encoder
         from bgaug.files import check_replaceable
+        from bgaug.model.pretrained import export_encoder, find_checkpoint, load_encoder
 
         check_replaceable(out, overwrite=overwrite, inputs=[find_checkpoint(run, best=best)])
         user_word(context, backbone, trust)

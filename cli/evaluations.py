@@ -25,8 +25,8 @@ from bgaug.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bgaug.evaluate import Paired
-    from bgaug.pipelines.evaluate import EvaluateOptions, Evaluation
+    from bgaug.metrics import Paired
+    from bgaug.pipelines.evaluate.run import EvaluateOptions, Evaluation
 
 MOST_CLASSES = 24  # a table of more than these shows the worst
 OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "draws", "fewshot_classifier", "seed")
@@ -194,10 +194,10 @@ def evaluate_command(
         bgaug evaluate run shards --protocol linear,bias --against simclr-run
     """
     with reported(debug):
-        from bgaug.encoders import find_checkpoint
-        from bgaug.pipelines.bias import BiasOptions
-        from bgaug.pipelines.evaluate import EvaluateOptions, compare, evaluate
-        from bgaug.pipelines.finetune import FinetuneOptions
+        from bgaug.model.pretrained import find_checkpoint
+        from bgaug.pipelines.evaluate.bias.run import BiasOptions
+        from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions
+        from bgaug.pipelines.evaluate.run import EvaluateOptions, compare, evaluate
 
         options = EvaluateOptions(
             which=feature,

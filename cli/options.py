@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from bgaug.encoders import Word
+    from bgaug.model.pretrained import Word
 
 
 def from_file(context: typer.Context, file: Path | None) -> Path | None:
@@ -43,13 +43,13 @@ def from_file(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def user_word(context: typer.Context, backbone: str | None, trust: bool) -> Word:
-    """What the user says about encoders in files; see `bgaug.encoders.Word`.
+    """What the user says about encoders in files; see `bgaug.model.pretrained.Word`.
 
     Raises:
         UsageError: a file of options says it for them.
     """
-    from bgaug.encoders import Word
     from bgaug.errors import UsageError
+    from bgaug.model.pretrained import Word
 
     source = context.get_parameter_source("backbone")
     if backbone is not None and ":" in backbone and not trust and getattr(source, "name", "") != "COMMANDLINE":

@@ -35,7 +35,7 @@ def demo_command(
     with reported(debug):
         from dataclasses import replace
 
-        from bgaug.pipelines.demo import DemoOptions, demo
+        from bgaug.pipelines.demo.run import DemoOptions, demo
 
         options = replace(DemoOptions.quick() if quick else DemoOptions(), seed=seed)
         options = replace(options, steps=steps) if steps else options

@@ -41,7 +41,7 @@ def verify_command(
     """
     with reported(debug):
         from bgaug.store import repair_store, restore_header, verify_store
-        from bgaug.store.layout import num_shards
+        from bgaug.store.format.layout import num_shards
 
         restored = repair and restore_header(store)
         with TerminalProgress() as progress:
@@ -75,7 +75,7 @@ def verify_command(
 
 def _header(store: Path) -> Header:
     from bgaug.errors import StoreDamageError
-    from bgaug.store.layout import read_header
+    from bgaug.store.format.layout import read_header
 
     try:
         return read_header(store)
@@ -183,7 +183,7 @@ def merge_command(
     with reported(debug):
         from dataclasses import asdict
 
-        from bgaug.pipelines.exchange import merge
+        from bgaug.pipelines.build.exchange import merge
 
         with TerminalProgress() as progress:
             merged = merge(stores, out, progress, copy=copy, prefix=prefix, overwrite=overwrite)
@@ -235,7 +235,7 @@ def import_command(
     """
     with reported(debug):
         from bgaug.errors import UsageError
-        from bgaug.pipelines.exchange import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
+        from bgaug.pipelines.build.exchange import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
 
         if masks is not None and backgrounds is None and name is None and not overwrite:
             with TerminalProgress() as progress:
@@ -280,7 +280,7 @@ def export_command(
     """
     with reported(debug):
         from bgaug.errors import UsageError
-        from bgaug.pipelines.export import export_videos
+        from bgaug.pipelines.build.export import export_videos
         from bgaug.store import open_store
 
         if every == bool(videos):

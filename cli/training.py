@@ -146,7 +146,7 @@ def train_command(
         bgaug train shards --out again --config run/config.toml --seed 1
     """
     with reported(debug):
-        from bgaug.pipelines.train import TrainOptions, parse_changes, train
+        from bgaug.pipelines.train.run import TrainOptions, parse_changes, train
 
         user_word(context, backbone, trust)
         options = TrainOptions.checked(

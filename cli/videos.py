@@ -87,9 +87,9 @@ def extract_backgrounds_command(
     """
     with reported(debug):
         from bgaug.background import NUM_SAMPLES
-        from bgaug.pipelines.each_video import Setup
-        from bgaug.pipelines.extract_backgrounds import extract_backgrounds
-        from bgaug.pipelines.watch import WatchOptions
+        from bgaug.pipelines.build.backgrounds import extract_backgrounds
+        from bgaug.pipelines.build.each_video import Setup
+        from bgaug.pipelines.build.process_video import WatchOptions
         from bgaug.sizing import parse_size
 
         options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
@@ -170,9 +170,9 @@ def build_shards_command(
     """
     with reported(debug):
         from bgaug.background import NUM_SAMPLES
-        from bgaug.pipelines.build_shards import build_shards, forecast_shards
-        from bgaug.pipelines.each_video import Setup
-        from bgaug.pipelines.watch import WatchOptions
+        from bgaug.pipelines.build.each_video import Setup
+        from bgaug.pipelines.build.process_video import WatchOptions
+        from bgaug.pipelines.build.shards import build_shards, forecast_shards
         from bgaug.sizing import parse_size
 
         act = partial(
@@ -281,8 +281,8 @@ def probe_command(
         bgaug probe videos/ --deep --json
     """
     with reported(debug):
-        from bgaug.pipelines.probe import probe_sources
-        from bgaug.pipelines.video_files import find_videos
+        from bgaug.pipelines.build.find_videos import find_videos
+        from bgaug.pipelines.build.probe import probe_sources
 
         with TerminalProgress() as progress:
             sources = find_videos(videos, progress, follow_links=follow_links)

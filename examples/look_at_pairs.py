@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from bgaug import ClipDataset, ClipLoader, SemiNegativePairs
-from bgaug.augment import Augmentation
-from bgaug.compose import POLICIES
-from bgaug.dataset import ClipOptions
+from bgaug.data.dataset import ClipOptions
+from bgaug.pairs import POLICIES, Augmentation
 from bgaug.visualize import write_picture
 
 parser = argparse.ArgumentParser()

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from bgaug import estimate_background, foreground_mask, read_video
-from bgaug.synthetic import make_split
+from bgaug.testing.synthetic import make_split
 from bgaug.video import write_video
 from bgaug.visualize import overlay, write_picture
 

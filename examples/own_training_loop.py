@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bgaug import ClipDataset, SemiNegativePairs
-from bgaug.augment import Augmentation
-from bgaug.dataset import ClipOptions
-from bgaug.losses import info_nce
+from bgaug.data.dataset import ClipOptions
+from bgaug.model.losses import info_nce
+from bgaug.pairs import Augmentation
 
 parser = argparse.ArgumentParser()
 parser.add_argument("store", type=Path)

@@ -6,10 +6,10 @@ python examples/train_tiny.py VIDEOS [--out FOLDER] [--epochs N]
 import argparse
 from pathlib import Path
 
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import TrainOptions, load_learner, train
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+from bgaug.progress import Silent
 
 parser = argparse.ArgumentParser()
 parser.add_argument("videos", type=Path)

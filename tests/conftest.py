@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from worlds import moving_square
 
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.video import write_video
 
 # Before torch is loaded: see the command line, which does the same.

@@ -29,10 +29,10 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from bgaug.background import Background
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError
-from bgaug.pipelines.export import export_videos
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.export import export_videos
+from bgaug.progress import Silent
 from bgaug.store import (
     Failure,
     FrameKind,
@@ -55,7 +55,7 @@ from bgaug.store import (
     verify_store,
     write_bank,
 )
-from bgaug.store.layout import read_header
+from bgaug.store.format.layout import read_header
 from bgaug.visualize import contact_sheet
 
 SIZE = (16, 24)

@@ -19,7 +19,7 @@ from bgaug.store import (
     create_store,
     finish_store,
 )
-from bgaug.store.layout import FrameKind
+from bgaug.store.format.layout import FrameKind
 
 SIZE = (8, 8)
 NUM_FRAMES = 20

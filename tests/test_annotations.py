@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bgaug.annotations import Label, labels_from_folders, read_labels
 from bgaug.errors import LabelsError
+from bgaug.labels import Label, labels_from_folders, read_labels
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 from worlds import moving_square
 
-from bgaug.annotations import Label, labels_from_folders
 from bgaug.cli.main import app
 from bgaug.errors import LabelsError
+from bgaug.labels import Label, labels_from_folders
 from bgaug.store import open_store
 from bgaug.video import write_video
 

@@ -12,9 +12,9 @@ from typing import get_args
 
 import pytest
 
-from bgaug.annotations import FORMATS, Label, find_format, labels_for, read_list, split_numbers
 from bgaug.cli.options import LabelsFormat
 from bgaug.errors import LabelsError
+from bgaug.labels import FORMATS, Label, find_format, labels_for, read_list, split_numbers
 
 Put = Callable[..., Path]
 

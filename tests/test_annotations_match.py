@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 from worlds import moving_square
 
-from bgaug.annotations import Entry, Label, Labels, SplitList, labels_for, match_entries
-from bgaug.annotations.entries import Folders
 from bgaug.cli.main import app
 from bgaug.errors import LabelsError, UsageError
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.sources import find_labels, find_videos
+from bgaug.labels import Entry, Label, Labels, SplitList, labels_for, match_entries
+from bgaug.labels.entries import Folders
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.sources import find_labels, find_videos
+from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import write_video
 

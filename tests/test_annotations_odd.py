@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bgaug.annotations import Labels, read_labels, read_list
 from bgaug.errors import LabelsError
+from bgaug.labels import Labels, read_labels, read_list
 
 VIDEOS = ("walk/walk_0.mp4", "walk/a, b.mp4", "run/run_0.mp4", "run/run_1.mp4")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bgaug.annotations import SplitList, find_format, labels_for, read_list, split_numbers
 from bgaug.errors import LabelsError
+from bgaug.labels import SplitList, find_format, labels_for, read_list, split_numbers
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgaug.annotations import find_format, labels_for, read_list
 from bgaug.errors import LabelsError
+from bgaug.labels import find_format, labels_for, read_list
 
 IDS = ["a/one.mp4", "a/two.mp4", "b/three.mp4"]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bgaug.augment import (
+from bgaug.pairs import (
     HUE_GENERATOR,
     KINETICS_MEAN,
     KINETICS_STD,
@@ -30,7 +30,7 @@ from bgaug.augment import (
     random_bits,
     uniform,
 )
-from bgaug.augment.taps import blur_radius, blur_taps, resize_taps
+from bgaug.pairs.taps import blur_radius, blur_taps, resize_taps
 
 PLAIN = Augmentation(size=16, flip=0, jitter=0, grey=0, blur=0)
 
@@ -199,7 +199,7 @@ def test_steps_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, share:
     whole = crop_resize(frames, boxes, 12, flip)
     coloured, blurred, grown = colour_jitter(whole, keys(3), config), gaussian_blur(whole, 1.5), dilate(masks, 1.5)
     # One frame of one clip, then two frames of it, then both of them of more clips.
-    monkeypatch.setattr("bgaug.augment.taps.CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
+    monkeypatch.setattr("bgaug.pairs.taps.CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
     torch.testing.assert_close(crop_resize(frames, boxes, 12, flip), whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(colour_jitter(whole, keys(3), config), coloured, atol=1e-6, rtol=0)
     torch.testing.assert_close(gaussian_blur(whole, 1.5), blurred, atol=1e-6, rtol=0)

@@ -11,8 +11,7 @@ import torch
 from test_compose import make_batch
 from torch import Tensor
 
-from bgaug.augment import Augmentation, colour_jitter, crop_resize, gaussian_blur
-from bgaug.compose import SemiNegativePairs
+from bgaug.pairs import Augmentation, SemiNegativePairs, colour_jitter, crop_resize, gaussian_blur
 
 FRAMES = torch.randint(0, 256, (3, 4, 20, 24, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 BOXES = torch.tensor([[0.0, 0.0, 20.0, 24.0], [1.5, 2.25, 15.0, 17.5], [3.0, 4.0, 9.0, 8.0]])

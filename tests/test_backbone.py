@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bgaug.backbone import BACKBONES, Backbone, build_backbone, count_parameters, load_weights
 from bgaug.model import METHODS, Encoder
-from bgaug.motion import MotionAwareDecomposition
+from bgaug.model.backbones import BACKBONES, Backbone, build_backbone, count_parameters, load_weights
+from bgaug.model.decomposition import MotionAwareDecomposition
 
 # Trunk parameters: what is published, less the classifier; else the sum over the layers.
 KINETICS = 400

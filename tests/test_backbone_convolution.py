@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bgaug.backbone import BACKBONES, Backbone, build_backbone
-from bgaug.backbone.convolution import KineticsNormalisation, ReplicatedConv3d, convolution, padding_reach
+from bgaug.model.backbones import BACKBONES, Backbone, build_backbone
+from bgaug.model.backbones.convolution import KineticsNormalisation, ReplicatedConv3d, convolution, padding_reach
 
 
 @pytest.fixture(autouse=True)

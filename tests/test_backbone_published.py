@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bgaug.backbone import build_backbone, load_weights
+from bgaug.model.backbones import build_backbone, load_weights
 
 Table = dict[str, tuple[int, ...]]
 State = dict[str, Tensor]

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bgaug.backbone import BACKBONES, Backbone, build_backbone
-from bgaug.motion import MotionAwareDecomposition
+from bgaug.model.backbones import BACKBONES, Backbone, build_backbone
+from bgaug.model.decomposition import MotionAwareDecomposition
 
 FRAMES, SIZE = 16, 48
 MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bgaug.backbone import VideoViT, build_backbone
-from bgaug.backbone.vit import _Attention, _sines, _space_position
+from bgaug.model.backbones import VideoViT, build_backbone
+from bgaug.model.backbones.vit import _Attention, _sines, _space_position
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from bgaug.background import (
     median_by_bits,
     temporal_median,
 )
-from bgaug.estimate import estimate_background
+from bgaug.shots.estimate import estimate_background
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 40).map(lambda n: 2 * n - 1), st.integers(1, 70))))

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from bgaug.evaluate import LinearProbe
+from bgaug.metrics import LinearProbe
 from bgaug.model import ContrastiveLearner, Method
-from bgaug.pipelines.train import TrainOptions, make_learner
-from bgaug.pipelines.world_score import (
+from bgaug.pipelines.demo.world_score import (
     SPLITS_NEEDED,
     class_maps,
     encode,
@@ -31,7 +30,8 @@ from bgaug.pipelines.world_score import (
     probe_accuracies,
     world_scores,
 )
-from bgaug.synthetic import SyntheticSplit, make_split
+from bgaug.pipelines.train.run import TrainOptions, make_learner
+from bgaug.testing.synthetic import SyntheticSplit, make_split
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "bias.py"
 KEPT = SCRIPT.parent / "results" / "bias.json"

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from worlds import Recorder, scene
 
-from bgaug.bias import (
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.errors import StoreError, UsageError, WriteError
+from bgaug.metrics.bias import (
     Stripes,
     class_scores,
     clear_shift,
@@ -30,10 +32,12 @@ from bgaug.bias import (
     ring_swap,
     shifted,
 )
-from bgaug.compose import composite
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.errors import StoreError, UsageError, WriteError
-from bgaug.pipelines.bias import (
+from bgaug.pairs import composite
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.evaluate.bias.clips import ClipReader
+from bgaug.pipelines.evaluate.bias.manifest import Manifest
+from bgaug.pipelines.evaluate.bias.run import (
     BiasOptions,
     BiasReport,
     Composer,
@@ -44,12 +48,8 @@ from bgaug.pipelines.bias import (
     score_bias,
     write_manifest,
 )
-from bgaug.pipelines.bias_clips import ClipReader
-from bgaug.pipelines.bias_manifest import Manifest
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import TrainOptions, train
+from bgaug.pipelines.train.run import TrainOptions, train
+from bgaug.progress import Silent
 from bgaug.store import Store, open_store, write_bank
 from bgaug.video import write_video
 from bgaug.visualize import picture_sheet, write_picture

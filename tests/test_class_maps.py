@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
-from bgaug.backbone import Backbone
 from bgaug.errors import UsageError
-from bgaug.evaluate import LinearProbe
-from bgaug.heatmap import hires_cam
+from bgaug.metrics import LinearProbe
+from bgaug.metrics.heatmap import hires_cam
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.clip_masks import ClipMasks
-from bgaug.pipelines.clip_probe import fit_probes
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.heatmaps import Clip, HeatmapOptions, Run, encoder_maps
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.world_score import class_maps
+from bgaug.model.backbones import Backbone
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.demo.world_score import class_maps
+from bgaug.pipelines.heatmap.clip_masks import ClipMasks
+from bgaug.pipelines.heatmap.clip_probe import fit_probes
+from bgaug.pipelines.heatmap.run import Clip, HeatmapOptions, Run, encoder_maps
+from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import write_video
 

@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bgaug.augment import Augmentation, colour_jitter, crop_resize, crop_resize_images
-from bgaug.batch import Batch
-from bgaug.compose import Pairs, SemiNegativePairs, composite, derangement, motion_masks, soften
+from bgaug.data.batch import Batch
+from bgaug.pairs import (
+    Augmentation,
+    Pairs,
+    SemiNegativePairs,
+    colour_jitter,
+    composite,
+    crop_resize,
+    crop_resize_images,
+    derangement,
+    motion_masks,
+    soften,
+)
 
 SHAPE = (20, 24)
 

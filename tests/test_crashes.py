@@ -32,9 +32,9 @@ from worlds import Recorder, moving_square
 
 from bgaug.cli.main import app
 from bgaug.errors import StoreError
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.store import open_store, verify_store
 from bgaug.video import write_video
 

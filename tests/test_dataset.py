@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from bgaug.batch import FIELDS, Batch, unpack_masks
-from bgaug.dataset import ClipDataset, ClipOptions, Short, below, random_words
+from bgaug.data.batch import FIELDS, Batch, unpack_masks
+from bgaug.data.dataset import ClipDataset, ClipOptions, Short, below, random_words
 from bgaug.errors import UsageError
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.store import Store, open_store
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from worlds import Recorder
 
-from bgaug.pipelines.demo import DemoOptions, demo
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.demo.run import DemoOptions, demo
+from bgaug.progress import Silent
 
 
 def test_a_second_run_goes_on_and_another_size_begins_anew(tmp_path: Path) -> None:

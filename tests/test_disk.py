@@ -211,12 +211,12 @@ def test_what_cannot_be_written_is_found_before_the_work(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("bgaug.pipelines.embed.embed_store", never)
-    monkeypatch.setattr("bgaug.pipelines.heatmaps.load_runs", never)
+    monkeypatch.setattr("bgaug.pipelines.evaluate.embed.embed_store", never)
+    monkeypatch.setattr("bgaug.pipelines.heatmap.run.load_runs", never)
     monkeypatch.setattr("bgaug.visualize.contact_sheet", never)
-    monkeypatch.setattr("bgaug.pipelines.train._Run.prepare", never)
-    monkeypatch.setattr("bgaug.encoders.load_encoder", never)
-    monkeypatch.setattr("bgaug.pipelines.demo._write_videos", never)
+    monkeypatch.setattr("bgaug.pipelines.train.run._Run.prepare", never)
+    monkeypatch.setattr("bgaug.model.pretrained.load_encoder", never)
+    monkeypatch.setattr("bgaug.pipelines.demo.run._write_videos", never)
     file = tmp_path / "file"
     file.write_bytes(b"")
     outs = {

@@ -23,15 +23,22 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bgaug.cli.main import app
-from bgaug.encoders import EncoderInfo, backbone_options, export_encoder, load_encoder, load_learner, read_weights
 from bgaug.errors import BgaugError, CheckpointError, MasksError, UsageError
-from bgaug.mask.foreign.arrays import ArrayMasks
+from bgaug.masks.external.arrays import ArrayMasks
 from bgaug.model import ContrastiveLearner
-from bgaug.outside import MalformedFile, load_plain, open_regular, read_npz
+from bgaug.model.pretrained import (
+    EncoderInfo,
+    backbone_options,
+    export_encoder,
+    load_encoder,
+    load_learner,
+    read_weights,
+)
+from bgaug.untrusted import MalformedFile, load_plain, open_regular, read_npz
 
 CANARY = """
 from pathlib import Path
-from bgaug.backbone import build_backbone
+from bgaug.model.backbones import build_backbone
 Path(__file__).with_name("woken").touch()
 CALLS = []
 def build(width: int = 16, cmd: str = ""):
@@ -39,7 +46,14 @@ def build(width: int = 16, cmd: str = ""):
     return build_backbone("tiny", width=width)
 """
 NAMES = [
-    *("canary:build", "subprocess:getoutput", "os:system", "builtins:eval", "bgaug.backbone.tiny:Tiny", "canary"),
+    *(
+        "canary:build",
+        "subprocess:getoutput",
+        "os:system",
+        "builtins:eval",
+        "bgaug.model.backbones.tiny:Tiny",
+        "canary",
+    ),
     *("canary:", ":build", "tiny:build", "tiny ", "", "../canary:build", "canary:build\nforged line", "x" * 10_000),
 ]
 
@@ -464,7 +478,7 @@ def test_what_torch_wrote_is_read_as_torch_reads_it(zipped: bool, tmp_path: Path
         "module": torch.nn.BatchNorm2d(2).state_dict(),
     }
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    from bgaug.encoders.torch_files import read_torch_file
+    from bgaug.model.pretrained.torch_files import read_torch_file
 
     found, expected = read_torch_file(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True)
 
@@ -527,7 +541,7 @@ def test_a_loaded_encoder_gives_what_is_evaluated(method: str, small_store: Path
 
 def stored_features(encoder: Any, path: Path, begins: list[int]) -> Any:
     """Features of one clip of each video of a store, from its frames alone."""
-    from bgaug.augment import centre_crop
+    from bgaug.pairs import centre_crop
     from bgaug.store import open_store
 
     store, found = open_store(path), []

@@ -15,17 +15,17 @@ from test_cli import call, last_json
 from test_encoders import write_run
 from worlds import Recorder, moving_square
 
-from bgaug.augment import centre_crop
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.encoders import file_sha256
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.embed import EmbedOptions, embed, is_store
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.worker import WorkerLost
+from bgaug.model.pretrained import file_sha256
+from bgaug.pairs import centre_crop
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.build.workers import WorkerLost
+from bgaug.pipelines.evaluate.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
+from bgaug.pipelines.evaluate.embed import EmbedOptions, embed, is_store
+from bgaug.progress import Silent
 from bgaug.sizing import STORE_SIZE
 from bgaug.store import open_store
 from bgaug.video import write_video

@@ -16,8 +16,10 @@ from test_backbone_published import residual_table
 from torch import Tensor
 
 import bgaug
-from bgaug.backbone import build_backbone
-from bgaug.encoders import (
+from bgaug.errors import CheckpointError, UsageError
+from bgaug.model import ContrastiveLearner
+from bgaug.model.backbones import build_backbone
+from bgaug.model.pretrained import (
     PUBLISHED,
     EncoderInfo,
     VideoEncoder,
@@ -27,9 +29,7 @@ from bgaug.encoders import (
     load_encoder,
     read_weights,
 )
-from bgaug.errors import CheckpointError, UsageError
-from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.train import load_learner
+from bgaug.pipelines.train.run import load_learner
 
 
 def write_run(folder: Path, learner: ContrastiveLearner, *, backbone: str = "tiny", **more: Any) -> Path:
@@ -232,7 +232,7 @@ def test_loading_needs_no_trainer(learner: ContrastiveLearner, tmp_path: Path) -
     write_run(tmp_path, learner)
     code = (
         f"import sys, bgaug; bgaug.load_encoder({str(tmp_path)!r}); "
-        "print(*(name for name in sys.modules if name.startswith(('bgaug.trainer', 'bgaug.pipelines', 'bgaug.store'))))"
+        "print(*(name for name in sys.modules if name.startswith(('bgaug.pipelines.train.loop', 'bgaug.pipelines', 'bgaug.store'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

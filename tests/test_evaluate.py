@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import bgaug.evaluate.neighbours
-from bgaug.evaluate import (
+import bgaug.metrics.retrieval
+from bgaug.metrics import (
     LinearProbe,
     bootstrap_interval,
     knn_accuracy,
@@ -18,7 +18,7 @@ from bgaug.evaluate import (
     leave_one_out_retrieval,
     retrieval,
 )
-from bgaug.synthetic import make_split
+from bgaug.testing.synthetic import make_split
 
 Array = NDArray[Any]
 
@@ -48,7 +48,7 @@ def slow_recall(q: Array, ql: Array, g: Array, gl: Array, k: int, qg: Array, gg:
 
 
 def test_retrieval_is_the_plain_loop(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgaug.evaluate.neighbours, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(bgaug.metrics.retrieval, "QUERY_BLOCK", 7)
     q, g = rng.normal(size=(23, 5)), rng.normal(size=(40, 5))
     ql, gl = rng.integers(6, size=23), rng.integers(6, size=40)
     nobody, anybody = np.full(23, -1), np.zeros(40)
@@ -192,7 +192,7 @@ def test_a_stronger_penalty_gives_smaller_scores(rng: np.random.Generator) -> No
 
 
 def test_neighbours_vote_as_in_the_plain_loop(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgaug.evaluate.neighbours, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(bgaug.metrics.retrieval, "QUERY_BLOCK", 7)
     x, y = rng.normal(size=(50, 4)), rng.integers(2, 6, size=50)
     z, truth = rng.normal(size=(30, 4)), rng.integers(2, 6, size=30)
     expected = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bgaug.evaluate import (
+from bgaug.metrics import (
     L2_CANDIDATES,
     LinearProbe,
     bootstrap_interval,

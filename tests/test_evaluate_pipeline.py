@@ -18,16 +18,16 @@ from worlds import Recorder
 
 from bgaug.cli.main import app
 from bgaug.errors import LabelsError, StoreError, UsageError
-from bgaug.evaluate import LinearProbe, knn_predict, leave_one_out_retrieval, retrieval
+from bgaug.metrics import LinearProbe, knn_predict, leave_one_out_retrieval, retrieval
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.bias import BiasOptions
-from bgaug.pipelines.evaluate import PROTOCOLS, EvaluateOptions, Evaluation, compare, evaluate
-from bgaug.pipelines.evaluation import join
-from bgaug.pipelines.features import frozen_features, load_run
-from bgaug.pipelines.finetune import FinetuneOptions
-from bgaug.pipelines.labelled import find_labels, store_labels
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.protocols import Outcome
+from bgaug.pipelines.evaluate.bias.run import BiasOptions
+from bgaug.pipelines.evaluate.features import frozen_features, load_run
+from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions
+from bgaug.pipelines.evaluate.labelled import find_labels, store_labels
+from bgaug.pipelines.evaluate.protocols import Outcome
+from bgaug.pipelines.evaluate.report import join
+from bgaug.pipelines.evaluate.run import PROTOCOLS, EvaluateOptions, Evaluation, compare, evaluate
+from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.store.verify import content_hash
 

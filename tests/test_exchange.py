@@ -17,13 +17,13 @@ from worlds import Recorder, moving_square, scene
 
 from bgaug.background import Background
 from bgaug.errors import MasksError, StoreError, UsageError
-from bgaug.mask import unpack_mask
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.exchange import ImportedMasks, import_backgrounds, import_masks, merge
-from bgaug.pipelines.export import export_videos
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.masks import unpack_mask
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.exchange import ImportedMasks, import_backgrounds, import_masks, merge
+from bgaug.pipelines.build.export import export_videos
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.sizing import Fit, Size, fit_frame
 from bgaug.store import (
     Header,
@@ -40,7 +40,7 @@ from bgaug.store import (
     open_store,
     verify_store,
 )
-from bgaug.store.layout import FrameKind
+from bgaug.store.format.layout import FrameKind
 from bgaug.video import write_video
 
 SOURCE: Size = (48, 96)

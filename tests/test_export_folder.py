@@ -14,11 +14,11 @@ from faults import Faults, contents
 from stores import header_of, make_store
 
 from bgaug.errors import StoreError, StoreLockedError
-from bgaug.pipelines.export import export_videos
-from bgaug.pipelines.export_folder import Journal, alone_in
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.export import export_videos
+from bgaug.pipelines.build.export_folder import Journal, alone_in
+from bgaug.progress import Silent
 from bgaug.store import finish_store, replace_masks
-from bgaug.store.lock import ShardLock
+from bgaug.store.locks.lock import ShardLock
 
 IDS = ["0.mp4", "1.mp4"]
 MINE = {"notes.txt": b"mine", "masks/0/readme.txt": b"mine", "masks/0/.000001.png.123": b"mine"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from worlds import moving_square
 
-from bgaug.mask.fame import fame_mask
+from bgaug.masks.fame import fame_mask
 
 
 def hues_to_tell_apart() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from bgaug.compose import fame_masks
-from bgaug.mask import fame_mask
+from bgaug.masks import fame_mask
+from bgaug.pairs import fame_masks
 
 Grid = list[list[float]]
 

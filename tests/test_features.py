@@ -14,14 +14,14 @@ import torch
 from test_encoders import write_run
 from worlds import Recorder
 
-from bgaug.augment import centre_crop
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.encoders import file_sha256
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines import features as room
-from bgaug.pipelines.features import Features, clips_of, frozen_features, load_run
-from bgaug.pipelines.progress import Silent
+from bgaug.model.pretrained import file_sha256
+from bgaug.pairs import centre_crop
+from bgaug.pipelines.evaluate import features as room
+from bgaug.pipelines.evaluate.features import Features, clips_of, frozen_features, load_run
+from bgaug.progress import Silent
 from bgaug.store import Store, open_store
 
 ROUNDING = 2e-6  # of features of size 1 or so, between batches of other sizes

@@ -10,14 +10,21 @@ import pytest
 import torch
 from test_encoders import write_run
 
-from bgaug.augment import Augmentation, centre_crop
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines import finetune as room
-from bgaug.pipelines.features import LoadedRun, clips_of, load_run
-from bgaug.pipelines.finetune import ClipClassifier, Finetuned, FinetuneOptions, augmentation, finetune, training_view
-from bgaug.pipelines.progress import Silent
+from bgaug.pairs import Augmentation, centre_crop
+from bgaug.pipelines.evaluate import fine_tuning as room
+from bgaug.pipelines.evaluate.features import LoadedRun, clips_of, load_run
+from bgaug.pipelines.evaluate.fine_tuning import (
+    ClipClassifier,
+    Finetuned,
+    FinetuneOptions,
+    augmentation,
+    finetune,
+    training_view,
+)
+from bgaug.progress import Silent
 from bgaug.store import Store, open_store
 
 EVERYBODY, LABELS = np.arange(6), np.array([3, 5, 3, 5, 9, 9])  # numbers with gaps

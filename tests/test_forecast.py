@@ -6,10 +6,10 @@ import pytest
 from worlds import Recorder, moving_square
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.build_shards import build_shards, forecast_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards, forecast_shards
+from bgaug.progress import Silent
 from bgaug.video import write_video
 
 OPTIONS = WatchOptions(method="median", shots=False)

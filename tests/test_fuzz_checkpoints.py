@@ -26,9 +26,9 @@ import pytest
 import torch
 from test_doors import CANARY, Payload, Watch, save_encoder, save_run
 
-from bgaug.encoders import load_encoder, load_learner, read_weights
 from bgaug.errors import BgaugError
 from bgaug.model import ContrastiveLearner
+from bgaug.model.pretrained import load_encoder, load_learner, read_weights
 
 SECONDS = 5
 MEGABYTES = 200

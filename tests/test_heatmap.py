@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bgaug.augment import centre_crop
-from bgaug.evaluate import LinearProbe
-from bgaug.heatmap import (
+from bgaug.metrics import LinearProbe
+from bgaug.metrics.heatmap import (
     activation_map,
     centre_crop_masks,
     class_activation_map,
@@ -28,8 +27,9 @@ from bgaug.heatmap import (
     upsample,
 )
 from bgaug.model import ContrastiveLearner
-from bgaug.motion import saliency_map
-from bgaug.synthetic import make_split
+from bgaug.model.decomposition import saliency_map
+from bgaug.pairs import centre_crop
+from bgaug.testing.synthetic import make_split
 
 Number = Callable[[Tensor, Tensor], Tensor]
 NUMBERS: dict[str, Number] = {

@@ -13,18 +13,18 @@ import torch
 from test_cli import call, last_json
 from test_encoders import write_run
 
-from bgaug.augment import centre_crop
 from bgaug.errors import MasksError, UsageError
-from bgaug.evaluate import LinearProbe
-from bgaug.heatmap import activation_map, centre_crop_masks, class_activation_map, localisation
-from bgaug.mask.foreign import find_masks
+from bgaug.masks.external import find_masks
+from bgaug.metrics import LinearProbe
+from bgaug.metrics.heatmap import activation_map, centre_crop_masks, class_activation_map, localisation
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.clip_masks import ClipMasks, ForeignTruth, StoreTruth
-from bgaug.pipelines.clip_probe import ClipProbe, fit_probes
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.heatmaps import Clip, HeatmapOptions, Run, averaged, encoder_maps, heatmap, pixel_map, score_map
-from bgaug.pipelines.progress import Silent
+from bgaug.pairs import centre_crop
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.heatmap.clip_masks import ClipMasks, ForeignTruth, StoreTruth
+from bgaug.pipelines.heatmap.clip_probe import ClipProbe, fit_probes
+from bgaug.pipelines.heatmap.run import Clip, HeatmapOptions, Run, averaged, encoder_maps, heatmap, pixel_map, score_map
+from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import read_video
 from bgaug.visualize import HeatmapRow, heatmap_film, heatmap_sheet, write_film

@@ -19,12 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from bgaug.augment import Augmentation
-from bgaug.batch import FIELDS, Batch
-from bgaug.compose import SemiNegativePairs
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.batch import FIELDS, Batch
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.data.loader import ClipLoader, SemiNegativeDataset, Shuffle
 from bgaug.errors import StoreDamageError, UsageError
-from bgaug.loader import ClipLoader, SemiNegativeDataset, Shuffle
+from bgaug.pairs import Augmentation, SemiNegativePairs
 
 
 @pytest.fixture
@@ -242,8 +241,8 @@ def test_a_resumed_loader_goes_on_with_the_next_batch(dataset: ClipDataset, stop
 
 _CONTINUE = """
 import json, sys
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.loader import ClipLoader
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.data.loader import ClipLoader
 store, state, count = sys.argv[1], json.load(open(sys.argv[2])), int(sys.argv[3])
 loader = ClipLoader(ClipDataset(store, ClipOptions(num_frames=4, stride=2), seed=1), 2, seed=7, threads=3)
 loader.load_state_dict(state)
@@ -420,8 +419,8 @@ def test_errors_of_reading_reach_the_caller(dataset: ClipDataset, monkeypatch: p
 
 _FORK = """
 import os, signal, sys
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.loader import ClipLoader
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.data.loader import ClipLoader
 def key(batch):
     return [*batch.key.tolist(), *batch.video.tolist(), int(batch.frames.numpy().sum())]
 dataset = ClipDataset(sys.argv[1], ClipOptions(num_frames=4, stride=2), seed=1)

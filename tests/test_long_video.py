@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import moving_square
 
-from bgaug.dataset import ClipDataset, ClipOptions
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Outcome, Setup
-from bgaug.pipelines.extract_backgrounds import extract_backgrounds
-from bgaug.pipelines.long_video import Cutter
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.pipelines.build.backgrounds import extract_backgrounds
+from bgaug.pipelines.build.each_video import Outcome, Setup
+from bgaug.pipelines.build.long_video import Cutter
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.store import open_store, repair_store, verify_store
-from bgaug.store.layout import COMMIT, FrameKind
+from bgaug.store.format.layout import COMMIT, FrameKind
 from bgaug.video import write_video
 
 
@@ -51,8 +51,8 @@ def test_parts_end_between_shots_where_these_are_near_enough() -> None:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of so few bytes that a video of some seconds is a long one."""
-    monkeypatch.setattr("bgaug.store.plan.MAX_SHARD_BYTES", 120_000)
-    monkeypatch.setattr("bgaug.store.plan.LONG_SHARD_BYTES", 60_000)
+    monkeypatch.setattr("bgaug.store.format.plan.MAX_SHARD_BYTES", 120_000)
+    monkeypatch.setattr("bgaug.store.format.plan.LONG_SHARD_BYTES", 60_000)
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_a_long_video_reads_as_if_one_shard_held_it(
 ) -> None:
     build(folder, tmp_path / "one", frames)
     with monkeypatch.context() as patched:
-        patched.setattr("bgaug.store.plan.MAX_SHARD_BYTES", 120_000)
-        patched.setattr("bgaug.store.plan.LONG_SHARD_BYTES", 60_000)
+        patched.setattr("bgaug.store.format.plan.MAX_SHARD_BYTES", 120_000)
+        patched.setattr("bgaug.store.format.plan.LONG_SHARD_BYTES", 60_000)
         outcome = build(folder, tmp_path / "many", frames)
     assert outcome.to_json()["videos"] == outcome.to_json()["ok"] == 3 and outcome.shards > 4
     assert verify_store(tmp_path / "many", deep=True).problems == ()
@@ -166,7 +166,7 @@ def test_a_long_video_that_breaks_off_costs_itself_alone(folder: Path, tmp_path:
 def test_a_container_that_claims_too_much_leaves_shards_empty(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bgaug.pipelines.sources.declared_length", lambda path: 2000)
+    monkeypatch.setattr("bgaug.pipelines.build.sources.declared_length", lambda path: 2000)
     build(folder, tmp_path / "s")
     report = verify_store(tmp_path / "s", deep=True)
     assert report.problems == () and report.num_videos == 3

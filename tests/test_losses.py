@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bgaug.losses import DualLoss, SemiNegativeLoss, info_nce, prediction_loss, queue_nce, static_partners
+from bgaug.model.losses import DualLoss, SemiNegativeLoss, info_nce, prediction_loss, queue_nce, static_partners
 
 
 def slow_info_nce(

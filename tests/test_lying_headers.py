@@ -14,12 +14,12 @@ import pytest
 from worlds import moving_square
 
 from bgaug.errors import StoreError
-from bgaug.pipelines.build_shards import build_shards, forecast_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards, forecast_shards
+from bgaug.progress import Silent
 from bgaug.store import Plan, PlannedVideo, create_store, open_store
-from bgaug.store.layout import Header
+from bgaug.store.format.layout import Header
 from bgaug.video import write_video
 
 OPTIONS = WatchOptions(method="median", shots=False)
@@ -102,11 +102,11 @@ SCRIPT = """
 import os, resource, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-import bgaug.store.plan as plan, bgaug.store.commit as commit
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+import bgaug.store.format.plan as plan, bgaug.store.commit as commit
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.progress import Silent
+from bgaug.pipelines.build.process_video import WatchOptions
 plan.MAX_SHARD_BYTES = plan.LONG_SHARD_BYTES = {shard_bytes}
 real, most = commit.commit_shard, [0]
 def count(root, record):

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from worlds import moving_square, scene
 
 from bgaug.background import Background
-from bgaug.estimate import estimate_background
-from bgaug.mask import FLOOR, fame_mask, foreground_mask, frame_mask, pack_mask, soft_mask, threshold_map, unpack_mask
-from bgaug.mask.light import lit_as
-from bgaug.mask.refine import learn_colours, refine_mask
-from bgaug.mask.shadow import shadow_like
-from bgaug.scenarios import make_scenario
-from bgaug.scores import MaskScores
+from bgaug.masks import FLOOR, fame_mask, foreground_mask, frame_mask, pack_mask, soft_mask, threshold_map, unpack_mask
+from bgaug.masks.light import lit_as
+from bgaug.masks.refine import learn_colours, refine_mask
+from bgaug.masks.shadow import shadow_like
+from bgaug.shots.estimate import estimate_background
+from bgaug.testing.scenarios import make_scenario
+from bgaug.testing.scores import MaskScores
 from bgaug.video import read_video
 
 

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgaug.errors import MasksError, UsageError
-from bgaug.mask import pack_mask
-from bgaug.mask.foreign import ForeignMasks, Values, decode_run_lengths, find_masks
+from bgaug.masks import pack_mask
+from bgaug.masks.external import ForeignMasks, Values, decode_run_lengths, find_masks
 
 CORNER = np.array([[0, 1, 0], [1, 1, 0]], np.bool_)
 """Down its columns: 0 1, 1 1, 0 0."""

@@ -22,16 +22,16 @@ from stores import NUM_FRAMES, SIZE, grey, header_of, payload_of, plan_of, row_o
 from worlds import moving_square
 
 import bgaug
-from bgaug.annotations import Label
 from bgaug.errors import StoreError
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.shard_task import Put, ShardTask
-from bgaug.pipelines.sources import Source
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.labels import Label
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shard_task import Put, ShardTask
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.build.sources import Source
+from bgaug.progress import Silent
 from bgaug.store import Header, ShardWriter, VideoRow, create_store, finish_store, open_store, verify_store
-from bgaug.store.layout import FrameKind
+from bgaug.store.format.layout import FrameKind
 from bgaug.video import write_video
 
 PACKAGE = Path(bgaug.__file__).parent

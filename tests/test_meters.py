@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import UsageError
 from bgaug.model import METHODS
-from bgaug.pipelines.meters import BiasMeters, evaluating, nearest, told_apart
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import TrainOptions, train
+from bgaug.pipelines.train.bias_monitor import BiasMeters, evaluating, nearest, told_apart
+from bgaug.pipelines.train.run import TrainOptions, train
+from bgaug.progress import Silent
 
 
 class Reads(nn.Module):
@@ -111,7 +111,8 @@ def test_meters_stand_in_the_log_and_on_the_board(small_store: Path, tmp_path: P
 
 
 def test_meters_do_not_change_a_run(small_store: Path, tmp_path: Path) -> None:
-    from bgaug.trainer import last_checkpoint, load_checkpoint
+    from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
+    from bgaug.model.pretrained.run import load_checkpoint
 
     for name, count in (("with", 6), ("without", 0)):
         options = TrainOptions(backbone="tiny", steps=4, batch_size=3, num_frames=4, stride=1, crop=16, meters=count)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from bgaug.motion import MotionAwareDecomposition
-from bgaug.pipelines.train import TrainOptions, make_learner
-from bgaug.pipelines.world_score import TESTS
+from bgaug.model.decomposition import MotionAwareDecomposition
+from bgaug.pipelines.demo.world_score import TESTS
+from bgaug.pipelines.train.run import TrainOptions, make_learner
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEPT = FOLDER / "results" / "micro.jsonl"

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.exchange import import_masks
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
-from bgaug.pipelines.world import world_splits, write_world, write_worn_masks
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.exchange import import_masks
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
+from bgaug.progress import Silent
 from bgaug.store import open_store
-from bgaug.synthetic import ACTIONS, KINDS, SyntheticSplit, make_split, make_video, worn_masks
+from bgaug.testing.synthetic import ACTIONS, KINDS, SyntheticSplit, make_split, make_video, worn_masks
 
 
 @cache

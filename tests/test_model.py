@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bgaug.backbone import Backbone, Tiny, build_backbone
-from bgaug.compose import Pairs
-from bgaug.losses import info_nce, queue_nce
 from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method, queue_length
+from bgaug.model.backbones import Backbone, Tiny, build_backbone
+from bgaug.model.decomposition import MotionAwareDecomposition
+from bgaug.model.losses import info_nce, queue_nce
 from bgaug.model.modes import activation, input_modes
-from bgaug.motion import MotionAwareDecomposition
+from bgaug.pairs import Pairs
 
 B = 6
 

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from test_stabilise import H, W, corners_apart, f1, moved, seen_by, shot_of, textured, with_walker
 
+from bgaug.background.image import view
 from bgaug.background.mosaic import MIN_SAMPLES, Mosaic, between, chained, halves_apart, mosaic_samples
-from bgaug.background.picture import view
 from bgaug.background.stabilise import align_frames
-from bgaug.mask.difference import difference_mask, frame_mask, threshold_map
+from bgaug.masks.difference import difference_mask, frame_mask, threshold_map
 from bgaug.video import read_video
 
 WIDE = textured(1, H + 80, 420)

@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bgaug.backbone import build_backbone
-from bgaug.motion import Codes, MotionAwareDecomposition, saliency_map, temporal_deviation, upsample_saliency
+from bgaug.model.backbones import build_backbone
+from bgaug.model.decomposition import (
+    Codes,
+    MotionAwareDecomposition,
+    saliency_map,
+    temporal_deviation,
+    upsample_saliency,
+)
 
 
 def moving_square(size: int = 9, step: int = 1) -> Tensor:

@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 from worlds import moving_square
 
 from bgaug.cli.main import app
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.video import write_video
 
 HOSTILE = (

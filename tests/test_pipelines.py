@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from worlds import Recorder, moving_square
 
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreOptionsError, UsageError
-from bgaug.estimate import estimate_background
-from bgaug.mask import foreground_mask
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.extract_backgrounds import extract_backgrounds
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.sources import find_videos
-from bgaug.pipelines.watch import WatchOptions
-from bgaug.scenarios import make_scenario
-from bgaug.scores import MaskScores
+from bgaug.masks import foreground_mask
+from bgaug.pipelines.build.backgrounds import extract_backgrounds
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.build.sources import find_videos
+from bgaug.progress import Silent
+from bgaug.shots.estimate import estimate_background
 from bgaug.store import open_store, verify_store
+from bgaug.testing.scenarios import make_scenario
+from bgaug.testing.scores import MaskScores
 from bgaug.video import read_video, write_video
 
 

@@ -12,22 +12,24 @@ from test_compose import SHAPE, make_batch, reordered, without_colour
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bgaug.augment import Augmentation, crop_resize, crop_resize_images
-from bgaug.batch import Batch
-from bgaug.compose import (
+from bgaug.data.batch import Batch
+from bgaug.masks import fame_mask
+from bgaug.pairs import (
     POLICIES,
+    Augmentation,
     Composition,
     SemiNegativePairs,
     area_weight,
     box_masks,
+    crop_resize,
+    crop_resize_images,
     fame_masks,
     fill_foreground,
     permutation,
     random_boxes,
     similar_backgrounds,
 )
-from bgaug.mask import fame_mask
-from bgaug.synthetic import make_split
+from bgaug.testing.synthetic import make_split
 
 SIZE = 16
 PICTURES = torch.randint(0, 256, (7, *SHAPE, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)

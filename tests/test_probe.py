@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from worlds import moving_square, scene
 
 from bgaug.cli.main import app
-from bgaug.pipelines.probe import probe_with_cuts
+from bgaug.pipelines.build.probe import probe_with_cuts
 from bgaug.video import open_video, probe_video, read_video, write_video
 
 
@@ -108,7 +108,7 @@ def test_a_thousand_opens_leak_nothing(clip: Path) -> None:
 EXTRACT = """
 import re, sys
 from pathlib import Path
-from bgaug.pipelines.watch import WatchOptions, watch
+from bgaug.pipelines.build.process_video import WatchOptions, watch
 from bgaug.video import open_video
 with open_video(sys.argv[1]) as reader:
     seen = watch(reader, WatchOptions())

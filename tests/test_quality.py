@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from worlds import moving_square
 
 from bgaug.background import Background, ShotSampler, ShotSamples, background_of
-from bgaug.quality import GRADES, NOTHING_MOVES, Quality, grade_shot
-from bgaug.shots import Camera
+from bgaug.shots.cuts import Camera
+from bgaug.shots.quality import GRADES, NOTHING_MOVES, Quality, grade_shot
 
 Frames = NDArray[np.uint8]
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -7,10 +7,10 @@ import pytest
 from faults import contents
 
 from bgaug.errors import CheckpointError
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.run_folder import only_run
-from bgaug.pipelines.train import TrainOptions, train
-from bgaug.store.lock import ShardLock
+from bgaug.pipelines.train.run import TrainOptions, train
+from bgaug.pipelines.train.run_folder import only_run
+from bgaug.progress import Silent
+from bgaug.store.locks.lock import ShardLock
 
 OPTIONS = TrainOptions(backbone="tiny", steps=1, num_frames=4, stride=1, batch_size=2)
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bgaug.scenarios import PAN, SCENARIOS, Scenario, make_scenario
+from bgaug.testing.scenarios import PAN, SCENARIOS, Scenario, make_scenario
 
 SIZE, NUM_FRAMES = (120, 160), 120
 

@@ -7,7 +7,7 @@ import pytest
 from skimage.metrics import structural_similarity
 from worlds import scene
 
-from bgaug.scores import MaskScores, background_scores, boundary_f, ghost_share, luminance, ms_ssim
+from bgaug.testing.scores import MaskScores, background_scores, boundary_f, ghost_share, luminance, ms_ssim
 
 
 def square(top: int, left: int, side: int, height: int = 100, width: int = 120) -> np.ndarray:

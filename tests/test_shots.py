@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worlds import moving_square, scene
 
 from bgaug.background import ShotSampler
-from bgaug.shots import DELAY, CutFinder, camera_motion, find_cuts, shots_between
+from bgaug.shots.cuts import DELAY, CutFinder, camera_motion, find_cuts, shots_between
 from bgaug.video import open_video
 
 Frames = NDArray[np.uint8]

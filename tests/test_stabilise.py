@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bgaug.background import Background, ShotSampler, ShotSamples
 from bgaug.background.align import MIN_CONFIDENCE, FrameAligner
+from bgaug.background.image import view
 from bgaug.background.median import median_where
-from bgaug.background.picture import view
 from bgaug.background.stabilise import (
     Canvas,
     align_frames,
@@ -22,10 +22,10 @@ from bgaug.background.stabilise import (
     stabilise_samples,
     steadied,
 )
-from bgaug.estimate import estimate_background
-from bgaug.mask import foreground_mask
-from bgaug.mask.difference import frame_mask, threshold_map
-from bgaug.shots import camera_motion
+from bgaug.masks import foreground_mask
+from bgaug.masks.difference import frame_mask, threshold_map
+from bgaug.shots.cuts import camera_motion
+from bgaug.shots.estimate import estimate_background
 from bgaug.video import read_video, write_video
 
 Frames = NDArray[np.uint8]

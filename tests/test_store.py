@@ -25,8 +25,8 @@ from bgaug.errors import (
     StoreLockedError,
     StoreOptionsError,
 )
-from bgaug.estimate import estimate_background
-from bgaug.mask import foreground_mask
+from bgaug.masks import foreground_mask
+from bgaug.shots.estimate import estimate_background
 from bgaug.store import (
     Failure,
     Header,
@@ -46,7 +46,7 @@ from bgaug.store import (
     plan_shards,
     verify_store,
 )
-from bgaug.store.layout import COMMIT, FrameKind
+from bgaug.store.format.layout import COMMIT, FrameKind
 
 
 def plan_of(*sizes: int) -> Plan:

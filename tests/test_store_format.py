@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from worlds import moving_square, scene
 
-from bgaug.mask import unpack_mask
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.extract_backgrounds import extract_backgrounds
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.masks import unpack_mask
+from bgaug.pipelines.build.backgrounds import extract_backgrounds
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.sizing import FITS
 from bgaug.store import (
     FRAME_KINDS,
@@ -47,8 +47,8 @@ from bgaug.store import (
     write_bank,
 )
 from bgaug.store.files import ArrayFile
+from bgaug.store.format.layout import read_header
 from bgaug.store.index import CAMERAS, GRADES, STATUSES
-from bgaug.store.layout import read_header
 from bgaug.store.places import Folder
 from bgaug.video import write_video
 
@@ -84,9 +84,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind, scale in (("jpeg", 1), ("raw", 12), ("none", 1), ("backgrounds", 1)):
         setup = Setup([videos], out / kind, labels, in_process=True)
         with pytest.MonkeyPatch.context() as patched:  # shards of few bytes, or of two videos
-            patched.setattr("bgaug.store.plan.MAX_SHARD_BYTES", 120_000 * scale)
-            patched.setattr("bgaug.store.plan.LONG_SHARD_BYTES", 60_000 * scale)
-            patched.setattr("bgaug.store.plan._SHARDS_FOR_FEW", 3)
+            patched.setattr("bgaug.store.format.plan.MAX_SHARD_BYTES", 120_000 * scale)
+            patched.setattr("bgaug.store.format.plan.LONG_SHARD_BYTES", 60_000 * scale)
+            patched.setattr("bgaug.store.format.plan._SHARDS_FOR_FEW", 3)
             if kind == "backgrounds":
                 extract_backgrounds(setup, Silent(), options=watched, size=SIZE)
             else:

@@ -17,12 +17,12 @@ import zarr
 from hostile import KINDS, SIZE, Hung, bomb, canonical, crc32c, load, make_store, no_longer_than, reseal, sealed
 from numcodecs.zstd import Zstd
 
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.store import FrameKind, Store, merge_stores, open_store, repair_store, verify_store
-from bgaug.store.documents import parse_json
 from bgaug.store.files import content_bytes
-from bgaug.store.jpeg import decode_jpeg, jpeg_shape
+from bgaug.store.format.documents import parse_json
+from bgaug.store.format.jpeg import decode_jpeg, jpeg_shape
 
 COMMIT = "shards/00000/COMMIT.json"
 
@@ -301,7 +301,7 @@ def test_pictures_of_another_size_are_not_decoded(jpeg: Path, monkeypatch: pytes
     assert jpeg_shape(cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()) is None
     progressive = cv2.imencode(".jpg", np.zeros((16, 24, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
     calls: list[int] = []
-    monkeypatch.setattr("bgaug.store.jpeg.cv2.imdecode", lambda *args: calls.append(1))
+    monkeypatch.setattr("bgaug.store.format.jpeg.cv2.imdecode", lambda *args: calls.append(1))
     for data in (other, progressive, other[:100], other[:0]):
         with pytest.raises(StoreDamageError, match="no JPEG of 16x24"):
             decode_jpeg(data.reshape(-1), np.empty((*SIZE, 3), np.uint8))

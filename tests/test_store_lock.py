@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bgaug.errors import StoreLockedError
-from bgaug.store import lease
-from bgaug.store.lock import ShardLock
+from bgaug.store.locks import lease
+from bgaug.store.locks.lock import ShardLock
 
 
 @pytest.fixture(params=["flock", "lease"])
@@ -22,7 +22,7 @@ def path(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         def refuse(descriptor: int, operation: int) -> None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-        monkeypatch.setattr("bgaug.store.lock.fcntl.flock", refuse)
+        monkeypatch.setattr("bgaug.store.locks.lock.fcntl.flock", refuse)
     return tmp_path / ".lock-00003"
 
 

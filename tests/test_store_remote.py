@@ -17,15 +17,15 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from bgaug.batch import FIELDS
-from bgaug.dataset import ClipDataset, ClipOptions
+from bgaug.data.batch import FIELDS
+from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.data.loader import ClipLoader
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
-from bgaug.loader import ClipLoader
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.store import Store, open_store
-from bgaug.store.layout import FrameKind
+from bgaug.store.format.layout import FrameKind
 
 
 class Counted(WrapperStore[LocalStore]):

@@ -14,11 +14,11 @@ import zarr
 from worlds import moving_square, scene
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
-from bgaug.mask import pack_mask, unpack_mask
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.masks import pack_mask, unpack_mask
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.store import (
     VideoRow,
     merge_stores,
@@ -29,7 +29,7 @@ from bgaug.store import (
     verify_store,
     write_bank,
 )
-from bgaug.store.layout import COMMIT, FrameKind, read_header, seal, unseal
+from bgaug.store.format.layout import COMMIT, FrameKind, read_header, seal, unseal
 from bgaug.store.verify import content_hash
 from bgaug.video import write_video
 

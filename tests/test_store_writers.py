@@ -21,8 +21,8 @@ from faults import Faults, contents
 from stores import SIZE, header_of, make_store, payload_of, plan_of, row_of, write_shard
 
 from bgaug.errors import StoreError, StoreFormatError, StoreLockedError
-from bgaug.pipelines.exchange import import_backgrounds, import_masks
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.exchange import import_backgrounds, import_masks
+from bgaug.progress import Silent
 from bgaug.store import (
     ShardWriter,
     building,
@@ -36,10 +36,10 @@ from bgaug.store import (
     verify_store,
 )
 from bgaug.store.commit import shard_lock
-from bgaug.store.inside import link_inside
-from bgaug.store.lease import DEAD_SECONDS, holder_name
-from bgaug.store.lock import ShardLock
-from bgaug.store.writers import alone
+from bgaug.store.format.inside import link_inside
+from bgaug.store.locks.lease import DEAD_SECONDS, holder_name
+from bgaug.store.locks.lock import ShardLock
+from bgaug.store.locks.writers import alone
 
 NAMED = rf"is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:"
 WHOLE = {"zarr.json", "plan.json", "shards", "index", "failures.jsonl"}
@@ -47,7 +47,7 @@ WHOLE = {"zarr.json", "plan.json", "shards", "index", "failures.jsonl"}
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bgaug.store.writers.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("bgaug.store.locks.writers.PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(ShardLock.__init__, "__defaults__", (0.1,))
     monkeypatch.setattr(shard_lock, "__defaults__", (0.1,))
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
@@ -61,7 +61,7 @@ def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         def refuse(descriptor: int, operation: int) -> None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-        monkeypatch.setattr("bgaug.store.lock.fcntl.flock", refuse)
+        monkeypatch.setattr("bgaug.store.locks.lock.fcntl.flock", refuse)
     return str(request.param)
 
 
@@ -213,7 +213,7 @@ def test_a_writer_that_stood_still_for_too_long_commits_nothing(root: Path, monk
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr("bgaug.store.lock.fcntl.flock", refuse)
+    monkeypatch.setattr("bgaug.store.locks.lock.fcntl.flock", refuse)
     header = create_store(root, header_of(), plan_of(1, 2))
     with ShardWriter(root, header, 0, replace=True) as writer:
         writer.add(row_of(0), payload_of(header, 0))

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bgaug.synthetic import ACTIONS, FIRST_PHOTO, NOISE, SPLITS, SyntheticSplit, SyntheticVideo, make_split, make_video
+from bgaug.testing.synthetic import (
+    ACTIONS,
+    FIRST_PHOTO,
+    NOISE,
+    SPLITS,
+    SyntheticSplit,
+    SyntheticVideo,
+    make_split,
+    make_video,
+)
 
 AGREEMENT = 0.95 + 0.05 / 8  # a biased factor also hits the class by luck
 

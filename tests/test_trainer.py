@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from bgaug.backbone import build_backbone
 from bgaug.errors import BgaugError, CheckpointError, StoreError, UsageError
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, parse_changes, train
+from bgaug.model.backbones import build_backbone
+from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
+from bgaug.model.pretrained.run import load_checkpoint
+from bgaug.pipelines.train.optimisation import Optimisation
+from bgaug.pipelines.train.run import RunResult, TrainOptions, load_learner, parse_changes, train
+from bgaug.progress import Silent
 from bgaug.store import open_store, write_bank
-from bgaug.trainer import Optimisation, last_checkpoint, load_checkpoint
 
 OPTIONS: dict[str, Any] = {
     "backbone": "tiny",

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, train
-from bgaug.trainer import LARS, Optimisation, last_checkpoint, load_checkpoint, make_optimiser
+from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
+from bgaug.model.pretrained.run import load_checkpoint
+from bgaug.pipelines.train.optimisation import LARS, Optimisation, make_optimiser
+from bgaug.pipelines.train.run import RunResult, TrainOptions, load_learner, train
+from bgaug.progress import Silent
 
 
 def run(store: Path, out: Path, *, resume: bool = False, stop_after: int | None = None, **options: Any) -> RunResult:

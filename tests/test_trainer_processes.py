@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 from worlds import moving_square
 
 from bgaug.cli.main import app
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.trainer import last_checkpoint, load_checkpoint
+from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
+from bgaug.model.pretrained.run import load_checkpoint
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.video import write_video
 
 SMALL = [

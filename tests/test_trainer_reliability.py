@@ -20,12 +20,14 @@ from typer.testing import CliRunner
 from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.train import RunResult, TrainOptions, load_learner, train
-from bgaug.trainer import BEST, CHECKPOINTS, LOG, last_checkpoint, load_checkpoint
-from bgaug.trainer.loop import enough_memory
+from bgaug.model.pretrained.run import BEST, CHECKPOINTS, load_checkpoint
+from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.train.log import LOG
+from bgaug.pipelines.train.loop import enough_memory
+from bgaug.pipelines.train.run import RunResult, TrainOptions, load_learner, train
+from bgaug.progress import Silent
 
 SMALL = ["--backbone", "tiny", "--batch-size", "3", "--frames", "4", "--stride", "1", "--crop", "16", "--device", "cpu"]
 

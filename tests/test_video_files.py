@@ -13,7 +13,7 @@ import pytest
 from worlds import Recorder
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.video_files import FoundVideos, find_videos
+from bgaug.pipelines.build.find_videos import FoundVideos, find_videos
 from bgaug.video import read_video
 from bgaug.visualize import write_picture
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 from bgaug.errors import VideoError
-from bgaug.pipelines.probe import probe_videos
-from bgaug.pipelines.progress import Silent
+from bgaug.pipelines.build.probe import probe_videos
+from bgaug.progress import Silent
 from bgaug.video import Decoder, declared_length, open_video, probe_video, read_video
 
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord is not installed")
@@ -171,7 +171,7 @@ def test_probe_goes_on_after_a_file_that_breaks_it(folder: Path, video: Path, mo
             raise UnboundLocalError("cannot access local variable")
         return whole(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("bgaug.pipelines.probe.probe_video", breaks)
+    monkeypatch.setattr("bgaug.pipelines.build.probe.probe_video", breaks)
     result = CliRunner().invoke(app, ["probe", ".", "--deep", "--json"])
     assert result.exit_code == 1 and '"bad": 1' in result.stdout and "UnboundLocalError" in result.stdout
     assert '"real_frames": 5' in result.stdout

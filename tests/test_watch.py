@@ -13,11 +13,11 @@ from odd_videos import encode
 from worlds import moving_square, scene
 
 from bgaug.errors import BgaugError
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.extract_backgrounds import extract_backgrounds
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.watch import WatchOptions
+from bgaug.pipelines.build.backgrounds import extract_backgrounds
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.progress import Silent
 from bgaug.sizing import Fit, resize_area
 from bgaug.store import open_store, verify_store
 from bgaug.store.index import CAMERAS

@@ -18,18 +18,18 @@ import pytest
 from typer.testing import CliRunner
 from worlds import Recorder
 
-from bgaug.annotations import Label
 from bgaug.cli.main import app
 from bgaug.errors import StoreError, StoreLockedError, UsageError, VideoError
-from bgaug.pipelines import worker as worker_room
-from bgaug.pipelines.each_video import Outcome, Recipe, Setup, build_store
-from bgaug.pipelines.progress import Progress, Silent
-from bgaug.pipelines.shard_task import Put
-from bgaug.pipelines.sources import Source, find_videos
-from bgaug.pipelines.worker import Begins, Worker, WorkerLost, cloudpickle
+from bgaug.labels import Label
+from bgaug.pipelines.build import workers as worker_room
+from bgaug.pipelines.build.each_video import Outcome, Recipe, Setup, build_store
+from bgaug.pipelines.build.shard_task import Put
+from bgaug.pipelines.build.sources import Source, find_videos
+from bgaug.pipelines.build.workers import Begins, Worker, WorkerLost, cloudpickle
+from bgaug.progress import Progress, Silent
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify, open_store, verify_store
-from bgaug.store.layout import COMMIT
-from bgaug.store.lock import ShardLock
+from bgaug.store.format.layout import COMMIT
+from bgaug.store.locks.lock import ShardLock
 
 LIMIT_SECONDS = 1.0
 
@@ -51,7 +51,7 @@ def workers_of(parent: int) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if len(words) > 4 and b"bgaug.pipelines.worker" in words[2] and words[4] == str(parent).encode():
+        if len(words) > 4 and b"bgaug.pipelines.build.workers" in words[2] and words[4] == str(parent).encode():
             found.append(int(folder.name))
     return found
 
@@ -198,7 +198,7 @@ def test_what_hangs_or_crashes_costs_itself_alone(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("bgaug.store.plan._SHARDS_FOR_FEW", 2)  # so that several bad ones share a shard
+    monkeypatch.setattr("bgaug.store.format.plan._SHARDS_FOR_FEW", 2)  # so that several bad ones share a shard
     videos = make_videos(tmp_path / "v", *names)
     seen, log = Counts(), tmp_path / "log"
     setup = Setup([videos], tmp_path / "s", jobs=jobs, timeout_seconds=LIMIT_SECONDS)
@@ -230,7 +230,7 @@ def test_no_time_limit_where_it_is_0_and_programs_die_with_their_worker(tmp_path
 
 def test_the_command_leaves_with_1_and_takes_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = make_videos(tmp_path / "v", "fine", "forever")
-    monkeypatch.setattr("bgaug.pipelines.extract_backgrounds.ExtractVideo", lambda options: Act(tmp_path / "log"))
+    monkeypatch.setattr("bgaug.pipelines.build.backgrounds.ExtractVideo", lambda options: Act(tmp_path / "log"))
     command = ["extract-backgrounds", str(videos), "--out", str(tmp_path / "s"), "--json", "--timeout"]
     result = CliRunner().invoke(app, [*command, "0.5"])
     assert result.exit_code == 1, result.output

@@ -14,16 +14,16 @@ from worlds import Recorder
 
 from bgaug.errors import UsageError
 from bgaug.files import unfinished_name
-from bgaug.mask import unpack_mask
-from bgaug.pipelines.build_shards import build_shards
-from bgaug.pipelines.each_video import Setup
-from bgaug.pipelines.extract_backgrounds import extract_backgrounds
-from bgaug.pipelines.progress import Silent
-from bgaug.pipelines.truth import Truth, read_truth, truth_file
-from bgaug.pipelines.watch import WatchOptions
-from bgaug.pipelines.world import score_offline, world_splits, write_world
+from bgaug.masks import unpack_mask
+from bgaug.pipelines.build.backgrounds import extract_backgrounds
+from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.demo.truth import Truth, read_truth, truth_file
+from bgaug.pipelines.demo.world import score_offline, world_splits, write_world
+from bgaug.progress import Silent
 from bgaug.store import open_store
-from bgaug.synthetic import ACTIONS, SyntheticSplit, make_split
+from bgaug.testing.synthetic import ACTIONS, SyntheticSplit, make_split
 from bgaug.video import read_video, write_video
 
 FIELDS = ("frames", "labels", "scene", "prop", "masks", "plates", "backgrounds")
@@ -130,7 +130,7 @@ def test_an_interrupted_world_is_written_further(tmp_path: Path, monkeypatch: py
         write_video(path, frames, fps)
         written += 1
 
-    monkeypatch.setattr("bgaug.pipelines.world.write_video", breaks_off)
+    monkeypatch.setattr("bgaug.pipelines.demo.world.write_video", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         write_world(folder, "swap", 10, 2, Silent(), jobs=1, truth=True)
     assert len([path for path in folder.rglob("*.mp4") if not path.name.startswith(".")]) == 4
@@ -227,13 +227,15 @@ def test_scores_of_a_perfect_store(world: Path, store: Path, monkeypatch: pytest
     images = np.stack([opened.background(place).image for place in places])
     masks = np.stack([opened.packed_masks(place, 0, 12) for place in places])
     perfect = Truth(read.ids, masks, images, images)
-    monkeypatch.setattr("bgaug.pipelines.truth.read_truth", lambda folder: perfect)
+    monkeypatch.setattr("bgaug.pipelines.demo.truth.read_truth", lambda folder: perfect)
     scores = score_offline(store, world)
     assert scores.age == scores.age_at_rest == 0
     assert scores.f1 == scores.precision == scores.recall == scores.iou == 1
 
     brighter = np.minimum(images, 245) + 10
-    monkeypatch.setattr("bgaug.pipelines.truth.read_truth", lambda folder: Truth(read.ids, masks, images, brighter))
+    monkeypatch.setattr(
+        "bgaug.pipelines.demo.truth.read_truth", lambda folder: Truth(read.ids, masks, images, brighter)
+    )
     scores = score_offline(store, world)
     assert scores.age == pytest.approx(10, abs=0.5) and scores.age_at_rest == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.pipelines.progress import Silent
+from bgaug.progress import Silent
 
 
 class Recorder(Silent):

@@ -16,6 +16,11 @@ stabilise   the background of a camera that shakes
 mosaic      the background of a camera that pans
 """
 
+from bgaug.background.image import NOISE_STEP as NOISE_STEP
+from bgaug.background.image import Background as Background
+from bgaug.background.image import Plane as Plane
+from bgaug.background.image import fit_background as fit_background
+from bgaug.background.image import quantise_noise as quantise_noise
 from bgaug.background.median import NUM_SAMPLES as NUM_SAMPLES
 from bgaug.background.median import evenly_spaced as evenly_spaced
 from bgaug.background.median import median_by_bits as median_by_bits
@@ -23,11 +28,6 @@ from bgaug.background.median import temporal_median as temporal_median
 from bgaug.background.methods import METHODS as METHODS
 from bgaug.background.methods import Method as Method
 from bgaug.background.methods import background_of as background_of
-from bgaug.background.picture import NOISE_STEP as NOISE_STEP
-from bgaug.background.picture import Background as Background
-from bgaug.background.picture import Plane as Plane
-from bgaug.background.picture import fit_background as fit_background
-from bgaug.background.picture import quantise_noise as quantise_noise
 from bgaug.background.samples import SAMPLE_MEMORY as SAMPLE_MEMORY
 from bgaug.background.samples import ShotSampler as ShotSampler
 from bgaug.background.samples import ShotSamples as ShotSamples

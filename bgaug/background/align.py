@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background.image import Background, view
 from bgaug.background.median import evenly_spaced
-from bgaug.background.picture import Background, view
 from bgaug.sizing import Size
 
 _Image = NDArray[np.uint8]

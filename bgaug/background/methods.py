@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from bgaug.background.auto import auto_background
 from bgaug.background.gated import gated_median
+from bgaug.background.image import Background
 from bgaug.background.lowrank import low_rank_background
 from bgaug.background.models import knn_background, mog2_background
 from bgaug.background.patches import patches_background
-from bgaug.background.picture import Background
 from bgaug.background.plate import plate_background
 from bgaug.background.samples import ShotSamples
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background.align import MIN_CONFIDENCE, Alignment, FrameAligner
-from bgaug.background.picture import view
+from bgaug.background.image import view
 from bgaug.background.samples import ShotSamples, max_channel_difference
 from bgaug.background.stabilise import Canvas, put_together
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background.image import NOISE_STEP, quantise_noise
 from bgaug.background.median import NUM_SAMPLES, evenly_spaced, median_by_bits
-from bgaug.background.picture import NOISE_STEP, quantise_noise
 from bgaug.sizing import Size, resize_area, working_size
 
 SAMPLE_MEMORY = 256 * 2**20

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background.align import MIN_CONFIDENCE, FrameAligner, after, inverse, placed
+from bgaug.background.image import NOISE_STEP, Background, Plane, quantise_noise, view
 from bgaug.background.median import median_where
-from bgaug.background.picture import NOISE_STEP, Background, Plane, quantise_noise, view
 from bgaug.background.samples import ShotSamples, max_channel_difference
 from bgaug.sizing import Size
 
@@ -71,7 +71,7 @@ def stabilise_samples(shot: ShotSamples, shifts: _Floats) -> Canvas | None:
 
     Args:
         shot: the samples.
-        shifts: float32 (S, 2), as `bgaug.shots.Camera.shifts`; NaN where not found.
+        shifts: float32 (S, 2), as `bgaug.shots.cuts.Camera.shifts`; NaN where not found.
 
     Returns:
         None where fewer than `MIN_SEEN` samples, or half of them, could be aligned.

@@ -10,9 +10,9 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from bgaug.backbone import Backbone, count_parameters
+from bgaug.model.backbones import Backbone, count_parameters
+from bgaug.model.decomposition import Codes, MotionAwareDecomposition
 from bgaug.model.method import Method
-from bgaug.motion import Codes, MotionAwareDecomposition
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         )
 
     def codes(self, clips: Tensor) -> Codes:
-        """Codes of float clips in [0, 1], (B, 3, T, h, w); see `bgaug.motion`."""
+        """Codes of float clips in [0, 1], (B, 3, T, h, w); see `bgaug.model.decomposition`."""
         return codes_of(self.backbone(clips), self.decomposition, self.static_stage, self.gamma)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:

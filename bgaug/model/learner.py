@@ -2,7 +2,7 @@
 
 Letters: B clips, C channels, T frames, h, w pixels, D embedding, K queue.
 
-References: as in `bgaug.losses`; the two streams and the scale of the static stream's gradient are ours.
+References: as in `bgaug.model.losses`; the two streams and the scale of the static stream's gradient are ours.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from bgaug.augment import random_bits
-from bgaug.backbone import Backbone, build_backbone
-from bgaug.compose import Pairs
-from bgaug.losses import DualLoss, prediction_loss, queue_nce, static_partners, total
+from bgaug.model.backbones import Backbone, build_backbone
+from bgaug.model.decomposition import Codes, MotionAwareDecomposition
 from bgaug.model.encoder import Encoder, projection_head
+from bgaug.model.losses import DualLoss, prediction_loss, queue_nce, static_partners, total
 from bgaug.model.method import Method
 from bgaug.model.modes import modes_loss
 from bgaug.model.parallel import gather, gather_pairs, num_processes, own_part
-from bgaug.motion import Codes, MotionAwareDecomposition
+from bgaug.pairs import Pairs, random_bits
 
 TERMS = {"g": "global", "d": "motion", "r": "static"}
 

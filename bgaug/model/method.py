@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from bgaug.compose import Composition
-from bgaug.motion import POOLS, STRETCHES
+from bgaug.model.decomposition import POOLS, STRETCHES
+from bgaug.pairs import Composition
 
 Objective = Literal["infonce", "byol", "dclr"]
 
@@ -23,8 +23,8 @@ class Method:
 
     Attributes:
         name: of the preset it came from.
-        policy: how the second view is composed, a key of `bgaug.compose.POLICIES`; "none" leaves both views plain.
-        composition: fields of `bgaug.compose.Composition` that replace the policy's.
+        policy: how the second view is composed, a key of `bgaug.pairs.POLICIES`; "none" leaves both views plain.
+        composition: fields of `bgaug.pairs.Composition` that replace the policy's.
         objective: "infonce"; "byol": predict the key, no negatives; "dclr": see `bgaug.model.modes`.
         momentum: whether keys come from a momentum encoder (and with InfoNCE negatives from a queue), else all from the
             batch.
@@ -35,7 +35,7 @@ class Method:
         two_streams: False pools the static code from the same last stage as the others: for ablation, it undoes the
             debiasing.
         stages: names of the stages that the saliency is read from; what suits the backbone if None.
-        stretch: of the saliency, see `bgaug.motion.MotionAwareDecomposition`; likewise the next three.
+        stretch: of the saliency, see `bgaug.model.decomposition.MotionAwareDecomposition`; likewise the next three.
         per_channel: a map for each channel.
         normalise: differences of features normalised over channels.
         compensate: leave out what all cells have in common: a moving camera.
@@ -209,7 +209,7 @@ METHODS = {
 
 `bgaug` is the default: the wide and the micro term. `semi` is the wide term alone; `dual` has the static term beside
 them, for those who want a code of the scene: it costs a second last stage and changes no accuracy. `simclr`, `moco` and `byol` see plain views; the
-others are `semi` with the pairs of a published policy (see `bgaug.compose.POLICIES`), so that a comparison is of pairs
+others are `semi` with the pairs of a published policy (see `bgaug.pairs.POLICIES`), so that a comparison is of pairs
 alone; `dclr` compares input modes, see `bgaug.model.modes`.
 
 References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum contrastive

@@ -20,11 +20,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bgaug.augment import uniform
-from bgaug.compose import Pairs
-from bgaug.losses import info_nce, total
 from bgaug.model.encoder import Encoder
+from bgaug.model.losses import info_nce, total
 from bgaug.model.parallel import gather, gather_pairs
+from bgaug.pairs import Pairs, uniform
 
 W_ALIGN = 0.1
 

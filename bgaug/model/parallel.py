@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bgaug.compose import Pairs
+from bgaug.pairs import Pairs
 
 
 def num_processes() -> int:

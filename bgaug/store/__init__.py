@@ -15,17 +15,17 @@ A store is a folder that any Zarr v3 reader can open:
 from bgaug.store.banks import Bank, write_bank
 from bgaug.store.check import Problem
 from bgaug.store.create import building, create_store, finish_store, pending_shards
-from bgaug.store.layout import FRAME_KINDS, FrameKind, Header
+from bgaug.store.format.layout import FRAME_KINDS, FrameKind, Header
+from bgaug.store.format.payload import VideoPayload
+from bgaug.store.format.plan import Plan, PlannedVideo, plan_shards
+from bgaug.store.format.records import Failure, Identity, Shot, VideoRow, identify
+from bgaug.store.locks.writers import alone
 from bgaug.store.merge import merge_stores
-from bgaug.store.payload import VideoPayload
-from bgaug.store.plan import Plan, PlannedVideo, plan_shards
 from bgaug.store.read import Store, open_store
-from bgaug.store.records import Failure, Identity, Shot, VideoRow, identify
 from bgaug.store.repair import Repair, repair_store, restore_header
 from bgaug.store.replace import replace_masks
 from bgaug.store.verify import Report, verify_store
 from bgaug.store.write import ShardWriter
-from bgaug.store.writers import alone
 
 __all__ = [
     "FRAME_KINDS",

@@ -18,7 +18,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from bgaug.store.layout import crc32c, extend_crc32c, group_bytes, sync_folder
+from bgaug.store.format.layout import crc32c, extend_crc32c, group_bytes, sync_folder
 
 _ZSTD_LEVEL = 1
 _PIECES = 512  # that one call of the system takes; 1,024 is the most

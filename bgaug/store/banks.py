@@ -18,10 +18,20 @@ from numpy.typing import NDArray
 from bgaug.errors import StoreDamageError, StoreError, UsageError
 from bgaug.sizing import Size
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
-from bgaug.store.documents import MAX_RECORD_BYTES, BankDocument, brief
 from bgaug.store.files import ArrayFile
-from bgaug.store.inside import discard, names_inside, refuse_links
-from bgaug.store.layout import BANKS, COMMIT, OUTGOING, TEMPORARY, seal, sync_folder, unseal, write_durably, writing
+from bgaug.store.format.documents import MAX_RECORD_BYTES, BankDocument, brief
+from bgaug.store.format.inside import discard, names_inside, refuse_links
+from bgaug.store.format.layout import (
+    BANKS,
+    COMMIT,
+    OUTGOING,
+    TEMPORARY,
+    seal,
+    sync_folder,
+    unseal,
+    write_durably,
+    writing,
+)
 from bgaug.store.places import Place
 
 _PICTURES = "pictures"

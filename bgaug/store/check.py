@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from bgaug.errors import StoreDamageError, StoreError
 from bgaug.store.arrays import ArraySpec
 from bgaug.store.banks import bank_names, bank_spec, read_bank_commit
-from bgaug.store.documents import MAX_NODE_BYTES, ShardNode, check_document, parse_json
 from bgaug.store.files import ArrayFile, check_numbers, read_array_document
+from bgaug.store.format.documents import MAX_NODE_BYTES, ShardNode, check_document, parse_json
+from bgaug.store.format.inside import files_inside, is_regular, kind_of, open_inside, read_inside
+from bgaug.store.format.jpeg import decode_jpeg
+from bgaug.store.format.layout import BANKS, COMMIT, SHARDS, Header, crc32c, extend_crc32c, shard_name
+from bgaug.store.format.payload import content_digest
+from bgaug.store.format.records import VideoRow
 from bgaug.store.index import parse_rows
-from bgaug.store.inside import files_inside, is_regular, kind_of, open_inside, read_inside
-from bgaug.store.jpeg import decode_jpeg
-from bgaug.store.layout import BANKS, COMMIT, SHARDS, Header, crc32c, extend_crc32c, shard_name
-from bgaug.store.payload import content_digest
 from bgaug.store.places import Folder
-from bgaug.store.records import VideoRow
 from bgaug.store.write import array_specs
 
 _BLOCK_BYTES = 1 << 20

@@ -14,8 +14,8 @@ from typing import Any
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.store.arrays import begin_group
 from bgaug.store.files import read_array_document
-from bgaug.store.inside import discard
-from bgaug.store.layout import (
+from bgaug.store.format.inside import discard
+from bgaug.store.format.layout import (
     COMMIT,
     LOCK,
     OUTGOING,
@@ -30,7 +30,7 @@ from bgaug.store.layout import (
     write_durably,
     writing,
 )
-from bgaug.store.lock import PATIENCE_SECONDS, ShardLock
+from bgaug.store.locks.lock import PATIENCE_SECONDS, ShardLock
 from bgaug.store.places import Folder
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
 from bgaug.store.commit import settle, shard_lock
-from bgaug.store.index import rebuild_index
-from bgaug.store.inside import discard, refuse_links
-from bgaug.store.layout import (
+from bgaug.store.format.inside import discard, refuse_links
+from bgaug.store.format.layout import (
     BANKS,
     CLEARED,
     COMMIT,
@@ -34,9 +33,10 @@ from bgaug.store.layout import (
     write_durably,
     writing,
 )
-from bgaug.store.lock import LEASE, PATIENCE_SECONDS, ShardLock
-from bgaug.store.plan import Plan, read_plan
-from bgaug.store.writers import GATE, BuildMark, alone, at_the_gate, check_alone
+from bgaug.store.format.plan import Plan, read_plan
+from bgaug.store.index import rebuild_index
+from bgaug.store.locks.lock import LEASE, PATIENCE_SECONDS, ShardLock
+from bgaug.store.locks.writers import GATE, BuildMark, alone, at_the_gate, check_alone
 
 _INDEX_PATIENCE_SECONDS = 60.0
 # What lies in the folder of the shards.
@@ -99,7 +99,7 @@ def rewriting(root: Path) -> Iterator[None]:
 
 
 def begin_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True) -> Header:
-    """`create_store` for a caller that stands at the gate; see `bgaug.store.writers`."""
+    """`create_store` for a caller that stands at the gate; see `bgaug.store.locks.writers`."""
     wanted = Header(**{**header.__dict__, "plan": plan.summary()})
     Header.from_attributes(root, wanted.to_attributes())  # what no reader takes is not begun
     if (root / "zarr.json").exists():

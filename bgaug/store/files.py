@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.arrays import ArraySpec
-from bgaug.store.documents import MAX_NODE_BYTES, ArrayDocument, check_document, parse_json
-from bgaug.store.layout import crc32c
+from bgaug.store.format.documents import MAX_NODE_BYTES, ArrayDocument, check_document, parse_json
+from bgaug.store.format.layout import crc32c
 from bgaug.store.places import Blob, Place
 
 _ABSENT = 2**64 - 1

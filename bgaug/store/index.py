@@ -12,8 +12,9 @@ from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError
 from bgaug.store.arrays import ArrayWriter, begin_group, sync_tree
-from bgaug.store.columns import COLUMN_SPECS, Columns, Names, check_columns, columns_of
-from bgaug.store.documents import (
+from bgaug.store.files import ArrayFile, check_unpacked, read_array_document
+from bgaug.store.format.columns import COLUMN_SPECS, Columns, Names, check_columns, columns_of
+from bgaug.store.format.documents import (
     MAX_LIST_BYTES,
     MAX_NODE_BYTES,
     MAX_RECORD_BYTES,
@@ -22,9 +23,8 @@ from bgaug.store.documents import (
     check_document,
     parse_json,
 )
-from bgaug.store.files import ArrayFile, check_unpacked, read_array_document
-from bgaug.store.inside import discard, read_inside
-from bgaug.store.layout import (
+from bgaug.store.format.inside import discard, read_inside
+from bgaug.store.format.layout import (
     COMMIT,
     FAILURES,
     INDEX,
@@ -41,8 +41,8 @@ from bgaug.store.layout import (
     unseal,
     write_durably,
 )
+from bgaug.store.format.records import CAMERAS, GRADES, STATUSES, Failure, VideoRow
 from bgaug.store.places import Folder, Held, Place
-from bgaug.store.records import CAMERAS, GRADES, STATUSES, Failure, VideoRow
 from bgaug.text import json_bytes
 
 __all__ = [

@@ -14,8 +14,8 @@ from bgaug.store.arrays import sync_tree
 from bgaug.store.banks import bank_names, place_bank, read_bank_commit
 from bgaug.store.commit import commit_shard, shard_folder
 from bgaug.store.create import begin_store, finish_store, rewriting
-from bgaug.store.inside import discard, exists_inside, link_inside, refuse_links
-from bgaug.store.layout import (
+from bgaug.store.format.inside import discard, exists_inside, link_inside, refuse_links
+from bgaug.store.format.layout import (
     BANKS,
     COMMIT,
     PLAN,
@@ -28,8 +28,8 @@ from bgaug.store.layout import (
     shard_name,
     writing,
 )
+from bgaug.store.format.plan import Plan, PlannedVideo, read_plan
 from bgaug.store.places import Folder
-from bgaug.store.plan import Plan, PlannedVideo, read_plan
 from bgaug.store.verify import content_hash
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreError, UsageError
-from bgaug.store.inside import check_size, names_inside, open_inside, read_inside
+from bgaug.store.format.inside import check_size, names_inside, open_inside, read_inside
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore

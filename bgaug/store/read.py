@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from bgaug.background import NOISE_STEP, Background
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
-from bgaug.mask import unpack_mask
+from bgaug.masks import unpack_mask
 from bgaug.sizing import content_box
 from bgaug.store.banks import Bank, read_bank
-from bgaug.store.columns import Columns, Names, VideoIds
-from bgaug.store.documents import MAX_RECORD_BYTES, CommitDocument
 from bgaug.store.files import ArrayFile, check_numbers
+from bgaug.store.format.columns import Columns, Names, VideoIds
+from bgaug.store.format.documents import MAX_RECORD_BYTES, CommitDocument
+from bgaug.store.format.inside import exists_inside
+from bgaug.store.format.jpeg import decode_jpeg
+from bgaug.store.format.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse_header, shard_name, unseal
+from bgaug.store.format.records import GRADES, Failure, VideoRow
 from bgaug.store.index import load_columns, present_shards, read_failures, stamped_shards
-from bgaug.store.inside import exists_inside
-from bgaug.store.jpeg import decode_jpeg
-from bgaug.store.layout import COMMIT, SHARDS, Header, crc32c, num_shards, parse_header, shard_name, unseal
+from bgaug.store.lru_cache import Recent
 from bgaug.store.places import Folder, Opened, Place, place_of
-from bgaug.store.recent import Recent
-from bgaug.store.records import GRADES, Failure, VideoRow
 from bgaug.store.write import array_specs
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from pathlib import Path
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.store.check import Problem
 from bgaug.store.create import finish_store
-from bgaug.store.documents import MAX_RECORD_BYTES
-from bgaug.store.index import read_index_record
-from bgaug.store.inside import read_inside, refuse_links, remove_inside
-from bgaug.store.layout import (
+from bgaug.store.format.documents import MAX_RECORD_BYTES
+from bgaug.store.format.inside import read_inside, refuse_links, remove_inside
+from bgaug.store.format.layout import (
     BANKS,
     INDEX,
     LOCK,
@@ -22,10 +21,11 @@ from bgaug.store.layout import (
     write_durably,
     writing,
 )
-from bgaug.store.lock import ShardLock
+from bgaug.store.index import read_index_record
+from bgaug.store.locks.lock import ShardLock
+from bgaug.store.locks.writers import alone
 from bgaug.store.places import Folder
 from bgaug.store.verify import Report, verify_store
-from bgaug.store.writers import alone
 
 
 @dataclass(frozen=True)

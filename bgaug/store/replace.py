@@ -13,11 +13,11 @@ from bgaug.errors import StoreDamageError
 from bgaug.store.arrays import ArrayWriter, sync_tree
 from bgaug.store.commit import commit_shard, shard_folder
 from bgaug.store.files import ArrayFile
-from bgaug.store.inside import link_inside, refuse_links
-from bgaug.store.layout import SHARDS, Header, crc32c, read_commit, shard_name, writing
-from bgaug.store.payload import content_digest
+from bgaug.store.format.inside import link_inside, refuse_links
+from bgaug.store.format.layout import SHARDS, Header, crc32c, read_commit, shard_name, writing
+from bgaug.store.format.payload import content_digest
+from bgaug.store.format.records import VideoRow
 from bgaug.store.places import Folder
-from bgaug.store.records import VideoRow
 from bgaug.store.write import array_specs
 
 Masks = NDArray[np.uint8]

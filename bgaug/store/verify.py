@@ -12,20 +12,10 @@ import numpy as np
 
 from bgaug.errors import StoreError
 from bgaug.store.check import Problem, check_banks, check_files, check_shard
-from bgaug.store.columns import COLUMN_SPECS, columns_of
-from bgaug.store.documents import MAX_RECORD_BYTES, brief
-from bgaug.store.index import (
-    failure_lines,
-    has_failures,
-    index_is_fresh,
-    parse_failures,
-    parse_rows,
-    present_shards,
-    read_index,
-    read_index_record,
-)
-from bgaug.store.inside import read_inside
-from bgaug.store.layout import (
+from bgaug.store.format.columns import COLUMN_SPECS, columns_of
+from bgaug.store.format.documents import MAX_RECORD_BYTES, brief
+from bgaug.store.format.inside import read_inside
+from bgaug.store.format.layout import (
     COMMIT,
     FAILURES,
     INDEX,
@@ -40,9 +30,19 @@ from bgaug.store.layout import (
     read_header,
     shard_name,
 )
+from bgaug.store.format.plan import read_plan
+from bgaug.store.format.records import Failure, VideoRow
+from bgaug.store.index import (
+    failure_lines,
+    has_failures,
+    index_is_fresh,
+    parse_failures,
+    parse_rows,
+    present_shards,
+    read_index,
+    read_index_record,
+)
 from bgaug.store.places import Folder
-from bgaug.store.plan import read_plan
-from bgaug.store.records import Failure, VideoRow
 
 
 @dataclass(frozen=True)

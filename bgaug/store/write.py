@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from bgaug.background import Background, quantise_noise
 from bgaug.errors import StoreError
-from bgaug.mask import pack_mask
+from bgaug.masks import pack_mask
 from bgaug.store.arrays import ArraySpec, ArrayWriter, Mark, begin_group, sync_tree
 from bgaug.store.commit import check_still_ours, commit_shard, shard_folder, shard_lock, shard_paths
-from bgaug.store.crc import joined
-from bgaug.store.inside import discard
-from bgaug.store.layout import (
+from bgaug.store.format.crc import joined
+from bgaug.store.format.inside import discard
+from bgaug.store.format.layout import (
     FRAMES_PER_CHUNK,
     JPEG_CHUNK,
     Header,
@@ -30,9 +30,9 @@ from bgaug.store.layout import (
     read_commit,
     writing,
 )
-from bgaug.store.lock import ShardLock
-from bgaug.store.payload import VideoPayload
-from bgaug.store.records import Failure, VideoRow
+from bgaug.store.format.payload import VideoPayload
+from bgaug.store.format.records import Failure, VideoRow
+from bgaug.store.locks.lock import ShardLock
 
 
 def array_specs(header: Header) -> dict[str, ArraySpec]:

@@ -1,0 +1,374 @@
+"""`ClipDataset`: clips of a store as a torch Dataset, each sample a function of (seed, epoch, index) alone.
+
+Letters: B clips, V views (clips of one video), T frames, H, W pixels, P packed bytes of one mask, N videos of the
+store, S shots of all videos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from bgaug.data.batch import FIELDS, Batch
+from bgaug.errors import UsageError
+from bgaug.store import Store, open_store
+from bgaug.store.index import GRADES, STATUSES
+
+Sampling = Literal["random", "uniform"]
+Short = Literal["loop", "pad", "skip"]
+
+_TOLERANCE_SECONDS = 1e-6
+"""By how much rounded times may miss the end of a shot: less than a tick of any container's clock."""
+
+_MANY_TIMES = 4
+"""By how much a shot must exceed a clip, by frames and mean frame rate, for its times not to be asked for."""
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are drawn from videos. A clip never crosses a cut.
+
+    Attributes:
+        num_frames: T, frames of a clip.
+        stride: distance of the frames; 16 frames at stride 2 span about a second at 25 to 30 fps.
+        views: V, clips drawn from one shot.
+        sampling: "random" for training, each view anywhere in a shot; "uniform" for evaluation, views evenly spaced
+            over the longest shot.
+        short: what a shot shorter than the clip does: "loop" begins it again, "pad" repeats the last frame that the
+            stride reaches, "skip" leaves the shot out, and the video where it has no other.
+        stride_seconds: distance of the frames in time, in place of `stride`: frame k is the one whose time is nearest to
+            k times this after the first frame's, whatever the frame rate is and however it varies.
+        min_shot_seconds: shots shorter than this, by frames and frame rate, take no part in random sampling where the
+            video has a longer one: fragments between cuts. 0 draws from all.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+
+    num_frames: int = 16
+    stride: int = 2
+    views: int = 2
+    sampling: Sampling = "random"
+    short: Short = "loop"
+    stride_seconds: float | None = None
+    min_shot_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "views"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.sampling not in get_args(Sampling):
+            raise UsageError(f"sampling must be one of {', '.join(get_args(Sampling))}, got {self.sampling!r}")
+        if self.short not in get_args(Short):
+            raise UsageError(f"short must be one of {', '.join(get_args(Short))}, got {self.short!r}")
+        if self.stride_seconds is not None and not 0 < self.stride_seconds < math.inf:
+            raise UsageError(f"stride_seconds must be finite and more than 0, got {self.stride_seconds}")
+        if not 0 <= self.min_shot_seconds < math.inf:
+            raise UsageError(f"min_shot_seconds must be finite and not negative, got {self.min_shot_seconds}")
+
+    @property
+    def span(self) -> int:
+        """Frames from the first to the last of a clip of `stride`, both counted."""
+        return (self.num_frames - 1) * self.stride + 1
+
+
+class ClipDataset(Dataset[Batch]):
+    """One sample a video: V clips of one shot, with their masks and the shot's background.
+
+    Samples are at rest: uint8 frames, bit-packed masks. `SemiNegativePairs` makes training pairs of a batch of them on
+    its device. Works in a plain ``DataLoader`` with any start method; ``collate_fn=ClipDataset.collate`` spares it a
+    copy. A shot is drawn with a chance in proportion to its frames, a view anywhere in it where the clip fits.
+
+    Args:
+        store: an open store, or the path or URL of one.
+        options: how clips are drawn.
+        seed: of all randomness.
+        splits: keep the videos of these splits; None keeps all.
+        labels: keep the videos of these classes; None keeps all.
+        statuses: keep the videos that were built with these results ("ok", "partial", "no_static_background"); None
+            keeps all.
+        labelled: keep labelled videos alone.
+        min_grade: keep videos whose every shot has this grade (A to F) or a better one; None keeps all.
+        backgrounds: keep videos with a static background alone, and draw from shots that have one. Needed for training
+            pairs.
+
+    Attributes:
+        videos: int64 (samples,), index in the store of each sample's video.
+
+    Raises:
+        UsageError: a name that the store does not have, nothing is left, or the store keeps no frames or masks.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        options: ClipOptions | None = None,
+        *,
+        seed: int = 0,
+        splits: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+        statuses: Sequence[str] | None = None,
+        labelled: bool = False,
+        min_grade: str | None = None,
+        backgrounds: bool = True,
+    ) -> None:
+        self.store = store if isinstance(store, Store) else open_store(store)
+        self.options = options or ClipOptions()
+        self.seed = seed
+        self.epoch = 0
+        self._needs_background = backgrounds
+        if self.store.header.frames == "none":
+            raise UsageError(f"{self.store.path} keeps no frames; make a training store with `bgaug build-shards`")
+        c = self.store.columns
+        keep = np.ones(len(self.store), np.bool_)
+        keep &= self._among(c.split, "split", splits, self.store.names.splits)
+        keep &= self._among(c.label, "class", labels, self.store.header.classes)
+        keep &= self._among(c.status, "status", statuses, STATUSES)
+        if labelled:
+            keep &= c.label >= 0
+        if min_grade is not None:
+            keep &= self._graded(min_grade)
+        # Frames to draw from, added up over the shots of all videos: a draw is one search, and a worker holds no object
+        # a video.
+        weights = self._shot_weights(keep)
+        self._ends: NDArray[np.int64] = np.concatenate([[0], np.cumsum(weights, dtype=np.int64)])
+        keep &= np.diff(self._ends[c.shot_offsets]) > 0
+        self.videos: NDArray[np.int64] = np.flatnonzero(keep)
+        if not len(self.videos):
+            raise UsageError(
+                f"{self.store.path}: none of {len(self.store)} videos is left by {splits = }, {labels = }, "
+                f"{statuses = }, {labelled = }, {min_grade = }, {backgrounds = }, short = {self.options.short!r}"
+            )
+        self._steps = np.arange(self.options.num_frames) * self.options.stride
+        padded = self.store.header.fit == "pad"
+        self._box = None if padded else np.array([0, 0, *self.store.size])
+
+    def _among(
+        self, codes: NDArray[Any], what: str, wanted: Sequence[str] | None, known: Sequence[str]
+    ) -> NDArray[np.bool_] | bool:
+        """Which videos have one of the wanted names, given the code of each."""
+        if wanted is None:
+            return True
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{self.store.path} has no {what} {name!r}; it has: {', '.join(known) or 'none'}")
+        return np.isin(codes, [known.index(name) for name in names])
+
+    def _graded(self, min_grade: str) -> NDArray[np.bool_]:
+        """Which videos have no shot that is worse than this, or without a grade."""
+        if min_grade not in GRADES[1:]:
+            raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, got {min_grade!r}")
+        grade = self.store.columns.shot_grade
+        return ~self._any_shot((grade == 0) | (grade > GRADES.index(min_grade)))
+
+    def _any_shot(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether any shot of each video has its flag set: (S,) to (N,)."""
+        counts = np.concatenate([[0], np.cumsum(flags)])
+        return np.diff(counts[self.store.columns.shot_offsets]) > 0
+
+    def _shot_weights(self, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Frames of each shot that clips may be drawn from, 0 for all others: int64 (S,)."""
+        c = self.store.columns
+        lengths = (c.shot_stop - c.shot_start).astype(np.int64)
+        per_video = np.diff(c.shot_offsets)
+        usable = lengths > 0
+        if self._needs_background:
+            usable &= c.shot_background >= 0
+            usable &= np.repeat(c.status != STATUSES.index("no_static_background"), per_video)
+        if self.options.short == "skip":
+            usable &= self._holds_a_clip(lengths, usable & np.repeat(keep, per_video))
+        fragment = lengths < self.options.min_shot_seconds * np.repeat(c.fps, per_video)
+        usable &= ~(fragment & np.repeat(self._any_shot(usable & ~fragment), per_video))
+        return np.where(usable, lengths, 0)
+
+    def _holds_a_clip(self, lengths: NDArray[np.int64], asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the shots asked for hold a whole clip: (S,). By seconds, this reads their first and last times.
+
+        Not those of shots that are many times as long by the mean frame rate of their video: that would take seconds for
+        a large store. If one is short for all that, it is padded.
+        """
+        if self.options.stride_seconds is None:
+            return lengths >= self.options.span
+        c = self.store.columns
+        needed = (self.options.num_frames - 1) * self.options.stride_seconds - _TOLERANCE_SECONDS
+        holds = lengths - 1 > _MANY_TIMES * needed * np.repeat(c.fps, np.diff(c.shot_offsets))
+        asked = asked & ~holds
+        for video in np.flatnonzero(self._any_shot(asked)).tolist():
+            first, last = c.shot_offsets[video : video + 2].tolist()
+            shots = first + np.flatnonzero(asked[first:last])
+            ends = np.stack([c.shot_start[shots], c.shot_stop[shots] - 1], axis=1).astype(np.int64)
+            times = self.store.pts_at(video, ends.ravel()).reshape(-1, 2)
+            holds[shots] = times[:, 1] - times[:, 0] >= needed
+        return holds
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other clips: those of this epoch."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Batch:
+        """Sample `index`, without the leading B."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        """Several samples, views of one batch: `collate` gives that batch back without a copy."""
+        batch = self.allocate(len(indices))
+        self.fill_slots(batch, enumerate(indices))
+        samples = [Batch(*parts) for parts in zip(*(batch[name].unbind() for name in FIELDS), strict=True)]
+        for sample in samples:
+            sample.__dict__["_whole"] = batch
+        return samples
+
+    @staticmethod
+    def collate(samples: Sequence[Batch]) -> Batch:
+        """A batch from samples; without a copy where `__getitems__` made them together."""
+        whole = samples[0].__dict__.get("_whole")
+        if isinstance(whole, Batch) and len(whole.video) == len(samples):
+            return whole
+        return Batch(**{name: torch.stack([sample[name] for sample in samples]) for name in FIELDS})
+
+    def video_ids(self, batch: Batch) -> list[str]:
+        """Ids in the store of the videos of a batch, or of one sample."""
+        return [self.store.video_id(video) for video in batch.video.reshape(-1).tolist()]
+
+    def allocate(self, batch_size: int, *, pin: bool = False) -> Batch:
+        """An empty batch of the right shapes, to be filled by `fill`; pinned for fast copies to a GPU on request."""
+        B, V, T = batch_size, self.options.views, self.options.num_frames
+        height, width = self.store.size
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "frames": ((B, V, T, height, width, 3), np.uint8),
+            "masks": ((B, V, T, (height * width + 7) // 8), np.uint8),
+            "backgrounds": ((B, height, width, 3), np.uint8),
+            "video": ((B,), np.int64),
+            "shot": ((B,), np.int64),
+            "label": ((B,), np.int64),
+            "grade": ((B,), np.int64),
+            "start": ((B, V), np.int64),
+            "pts_seconds": ((B, V, T), np.float64),
+            "box": ((B, 4), np.int64),
+            "key": ((B,), np.int64),
+        }
+        # Zeros of numpy cost nothing until they are written; torch would write them, by threads that a forked process
+        # does not have.
+        tensors = {name: torch.from_numpy(np.zeros(shape, dtype)) for name, (shape, dtype) in shapes.items()}
+        return Batch(**{name: value.pin_memory() if pin else value for name, value in tensors.items()})
+
+    def fill(self, batch: Batch, slot: int, index: int, epoch: int | None = None) -> None:
+        """Read sample `index` of `epoch` (default: the current one) into a slot of a batch.
+
+        Raises:
+            IndexError: there is no such sample.
+            StoreDamageError: bytes are missing or changed.
+        """
+        self.fill_slots(batch, [(slot, index)], epoch)
+
+    def fill_slots(self, batch: Batch, slots: Iterable[tuple[int, int]], epoch: int | None = None) -> None:
+        """`fill` for each (slot, index); cheaper than one by one. Threads may share an iterator over them."""
+        epoch = self.epoch if epoch is None else epoch
+        arrays: dict[str, NDArray[Any]] = {name: batch[name].numpy() for name in FIELDS}
+        for slot, index in slots:
+            if not 0 <= index < len(self.videos):
+                raise IndexError(f"the dataset has {len(self.videos)} samples, no sample {index}")
+            self._fill(arrays, slot, int(self.videos[index]), epoch)
+
+    def _fill(self, arrays: dict[str, NDArray[Any]], slot: int, video: int, epoch: int) -> None:
+        store = self.store
+        shot_word, key_word, *words = random_words(self.seed, epoch, video, self.options.views + 2)
+        shot, start, stop = self._choose_shot(video, shot_word)
+        if self.options.stride_seconds is None:
+            frames = self._frames_by_stride(start, stop, words)
+            times = store.pts_at(video, frames.ravel()).reshape(frames.shape)
+        else:
+            frames, times = self._frames_by_seconds(video, start, stop, words)
+        clips, masks = arrays["frames"][slot], arrays["masks"][slot]
+        for view, wanted in enumerate(frames):
+            store.frames_at(video, wanted, clips[view])
+            store.packed_masks_at(video, wanted, masks[view])
+        if self._needs_background:
+            store.background_into(video, shot, arrays["backgrounds"][slot])
+        arrays["video"][slot] = video
+        arrays["shot"][slot] = shot
+        arrays["label"][slot] = store.columns.label[video]
+        arrays["grade"][slot] = store.columns.shot_grade[store.columns.shot_offsets[video] + shot]
+        arrays["start"][slot] = frames[:, 0]
+        arrays["pts_seconds"][slot] = times
+        arrays["box"][slot] = store.content_box(video) if self._box is None else self._box
+        arrays["key"][slot] = key_word >> 1
+
+    def _choose_shot(self, video: int, word: int) -> tuple[int, int, int]:
+        """(shot of the video, its first frame, one past its last)."""
+        c = self.store.columns
+        first, last = c.shot_offsets[video : video + 2].tolist()
+        shot = first
+        if last - first > 1:
+            ends = self._ends[first : last + 1]
+            if self.options.sampling == "uniform":
+                shot += int(np.diff(ends).argmax())
+            else:
+                place = int(ends[0]) + below(int(ends[-1] - ends[0]), word)
+                shot += int(np.searchsorted(ends, place, side="right")) - 1
+        return shot - first, int(c.shot_start[shot]), int(c.shot_stop[shot])
+
+    def _places(self, count: int, words: Sequence[int]) -> NDArray[np.int64]:
+        """Where the views begin, of `count` possible places: int64 (V,)."""
+        if self.options.sampling == "uniform":
+            middles = (np.arange(self.options.views) + 0.5) / self.options.views
+            return np.round(middles * (count - 1)).astype(np.int64)
+        return np.array([below(count, word) for word in words])
+
+    def _folded(self, available: int) -> NDArray[np.int64]:
+        """Which of the first `available` frames of a clip stand for all T, by the policy for short shots: int64 (T,)."""
+        wanted = np.arange(self.options.num_frames)
+        return wanted % available if self.options.short == "loop" else np.minimum(wanted, available - 1)
+
+    def _frames_by_stride(self, start: int, stop: int, words: Sequence[int]) -> NDArray[np.int64]:
+        """Frames of all views, counted within the video: int64 (V, T)."""
+        stride, span = self.options.stride, self.options.span
+        if stop - start >= span:
+            return self._places(stop - start - span + 1, words)[:, None] + (self._steps + start)
+        folded = self._folded(-(-(stop - start) // stride)) * stride + start
+        return np.tile(folded, (self.options.views, 1))
+
+    def _frames_by_seconds(
+        self, video: int, start: int, stop: int, words: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Frames of all views, counted within the video, and their times: int64 (V, T), float64 (V, T)."""
+        V, T, stride = self.options.views, self.options.num_frames, self.options.stride_seconds
+        assert stride is not None
+        stored = self.store.pts_at(video, np.arange(start, stop))
+        times = np.maximum.accumulate(stored)  # where a container's times run backwards, time stands still
+        latest = times[-1] + _TOLERANCE_SECONDS
+        count = int(np.searchsorted(times, latest - (T - 1) * stride, side="right"))
+        if count:
+            wanted = times[self._places(count, words)][:, None] + np.arange(T) * stride
+        else:
+            folded = self._folded(int((latest - times[0]) // stride) + 1)
+            wanted = np.tile(times[0] + folded * stride, (V, 1))
+        # The nearest frame: the first whose middle to its successor is not yet passed.
+        nearest = np.searchsorted((times[1:] + times[:-1]) / 2, wanted)
+        return start + nearest, stored[nearest]
+
+
+def random_words(seed: int, epoch: int, video: int, count: int) -> tuple[int, ...]:
+    """`count` random numbers of 64 bits: a hash of what they are for, so the same in any worker and in any order."""
+    purpose = struct.pack("<QQQ", seed % 2**64, epoch, video)
+    words: tuple[int, ...] = struct.unpack(f"<{count}Q", hashlib.shake_128(purpose).digest(8 * count))
+    return words
+
+
+def below(count: int, word: int) -> int:
+    """A random number of 64 bits scaled to 0 ... count - 1."""
+    return (word * count) >> 64

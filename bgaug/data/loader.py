@@ -1,0 +1,345 @@
+"""`ClipLoader`: batches of clips read by threads into reused buffers, in an order known ahead.
+
+The order is a function of (seed, epoch): the same for any number of threads, and a resumed run goes on with exactly
+the next batch. Reading releases Python's lock, so threads do what worker processes do without copying batches between
+processes.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset
+
+from bgaug.data.batch import Batch
+from bgaug.data.dataset import ClipDataset
+from bgaug.errors import UsageError
+from bgaug.pairs import Pairs, SemiNegativePairs
+from bgaug.store import Store
+
+Shuffle = bool | Literal["blocks"]
+
+
+class ClipLoader:
+    """Host batches of a `ClipDataset`, epoch after epoch.
+
+    Iterating yields the batches of the current epoch, then the epoch advances: each ``for`` loop is one epoch. No video
+    comes twice in an epoch, so none comes twice in a batch. The clips left over when the videos do not fill the last
+    batch are dropped; the next epoch has another order.
+
+    A batch lies in a buffer that is used again: it holds until the next one is drawn. Copy it, or move it to its device,
+    before. With CUDA buffers are pinned, and a copy with ``non_blocking=True`` on the current stream is waited for.
+
+    A loop that is left by ``break`` or by an error stops the threads; the next one goes on behind the last batch that was
+    drawn. One loop runs at a time: a second one ends the first, which says so when it draws again. After a fork both
+    processes may go on, each by itself.
+
+    Args:
+        dataset: what to load.
+        batch_size: clips (videos) a batch, on each rank.
+        seed: of the order; clips are drawn by the dataset's own seed.
+        threads: that read; 0 reads in the calling thread.
+        prefetch: batches read ahead.
+        shuffle: True for a random order; False for that of the index; "blocks" for stores in which it is dear to reach
+            many shards at a time: shards in random order, and the videos of `block_shards` of them mixed, block after
+            block. A batch at the seam of two blocks draws from both.
+        block_shards: shards of a block.
+        rank: of this process among `world`, each of which gets an equal, disjoint part of one order.
+        world: number of processes.
+
+    Attributes:
+        epoch: the current one.
+        step: batches drawn in it.
+
+    Raises:
+        UsageError: fewer videos than make one batch, or a value out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        threads: int = 2,
+        prefetch: int = 2,
+        shuffle: Shuffle = True,
+        block_shards: int = 8,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size < 1 or threads < 0 or prefetch < 1 or block_shards < 1 or not 0 <= rank < world:
+            raise UsageError(
+                f"cannot load with {batch_size = }, {threads = }, {prefetch = }, {block_shards = }, {rank = }, {world = }"
+            )
+        if shuffle not in (True, False, "blocks"):
+            raise UsageError(f"shuffle must be True, False or 'blocks', got {shuffle!r}")
+        if len(dataset) < batch_size * world:
+            raise UsageError(
+                f"{len(dataset)} videos do not fill one batch of {batch_size}"
+                + (f" on each of {world} processes" if world > 1 else "")
+                + "; give a smaller --batch-size"
+            )
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.threads = threads
+        self.prefetch = prefetch
+        self.shuffle: Shuffle = shuffle
+        self.block_shards = block_shards
+        self.rank = rank
+        self.world = world
+        self.epoch = 0
+        self.step = 0
+        self._buffers: deque[Batch] = deque()  # the next one to be handed out stands first
+        self._reading: _Reading | None = None
+        self._pinned = False
+        self._copied: torch.cuda.Event | None = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.dataset) // (self.batch_size * self.world)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Dataset indices of an epoch's batches on this rank: int64 (batches, batch_size)."""
+        used = self._global_order(epoch)[: len(self) * self.batch_size * self.world]
+        return used.reshape(len(self), self.world, self.batch_size)[:, self.rank]
+
+    def _global_order(self, epoch: int) -> NDArray[np.int64]:
+        """Dataset indices of all ranks, int64 (samples,)."""
+        count = len(self.dataset)
+        if self.shuffle is False:
+            return np.arange(count)
+        rng = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, 1], counter=[0, 0, 0, epoch]))
+        if self.shuffle is True:
+            return rng.permutation(count)
+        known, shard = np.unique(self.dataset.store.shard_of(self.dataset.videos), return_inverse=True)
+        block = rng.permutation(len(known))[shard] // self.block_shards
+        return np.lexsort([rng.random(count), block])
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.step >= len(self):  # the last loop was left at the last batch of an epoch
+            self.epoch, self.step = self.epoch + 1, 0
+        reading = self._begin()
+        try:
+            while self.step < len(self):
+                if reading.pid != os.getpid():
+                    reading = self._begin()  # threads do not cross a fork
+                self._wait_for_copies()
+                batch = reading.next()
+                self._buffers.rotate(-1)
+                # Counted before it is handed out: a checkpoint taken while it is in use goes on behind it.
+                self.step += 1
+                yield batch
+                if self._reading is not reading:
+                    raise UsageError(
+                        "this loop over a ClipLoader was ended by another one, or by load_state_dict; "
+                        "for two loops at a time make two loaders"
+                    )
+        finally:
+            reading.close()
+            if self._reading is reading:
+                self._reading = None
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Buffers and threads belong to this process.
+        return {**self.__dict__, "_buffers": deque(), "_reading": None, "_copied": None}
+
+    def _begin(self) -> _Reading:
+        """Start to read what is left of the epoch; whoever read before is stopped."""
+        self._end()
+        if not self._buffers:
+            self._pinned = torch.cuda.is_available()
+            for _ in range(self.prefetch + 1):
+                self._buffers.append(self.dataset.allocate(self.batch_size, pin=self._pinned))
+        left = self.order(self.epoch)[self.step :]
+        self._reading = _Reading(self.dataset, list(self._buffers), left, self.epoch, self.threads, self.prefetch)
+        return self._reading
+
+    def _end(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+        self._reading = None
+
+    def _wait_for_copies(self) -> None:
+        """Wait until the device has taken the batch before the last one, whose buffer is written next."""
+        if not self._pinned:
+            return
+        if self._copied is not None:
+            self._copied.synchronize()
+        # Of the last one the copy may go on meanwhile: there is one buffer more than batches are read ahead.
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied.record()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, and what its order depends on; plain numbers, strings and truth values."""
+        return {"epoch": self.epoch, "step": self.step, **self._identity()}
+
+    def _identity(self) -> dict[str, Any]:
+        store, videos = self.dataset.store, self.dataset.videos
+        parts = [videos, store.columns.shot_offsets, store.columns.shot_start, store.columns.shot_stop]
+        if self.shuffle == "blocks":
+            parts.append(store.shard_of(videos))
+        checksum = 0
+        for part in parts:
+            checksum = zlib.crc32(np.ascontiguousarray(part, "<i8").data, checksum)
+        return {
+            "seed": self.seed,
+            "global_batch": self.batch_size * self.world,
+            "shuffle": self.shuffle,
+            "block_shards": self.block_shards if self.shuffle == "blocks" else 0,
+            "samples": len(videos),
+            "dataset_seed": self.dataset.seed,
+            "crc32_of_videos": checksum,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the batch after the last one that was drawn when the state was taken.
+
+        The number of threads may differ, and that of processes, if all their batches together have the same size.
+
+        Raises:
+            UsageError: the state is of a loader with another order: another seed, batch, shuffling, or other videos.
+        """
+        ours = self._identity()
+        missing = sorted({"epoch", "step", *ours} - state.keys())
+        if missing:
+            raise UsageError(f"the state has no {', '.join(missing)}: it is not of a ClipLoader of this version")
+        for name, value in ours.items():
+            if state[name] != value:
+                raise UsageError(f"the state is of a loader with {name} {state[name]!r}, this one has {value!r}")
+        self._end()
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+
+
+@dataclass
+class _Filling:
+    """A batch that is being filled.
+
+    Attributes:
+        batch: the buffer.
+        slots: (slot, index) pairs that no thread has taken yet.
+        parts: what the threads do, one for each.
+    """
+
+    batch: Batch
+    slots: Iterator[tuple[int, int]]
+    parts: list[Future[None]]
+
+
+class _Reading:
+    """Reads batches ahead, in order, by threads of its own, until it is closed.
+
+    A task a thread and batch, not one a sample: handing out tasks would cost as much as small clips do. The threads
+    take the slots of a batch from one iterator, so that they end together however long each clip takes.
+
+    Attributes:
+        pid: the process in which the threads run.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        buffers: list[Batch],
+        order: NDArray[np.int64],
+        epoch: int,
+        threads: int,
+        prefetch: int,
+    ) -> None:
+        self.pid = os.getpid()
+        self._dataset = dataset
+        self._buffers = buffers
+        self._order = order
+        self._epoch = epoch
+        self._threads = threads
+        self._prefetch = prefetch if threads else 1
+        self._pool = ThreadPoolExecutor(threads, "bgaug-clips") if threads else None
+        self._begun = 0
+        self._ahead: deque[_Filling] = deque()
+
+    def next(self) -> Batch:
+        """The next batch, filled."""
+        while len(self._ahead) < self._prefetch and self._begun < len(self._order):
+            self._ahead.append(self._fill(self._begun))
+            self._begun += 1
+        for part in self._ahead[0].parts:
+            part.result()
+        return self._ahead.popleft().batch
+
+    def _fill(self, number: int) -> _Filling:
+        batch = self._buffers[number % len(self._buffers)]
+        slots = iter(list(enumerate(self._order[number].tolist())))
+        if self._pool is None:
+            self._dataset.fill_slots(batch, slots, self._epoch)
+            return _Filling(batch, slots, [])
+        fill = self._dataset.fill_slots
+        parts = [self._pool.submit(fill, batch, slots, self._epoch) for _ in range(self._threads)]
+        return _Filling(batch, slots, parts)
+
+    def close(self) -> None:
+        """Stop the threads, each after the clip that it reads, and wait for them."""
+        if self._pool is None or self.pid != os.getpid():
+            return  # in a forked process there are no threads, and their locks may be held for ever
+        for filling in self._ahead:
+            deque(filling.slots, maxlen=0)  # takes what is left
+        self._pool.shutdown(cancel_futures=True)
+
+
+class SemiNegativeDataset(IterableDataset[Pairs]):
+    """Ready training pairs on a device: ``DataLoader(dataset, batch_size=None)`` iterates over one epoch.
+
+    Args:
+        store: an open store, or the path or URL of one.
+        batch_size: pairs a batch.
+        pairs: what composes them; moved to the device.
+        dataset: clips to draw from; by default a `ClipDataset` of the store.
+        device: where pairs are composed.
+        seed: of order and clips.
+        threads: that read.
+        shuffle: True, False or "blocks"; see `ClipLoader`.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        batch_size: int,
+        pairs: SemiNegativePairs,
+        *,
+        dataset: ClipDataset | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        threads: int = 2,
+        shuffle: Shuffle = True,
+    ) -> None:
+        self.pairs = pairs.to(device)
+        self.device = torch.device(device)
+        clips = dataset or ClipDataset(store, seed=seed)
+        self.loader = ClipLoader(clips, batch_size, seed=seed, threads=threads, shuffle=shuffle)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Pairs]:
+        if torch.utils.data.get_worker_info() is not None:
+            raise UsageError("SemiNegativeDataset reads by threads of its own: use DataLoader(..., num_workers=0)")
+        for batch in self.loader:
+            yield self.pairs(batch.to(self.device, non_blocking=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pairs stand: the state of the loader."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the next pairs; see `ClipLoader.load_state_dict`."""
+        self.loader.load_state_dict(state)

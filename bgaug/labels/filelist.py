@@ -1,0 +1,251 @@
+"""Lists of a path and a number a line: what most training code of this field reads.
+
+`path label`, separated by blanks, a tab, a comma or a semicolon, or `folder frames label`, in which the number before the label
+is the length of the video. Paths may have blanks in them, and quotes around them. What separates is what the first line is separated by;
+whether lengths are given is decided over all lines. A label of -1 is none.
+
+A length is not looked for where it may be a label: `video.mp4 3 7` may be a video of two classes, and a video has one here. Such a
+list is refused until its columns are named. Classes are called by their numbers, unless a file names them: the one that is given,
+else the only label_map*.txt beside the list. A list of lengths without labels looks just like one of labels, and cannot be told from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bgaug.errors import LabelsError
+from bgaug.labels.class_names import read_class_names
+from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList
+from bgaug.labels.numbering import NumberedRow, name_classes
+from bgaug.labels.reading import first_lines, read_lines, shown
+from bgaug.labels.roles import files_to_read, lists_of, numbers_of, split_of
+from bgaug.labels.table import JSON_SUFFIXES
+from bgaug.video import EXTENSIONS
+
+COLUMNS = ("path", "offset", "frames", "label")
+"""What may stand on a line: a length and an offset are not used, but known for what they are."""
+
+LEAST_FRAMES = 8
+"""A smaller number before the label is not taken for a length without being told."""
+
+_SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", " ": "a blank"}
+_NUMBER = re.compile(r"-1|[0-9]{1,7}")
+_LABEL = re.compile(r"-1|[0-9]{1,5}")
+_MORE_NUMBERS = re.compile(
+    rf"\.(?:{'|'.join(sorted(extension[1:] for extension in EXTENSIONS))})[\"']?[\s,;:|+][0-9\s,;:|+]*$", re.IGNORECASE
+)
+_MOST_NUMBERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line, taken apart.
+
+    Attributes:
+        place: of the line, for messages.
+        line: as it stands there.
+        paths: what stands before the last n numbers, n from 1 on.
+        numbers: at the end of the line.
+    """
+
+    place: str
+    line: str
+    paths: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        """What stands before all numbers."""
+        return self.paths[-1]
+
+
+def _is_one(file: Path) -> bool:
+    return file.suffix.lower() not in JSON_SUFFIXES and _separator(_first_row(file)) is not None
+
+
+def _first_row(file: Path) -> str:
+    """The first line that is no comment: one that begins with # may be the name of a file."""
+    lines = (line for line in first_lines(file, 50) if not line.startswith("#") or _separator(line))
+    return next(lines, "")
+
+
+def _separator(line: str) -> str | None:
+    """What stands before the label at the end of a line; None where the line is not of this format."""
+    return next((separator for separator in _SEPARATORS if _taken_apart(line, separator)[1]), None)
+
+
+def _taken_apart(line: str, separator: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """What stands before the last n numbers, and the numbers; neither where the line ends with none, or begins with them."""
+    rest = line.rstrip(" \t,;")
+    paths: list[str] = []
+    numbers: list[int] = []
+    while len(numbers) < _MOST_NUMBERS:
+        before, found, last = rest.rpartition(separator)
+        last = _unquoted(last.strip())
+        if not found or not before.strip(" \t,;") or not (_NUMBER if numbers else _LABEL).fullmatch(last):
+            break
+        numbers.insert(0, int(last))
+        rest = before.rstrip(" \t,;")
+        paths.append(_unquoted(rest.strip()))
+    return tuple(paths), tuple(numbers)
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1].replace(text[0] * 2, text[0]).strip()
+    return text
+
+
+def _read(path: Path, options: ReadOptions) -> SplitList:
+    number, files = files_to_read(path, _is_one, options.split)
+    rows: list[NumberedRow] = []
+    splits: list[str | None] = []
+    notes: dict[str, None] = {}
+    for file in files:
+        found, more = _numbered(file, options.columns)
+        rows += found
+        splits += [split_of(file)] * len(found)
+        notes |= dict.fromkeys(more)
+    named_by = options.class_names or _label_map(files[0].parent)
+    if named_by is None:
+        classes, names = by_number(rows, options.first_class or 0)
+        notes |= dict.fromkeys(_names_beside(files[0].parent))
+    else:
+        known = read_class_names(named_by)
+        names, more = name_classes(rows, known, options.first_class)
+        classes = known.with_gaps
+        notes |= dict.fromkeys(more)
+    entries = [
+        Entry((row.path,), name, None, split, row.place) for row, name, split in zip(rows, names, splits, strict=True)
+    ]
+    read = tuple(files) if named_by is None else (*files, named_by)
+    return SplitList("filelist", number, tuple(entries), classes, read, "tail", tuple(notes))
+
+
+def by_number(rows: Sequence[NumberedRow], first: int) -> tuple[tuple[str, ...], list[str | None]]:
+    """All numbers up to the highest class, so that the place of each is the number itself; and the class of each row."""
+    below = next((row for row in rows if row.number is not None and row.number < first), None)
+    if below is not None:
+        raise LabelsError(f"{below.place}: the label {below.number} is less than that of the first class, {first}")
+    highest = max((row.number for row in rows if row.number is not None), default=-1)
+    names = [None if row.number is None else str(row.number) for row in rows]
+    return tuple(map(str, range(first, highest + 1))), names
+
+
+def _label_map(folder: Path) -> Path | None:
+    maps = list(folder.glob("label_map*.txt"))
+    return maps[0] if len(maps) == 1 else None
+
+
+def _names_beside(folder: Path) -> tuple[str, ...]:
+    found = [
+        name
+        for name in ("classInd.txt", "classes.txt", "class_names.txt", "categories.txt")
+        if (folder / name).is_file()
+    ]
+    return tuple(
+        f"classes are called by their numbers; {name} beside the list may name them: --class-names {name}"
+        for name in found[:1]
+    )
+
+
+def _numbered(file: Path, columns: tuple[str, ...] | None) -> tuple[list[NumberedRow], tuple[str, ...]]:
+    """Rows of a file, and what was guessed."""
+    rows = _rows(file)
+    notes: tuple[str, ...] = ()
+    if columns is None:
+        columns = _guess_columns(rows)
+        if len(columns) > 2:
+            notes = (
+                f"{file.name}: the number before the label is taken for the length in frames; --columns says otherwise",
+            )
+    return [_by_columns(row, columns) for row in rows], notes
+
+
+def _by_columns(row: _Row, columns: tuple[str, ...]) -> NumberedRow:
+    count = len(columns) - 1
+    if len(row.numbers) < count:
+        raise LabelsError(f"{row.place}: expected {' '.join(columns)}, got {shown(row.line)}")
+    values = dict(zip(columns[1:], row.numbers[-count:], strict=True))
+    if values.get("offset", 0) != 0:
+        raise LabelsError(
+            f"{row.place}: begins at frame {values['offset']} of its video, and a label is of a whole video here"
+        )
+    return NumberedRow(row.place, row.paths[count - 1], None if values["label"] < 0 else values["label"])
+
+
+def _guess_columns(rows: Sequence[_Row]) -> tuple[str, ...]:
+    """The columns of a list.
+
+    Raises:
+        LabelsError: a row may have several labels.
+    """
+    named = next((row for row in rows if _has_several(row)), None)
+    if named is not None:
+        raise _unclear(named)
+    if min((len(row.numbers) for row in rows), default=1) == 1:
+        return ("path", "label")
+    doubtful = next((row for row in rows if len(row.numbers) > 2 or row.numbers[0] < LEAST_FRAMES), None)
+    if doubtful is not None:
+        raise _unclear(doubtful)
+    return ("path", "frames", "label")
+
+
+def _has_several(row: _Row) -> bool:
+    """Whether several numbers follow the name of a video, whatever separates them: `a.mp4 0 3`, `a.mp4 0,3`."""
+    if PurePosixPath(row.path).suffix.lower() in EXTENSIONS:
+        return len(row.numbers) > 1
+    return _MORE_NUMBERS.search(row.path) is not None
+
+
+def _unclear(row: _Row) -> LabelsError:
+    return LabelsError(
+        f"{row.place}: has {len(row.numbers)} numbers after the path: {shown(row.line)}. A video has one label here: where these are "
+        "several, keep one of them a row. Where one is a length, say what stands there: --columns path,frames,label or "
+        "path,offset,frames,label"
+    )
+
+
+def parse_columns(text: str) -> tuple[str, ...]:
+    """Columns of a list, from a text with commas or blanks.
+
+    Raises:
+        LabelsError: they are not a path first, a label last, and an offset and a length at most between.
+    """
+    found = tuple(part for part in re.split(r"[,\s]+", text.strip().lower()) if part)
+    if (
+        len(found) < 2
+        or found[0] != "path"
+        or found[-1] != "label"
+        or len(set(found)) < len(found)
+        or not set(found) <= set(COLUMNS)
+    ):
+        raise LabelsError(f"columns are path,label or path,frames,label or path,offset,frames,label; got {text!r}")
+    return found
+
+
+def _rows(file: Path) -> list[_Row]:
+    """The lines of a file, taken apart."""
+    separator = _separator(_first_row(file)) or " "
+    rows = []
+    for number, line in read_lines(file):
+        paths, numbers = _taken_apart(line, separator)
+        if numbers:
+            rows.append(_Row(f"{file}, line {number}", line, paths, numbers))
+        elif not line.startswith("#"):
+            raise LabelsError(
+                f"{file}, line {number}: expected a path, {_SEPARATORS[separator]} and the number of a class, got {shown(line)}"
+            )
+    return rows
+
+
+FILELIST = ListFormat(
+    looked_for="lines of a path and the number of its class (in a folder: train.csv, val.txt, ...)",
+    finds=lambda path: bool(lists_of(path, _is_one)),
+    numbers=lambda path: numbers_of(path, _is_one),
+    read=_read,
+    by_name=False,
+)

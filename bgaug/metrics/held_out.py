@@ -1,0 +1,137 @@
+"""Who is tested, and who is learnt from: by split, by group, or each sample against all others.
+
+Letters: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bgaug.metrics.checks import Array, Ints
+
+Kind = Literal["split", "group", "video"]
+
+MAX_FOLDS = 20
+"""Where there are more groups, several are held out at a time: a classifier is trained for each fold."""
+
+TEST_SPLITS = ("test", "val")
+"""What is tested against "train": the first that has samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Which samples are tested, against which others.
+
+    Attributes:
+        kind: "split" (one part against another), "group" (each against the others) or "video" (each sample likewise).
+        test: int64, indices of the samples that are tested, ascending.
+        train: int64, indices of those that are learnt from; the same as `test` but for "split".
+        groups: int64 (N,), number of each sample's group; a sample whose group is not known is one of its own.
+        test_split: name of the split that is tested, "" where there is none.
+    """
+
+    kind: Kind
+    test: Ints
+    train: Ints
+    groups: Ints
+    test_split: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "split":
+            return f"{self.test_split} split against train split"
+        return f"each {self.kind} against the others"
+
+    @property
+    def taking_part(self) -> Ints:
+        """Samples that are tested or learnt from, ascending."""
+        return np.union1d(self.test, self.train)
+
+    @property
+    def barred(self) -> Ints | None:
+        """Group of each sample where no sample may be held against its own; None between splits, which keep apart."""
+        return None if self.kind == "split" else self.groups
+
+    def folds(self, labels: Array, most: int = MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
+        """(indices to learn from, indices to test) of each fold: one between splits, else at most so many.
+
+        Every sample of `test` is tested once, and never by what learnt from its group. See `deal`.
+
+        Args:
+            labels: int (N,).
+            most: folds, 2 or more, where there is no split.
+
+        Raises:
+            ValueError: fewer than two folds asked for where there is no split.
+        """
+        if self.kind == "split":
+            yield self.train, self.test
+            return
+        fold = deal(self.groups[self.test], np.asarray(labels)[self.test], most)
+        for number in range(int(fold.max()) + 1):
+            yield self.test[fold != number], self.test[fold == number]
+
+    def unseen(self, labels: Array) -> Ints:
+        """Samples of `test` whose class nobody whom they are held against has: they cannot be right.
+
+        Args:
+            labels: int (N,).
+        """
+        labels = np.asarray(labels)
+        if self.kind == "split":
+            return self.test[~np.isin(labels[self.test], labels[self.train])]
+        pairs = np.unique(np.stack([labels[self.test], self.groups[self.test]]), axis=1)
+        classes, counts = np.unique(pairs[0], return_counts=True)
+        return self.test[np.isin(labels[self.test], classes[counts == 1])]
+
+
+def deal(groups: Array, labels: Array, most: int) -> Ints:
+    """Deal whole groups to folds, so that each class is spread over them as far as groups allow. Nothing is random.
+
+    Args:
+        groups: (N,).
+        labels: int (N,); groups are dealt in turn in the order of their lowest label, then of their names.
+        most: folds, 2 or more; there are as many as groups where those are fewer.
+
+    Returns:
+        int64 (N,), fold of each sample, from 0 on.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+    if most < 2:
+        raise ValueError(f"two folds or more are needed, got {most}")
+    numbers = np.unique(groups, return_inverse=True)[1]
+    lowest = np.full(int(numbers.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, numbers, np.asarray(labels, np.int64))
+    place = np.empty(len(lowest), np.int64)
+    place[np.argsort(lowest, kind="stable")] = np.arange(len(lowest))
+    fold: Ints = place[numbers] % most
+    return fold
+
+
+def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> HeldOut:
+    """Decide who is held out: a split where there is one, else groups, else single samples.
+
+    Args:
+        groups: of each sample, None where it is not known; such a sample is a group of its own.
+        splits: likewise; "test" (else "val") is held against "train", and samples of other splits take no part.
+
+    Raises:
+        ValueError: the two differ in length, or there are fewer than two samples.
+    """
+    if len(groups) != len(splits) or len(groups) < 2:
+        raise ValueError(f"two samples or more, each with group and split, got {len(groups)} and {len(splits)}")
+    named = [f"group {name}" if name is not None else f"sample {place}" for place, name in enumerate(groups)]
+    numbers: Ints = np.unique(named, return_inverse=True)[1]
+    of = {name: np.flatnonzero([split == name for split in splits]) for name in ("train", *TEST_SPLITS)}
+    for name in TEST_SPLITS:
+        if len(of["train"]) and len(of[name]):
+            return HeldOut("split", of[name], of["train"], numbers, name)
+    everyone = np.arange(len(groups))
+    if any(name is not None for name in groups) and numbers.max() > 0:
+        return HeldOut("group", everyone, everyone, numbers)
+    return HeldOut("video", everyone, everyone, everyone)

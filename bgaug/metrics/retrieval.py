@@ -1,0 +1,218 @@
+"""Nearest neighbours by cosine similarity: retrieval, and labels by vote.
+
+Letters: N samples, Q queries, G gallery items, D embedding, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bgaug.metrics.checks import Array, Floats, Ints, check_dims, checked, checked_features, joint_groups
+
+QUERY_BLOCK = 256  # queries compared at once: bounds the memory to this many rows of similarities
+TIE = 1e-12  # cosines no further apart are equal: matrix products round by position
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What `retrieval` found.
+
+    Attributes:
+        recall: R@k for each k that was possible: the share of queries with their class among the k nearest.
+        chance: what R@1 would be if the gallery came in random order: the mean share of the query's class in it.
+        num_queries: queries counted.
+        num_queries_left_out: queries whose group was the whole gallery, so that nothing was left to retrieve.
+        ks_left_out: every k larger than the smallest gallery a query saw.
+        ranks: int64 (Q,), how many of other classes stand before the first of the query's own, so that R@k counts
+            ranks below k; the size of the gallery where that has none, -1 for a query that was left out.
+    """
+
+    recall: dict[int, float]
+    chance: float
+    num_queries: int
+    num_queries_left_out: int = 0
+    ks_left_out: tuple[int, ...] = ()
+    ranks: Ints = field(default_factory=lambda: np.zeros(0, np.int64), compare=False, repr=False)
+
+
+def retrieval(
+    query_features: Array,
+    query_labels: Array,
+    gallery_features: Array,
+    gallery_labels: Array,
+    ks: Sequence[int] = (1, 5, 10, 20, 50),
+    *,
+    centre: bool = False,
+    query_groups: Array | None = None,
+    gallery_groups: Array | None = None,
+) -> Retrieval:
+    """Recall at k of nearest neighbours by cosine similarity: is any of the k nearest of the query's class?
+
+    The usual protocol takes the test split as queries and the training split as gallery. Ties count against the query,
+    so an encoder that maps everything to one point scores nothing. A query whose class is not in its gallery is a miss.
+
+    Args:
+        query_features: (Q, D).
+        query_labels: int (Q,), 0 or more.
+        gallery_features: (G, D).
+        gallery_labels: int (G,), 0 or more.
+        ks: numbers of neighbours, 1 or more.
+        centre: subtract the mean of the queries from the queries and that of the gallery from the gallery. Some
+            published numbers do; it looks at the whole test set at once (transductive), so say so beside the number.
+        query_groups: (Q,), for example the source video of a clip; a query is not compared with its own group.
+        gallery_groups: (G,), needed together with `query_groups`.
+
+    Raises:
+        ValueError: shapes do not fit, an array is empty, not finite or holds unknown labels, only one of the groups is
+            given, or no query has anything to retrieve.
+
+    Reference: Xu et al., Self-supervised Spatiotemporal Learning via Video Clip Order Prediction, CVPR 2019, section
+        4.3. Centring as in Han et al., Self-supervised Co-training for Video Representation Learning, arXiv 2010.09709.
+    """
+    query_features, query_labels = checked(query_features, query_labels, "query")
+    gallery_features, gallery_labels = checked(gallery_features, gallery_labels, "gallery")
+    check_dims(query_features, gallery_features)
+    if any(k < 1 for k in ks):
+        raise ValueError(f"every k must be 1 or more, got {tuple(ks)}")
+    groups = joint_groups(query_groups, gallery_groups, len(query_labels), len(gallery_labels))
+    queries, gallery = unit(query_features, centre), unit(gallery_features, centre)
+    ranks, chances, sizes = np.empty(len(queries), np.int64), np.empty(len(queries)), np.empty(len(queries), np.int64)
+    for rows, similarity in similarities(queries, gallery):
+        allowed = np.ones_like(similarity, np.bool_) if groups is None else groups[0][rows, None] != groups[1]
+        same = (query_labels[rows, None] == gallery_labels) & allowed
+        # -inf where the gallery has none of its class: then all stands before the first hit, a miss at any k.
+        best = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
+        ranks[rows] = (allowed & ~same & (similarity >= best - TIE)).sum(axis=1)
+        sizes[rows] = allowed.sum(axis=1)
+        chances[rows] = same.sum(axis=1) / np.maximum(sizes[rows], 1)
+    kept = sizes > 0
+    if not kept.any():
+        raise ValueError("nothing to retrieve: every query belongs to the only group in the gallery")
+    possible = [k for k in ks if k <= sizes[kept].min()]
+    return Retrieval(
+        recall={k: float((ranks[kept] < k).mean()) for k in possible},
+        chance=float(chances[kept].mean()),
+        num_queries=int(kept.sum()),
+        num_queries_left_out=int((~kept).sum()),
+        ks_left_out=tuple(k for k in ks if k not in possible),
+        ranks=np.where(kept, ranks, -1),
+    )
+
+
+def leave_one_out_retrieval(
+    features: Array,
+    labels: Array,
+    groups: Array | None = None,
+    ks: Sequence[int] = (1, 5, 10, 20, 50),
+    *,
+    centre: bool = False,
+) -> Retrieval:
+    """`retrieval` within one set: each item queries all items of the other groups.
+
+    Args:
+        features: (N, D).
+        labels: int (N,), 0 or more.
+        groups: (N,); by default each item is a group of its own.
+        ks: numbers of neighbours, 1 or more.
+        centre: subtract the mean of the set first.
+
+    Raises:
+        ValueError: as `retrieval`.
+    """
+    groups = np.arange(len(labels)) if groups is None else groups
+    return retrieval(features, labels, features, labels, ks, centre=centre, query_groups=groups, gallery_groups=groups)
+
+
+def knn_predict(
+    train_features: Array,
+    train_labels: Array,
+    features: Array,
+    *,
+    k: int = 10,
+    sigma: float = 0.1,
+    train_groups: Array | None = None,
+    groups: Array | None = None,
+) -> Ints:
+    """Label by the votes of the k nearest training items, each weighing exp(cosine similarity / sigma).
+
+    Args:
+        train_features: (N, D).
+        train_labels: int (N,), 0 or more.
+        features: (Q, D).
+        k: voters, 1..N, or as many as the smallest gallery without an item's own group holds.
+        sigma: temperature of the votes, more than 0.
+        train_groups: (N,), for example the source video of a clip; nobody votes on an item of the own group.
+        groups: (Q,), needed together with `train_groups`.
+
+    Returns:
+        int64 (Q,); of equal votes the lowest label wins.
+
+    Raises:
+        ValueError: shapes do not fit, or something is empty, not finite, of unknown label or out of range.
+
+    Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, arXiv 1805.01978,
+        section 3.4.
+    """
+    train_features, train_labels = checked(train_features, train_labels, "training")
+    features = checked_features(features, "test")
+    check_dims(features, train_features)
+    numbers = joint_groups(groups, train_groups, len(features), len(train_labels))
+    most = len(train_labels) if numbers is None else smallest_gallery(*numbers)
+    if not 1 <= k <= most or sigma <= 0:
+        raise ValueError(f"k must be 1..{most} and sigma positive, got {k = }, {sigma = }")
+    classes, targets = np.unique(train_labels, return_inverse=True)
+    predicted = np.empty(len(features), np.int64)
+    for rows, similarity in similarities(unit(features), unit(train_features)):
+        if numbers is not None:
+            similarity[numbers[0][rows, None] == numbers[1]] = -np.inf
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        near = np.take_along_axis(similarity, nearest, axis=1)
+        weights = np.exp((near - near[:, :1]) / sigma)  # relative to the nearest: cannot overflow
+        votes = np.zeros((len(near), len(classes)))
+        np.add.at(votes, (np.arange(len(near))[:, None], targets[nearest]), weights)
+        predicted[rows] = classes[votes.argmax(axis=1)]
+    return predicted
+
+
+def smallest_gallery(groups: Array, train_groups: Array) -> int:
+    """How many training items there are, at least, for an item that does not see those of its own group.
+
+    Args:
+        groups: (Q,), Q of 1 or more.
+        train_groups: (N,), of the same kind.
+    """
+    names, counts = np.unique(train_groups, return_counts=True)
+    own = np.isin(names, groups)
+    return len(train_groups) - int(counts[own].max(initial=0))
+
+
+def knn_accuracy(
+    train_features: Array,
+    train_labels: Array,
+    test_features: Array,
+    test_labels: Array,
+    *,
+    k: int = 10,
+    sigma: float = 0.1,
+) -> float:
+    """Share of the test items (Q, D) that `knn_predict` labels as in test_labels (Q,); raises as it does."""
+    test_features, test_labels = checked(test_features, test_labels, "test")
+    return float((knn_predict(train_features, train_labels, test_features, k=k, sigma=sigma) == test_labels).mean())
+
+
+def unit(features: Floats, centre: bool = False) -> Floats:
+    """Rows of length 1; a row of zeros stays zero."""
+    if centre:
+        features = features - features.mean(axis=0)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: Floats = features / np.where(length > 0, length, 1)
+    return unit
+
+
+def similarities(queries: Floats, gallery: Floats) -> Iterator[tuple[slice, Floats]]:
+    """Products of queries (Q, D) and gallery (G, D), a block of queries at a time: which they are, and (block, G)."""
+    for start in range(0, len(queries), QUERY_BLOCK):
+        yield slice(start, start + QUERY_BLOCK), queries[start : start + QUERY_BLOCK] @ gallery.T

@@ -1,0 +1,111 @@
+"""Encoders by name, and encoders of one's own by "module:function" or by the function itself.
+
+A name inside a file must never come here by itself: see `bgaug.model.pretrained.builders`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import cast
+
+from bgaug.model.backbones.c3d import C3D
+from bgaug.model.backbones.contract import Backbone, checked_backbone
+from bgaug.model.backbones.resnet18 import ResNet18
+from bgaug.model.backbones.s3d import S3D
+from bgaug.model.backbones.slow import SlowR18
+from bgaug.model.backbones.tiny import Tiny
+from bgaug.model.backbones.vcop import ShallowR2Plus1D
+from bgaug.model.backbones.vit import VideoViT
+
+
+def _r3d18(temporal_padding: str = "replicate", normalise: bool = False) -> Backbone:
+    return ResNet18(False, temporal_padding, normalise)
+
+
+def _r2plus1d18(temporal_padding: str = "replicate", normalise: bool = False) -> Backbone:
+    return ResNet18(True, temporal_padding, normalise)
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "tiny": Tiny,
+    "r3d18": _r3d18,
+    "r2plus1d18": _r2plus1d18,
+    "r2plus1d18-14m": ShallowR2Plus1D,
+    "s3d": S3D,
+    "slow_r18": SlowR18,
+    "c3d": C3D,
+    "vit": VideoViT,
+}
+LARGEST = {"width": 512, "dim": 2048, "depth": 64, "num_heads": 64, "patch": 64, "tubelet": 16}
+"""Options of these encoders as a file may give them; a caller may give more."""
+
+
+def build_backbone(name: str | Callable[..., object], **options: float | str) -> Backbone:
+    """An encoder with fresh weights, drawn from torch's generator.
+
+    Args:
+        name: a key of `BACKBONES`; or "module:function" for one's own: the module is imported, and the function called
+            with the options; or that function. What it returns must have what `Backbone` names, whether it inherits from
+            it or not.
+        options: of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads, patch and
+            tubelet; the others take temporal_padding and normalise.
+
+    Returns:
+        The encoder, in training mode, on torch's default device.
+
+    Raises:
+        ValueError: no such name, module or function, or an option out of range.
+        TypeError: no such option, or one's own encoder lacks what the library asks for.
+    """
+    if isinstance(name, str) and name in BACKBONES:
+        return cast(Backbone, _call(BACKBONES[name], f"backbone {name!r}", options))
+    origin = name if isinstance(name, str) else getattr(name, "__qualname__", type(name).__name__)
+    return checked_backbone(_call(builder_of(name), origin, options), origin)
+
+
+def builder_of(name: str | Callable[..., object]) -> Callable[..., object]:
+    """The function that makes an encoder; imports the module of "module:function".
+
+    Raises:
+        ValueError: no such name, module or function.
+        TypeError: it is no function.
+    """
+    if not isinstance(name, str):
+        return name
+    if ":" in name:
+        return _imported(name)
+    if name not in BACKBONES:
+        raise ValueError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}, and module:function for your own")
+    return BACKBONES[name]
+
+
+def _call(function: Callable[..., object], origin: str, options: dict[str, float | str]) -> object:
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        taken = ", ".join(signature.parameters) or "none"
+        raise TypeError(f"{origin}: {error}; its options are: {taken}; got {options}") from None
+    return function(**options)
+
+
+def _imported(name: str) -> Callable[..., object]:
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name.isidentifier():
+        raise ValueError(f"a backbone of your own is named module:function, such as my.nets:build, got {name!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and misses another
+        raise ValueError(
+            f"backbone {name!r}: no module {error.name!r}; install it, or name its folder in PYTHONPATH"
+        ) from error
+    if not hasattr(module, function_name):
+        raise ValueError(f"backbone {name!r}: {module_name} has no {function_name!r}")
+    function = getattr(module, function_name)
+    if not callable(function):
+        raise TypeError(f"backbone {name!r} must be a function that returns an encoder, is {type(function).__name__}")
+    return cast(Callable[..., object], function)

@@ -1,0 +1,242 @@
+"""What a run or a file says about its encoder, checked: names, sizes, method. All of it may come from a stranger."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from bgaug import __version__
+from bgaug.errors import CheckpointError
+from bgaug.model import Method
+from bgaug.pairs import Composition
+
+MARK = "bgaug_encoder"
+FORM = "1"
+"""Of the description in a file. One without `feature` is of 0.1.0 and means the global code."""
+
+PUBLISHED: dict[str, float | str] = {"temporal_padding": "zeros", "normalise": True}
+"""Options of `build_backbone` that weights published by torchvision need."""
+
+_MOST_PIXELS = 1 << 25  # of a clip: 16 frames of 1,448 x 1,448
+DECOMPOSITION = ("stages", "stretch", "per_channel", "normalise", "compensate", "pool")
+"""Fields of `bgaug.model.Method` that decide how codes are made of features."""
+
+T = TypeVar("T")
+Word = Annotated[str, Field(max_length=200)]
+
+
+class _Clips(BaseModel):
+    """What clips an encoder was trained on."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    num_frames: Annotated[int, Field(ge=1, le=4096)]
+    stride: Annotated[int, Field(ge=1, le=100_000)]
+
+
+class _Config(_Clips):
+    """A run's configuration, as far as anything is built or read by it."""
+
+    backbone: Word
+    method: Word
+    crop: Annotated[int, Field(ge=1, le=4096)]
+    resolved_method: dict[str, Any]
+    weights: str | None = None
+    backbone_options: dict[str, Any] | None = None
+    flip: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class _Info(_Clips):
+    """The metadata of a file of weights."""
+
+    backbone: Word
+    options: dict[str, Any]
+    size: Annotated[int, Field(ge=1, le=4096)]
+    normalisation: Word
+    temporal_padding: Word
+    dim: Annotated[int, Field(ge=0, le=1 << 20)]
+    method: Word
+    checkpoint_sha256: Word
+    bgaug_version: Word
+    feature: Literal["g", "d", "r", "dr"] = "g"
+    decomposition: dict[str, Any] = {}
+    static_stage: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder is, and what clips it was trained on. Kept as text in the metadata of a file.
+
+    Attributes:
+        backbone: its name for `bgaug.model.backbones.build_backbone`.
+        options: of `build_backbone`.
+        size: side of the square crops, pixels.
+        num_frames: T.
+        stride: distance of the frames.
+        normalisation: "none", or "kinetics": what the encoder itself does first. Clips come in [0, 1] either way.
+        temporal_padding: "replicate" or "zeros"; "none" where an encoder has no such thing.
+        dim: D.
+        method: that trained it.
+        checkpoint_sha256: of the checkpoint's bytes.
+        bgaug_version: that wrote it.
+        feature: the feature of its method, which `bgaug evaluate` and `bgaug embed` take: "g" (global) or "d" (dynamic).
+        decomposition: how the codes are made of features, by fields of `bgaug.model.Method`; the default where one is missing.
+        static_stage: whether the static code has a last stage of its own.
+    """
+
+    backbone: str
+    options: Mapping[str, float | str]
+    size: int
+    num_frames: int
+    stride: int
+    normalisation: str
+    temporal_padding: str
+    dim: int
+    method: str
+    checkpoint_sha256: str
+    bgaug_version: str = __version__
+    feature: str = "g"
+    decomposition: Mapping[str, Any] = field(default_factory=dict)
+    static_stage: bool = False
+
+    def metadata(self) -> dict[str, str]:
+        """Everything as text, as safetensors keeps it; mappings and truth values as JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["options"], values["decomposition"] = dict(self.options), dict(self.decomposition)
+        text = {name: v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}
+        return {"format": "pt", MARK: FORM, **text}
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, str]) -> EncoderInfo:
+        """The reverse of `metadata`; raises ValueError where something is missing, of another type or out of its range."""
+        values: dict[str, Any] = {f.name: metadata[f.name] for f in fields(cls) if f.name in metadata}
+        try:
+            for name in ("size", "num_frames", "stride", "dim", "options", "decomposition", "static_stage"):
+                if name in values:
+                    values[name] = json.loads(values[name])
+        except RecursionError as error:
+            raise ValueError(f"{name} is nested too deep") from error
+        except ValueError as error:
+            raise ValueError(f"{name} is {values[name][:100]!r}") from error
+        found = _checked(_Info, values).model_dump()
+        check_pixels(found["num_frames"], found["size"])
+        method_for(found["decomposition"])
+        return cls(**found)
+
+
+def checked_config(config: object, path: object) -> tuple[dict[str, Any], Method]:
+    """A run's configuration and its method, once what anything is built by is of its type and range.
+
+    Args:
+        config: as a checkpoint has it.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: something is missing, of another type or out of its range.
+    """
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} has no configuration, but {type(config).__name__}")
+    try:
+        found = _checked(_Config, config).model_dump(exclude_unset=True)
+        check_pixels(found["num_frames"], found["crop"])
+        # Runs before 0.1.0 do not say how the dynamic code is pooled; it was the mean.
+        method = as_method({"pool": "mean"} | found["resolved_method"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
+    return {**config, **found}, method
+
+
+def as_method(values: Mapping[str, Any]) -> Method:
+    """A method from its fields.
+
+    Raises:
+        ValueError: an unknown field, or a value of another type or out of its range.
+    """
+    composition = values.get("composition", {})
+    if isinstance(composition, Mapping):
+        _dataclass(Composition, asdict(Composition()) | dict(composition))
+    return _dataclass(Method, values)
+
+
+def method_for(decomposition: Mapping[str, Any]) -> Method:
+    """A method that makes codes so; errors as `as_method`."""
+    unknown = [name for name in decomposition if name not in DECOMPOSITION]
+    if unknown:
+        raise ValueError(f"the decomposition has {', '.join(unknown)[:200]}; it may have {', '.join(DECOMPOSITION)}")
+    return as_method({"name": "", **decomposition})
+
+
+def check_stages(method: Method, known: Iterable[str]) -> None:
+    """Raise ValueError where a method reads motion in a stage that an encoder does not have."""
+    unknown = [name for name in method.stages or () if name not in known]
+    if unknown:
+        raise ValueError(f"no stage {', '.join(unknown)[:200]}; there are {', '.join(known)}")
+
+
+def check_pixels(num_frames: int, size: int) -> None:
+    """Raise ValueError where a clip would have more pixels than any encoder is trained on."""
+    if num_frames * size * size > _MOST_PIXELS:
+        raise ValueError(f"clips of {num_frames} frames of {size} x {size} pixels are more than {_MOST_PIXELS} pixels")
+
+
+def trained_form(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """Options of `build_backbone` that a run was trained with, by its configuration."""
+    if config.get("backbone_options") is not None:
+        return dict(config["backbone_options"])
+    return dict(PUBLISHED) if config.get("weights") else {}  # runs before 0.1.0 say no more
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _checked(kind: type[Model], values: Mapping[str, Any]) -> Model:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_said(error)) from error
+
+
+def _dataclass(kind: type[T], values: Mapping[str, Any]) -> T:
+    assert is_dataclass(kind)
+    known = [field.name for field in fields(kind)]
+    unknown = [str(name)[:50] for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"there is no {', '.join(unknown[:5])}; there are {', '.join(known)}")
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    if any(isinstance(value, float) and not math.isfinite(value) for value in plain.values()):
+        raise ValueError("a number is not finite")
+    for name, adapter in _adapters(kind).items():
+        if name in plain:
+            try:
+                plain[name] = adapter.validate_python(plain[name], strict=True)
+            except ValidationError as error:
+                raise ValueError(f"{name} {_said(error)}") from error
+    try:
+        return kind(**plain)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(str(error)[:200]) from error
+
+
+@cache
+def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
+    """What checks each field of a dataclass by its annotation."""
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
+
+
+def _said(error: ValidationError) -> str:
+    """The first faults, each with its field and what came."""
+    faults = [
+        f"{'.'.join(map(str, fault['loc']))[:100]}: {fault['msg'][:200]}, got {_shown(fault['input'])}"
+        for fault in error.errors()[:3]
+    ]
+    return "; ".join(faults)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60] if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__

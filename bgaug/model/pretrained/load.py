@@ -1,0 +1,244 @@
+"""An encoder as a module, from a run or a file, and into a file.
+
+Letters: B clips, T frames, h, w pixels, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bgaug.errors import CheckpointError, UsageError
+from bgaug.files import check_replaceable, write_bytes
+from bgaug.model.backbones import Backbone, build_backbone
+from bgaug.model.backbones.convolution import KineticsNormalisation
+from bgaug.model.backbones.weights import check_finite
+from bgaug.model.decomposition import FEATURES, Codes
+from bgaug.model.encoder import codes_of, decomposition_for
+from bgaug.model.pretrained.builders import Builder, Word, check_fit, check_options
+from bgaug.model.pretrained.description import DECOMPOSITION, FORM, MARK, EncoderInfo, check_stages, method_for
+from bgaug.model.pretrained.run import file_sha256, find_checkpoint, load_learner
+from bgaug.model.pretrained.safetensors_files import SUFFIX, read_safetensors
+from bgaug.model.pretrained.weights import STATIC_STAGE
+from bgaug.untrusted import MalformedFile
+
+
+class VideoEncoder(nn.Module):
+    """A trained backbone that gives one feature a clip: the one that its method is evaluated by.
+
+    Args:
+        backbone: the network; its state dict has published names (torchvision's, for r3d18, r2plus1d18 and s3d).
+        info: what it is, and what clips it was trained on.
+        static_stage: last stage of the static code; the backbone's own if None.
+
+    Attributes:
+        feature: which feature a call gives, one of `bgaug.model.decomposition.FEATURES`; `info.feature` unless chosen.
+    """
+
+    def __init__(self, backbone: Backbone, info: EncoderInfo, static_stage: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.info = info
+        self.feature = info.feature
+        self.static_stage = static_stage
+        self.decomposition = decomposition_for(backbone, method_for(info.decomposition))
+
+    def forward(self, clips: Tensor, feature: str | None = None) -> Tensor:
+        """Features of clips, as `bgaug evaluate` and `bgaug embed` take them of the same run.
+
+        Args:
+            clips: float in [0, 1], (B, 3, T, h, w), RGB, every `info.stride`-th frame. Size and T need not be those of
+                training, but features are best where they are near.
+            feature: "g" (global: the mean over cells and time of the last stage), "d" (dynamic), "r" (static) or "dr" (both);
+                by default `self.feature`.
+
+        Returns:
+            float32 (B, D), of "dr" (B, 2D).
+
+        Raises:
+            ValueError: clips of another type or shape, too short to read motion from, or no such feature.
+        """
+        which = feature or self.feature
+        if which != "g":
+            return self.codes(clips).feature(which)
+        last = list(self.stages(clips).values())[-1]
+        return last.mean(dim=2).float().mean(dim=(2, 3))
+
+    def codes(self, clips: Tensor) -> Codes:
+        """Global, dynamic and static code of clips as in the training, see `bgaug.model.decomposition.Codes`; arguments and errors as `forward`."""
+        return codes_of(self.stages(clips), self.decomposition, self.static_stage)
+
+    def stages(self, clips: Tensor) -> dict[str, Tensor]:
+        """Feature maps (B, C, T', H', W') by stage, in order; arguments and errors as `forward`."""
+        if not clips.is_floating_point() or clips.ndim != 5 or clips.shape[1] != 3:
+            raise ValueError(
+                f"clips must be float in [0, 1], (B, 3, T, h, w), got {clips.dtype} {tuple(clips.shape)}; uint8 frames "
+                "(B, T, h, w, 3) become such by clips.permute(0, 4, 1, 2, 3).float() / 255"
+            )
+        stages: dict[str, Tensor] = self.backbone(clips)
+        return stages
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    best: bool = False,
+    averaged: bool = True,
+    feature: str | None = None,
+    backbone: str | Builder | None = None,
+    trust: bool = False,
+) -> VideoEncoder:
+    """The encoder of a run or of a file, in evaluation mode, on the CPU.
+
+    Nothing in the file is executed, and no name in it is imported: an encoder that is none of `bgaug.model.backbones.BACKBONES` is
+    built only by your own word.
+
+    Args:
+        path: folder of a run, one of its checkpoints, or a .safetensors file that `export_encoder` wrote.
+        best: of a run: its best checkpoint instead of the last.
+        averaged: of a run that kept a moving average of the encoder: take that.
+        feature: which feature a call gives: "g", "d", "r" or "dr"; by default the one that `bgaug evaluate` and `bgaug embed`
+            take of the same run.
+        backbone: what builds the encoder, in place of the file's own word: a name, "module:function", or the function.
+        trust: import the "module:function" that the file names. Only for files of your own.
+
+    Raises:
+        CheckpointError: there is nothing to load, it does not fit this bgaug or its own description, or it names an encoder of
+            its own.
+        UsageError: no such feature, or no such module or function.
+    """
+    if feature is not None and feature not in FEATURES:
+        raise UsageError(f"features are {', '.join(FEATURES)}, got {feature!r}")
+    path, word = Path(path), Word(backbone, trust)
+    if path.suffix.lower() == SUFFIX and not path.is_dir():
+        encoder = _of_file(path, word)
+    else:
+        encoder = _of_run(find_checkpoint(path, best=best), averaged, word)
+    encoder.feature = feature or encoder.feature
+    return encoder.eval()
+
+
+def export_encoder(encoder: VideoEncoder, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write an encoder as safetensors, in one step: weights under the backbone's own names, `EncoderInfo` as metadata.
+
+    A last stage of its own for the static code lies beside them, under names that begin with "static_stage.".
+
+    Args:
+        encoder: what `load_encoder` returned.
+        path: the file, named .safetensors.
+        overwrite: replace a file that is there.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        UsageError: the file is there, or has another suffix.
+        WriteError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path).resolve()
+    if path.suffix.lower() != SUFFIX:
+        raise UsageError(f"{path.name}: weights are written as safetensors; name the file encoder{SUFFIX}")
+    check_replaceable(path, overwrite=overwrite)
+    state = encoder.backbone.state_dict()
+    if encoder.static_stage is not None:
+        state |= {f"{STATIC_STAGE}{name}": value for name, value in encoder.static_stage.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    return write_bytes(path, save(weights, metadata=encoder.info.metadata()))
+
+
+def _of_run(path: Path, averaged: bool, word: Word) -> VideoEncoder:
+    learner, config = load_learner(path, averaged=averaged, word=word)
+    backbone, method = learner.encoder.backbone, learner.method
+    info = EncoderInfo(
+        backbone=config["backbone"],
+        options=config["backbone_options"],
+        size=config["crop"],
+        num_frames=config["num_frames"],
+        stride=config["stride"],
+        normalisation="none",
+        temporal_padding="none",
+        dim=0,
+        method=config["method"],
+        checkpoint_sha256=file_sha256(path),
+        feature=method.feature,
+        decomposition={name: _plain(getattr(method, name)) for name in DECOMPOSITION},
+        static_stage=learner.encoder.static_stage is not None,
+    )
+    return VideoEncoder(backbone, _described(info, backbone), learner.encoder.static_stage)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _described(info: EncoderInfo, backbone: Backbone) -> EncoderInfo:
+    """The same with what the network itself says."""
+    normalises = any(isinstance(module, KineticsNormalisation) for module in backbone.modules())
+    return replace(
+        info,
+        normalisation="kinetics" if normalises else "none",
+        temporal_padding=getattr(backbone, "temporal_padding", "none"),
+        dim=list(backbone.dims.values())[-1],
+    )
+
+
+def _of_file(path: Path, word: Word) -> VideoEncoder:
+    weights, info = _read_file(path)
+    builder = word.over(info.backbone, path)
+    options = check_options(builder, info.options, path)
+    info = replace(info, backbone=builder if isinstance(builder, str) else info.backbone)
+
+    def make() -> VideoEncoder:
+        backbone = build_backbone(builder, **options)
+        check_stages(method_for(info.decomposition), backbone.dims)
+        return VideoEncoder(backbone, _described(info, backbone), backbone.last_stage() if info.static_stage else None)
+
+    try:
+        named = {
+            name if name.startswith(STATIC_STAGE) else f"backbone.{name}": value for name, value in weights.items()
+        }
+        check_fit(make, named)
+        encoder = make()
+        _fill(encoder, named)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} does not fit its own description: {str(error)[:300]}") from error
+    return encoder
+
+
+def _fill(encoder: VideoEncoder, named: Mapping[str, Tensor]) -> None:
+    """All of a file's weights, which are finite.
+
+    Raises:
+        ValueError: they are not.
+        RuntimeError: a name is unknown.
+    """
+    check_finite(named)
+    encoder.load_state_dict(dict(named))
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], EncoderInfo]:
+    try:
+        weights, metadata = read_safetensors(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such run or file") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error.strerror or error}") from error
+    except MalformedFile as error:
+        raise CheckpointError(f"{path} cannot be read as weights: it {error}") from error
+    if MARK not in metadata:
+        raise CheckpointError(
+            f"{path} does not say what encoder it holds; build_backbone(name) and load_weights(backbone, "
+            "read_weights(path)) take weights from elsewhere"
+        )
+    if metadata[MARK] != FORM:
+        raise CheckpointError(f"{path} has form {metadata[MARK][:50]}; this bgaug reads {FORM}: update bgaug")
+    try:
+        return weights, EncoderInfo.parse(metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its description is not whole ({error})") from error

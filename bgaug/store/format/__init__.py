@@ -1,0 +1,1 @@
+"""The parts of a shard and of a store's index: names, documents, columns, records, images."""

@@ -1,0 +1,277 @@
+"""Columns over all videos of a store: made of the rows of the shards, and held against what they must be.
+
+Letters: N videos, M parts of all videos, S shots of all videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import StoreDamageError
+from bgaug.store.arrays import ArraySpec
+from bgaug.store.format.documents import brief
+from bgaug.store.format.layout import Header
+from bgaug.store.format.records import CAMERAS, GRADES, STATUSES, VideoRow
+
+_MAX_FRAMES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Columns:
+    """All videos, one row each, in order of id; strings as codes or as one run of bytes, so nothing is an object.
+
+    Attributes:
+        num_frames: int32 (N,).
+        label: int32 (N,), class index, -1 where unknown.
+        group: int32 (N,), index into `Names.groups`, -1 where unknown.
+        split: int32 (N,), index into `Names.splits`, -1 where unknown.
+        fps: float32 (N,).
+        height: int32 (N,), of the source.
+        width: int32 (N,), of the source.
+        status: uint8 (N,), index into `STATUSES`.
+        part_offsets: int64 (N + 1,), where each video's parts begin among all; a video that one shard holds has one.
+        part_shard: int32 (M,), the shard in which a part lies.
+        part_start: int64 (M,), its first frame in the shard.
+        part_first: int32 (M,), which frame of the video that is.
+        shot_offsets: int64 (N + 1,), where each video's shots begin among all.
+        shot_start: int32 (S,), first frame in the video.
+        shot_stop: int32 (S,), one past the last.
+        shot_background: int32 (S,), number of the background in the shard of its part, -1 for none.
+        shot_camera: uint8 (S,), index into `CAMERAS`.
+        shot_grade: uint8 (S,), index into `GRADES`.
+        id_bytes: uint8, all ids end to end, UTF-8.
+        id_offsets: int64 (N + 1,).
+    """
+
+    num_frames: NDArray[np.int32]
+    label: NDArray[np.int32]
+    group: NDArray[np.int32]
+    split: NDArray[np.int32]
+    fps: NDArray[np.float32]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
+    status: NDArray[np.uint8]
+    part_offsets: NDArray[np.int64]
+    part_shard: NDArray[np.int32]
+    part_start: NDArray[np.int64]
+    part_first: NDArray[np.int32]
+    shot_offsets: NDArray[np.int64]
+    shot_start: NDArray[np.int32]
+    shot_stop: NDArray[np.int32]
+    shot_background: NDArray[np.int32]
+    shot_camera: NDArray[np.uint8]
+    shot_grade: NDArray[np.uint8]
+    id_bytes: NDArray[np.uint8]
+    id_offsets: NDArray[np.int64]
+
+
+class VideoIds(Sequence[str]):
+    """Ids of all videos, made when asked for."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns.num_frames)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{len(self)} videos, no video {index}")
+        left, right = self._columns.id_offsets[index % len(self) :][:2].tolist()
+        return self._columns.id_bytes[left:right].tobytes().decode()
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the codes of group and split mean."""
+
+    groups: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+_TYPES = {
+    "video": {"label": "<i4", "group": "<i4", "split": "<i4", "num_frames": "<i4", "fps": "<f4", "status": "|u1"}
+    | {"height": "<i4", "width": "<i4"},
+    "video_edge": {"part_offsets": "<i8", "shot_offsets": "<i8", "id_offsets": "<i8"},
+    "part": {"part_shard": "<i4", "part_start": "<i8", "part_first": "<i4"},
+    "shot": {"shot_start": "<i4", "shot_stop": "<i4", "shot_background": "<i4"}
+    | {"shot_camera": "|u1", "shot_grade": "|u1"},
+    "byte": {"id_bytes": "|u1"},
+}
+COLUMN_SPECS = {
+    name: ArraySpec(dtype, compress=True, dimensions=(dimension,))
+    for dimension, types in _TYPES.items()
+    for name, dtype in types.items()
+}
+"""How each column lies on the disk."""
+
+
+def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) -> tuple[Columns, Names]:
+    """Columns over the videos of (row, shard number) pairs.
+
+    A video of which parts are missing is left out.
+
+    Args:
+        name: of the store, for messages.
+        header: of the store.
+        rows: of all shards.
+
+    Raises:
+        StoreDamageError: two videos have the same id, or one has a label that the header does not have.
+    """
+    rows = sorted(rows, key=lambda pair: (pair[0].id, pair[0].first))
+    videos = [list(parts) for _, parts in groupby(rows, key=lambda pair: pair[0].id)]
+    videos = [parts for parts in videos if _is_complete(name, [row for row, _ in parts])]
+    rows = [part for parts in videos for part in parts]
+    leads = [parts[0][0] for parts in videos]
+    shots = [[shot for row, _ in parts for shot in row.shots] for parts in videos]
+    every = [shot for one in shots for shot in one]
+    names = Names(
+        groups=tuple(sorted({row.group for row in leads if row.group is not None})),
+        splits=tuple(sorted({row.split for row in leads if row.split is not None})),
+    )
+    classes = {name: i for i, name in enumerate(header.classes)}
+    groups = {name: i for i, name in enumerate(names.groups)}
+    splits = {name: i for i, name in enumerate(names.splits)}
+    ids = [row.id.encode() for row in leads]
+    columns = Columns(
+        num_frames=np.array([sum(row.num_frames for row, _ in parts) for parts in videos], np.int32),
+        label=np.array([_class_of(name, row, classes) for row in leads], np.int32),
+        group=np.array([-1 if row.group is None else groups[row.group] for row in leads], np.int32),
+        split=np.array([-1 if row.split is None else splits[row.split] for row in leads], np.int32),
+        fps=np.array([row.fps for row in leads], np.float32),
+        height=np.array([row.height for row in leads], np.int32),
+        width=np.array([row.width for row in leads], np.int32),
+        status=np.array([STATUSES.index(row.status) for row in leads], np.uint8),
+        part_offsets=np.cumsum([0, *(len(parts) for parts in videos)], dtype=np.int64),
+        part_shard=np.array([shard for _, shard in rows], np.int32),
+        part_start=np.array([row.start for row, _ in rows], np.int64),
+        part_first=np.array([row.first for row, _ in rows], np.int32),
+        shot_offsets=np.cumsum([0, *(len(one) for one in shots)], dtype=np.int64),
+        shot_start=np.array([shot.start for shot in every], np.int32),
+        shot_stop=np.array([shot.stop for shot in every], np.int32),
+        shot_background=np.array([shot.background for shot in every], np.int32),
+        shot_camera=np.array([CAMERAS.index(shot.camera) for shot in every], np.uint8),
+        shot_grade=np.array([GRADES.index(shot.grade or "") for shot in every], np.uint8),
+        id_bytes=np.frombuffer(b"".join(ids), np.uint8),
+        id_offsets=np.cumsum([0, *(len(name) for name in ids)], dtype=np.int64),
+    )
+    return columns, names
+
+
+def _class_of(name: str, row: VideoRow, classes: dict[str, int]) -> int:
+    if row.label and row.label not in classes:
+        raise StoreDamageError(name, f"the video {brief(row.id)} has the label {brief(row.label)}, which is no class")
+    return classes.get(row.label or "", -1)
+
+
+def _is_complete(name: str, rows: Sequence[VideoRow]) -> bool:
+    """Whether the rows of one id, in order, are one whole video."""
+    expected = 0
+    for row in rows:
+        if row.first < expected or (row.first == 0 and row is not rows[0]):
+            raise StoreDamageError(name, f"the video {brief(row.id)} is there twice: run `bgaug verify`")
+        if row.first > expected:
+            return False
+        expected += row.num_frames
+    if expected > _MAX_FRAMES:
+        raise StoreDamageError(name, f"the video {brief(rows[0].id)} has {expected} frames: run `bgaug verify`")
+    return rows[0].total_frames in (None, expected)
+
+
+# --- columns from elsewhere -------------------------------------------------------------------------------------------
+
+
+def check_columns(path: str, columns: Columns, names: Names, header: Header) -> None:
+    """See that columns can be those of a store with this header.
+
+    Raises:
+        StoreDamageError: they cannot; says which.
+    """
+    c = columns
+    good = {
+        "lengths": _lengths_fit(c),
+        "label": _between(c.label, -1, len(header.classes)),
+        "group": _between(c.group, -1, len(names.groups)),
+        "split": _between(c.split, -1, len(names.splits)),
+        "fps": bool(np.isfinite(c.fps).all() and (c.fps >= 0).all()),
+        "height": _between(c.height, 1, None),
+        "width": _between(c.width, 1, None),
+        "status": _between(c.status, 0, len(STATUSES)),
+        "part_shard": _between(c.part_shard, 0, header.plan["shards"]),
+        "part_start": _between(c.part_start, 0, None),
+        "shot_background": _between(c.shot_background, -1, None),
+        "shot_camera": _between(c.shot_camera, 0, len(CAMERAS)),
+        "shot_grade": _between(c.shot_grade, 0, len(GRADES)),
+    }
+    good |= {name: good["lengths"] and check(c) for name, check in _RUNS.items()}
+    for name, is_good in good.items():
+        if not is_good:
+            raise StoreDamageError(path, f"{name}: is not what a column of the index can be")
+
+
+def _between(values: NDArray[Any], low: int, above: int | None) -> bool:
+    return bool((values >= low).all() and (above is None or (values < above).all()))
+
+
+def _lengths_fit(c: Columns) -> bool:
+    counts = {"video": len(c.num_frames), "video_edge": len(c.num_frames) + 1, "byte": len(c.id_bytes)}
+    counts |= {"part": len(c.part_first), "shot": len(c.shot_start)}
+    same = all(len(getattr(c, name)) == counts[spec.dimensions[0]] for name, spec in COLUMN_SPECS.items())
+    runs = ((c.part_offsets, "part"), (c.shot_offsets, "shot"), (c.id_offsets, "byte"))
+    return same and all(
+        int(offsets[0]) == 0 and int(offsets[-1]) == counts[what] and bool((np.diff(offsets) >= 0).all())
+        for offsets, what in runs
+    )
+
+
+def _parts_fit(c: Columns) -> bool:
+    """Whether each video has parts, of which the first begins at 0 and each behind the one before."""
+    leads = c.part_offsets[:-1]
+    if not (np.diff(c.part_offsets) > 0).all() or c.part_first[leads].any():
+        return False
+    ascends = np.diff(c.part_first, prepend=0) > 0
+    ascends[leads] = True
+    return bool(ascends.all() and (c.part_first <= np.repeat(c.num_frames, np.diff(c.part_offsets))).all())
+
+
+def _shots_fit(c: Columns) -> bool:
+    """Whether the shots of each video are its frames, one after the other."""
+    some = np.diff(c.shot_offsets) > 0
+    due = np.zeros_like(c.shot_start)
+    due[1:] = c.shot_stop[:-1]
+    due[c.shot_offsets[:-1][some]] = 0
+    ends = c.shot_stop[c.shot_offsets[1:][some] - 1]
+    return bool(
+        (c.shot_start == due).all()
+        and (c.shot_stop > c.shot_start).all()
+        and (ends == c.num_frames[some]).all()
+        and not c.num_frames[~some].any()
+    )
+
+
+def _ids_fit(c: Columns) -> bool:
+    """Whether ids are text, each one once, in order; that of bytes is that of code points."""
+    text = c.id_bytes.tobytes()
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    ids = [text[left:right] for left, right in pairwise(c.id_offsets.tolist())]
+    begins_within = (c.id_bytes[c.id_offsets[:-1][np.diff(c.id_offsets) > 0]] & 0xC0) == 0x80
+    return not begins_within.any() and all(one < other for one, other in pairwise(ids))
+
+
+_RUNS = {"part_first": _parts_fit, "shot_start": _shots_fit, "id_bytes": _ids_fit}

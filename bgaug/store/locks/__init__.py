@@ -1,0 +1,1 @@
+"""Locks: one writer per shard, several builds per store."""

@@ -1,0 +1,211 @@
+"""Zip and .npz archives from outside: what an array would take is known, and compared with a limit, before it is allocated."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from bgaug.untrusted.regular import MalformedFile, open_regular
+
+ARRAYS = 2 << 30
+"""Bytes that the arrays of a compressed archive may have; one that is not compressed has at most those of its file."""
+_CHUNK = 4 << 20  # of reading, and so also the longest table of contents
+_MAGIC = b"\x93NUMPY"
+_HEADER = 1 << 16
+_MALFORMED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)
+
+
+class _Bounded(io.RawIOBase):
+    """A file for `zipfile` that refuses to hand out more than a chunk at once, such as an endless table of contents."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most a chunk."""
+        if size is None or size < 0:
+            place = self._file.tell()
+            size = self._file.seek(0, os.SEEK_END) - place
+            self._file.seek(place)
+        if size > _CHUNK:
+            raise MalformedFile("the archive's table of contents is far too long")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As the file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As the file."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """As the file."""
+        return True
+
+
+@contextmanager
+def open_archive(file: BinaryIO, *, compressed: int = 0) -> Iterator[zipfile.ZipFile]:
+    """A zip archive whose members together are no larger than they may be.
+
+    Args:
+        file: a regular file.
+        compressed: bytes that its members may have in all where they are compressed; 0: they must not be.
+
+    Raises:
+        MalformedFile: it is no whole archive, has a member twice, encrypted or compressed in another way, or its members
+            are larger.
+    """
+    size = os.fstat(file.fileno()).st_size
+    try:
+        with zipfile.ZipFile(_Bounded(file)) as archive:
+            _check_members(archive.infolist(), size, compressed)
+            yield archive
+    except MalformedFile:
+        raise
+    except _MALFORMED as error:
+        raise MalformedFile(f"is no whole archive ({str(error)[:200]})") from error
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], size: int, compressed: int) -> None:
+    names = {member.filename for member in members}
+    if len(names) < len(members):
+        raise MalformedFile("the archive has a member twice")
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored and not compressed:
+        raise MalformedFile("the archive is compressed, and such files are not")
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+            raise MalformedFile(
+                f"the archive's member {member.filename[:200]!r} is encrypted or compressed in a rare way"
+            )
+        if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
+            raise MalformedFile(f"the archive's member {member.filename[:200]!r} has two sizes")
+    total, most = sum(member.file_size for member in members), size if stored else max(compressed, size)
+    # Members that overlap can be small each and endless together.
+    if total > most or sum(member.compress_size for member in members) > size:
+        raise MalformedFile(f"the archive of {size} bytes claims {total} bytes of content; at most {most} are read")
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
+    """All of a member, in new memory of its own.
+
+    Raises:
+        MalformedFile: it is not whole.
+    """
+    content = bytearray(member.file_size)
+    view = memoryview(content)
+    try:
+        with archive.open(member) as file:
+            place = 0
+            while part := file.read(min(_CHUNK // 2, member.file_size - place + 1)):
+                view[place : place + len(part)] = part
+                place += len(part)
+    except _MALFORMED as error:
+        raise MalformedFile(f"the member {member.filename[:200]!r} is damaged ({str(error)[:200]})") from error
+    if place != member.file_size:
+        raise MalformedFile(f"the member {member.filename[:200]!r} is cut short")
+    return content
+
+
+def read_npz(
+    path: str | Path, names: Sequence[str] | None = None, *, compressed: int = ARRAYS
+) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz by name, without Python objects.
+
+    Args:
+        path: the file.
+        names: which arrays; all by default.
+        compressed: see `open_archive`.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+        KeyError: it lacks an array.
+        MalformedFile: it is no whole .npz, holds Python objects, or is larger than admitted.
+    """
+    with open_regular(path) as file:
+        with open_archive(file, compressed=compressed) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            missing = [name for name in names or () if name not in members]
+            for name in [] if missing else members if names is None else names:
+                _check_array(archive, members[name])
+        if missing:
+            raise KeyError(
+                f"the archive has no array {', '.join(missing)}; it has {', '.join(members)[:200] or 'none'}"
+            )
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as held:
+                return {name: held[name] for name in (members if names is None else names)}
+        except _MALFORMED as error:
+            raise MalformedFile(f"is damaged ({str(error)[:200]})") from error
+
+
+def npz_names(path: str | Path) -> list[str]:
+    """Names of the arrays of an .npz; errors as `read_npz`."""
+    with open_regular(path) as file, open_archive(file, compressed=ARRAYS) as archive:
+        return [member.filename.removesuffix(".npy") for member in archive.infolist()]
+
+
+def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """See that an array is no larger than its member, and exactly so large that numpy reads it to its checksum."""
+    try:
+        with archive.open(member) as file:
+            stream = io.BytesIO(file.read(_HEADER))
+    except _MALFORMED as error:
+        raise MalformedFile(f"the member {member.filename[:200]!r} is damaged ({str(error)[:200]})") from error
+    shape, dtype = _header(stream, member.file_size)
+    if member.file_size - stream.tell() != prod(shape) * dtype.itemsize:
+        raise MalformedFile(f"the array {member.filename[:200]!r} has not the size that its header declares")
+
+
+def read_npy(path: str | Path) -> NDArray[Any]:
+    """The array of an .npy, which stays on disk and is paged in where it is used.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+        MalformedFile: it is no whole .npy, or holds Python objects.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        stream = io.BytesIO(file.read(_HEADER))
+        shape, dtype = _header(stream, size)
+        if size - stream.tell() < prod(shape) * dtype.itemsize:
+            raise MalformedFile("the array is cut short")
+    return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r" if prod(shape) else None))
+
+
+def is_npy(path: str | Path) -> bool:
+    """Whether a file is an .npy by its first bytes.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that an .npy declares; it needs no more bytes than there are."""
+    try:
+        version = npy.read_magic(stream)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, _, dtype = read(stream)
+    except (ValueError, KeyError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise MalformedFile(f"is no whole .npy ({str(error)[:200]})") from error
+    if dtype.hasobject or dtype.names or dtype.subdtype:
+        raise MalformedFile(f"holds {'Python objects' if dtype.hasobject else dtype}, not plain numbers or text")
+    if any(side < 0 for side in shape) or prod(shape) * max(1, dtype.itemsize) > size or len(shape) > 8:
+        raise MalformedFile(f"declares an array of shape {str(shape)[:100]} in {size} bytes")
+    return shape, dtype

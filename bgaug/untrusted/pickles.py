@@ -1,0 +1,311 @@
+"""Pickles without their machine: containers, text and numbers, and only the names that a caller answers for itself.
+
+Python's own unpickler imports and calls what the file names. This one has no import, no attribute access and no call of
+anything that it did not receive from its caller, so a file can at most be refused. Its cost is bounded as well: the number
+of operations, the size of whole numbers, the depth of the result, and the size that the result would have if nothing in it
+were shared. Without the last, 60 nested lists of two references each would take a later reader for ever.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+from bgaug.untrusted.regular import MalformedFile
+
+OPERATIONS = 500_000
+_DEPTH = 64
+_ELEMENTS = 4_000_000
+_SETS = 100_000
+_KEY_PARTS = 8
+_WHOLE = 1 << 64
+_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, RecursionError, AssertionError)
+
+
+Function = Callable[..., Any]
+
+
+class Named:
+    """A name that the caller admits, on the stack until it is called.
+
+    Attributes:
+        name: "module.name".
+    """
+
+    __slots__ = ("function", "name")
+
+    def __init__(self, name: str, function: Function | None) -> None:
+        self.name, self.function = name, function
+
+
+def load_plain(
+    source: bytes | BinaryIO,
+    names: Mapping[str, Function | None] | None = None,
+    persistent: Callable[[Any], Any] | None = None,
+    *,
+    operations: int = OPERATIONS,
+) -> Any:
+    """The value of a pickle; nothing that the file names is imported or called.
+
+    Args:
+        source: the pickle, or a seekable file that stands at its beginning and afterwards stands behind it.
+        names: what may be named, by "module.name", and what is called in its place with the file's arguments; None for a
+            name that is only an argument. By default nothing.
+        persistent: the value of a persistent id, from the id; by default there may be none.
+        operations: at most so many, about five for each row of a list.
+
+    Returns:
+        None, bool, int, float, str, bytes, list, tuple, dict, set, and what `names` and `persistent` returned.
+
+    Raises:
+        MalformedFile: it is no whole pickle, names something else, or is larger, deeper or more shared than admitted.
+    """
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    machine = _Machine(names or {}, persistent)
+    try:
+        for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+            if number >= operations:
+                raise MalformedFile(f"the pickle has more than {operations} operations")
+            machine.step(operation.name, argument)
+        value = machine.result()
+    except MalformedFile:
+        raise
+    except _MALFORMED as error:
+        raise MalformedFile(f"is no whole pickle ({str(error)[:200]})") from error
+    check_size(value)
+    return value
+
+
+def check_size(value: Any) -> None:
+    """See that containers are no deeper and hold no more elements than admitted, shared ones counted each time.
+
+    Raises:
+        MalformedFile: they do, or a container holds itself, or a name is left that was not called.
+    """
+    known: dict[int, tuple[int, int] | None] = {}
+
+    def measure(value: Any, depth: int) -> tuple[int, int]:
+        """Elements and depth of a value."""
+        if isinstance(value, Named):
+            raise MalformedFile(f"the pickle keeps {value.name}, which is no container, text or number")
+        if not isinstance(value, (list, tuple, dict, set)) or not value:
+            return 1, 1
+        if id(value) not in known:
+            if depth > _DEPTH:
+                raise MalformedFile(f"the pickle is nested more than {_DEPTH} deep")
+            known[id(value)] = None
+            inside = [measure(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+            known[id(value)] = 1 + sum(count for count, _ in inside), 1 + max(height for _, height in inside)
+        found = known[id(value)]
+        if found is None:
+            raise MalformedFile("the pickle has a container that holds itself")
+        if found[0] > _ELEMENTS or depth + found[1] > _DEPTH + 2:
+            raise MalformedFile(f"the pickle is nested more than {_DEPTH} deep or has over {_ELEMENTS} elements")
+        return found
+
+    measure(value, 1)
+
+
+class _Machine:
+    """Stack, marks and memo; one method call an operation."""
+
+    def __init__(self, names: Mapping[str, Function | None], persistent: Callable[[Any], Any] | None) -> None:
+        self._names, self._persistent = names, persistent
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: list[Any] = []
+        self._sets = 0
+        self._done = False
+
+    def result(self) -> Any:
+        if not self._done or len(self._stack) != 1 or self._marks:
+            raise MalformedFile("is no whole pickle")
+        return self._stack[0]
+
+    def step(self, name: str, argument: Any) -> None:
+        stack = self._stack
+        if name in _VALUES:
+            stack.append(_value(argument))
+        elif name in _LITERALS:
+            stack.append(_LITERALS[name])
+        elif name in _TUPLES:
+            stack.append(tuple(self._pop(_TUPLES[name])))
+        elif name in _EMPTY:
+            self._sets += name == "EMPTY_SET"
+            if self._sets > _SETS:
+                raise MalformedFile(f"the pickle has more than {_SETS} sets")
+            stack.append(_EMPTY[name]())
+        elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            self._put(len(self._memo) if argument is None else argument)
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self._memo[argument])
+        elif name not in ("PROTO", "FRAME"):
+            if name not in _STEPS:
+                raise MalformedFile(f"the pickle uses {name}, which plain values do not need")
+            _STEPS[name](self, argument)
+
+    def _pop(self, count: int) -> list[Any]:
+        if count > len(self._stack) - (self._marks[-1] if self._marks else 0):
+            raise MalformedFile("is no whole pickle: an operation lacks its values")
+        values = self._stack[len(self._stack) - count :]
+        del self._stack[len(self._stack) - count :]
+        return values
+
+    def _to_mark(self) -> list[Any]:
+        begin = self._marks.pop()
+        values = self._stack[begin:]
+        del self._stack[begin:]
+        return values
+
+    def _top(self, kind: type) -> Any:
+        """The container that values are added to."""
+        if not isinstance(self._stack[-1], kind):
+            raise MalformedFile(
+                f"the pickle adds to a {type(self._stack[-1]).__name__} as if it were a {kind.__name__}"
+            )
+        return self._stack[-1]
+
+    def _put(self, place: int) -> None:
+        if not 0 <= place <= len(self._memo) + 1:  # the oldest picklers count from 1
+            raise MalformedFile(f"the pickle numbers its values out of order ({place})")
+        while len(self._memo) <= place:
+            self._memo.append(None)
+        self._memo[place] = self._stack[-1]
+
+    def _stop(self, _: Any) -> None:
+        self._done = True
+
+    def _mark(self, _: Any) -> None:
+        self._marks.append(len(self._stack))
+
+    def _pop_mark(self, _: Any) -> None:
+        self._to_mark()
+
+    def _dup(self, _: Any) -> None:
+        self._stack.append(self._stack[-1])
+
+    def _tuple(self, _: Any) -> None:
+        self._stack.append(tuple(self._to_mark()))
+
+    def _list(self, _: Any) -> None:
+        self._stack.append(self._to_mark())
+
+    def _dict(self, _: Any) -> None:
+        values = self._to_mark()
+        self._stack.append({})
+        self._set(values)
+
+    def _frozenset(self, _: Any) -> None:
+        self._sets += 1
+        self._stack.append({key(value) for value in self._to_mark()})
+
+    def _append(self, _: Any) -> None:
+        (value,) = self._pop(1)
+        self._top(list).append(value)
+
+    def _appends(self, _: Any) -> None:
+        values = self._to_mark()
+        self._top(list).extend(values)
+
+    def _additems(self, _: Any) -> None:
+        values = self._to_mark()
+        self._top(set).update(key(value) for value in values)
+
+    def _setitem(self, _: Any) -> None:
+        self._set(self._pop(2))
+
+    def _setitems(self, _: Any) -> None:
+        self._set(self._to_mark())
+
+    def _set(self, values: list[Any]) -> None:
+        target = self._top(dict)
+        for name, value in zip(values[::2], values[1::2], strict=True):
+            target[key(name)] = value
+
+    # --- names, which mean what the caller says ---
+
+    def _global(self, argument: str) -> None:
+        self._name(*argument.split(" ", 1))
+
+    def _stack_global(self, _: Any) -> None:
+        module, name = self._pop(2)
+        self._name(str(module), str(name))
+
+    def _name(self, module: str, name: str) -> None:
+        said = f"{module}.{name}"
+        if said not in self._names:
+            raise MalformedFile(
+                f"the pickle names {said[:200]}; names in a file are never imported or called, and "
+                f"{'only weights' if self._names else 'only containers, text and numbers'} are read"
+            )
+        self._stack.append(Named(said, self._names[said]))
+
+    def _reduce(self, _: Any) -> None:
+        called, arguments = self._pop(2)
+        if not isinstance(called, Named) or called.function is None or not isinstance(arguments, tuple):
+            raise MalformedFile("the pickle calls something that cannot be called")
+        self._stack.append(called.function(*arguments))
+
+    def _build(self, _: Any) -> None:
+        # Attributes of an ordered mapping, such as the version numbers in torch's state dicts: of no use here.
+        self._pop(1)
+        self._top(dict)
+
+    def _binpersid(self, _: Any) -> None:
+        (value,) = self._pop(1)
+        if self._persistent is None:
+            raise MalformedFile("the pickle refers to something outside itself")
+        self._stack.append(self._persistent(value))
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    "STOP": _Machine._stop,
+    "MARK": _Machine._mark,
+    "POP_MARK": _Machine._pop_mark,
+    "DUP": _Machine._dup,
+    "TUPLE": _Machine._tuple,
+    "LIST": _Machine._list,
+    "DICT": _Machine._dict,
+    "FROZENSET": _Machine._frozenset,
+    "APPEND": _Machine._append,
+    "APPENDS": _Machine._appends,
+    "ADDITEMS": _Machine._additems,
+    "SETITEM": _Machine._setitem,
+    "SETITEMS": _Machine._setitems,
+    "GLOBAL": _Machine._global,
+    "STACK_GLOBAL": _Machine._stack_global,
+    "REDUCE": _Machine._reduce,
+    "BUILD": _Machine._build,
+    "BINPERSID": _Machine._binpersid,
+}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, int) and not -_WHOLE < value < _WHOLE:
+        raise MalformedFile("the pickle has a whole number of more than 64 bits")
+    return value
+
+
+def key(value: Any) -> Any:
+    """The same, if it may be a key: text, a number, or a flat tuple of these, whose hash costs next to nothing.
+
+    Raises:
+        MalformedFile: it is something else.
+    """
+    parts = value if isinstance(value, tuple) else (value,)
+    # A long tuple may be a key many times over, and is hashed each time.
+    if len(parts) > _KEY_PARTS or not all(part is None or isinstance(part, (str, bytes, int, float)) for part in parts):
+        raise MalformedFile(
+            f"the pickle has a key of type {type(value).__name__}, which is no text, number or short tuple"
+        )
+    return value

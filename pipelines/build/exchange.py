@@ -1,0 +1,365 @@
+"""`bgaug merge` and `bgaug import`: stores joined, masks and pictures from elsewhere taken in."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import MasksError, UsageError
+from bgaug.masks import pack_mask
+from bgaug.masks.external import ForeignMasks, Values, find_masks
+from bgaug.progress import Progress
+from bgaug.sizing import fit_frame
+from bgaug.store import Store, VideoRow, alone, finish_store, merge_stores, open_store, replace_masks, write_bank
+from bgaug.store.format.layout import SHARDS, num_shards, read_commit, read_header, shard_name
+
+Partial = Literal["keep", "empty"]
+
+_ASPECT_TOLERANCE = 0.02
+_NAMED = 5
+_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+# --- merging --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merged store holds: videos that can be used and such that failed, frames, shards, bytes of their files."""
+
+    videos: int
+    failed: int
+    frames: int
+    shards: int
+    bytes: int
+
+
+def merge(
+    roots: Sequence[Path],
+    out: Path,
+    progress: Progress,
+    *,
+    copy: bool = False,
+    prefix: bool = False,
+    overwrite: bool = False,
+) -> Merged:
+    """Join stores; arguments and errors as `merge_stores` has them."""
+    progress.start("shards", sum(num_shards(read_header(root)) for root in roots))
+    header = merge_stores(roots, out, copy=copy, prefix=prefix, overwrite=overwrite, on_shard=progress.advance)
+    store = open_store(out)
+    commits = (read_commit(out / SHARDS / shard_name(shard)) for shard in range(num_shards(header)))
+    return Merged(
+        videos=len(store),
+        failed=len(store.failures),
+        frames=int(store.columns.num_frames.sum(dtype=np.int64)),
+        shards=num_shards(header),
+        bytes=sum(size for commit in commits for size, _ in commit["files"].values()),
+    )
+
+
+# --- masks in -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImportedMasks:
+    """What became of masks made elsewhere.
+
+    Attributes:
+        videos: that have masks from there.
+        frames: that have a mask from there.
+        kept: frames of those videos that kept the mask they had.
+        emptied: frames of those videos that had none there and have an empty one now.
+        without: ids of videos that nothing was found for.
+        unused: what was found and belongs to no video.
+        failures: videos whose masks cannot be used, and why; they keep their own.
+    """
+
+    videos: int
+    frames: int
+    kept: int
+    emptied: int
+    without: tuple[str, ...]
+    unused: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, and the failures by id."""
+        return {
+            "videos": self.videos,
+            "frames": self.frames,
+            "frames_kept": self.kept,
+            "frames_emptied": self.emptied,
+            "without_masks": len(self.without),
+            "unused": len(self.unused),
+            "failed": len(self.failures),
+            "failures": dict(self.failures),
+        }
+
+
+def import_masks(
+    root: Path,
+    masks: Path,
+    progress: Progress,
+    *,
+    first: int = 0,
+    values: Values = "nonzero",
+    partial: Partial = "keep",
+) -> ImportedMasks:
+    """Put masks made elsewhere in the place of a store's own, shard by shard.
+
+    They are brought to the store's size as its frames were. Masks that have exactly that size are taken as they are.
+    A second import of the same changes nothing.
+
+    Args:
+        root: the store.
+        masks: a folder or a file; see `bgaug.masks.external`.
+        progress: receives what happens.
+        first: number of a video's first frame, where names carry numbers.
+        values: what pixels mean; see `find_masks`.
+        partial: what frames without a mask get, in a video that has some: the one they had, or an empty one.
+
+    Raises:
+        UsageError: the store keeps no masks, or an option is out of range.
+        MasksError: it cannot be told which masks belong to which video, or none does.
+        StoreLockedError: another process writes the store.
+        StoreError: the store cannot be read or written.
+    """
+    read_header(root)  # before anything is written beside it
+    with alone(root):
+        return _import_masks(open_store(root), root, masks, progress, first, values, partial)
+
+
+def _import_masks(
+    store: Store, root: Path, masks: Path, progress: Progress, first: int, values: Values, partial: Partial
+) -> ImportedMasks:
+    if store.header.options.get("holds") == "backgrounds":
+        raise UsageError(f"{root} holds backgrounds alone, no masks: import them into a store that build-shards made")
+    found = find_masks(masks, list(store.videos), first=first, values=values)
+    _warn_of(progress, f"in {masks}, but of no video", found.unused)
+    _warn_of(progress, f"videos without masks in {masks}", found.without)
+    if not found.of:
+        raise MasksError(masks, f"holds no masks of the {len(store)} videos of {root}; see `bgaug import --help`")
+    work = _Replacing(store, found.of, partial, progress)
+    progress.start("videos", len(found.of))
+    for shard in _shards_of(store, found.of):
+        replace_masks(root, store.header, shard, work)
+    finish_store(root)
+    short = [video_id for video_id in work.short if video_id not in work.failures]
+    _warn_of(progress, "videos with fewer masks than frames, taken for their first ones", short)
+    counts = work.counts
+    return ImportedMasks(
+        counts["videos"],
+        counts["frames"],
+        counts["kept"],
+        counts["emptied"],
+        (*found.without, *work.nothing),
+        found.unused,
+        work.failures,
+    )
+
+
+def _shards_of(store: Store, videos: Mapping[str, object]) -> list[int]:
+    parts = [store.columns.part_offsets[store.find(video_id) :][:2].tolist() for video_id in videos]
+    return sorted({int(shard) for begin, end in parts for shard in store.columns.part_shard[begin:end]})
+
+
+def _warn_of(progress: Progress, what: str, names: Sequence[str]) -> None:
+    if names:
+        progress.warn(f"{what}: {len(names)} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})")
+
+
+@dataclass
+class _Replacing:
+    """The masks of each video, for `replace_masks`.
+
+    Attributes:
+        nothing: ids of videos of whose frames no mask was found.
+        short: ids of videos with more frames than entries in a list or array.
+    """
+
+    store: Store
+    of: Mapping[str, ForeignMasks]
+    partial: Partial
+    progress: Progress
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    nothing: list[str] = field(default_factory=list)
+    short: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def __call__(self, row: VideoRow, known: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """See `GiveMasks`; None also for a video whose masks cannot be used."""
+        masks = self.of.get(row.id)
+        if masks is None:
+            return None
+        try:
+            with masks:
+                if row.id not in self.seen:
+                    self._begin(row, masks)
+                if row.id in self.failures or row.id in self.nothing:
+                    return None
+                return self._renewed(row, masks, known)
+        except MasksError as error:
+            self.failures[row.id] = str(error)
+            self.progress.warn(f"{row.id} keeps its masks: {error}")
+            return None
+
+    def _begin(self, row: VideoRow, masks: ForeignMasks) -> None:
+        """A video is met for the first time: whether its masks can be those of its frames."""
+        self.seen.add(row.id)
+        self.progress.advance(note=row.id)
+        num_frames = self.store.num_frames(self.store.find(row.id))
+        indices = masks.indices()
+        if not indices:
+            self.nothing.append(row.id)
+            return
+        if indices[-1] >= num_frames and row.status != "partial":
+            mend = "; numbers that begin with 1 take --first 1" if masks.num_frames is None else ""
+            raise MasksError(
+                masks.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{mend}"
+            )
+        if masks.num_frames is not None and masks.num_frames < num_frames:
+            self.short.append(row.id)
+        if row.num_frames != num_frames:  # of a video in several shards, all is read before the first part changes
+            for index in indices:
+                self._fitted(row, masks, index)
+
+    def _renewed(self, row: VideoRow, masks: ForeignMasks, known: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        renewed = np.zeros_like(known) if self.partial == "empty" else known.copy()
+        inside = [index for index in masks.indices() if row.first <= index < row.first + row.num_frames]
+        for index in inside:
+            renewed[index - row.first] = self._fitted(row, masks, index)
+        self.counts["videos"] += row.first == 0
+        self.counts["frames"] += len(inside)
+        self.counts["emptied" if self.partial == "empty" else "kept"] += row.num_frames - len(inside)
+        return renewed
+
+    def _fitted(self, row: VideoRow, masks: ForeignMasks, index: int) -> NDArray[np.uint8]:
+        """Mask of a frame at the store's size, packed: uint8 (P,)."""
+        mask, header = masks.frame(index), self.store.header
+        assert mask is not None
+        height, width = mask.shape
+        if (height, width) == header.size:
+            return pack_mask(mask)
+        if abs(width * row.height / (height * row.width) - 1) > _ASPECT_TOLERANCE:
+            raise MasksError(
+                masks.path,
+                f"frame {index} is {height}x{width}, the video {row.height}x{row.width}: expected a mask of all of the "
+                f"picture, of any size of its aspect, or of the store's {header.size[0]}x{header.size[1]}",
+            )
+        return pack_mask(fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127)
+
+
+# --- pictures in ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImportedBackgrounds:
+    """A bank of donors that was made.
+
+    Attributes:
+        bank: its name.
+        pictures: in it.
+        failures: files that cannot be read as pictures, by name, and why.
+    """
+
+    bank: str
+    pictures: int
+    failures: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "bank": self.bank,
+            "pictures": self.pictures,
+            "failed": len(self.failures),
+            "failures": dict(self.failures),
+        }
+
+
+def import_backgrounds(
+    root: Path, pictures: Path, progress: Progress, *, name: str | None = None, overwrite: bool = False
+) -> ImportedBackgrounds:
+    """Make a donor bank of a folder of pictures, brought to the store's size as its frames were.
+
+    In a store that pads, they are cropped: a donor has to fill the picture.
+
+    Args:
+        root: the store.
+        pictures: the folder, walked recursively; hidden files and links that lead out of it are left out.
+        progress: receives what happens.
+        name: of the bank; by default that of the folder.
+        overwrite: replace a bank of that name.
+
+    Raises:
+        UsageError: there is no picture, the name will not do, or there is a bank of that name.
+        StoreLockedError: another process writes the store.
+        StoreError: the store cannot be read or written.
+    """
+    header = read_header(root)
+    files = _find_pictures(pictures)
+    bank = _bank_name(pictures) if name is None else name
+    fit = "crop" if header.fit == "pad" else header.fit
+    failures: dict[str, str] = {}
+
+    def fitted() -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for label in files:
+            progress.advance(note=label)
+            try:
+                yield label, fit_frame(_read_picture(pictures / label), header.size, fit)
+            except ValueError as error:
+                failures[label] = str(error)
+                progress.warn(f"{pictures / label} {error}: it is left out")
+
+    progress.start("pictures", len(files))
+    with alone(root):
+        return ImportedBackgrounds(bank, write_bank(root, bank, fitted(), overwrite=overwrite), failures)
+
+
+def _find_pictures(folder: Path) -> list[str]:
+    """Paths below the folder, with forward slashes, in order."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: {'expected a folder of pictures' if folder.exists() else 'no such folder'}")
+    root, found = folder.resolve(), []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(parent) / name
+            if name.startswith(".") or path.suffix.lower() not in _PICTURES:
+                continue
+            if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(root)):
+                found.append(path.relative_to(folder).as_posix())
+    if not found:
+        raise UsageError(f"no picture in {folder} (looked for {', '.join(sorted(_PICTURES))})")
+    return sorted(found)
+
+
+def _read_picture(path: Path) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), RGB, turned as its camera noted.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except cv2.error as error:
+        raise ValueError(f"cannot be read as a picture ({error.err})") from error
+    if picture is None:
+        raise ValueError("cannot be read as a picture")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _bank_name(folder: Path) -> str:
+    name = unicodedata.normalize("NFC", folder.resolve().name)
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".") or "pictures"

@@ -1,0 +1,256 @@
+"""`bgaug export`: what a store holds of videos, as files. NAME is a video's id without its suffix.
+
+    OUT/masks/NAME/000000.png               0 and 255, one a frame: what `bgaug import --masks OUT/masks` reads
+    OUT/backgrounds/NAME/shot_000.png       and shot_000_valid.png: where it was really seen
+    OUT/frames/NAME/000000.png              if asked for
+    OUT/NAME.json                           all else, written last
+
+All pictures have the store's size. Of videos that differ by their suffix alone, NAME keeps it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import StoreDamageError, UsageError
+from bgaug.files import unfinished_name
+from bgaug.pipelines.build.export_folder import EXPORTED, Journal, alone_in
+from bgaug.progress import Progress
+from bgaug.store import Store, open_store
+from bgaug.store.format.layout import writing
+
+_FRAMES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        videos: that were written whole.
+        frames: in them.
+        files: written.
+        failures: videos that are damaged in the store, by id, and what was said; nothing is left of those.
+    """
+
+    videos: int
+    frames: int
+    files: int
+    failures: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "videos": self.videos,
+            "frames": self.frames,
+            "files": self.files,
+            "failed": len(self.failures),
+            "failures": dict(self.failures),
+        }
+
+
+def export_videos(
+    root: Path,
+    ids: Sequence[str],
+    out: Path,
+    progress: Progress,
+    *,
+    frames: bool = False,
+    overwrite: bool = False,
+) -> Exported:
+    """Write what a store holds of videos as files; see the top of this module.
+
+    Args:
+        root: the store.
+        ids: of the videos.
+        out: the folder.
+        progress: receives what happens.
+        frames: write them, too.
+        overwrite: replace files of an earlier export.
+
+    Raises:
+        UsageError: the store holds no such video or keeps no frames, an id leads out of the folder, or a file is there.
+        StoreLockedError: another export writes to `out`.
+        StoreError: the store cannot be read, or `out` not be written.
+    """
+    store = open_store(root)
+    if frames and store.header.frames == "none":
+        raise UsageError(f"{root} keeps no frames: export without them")
+    videos = {video_id: _find_video(store, video_id) for video_id in ids}
+    targets = [_Target(store, video, out, _name(store.videos, name), frames) for name, video in videos.items()]
+    with alone_in(out):
+        for target in () if overwrite else targets:
+            for path in target.existing():
+                raise UsageError(f"{path} is there already; give --overwrite to replace it, or another --out")
+        return _write_all(dict(zip(videos, targets, strict=True)), progress)
+
+
+def _write_all(targets: Mapping[str, _Target], progress: Progress) -> Exported:
+    failures: dict[str, str] = {}
+    done = [0, 0, 0]  # videos, frames, files
+    progress.start("videos", len(targets))
+    for video_id, target in targets.items():
+        progress.advance(note=video_id)
+        try:
+            written = target.write()
+        except StoreDamageError as error:
+            failures[video_id] = str(error)
+            progress.warn(f"{video_id}: {error}")
+        else:
+            done = [done[0] + 1, done[1] + target.store.num_frames(target.video), done[2] + written]
+    return Exported(done[0], done[1], done[2], failures)
+
+
+def _find_video(store: Store, video_id: str) -> int:
+    try:
+        return store.find(video_id)
+    except KeyError as error:
+        near = [*difflib.get_close_matches(video_id, store.videos, n=1, cutoff=0.4), *store.videos[:1]]
+        mend = f"; is {near[0]!r} meant?" if near else ""
+        raise UsageError(f"{store.path} holds no video {video_id!r}{mend}") from error
+
+
+def _name(videos: Sequence[str], video_id: str) -> str:
+    """What the files of a video are called: its id, without its suffix where no other of the videos goes by that."""
+    path = PurePosixPath(video_id)
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != video_id or "\0" in video_id:
+        raise UsageError(f"the video {video_id!r} cannot be exported: its id names no file inside the folder")
+    bare = _bare(video_id)
+    place = bisect_left(videos, bare)
+    if place < len(videos) and videos[place] == bare:
+        return video_id
+    # Ids are in order: those that begin alike are neighbours.
+    places = range(bisect_left(videos, f"{bare}."), len(videos))
+    alike = takewhile(lambda other: other.startswith(f"{bare}."), (videos[place] for place in places))
+    return bare if all(other == video_id or _bare(other) != bare for other in alike) else video_id
+
+
+def _bare(video_id: str) -> str:
+    """An id without its suffix; with it where nothing but dots would be left."""
+    path = PurePosixPath(video_id)
+    return (path.parent / path.stem).as_posix() if path.stem.strip(".") else video_id
+
+
+@dataclass
+class _Target:
+    """Where one video goes."""
+
+    store: Store
+    video: int
+    out: Path
+    name: str
+    frames: bool
+    written: list[PurePosixPath] = field(default_factory=list)
+    _journal: Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._journal = Journal.of(self.out, self.name)
+
+    def existing(self) -> list[Path]:
+        """Files of an earlier export."""
+        about = self.out / f"{self.name}.json"
+        found = [about] if about.exists() else []
+        for kind, pattern in EXPORTED.items():
+            folder = self.out / kind / self.name
+            if folder.is_dir() and (kind != "frames" or self.frames):
+                found += sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
+        return found
+
+    def write(self) -> int:
+        """Write it all, then remove what an earlier export had more; the number of files. Leaves all or nothing."""
+        journal = self._journal
+        about = PurePosixPath(f"{self.name}.json")
+        with writing(self.out):
+            before = [PurePosixPath(path.relative_to(self.out).as_posix()) for path in self.existing()]
+            journal.add(about)
+            (self.out / about).unlink(missing_ok=True)  # from here on the earlier export is not whole
+        try:
+            self._write()
+        except BaseException:
+            with writing(self.out):
+                for path in (*before, *self.written):
+                    (self.out / path).unlink(missing_ok=True)
+                journal.close()
+            raise
+        with writing(self.out):
+            for path in set(before) - set(self.written):
+                (self.out / path).unlink()
+            journal.close()
+        return len(self.written)
+
+    def _write(self) -> None:
+        store, video = self.store, self.video
+        count = store.num_frames(video)
+        has_masks = store.header.options.get("holds") != "backgrounds"
+        for start in range(0, count, _FRAMES_AT_ONCE):
+            length = min(_FRAMES_AT_ONCE, count - start)
+            if has_masks:
+                for index, mask in enumerate(store.masks(video, start, length), start):
+                    self._put_picture("masks", f"{index:06d}", _grey(mask))
+            if self.frames:
+                for index, frame in enumerate(store.clip(video, start, length), start):
+                    self._put_picture("frames", f"{index:06d}", frame)
+        row = store.row(video)
+        shots = [self._put_shot(number, shot.model_dump(mode="json")) for number, shot in enumerate(row.shots)]
+        about = {
+            **row.model_dump(mode="json", include={"id", "label", "group", "split", "fps", "status"}),
+            "source_size": [row.height, row.width],
+            "size": list(store.size),
+            "fit": store.header.fit,
+            "content_box": list(store.content_box(video)),
+            "num_frames": count,
+            "imported_masks": row.imported_masks,
+            "masks": f"masks/{self.name}" if has_masks else None,
+            "frames": f"frames/{self.name}" if self.frames else None,
+            "shots": shots,
+            "pts_seconds": store.pts_seconds(video, 0, count).tolist(),
+        }
+        self._put(PurePosixPath(f"{self.name}.json"), json.dumps(about, ensure_ascii=False, indent=1).encode())
+
+    def _put_shot(self, number: int, shot: dict[str, Any]) -> dict[str, Any]:
+        """The pictures of a shot; the shot with their paths."""
+        if shot["background"] < 0:
+            return {**shot, "background": None, "valid": None}
+        background = self.store.background(self.video, number)
+        return {
+            **shot,
+            "background": self._put_picture("backgrounds", f"shot_{number:03d}", background.image),
+            "valid": self._put_picture("backgrounds", f"shot_{number:03d}_valid", _grey(background.valid)),
+        }
+
+    def _put_picture(self, kind: str, name: str, picture: NDArray[np.uint8]) -> str:
+        """Write uint8 (H, W) or (H, W, 3) RGB as a PNG; its path below `out`."""
+        path = PurePosixPath(kind) / self.name / f"{name}.png"
+        coloured = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        self._put(path, cv2.imencode(".png", coloured)[1].tobytes())
+        return path.as_posix()
+
+    def _put(self, path: PurePosixPath, data: bytes) -> None:
+        """A file that is there as a whole or not at all."""
+        final = self.out / path
+        temporary = final.with_name(unfinished_name(final.suffix))
+        with writing(final):
+            self._journal.add(path)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(data)
+                os.replace(temporary, final)
+            finally:
+                temporary.unlink(missing_ok=True)
+        self.written.append(path)
+
+
+def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return mask.astype(np.uint8) * np.uint8(255)

@@ -1,0 +1,130 @@
+"""What a store would take, from a pilot: a hundredth of the videos built for real, somewhere else."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bgaug.errors import UsageError
+from bgaug.pipelines.build.each_video import Recipe, Setup, new_header, processors, run_shards
+from bgaug.progress import Progress
+from bgaug.pipelines.build.shard_task import ShardTask
+from bgaug.pipelines.build.sources import Source, plan_videos
+from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
+from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard_name
+
+PILOT_SHARE = 0.01
+MIN_PILOT = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a build would take.
+
+    Attributes:
+        videos: of the whole set.
+        pilot: that were built to know.
+        failed: of those.
+        bytes_by_array: expected, by array.
+        seconds: expected, with `jobs` processes.
+        jobs: processes.
+        spread: relative standard error of bytes and seconds, from how the videos of the pilot differ; None for one.
+    """
+
+    videos: int
+    pilot: int
+    failed: int
+    bytes_by_array: dict[str, int]
+    seconds: float
+    jobs: int
+    spread: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "videos": self.videos,
+            "pilot": self.pilot,
+            "pilot_failed": self.failed,
+            "bytes": sum(self.bytes_by_array.values()),
+            "bytes_by_array": self.bytes_by_array,
+            "seconds": round(self.seconds, 1),
+            "jobs": self.jobs,
+            "spread": None if self.spread is None else round(self.spread, 3),
+        }
+
+
+def forecast(setup: Setup, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Forecast:
+    """Build a hundredth of the videos, at least four, in a temporary folder, and reckon from that.
+
+    Videos count by the frames that their containers claim. Nothing is written where the store would be.
+
+    Raises:
+        UsageError: no video of the pilot could be used.
+    """
+    labels = setup.find_labels(sources, progress)
+    plan = plan_videos(
+        sources, recipe.frames, recipe.size, timeout_seconds=setup.timeout_seconds, in_process=setup.in_process
+    )
+    videos = [video for shard in plan.shards for video in shard if video.part == 0]
+    chosen = _spread_out(videos)
+    by_id = {source.id: source for source in sources}
+    jobs = min(setup.jobs or processors(), len(plan.shards))
+    with tempfile.TemporaryDirectory(prefix="bgaug-pilot-") as folder:
+        root = Path(folder) / "store"
+        # A shard each, so that each has a time and a size of its own.
+        pilot = Plan(tuple(shard for video in chosen for shard in plan_shards([video]).shards))
+        header = create_store(root, new_header(recipe, labels), pilot)
+        tasks = [
+            ShardTask(root, header, shards, ((by_id[video.id], labels.of(video.id)),), recipe.each_video)
+            for video, shards in zip(chosen, _shards_of(pilot), strict=True)
+        ]
+        progress.start("pilot", len(chosen))
+        seconds = run_shards(tasks, replace(setup, jobs=jobs), progress)
+        sizes, failed = [], 0
+        for task in tasks:
+            commits = [read_commit(root / SHARDS / shard_name(shard)) for shard in task.shards]
+            failed += sum(len(commit["failures"]) for commit in commits)
+            sizes.append(sum((Counter(bytes_by_array(commit)) for commit in commits), Counter[str]()))
+    if failed == len(chosen):
+        raise UsageError(f"none of the {failed} videos of the pilot could be used; the first is {chosen[0].id}")
+    weights = np.array([video.estimate for video in chosen], np.float64)
+    scale = sum(video.estimate for video in videos) / weights.sum()
+    total: Counter[str] = sum(sizes, Counter())
+    return Forecast(
+        videos=len(videos),
+        pilot=len(chosen),
+        failed=failed,
+        bytes_by_array={name: round(count * scale) for name, count in sorted(total.items())},
+        seconds=float(sum(seconds) * scale / jobs),
+        jobs=jobs,
+        spread=_spread(np.array([size.total() for size in sizes]), weights, len(videos)),
+    )
+
+
+def _spread_out(videos: Sequence[PlannedVideo]) -> list[PlannedVideo]:
+    """A hundredth of the videos, from short ones to long ones."""
+    count = min(len(videos), max(MIN_PILOT, math.ceil(len(videos) * PILOT_SHARE)))
+    ordered = sorted(videos, key=lambda video: (video.estimate, video.id))
+    return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]
+
+
+def _shards_of(pilot: Plan) -> list[tuple[int, ...]]:
+    firsts = [shard for shard, videos in enumerate(pilot.shards) if videos[0].part == 0]
+    return [tuple(range(first, first + pilot.shards[first][0].parts)) for first in firsts]
+
+
+def _spread(sizes: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], videos: int) -> float | None:
+    """Relative standard error of a ratio estimate."""
+    count = len(sizes)
+    if count < 2:
+        return None
+    rest = sizes - sizes.sum() / weights.sum() * weights
+    error = math.sqrt((rest**2).sum() / (count - 1) / count * max(0.0, 1 - count / videos))
+    return float(error / sizes.mean())

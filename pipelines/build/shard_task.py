@@ -1,0 +1,193 @@
+"""The work on one shard, as a worker process gets it: each video in turn, then the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from bgaug.labels import Label
+from bgaug.errors import BgaugError, StoreError, VideoError
+from bgaug.pipelines.build.sources import Source
+from bgaug.pipelines.build.workers import Begins, WorkerLost
+from bgaug.store import Failure, Header, Identity, ShardWriter, VideoPayload, VideoRow, identify
+from bgaug.store.commit import shard_lock
+from bgaug.store.index import parse_failures
+from bgaug.store.format.layout import SHARDS, shard_name, writing
+from bgaug.store.locks.lock import ShardLock
+from bgaug.store.write import Placed
+
+Put = Callable[[VideoPayload], None]
+"""Takes what is to be stored of a video, part by part."""
+
+
+_OUT_OF_MEMORY = "out of memory; fewer --jobs or a smaller --memory need less"
+
+
+class EachVideo(Protocol):
+    """What is done with one video. It travels to the worker processes, so it holds values alone."""
+
+    def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
+        """Give what is stored of the video to `put`: in one payload, or, of a long one, in up to `parts`.
+
+        Returns:
+            A row for each payload, in order.
+
+        Raises:
+            VideoError: the video cannot be used; what was put counts for nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to build, or the shards of one long video: see `bgaug.pipelines.build.workers.Task`.
+
+    Attributes:
+        root: of the store.
+        header: of the store.
+        shards: numbers; several for one video that they share.
+        videos: of the shard, with their labels.
+        each_video: the work on one.
+        replace: whether the shard is there and is built again, because of its failures.
+        quarantine: by id, videos that took a worker with them; they fail without being touched.
+    """
+
+    root: Path
+    header: Header
+    shards: tuple[int, ...]
+    videos: tuple[tuple[Source, Label], ...]
+    each_video: EachVideo
+    replace: bool = False
+    quarantine: Mapping[str, Failure] = field(default_factory=dict)
+
+    def __call__(self, begins: Begins) -> list[Failure]:
+        """Build and commit; returns the videos that failed."""
+        try:
+            return self._build_long(begins) if len(self.shards) > 1 else self._build(begins)
+        except MemoryError as error:
+            raise StoreError(
+                self.root / SHARDS / shard_name(self.shards[0]),
+                f"cannot be finished: {_OUT_OF_MEMORY}. Run the same command again: what is finished stays",
+            ) from error
+
+    def _build(self, begins: Begins) -> list[Failure]:
+        with self._writer(self.shards[0]) as writer:
+            if writer.committed is not None:  # another run was quicker
+                return parse_failures(writer.committed)
+            failures = []
+            for place, (source, label) in enumerate(self.videos):
+                failure = self.quarantine.get(source.id)
+                if failure is None:
+                    begins(place)
+                    failure = self._add([writer], source, label, lambda: None)
+                if failure is not None:
+                    failures.append(failure)
+                    writer.fail(failure)
+            begins(None)
+            writer.commit()
+            return failures
+
+    def _build_long(self, begins: Begins) -> list[Failure]:
+        """The shards of one long video, under the lock of the first.
+
+        They become visible together, once the video is known to be good. Where an earlier run was stopped between them,
+        what it left is kept, unless the file has changed since.
+        """
+        with ExitStack() as held:
+            with writing(self.root):
+                lock = held.enter_context(shard_lock(self.root, self.shards[0]))
+            failure = self.quarantine.get(self.videos[0][0].id)
+            if failure is None:
+                failure = self._build_parts(begins, lock, again=self.replace)
+            if failure is not None:
+                self._fail_parts(failure, lock)
+            return [] if failure is None else [failure]
+
+    def _build_parts(self, begins: Begins, lock: ShardLock, *, again: bool) -> Failure | None:
+        source, label = self.videos[0]
+        with ExitStack() as held:
+            writers = [
+                held.enter_context(ShardWriter(self.root, self.header, shard, replace=again, lock=lock))
+                for shard in self.shards
+            ]
+            if not self._has_changed(source, writers):
+                begins(0)
+                # The time limit is for each part anew.
+                failure = self._add(writers, source, label, lambda: begins(0))
+                begins(None)
+                for writer in writers:
+                    if failure is None and writer.committed is None:
+                        writer.commit()
+                return failure
+        return self._build_parts(begins, lock, again=True)
+
+    def _fail_parts(self, failure: Failure, lock: ShardLock) -> None:
+        for shard in self.shards:
+            with ShardWriter(self.root, self.header, shard, replace=True, lock=lock) as writer:
+                if shard == self.shards[0]:
+                    writer.fail(failure)
+                writer.commit()
+
+    def _has_changed(self, source: Source, writers: Sequence[ShardWriter]) -> bool:
+        rows = [row for writer in writers for row in (writer.committed or {"videos": []})["videos"]]
+        return any(Identity.model_validate(row["identity"]) != identify(source.path) for row in rows)
+
+    def _writer(self, shard: int) -> ShardWriter:
+        return ShardWriter(self.root, self.header, shard, replace=self.replace)
+
+    def _add(
+        self, writers: Sequence[ShardWriter], source: Source, label: Label, on_part: Callable[[], None]
+    ) -> Failure | None:
+        """One video into its shards, as a whole or not at all; those that are there already are left as they are."""
+        try:
+            with writers[0].whole_or_not():
+                self._put_and_note(writers, source, label, on_part)
+        except VideoError as error:
+            return Failure(id=source.id, reason=error.reason, message=error.message)
+        except FileNotFoundError:
+            return Failure(id=source.id, reason="missing", message="was there, and is gone")
+        except BgaugError:
+            raise
+        except MemoryError:
+            return Failure(id=source.id, reason="crashed", message=_OUT_OF_MEMORY)
+        except Exception as error:  # noqa: BLE001
+            # One bad video never stops a thousand good ones, whatever it breaks.
+            return Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}")
+        return None
+
+    def _put_and_note(
+        self, writers: Sequence[ShardWriter], source: Source, label: Label, on_part: Callable[[], None]
+    ) -> None:
+        placed: list[Placed | None] = []
+
+        def put(payload: VideoPayload) -> None:
+            writer = writers[len(placed)]
+            placed.append(writer.put(payload) if writer.committed is None else None)
+            if len(writers) > 1:
+                writer.finish()  # it gets no more; many may be open at a time
+            on_part()
+
+        rows = self.each_video(source, label, self.header, put, len(writers))
+        if len(rows) != len(placed):
+            raise RuntimeError(f"{len(placed)} parts of it were written, and {len(rows)} rows tell of them")
+        for writer, row, place in zip(writers, rows, placed, strict=False):
+            if place is not None:
+                writer.note(row, place)
+
+    def without(self, lost: WorkerLost) -> ShardTask:
+        """The same shard with the video in quarantine that a worker was lost to.
+
+        Raises:
+            StoreError: it was lost to no video, so building the shard again would not help.
+            BgaugError: bad videos are to end the run.
+        """
+        if lost.place is None:
+            raise StoreError(self.root / SHARDS / shard_name(self.shards[0]), f"cannot be built: {lost.message}")
+        name = self.videos[lost.place][0].id
+        if self.header.options.get("on_error") == "fail":
+            raise BgaugError(f"{name}: {lost.message} [{lost.reason}]; it ends the run because of --on-error fail")
+        failure = Failure(id=name, reason=lost.reason, message=lost.message)
+        return replace(self, quarantine={**self.quarantine, name: failure})

@@ -1,0 +1,294 @@
+"""`bgaug build-shards`: frames, masks and backgrounds of each video into a store to train from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.labels import Label
+from bgaug.background import Background, fit_background
+from bgaug.errors import UsageError, VideoError
+from bgaug.pipelines.build.each_video import (
+    Outcome,
+    Recipe,
+    Setup,
+    build_store,
+)
+from bgaug.pipelines.build.backgrounds import ended_run, row_of, size_of
+from bgaug.pipelines.build.forecast import Forecast, forecast
+from bgaug.pipelines.build.long_video import Cutter, LongVideo
+from bgaug.pipelines.build.shot_masks import KnownShot, ShotMasker, known_shot, placed_shots
+from bgaug.progress import Progress
+from bgaug.pipelines.build.shard_task import Put
+from bgaug.pipelines.build.sources import Source
+from bgaug.pipelines.build.find_videos import FoundVideos
+from bgaug.pipelines.build.process_video import Watched, WatchedShot, WatchOptions, watch
+from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
+from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
+from bgaug.video import DecodedFrame, VideoReader, declared_length, open_video
+
+
+@dataclass(frozen=True)
+class BuildVideo:
+    """The work on one video.
+
+    Attributes:
+        options: how videos are decoded, and backgrounds estimated that are not in the store.
+        backgrounds: a store that `extract-backgrounds` made, or None.
+    """
+
+    options: WatchOptions
+    backgrounds: Store | None
+
+    def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
+        """See `EachVideo`."""
+        try:
+            with open_video(source.path, self.options.decoder) as reader:
+                known = self._stored_shots(source, header, reader)
+                if parts > 1:
+                    return self._in_parts(source, label, header, reader, known, put, parts)
+                payload = VideoPayload(header)
+                if known is not None:
+                    shots = placed_shots(payload, known)
+                    watched = self._masks_known(reader, payload, known)
+                else:
+                    watched, held = self._in_one_pass(reader, payload)
+                    known = [known_shot(header, shot) for shot in watched.shots]
+                    shots = placed_shots(payload, known)
+                    self._masks_after(reader, payload, known, held)
+                row = row_of(source, label, reader.info, shots, watched)
+            put(payload)
+            return [row]
+        except VideoError as error:
+            if self.options.on_error == "fail":
+                raise ended_run(error) from error
+            raise
+
+    def _stored_shots(self, source: Source, header: Header, reader: VideoReader) -> list[KnownShot] | None:
+        """Shots from the store of backgrounds; None where it has none of this very file."""
+        if self.backgrounds is None:
+            return None
+        try:
+            video = self.backgrounds.find(source.id)
+        except KeyError:
+            return None
+        row = self.backgrounds.row(video)
+        if row.identity != identify(source.path):
+            return None  # the file is another one now
+        if any(shot.camera == "jitter" for shot in row.shots):
+            return None  # its masks are made against a canvas, which the store does not hold
+        return [
+            KnownShot(
+                shot,
+                self._fitted(self.backgrounds, video, number, header, reader) if shot.background >= 0 else None,
+            )
+            for number, shot in enumerate(row.shots)
+        ]
+
+    def _fitted(self, store: Store, video: int, shot: int, header: Header, reader: VideoReader) -> Background:
+        found = store.background(video, shot)
+        if store.header.fit == "stretch" and header.fit != "stretch":
+            found = _unstretched(found, reader.info.display_size)
+            return fit_background(found, header.size, header.fit)
+        return fit_background(found, header.size, "stretch")
+
+    def _masks_known(self, reader: VideoReader, payload: VideoPayload, known: list[KnownShot]) -> Watched:
+        """One pass whose shots and backgrounds are known: frames and masks as they come."""
+        maskers = _maskers(payload.header, known)
+
+        def keep(frame: DecodedFrame) -> None:
+            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
+            payload.add_frame(frame.pts_seconds, fitted)
+            payload.add_masks(maskers(frame.index).mask(frame.index, fitted)[None])
+
+        # Cuts and cameras were looked at when the backgrounds were made.
+        return watch(reader, replace(self.options, shots=False), keep, sample=False)
+
+    def _in_one_pass(self, reader: VideoReader, payload: VideoPayload) -> tuple[Watched, list[NDArray[np.uint8]]]:
+        """Shots, backgrounds and frames in the same pass; fitted frames are held for the masks, if memory allows."""
+        header = payload.header
+        held: list[NDArray[np.uint8]] = []
+        limit = self.options.memory // (header.size[0] * header.size[1] * 3)
+
+        def keep(frame: DecodedFrame) -> None:
+            fitted = fit_frame(frame.rgb(), header.size, header.fit, frame.display_size)
+            payload.add_frame(frame.pts_seconds, fitted)
+            if len(held) == frame.index < limit:
+                held.append(fitted)
+
+        return watch(reader, self.options, keep), held
+
+    def _masks_after(
+        self, reader: VideoReader, payload: VideoPayload, known: list[KnownShot], held: list[NDArray[np.uint8]]
+    ) -> None:
+        """Masks of every frame, from the frames held, else from a second pass."""
+        maskers = _maskers(payload.header, known)
+        count = len(payload.pts_seconds)
+        if len(held) == count and not any(one.canvas for one in known):
+            for index, fitted in enumerate(held):
+                payload.add_masks(maskers(index).mask(index, fitted)[None])
+            return
+        for frame in islice(reader.scan(), count):
+            fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
+            payload.add_masks(maskers(frame.index).mask(frame.index, fitted, frame.rgb())[None])
+
+    def _in_parts(
+        self,
+        source: Source,
+        label: Label,
+        header: Header,
+        reader: VideoReader,
+        known: list[KnownShot] | None,
+        put: Put,
+        parts: int,
+    ) -> list[VideoRow]:
+        """A long video; see `bgaug.pipelines.build.long_video`."""
+        expected = reader.info.declared_frames or declared_length(source.path)
+        long = LongVideo(header, Cutter(expected, parts), put)
+        if known is not None:
+            begins = {one.shot.start: one for one in known}
+
+            def keep(frame: DecodedFrame) -> None:
+                if frame.index in begins:
+                    long.begin_shot(begins[frame.index])
+                long.add(frame)
+
+            watched = watch(reader, replace(self.options, shots=False), keep, sample=False)
+        else:
+            with open_video(source.path, self.options.decoder) as follower:
+                frames = follower.scan()
+
+                def follow(shot: WatchedShot) -> None:
+                    long.begin_shot(known_shot(header, shot))
+                    for frame in islice(frames, shot.stop - shot.start):
+                        long.add(frame)
+
+                watched = watch(reader, self.options, on_shot=follow)
+        long.finish()
+        row = row_of(source, label, reader.info, [shot for _, shots in long.parts for shot in shots], watched)
+        return [
+            row.model_copy(
+                update={
+                    "first": first,
+                    "shots": shots,
+                    "num_frames": shots[-1].stop - first,
+                    "total_frames": row.num_frames if len(long.parts) > 1 else None,
+                }
+            )
+            for first, shots in long.parts
+        ]
+
+
+def _maskers(header: Header, known: list[KnownShot]) -> Callable[[int], ShotMasker]:
+    """The masker of a frame's shot. Frames must be asked for in order."""
+    place, masker = 0, ShotMasker(header, known[0])
+
+    def of(index: int) -> ShotMasker:
+        nonlocal place, masker
+        while index >= known[place].shot.stop and place + 1 < len(known):
+            place += 1
+            masker = ShotMasker(header, known[place])
+        return masker
+
+    return of
+
+
+def _unstretched(background: Background, source: Size) -> Background:
+    """A background stored stretched, back in its video's aspect."""
+    size = working_size(source, min(background.image.shape[:2]))
+    stretched = fit_background(background, size, "stretch")
+    return replace(stretched, image=resize_area(background.image, size))
+
+
+def build_shards(
+    setup: Setup,
+    progress: Progress,
+    *,
+    options: WatchOptions | None = None,
+    size: Size | None = STORE_SIZE,
+    fit: Fit = "stretch",
+    frames: FrameKind = "jpeg",
+    backgrounds: Path | None = None,
+) -> Outcome:
+    """Build a store to train from.
+
+    Args:
+        setup: inputs, store, labels, processes.
+        progress: receives what happens.
+        options: how videos are decoded, and backgrounds estimated that `backgrounds` does not hold.
+        size: (height, width) of the store; None for the videos' own, if they have but one.
+        fit: how other aspects are brought to it.
+        frames: how frames are kept: "jpeg", "raw" or "none".
+        backgrounds: a store that `extract-backgrounds` made. A video that it lacks, or whose file has changed since,
+            gets its background in the same pass.
+
+    Raises:
+        UsageError: inputs that contradict each other, or backgrounds smaller than the store.
+        StoreError: a store cannot be read or written, or was begun with other options.
+    """
+    sources, recipe = _recipe(setup, progress, options, size, fit, frames, backgrounds)
+    return build_store(setup, sources, recipe, progress)
+
+
+def forecast_shards(
+    setup: Setup,
+    progress: Progress,
+    *,
+    options: WatchOptions | None = None,
+    size: Size | None = STORE_SIZE,
+    fit: Fit = "stretch",
+    frames: FrameKind = "jpeg",
+    backgrounds: Path | None = None,
+) -> Forecast:
+    """What `build_shards` with the same arguments would take; writes nothing there. See `forecast`."""
+    sources, recipe = _recipe(setup, progress, options, size, fit, frames, backgrounds)
+    return forecast(setup, sources, recipe, progress)
+
+
+def _recipe(
+    setup: Setup,
+    progress: Progress,
+    options: WatchOptions | None,
+    size: Size | None,
+    fit: Fit,
+    frames: FrameKind,
+    backgrounds: Path | None,
+) -> tuple[FoundVideos, Recipe]:
+    options = options or WatchOptions()
+    sources = setup.find_videos(progress)
+    size = size or size_of(setup, sources)
+    store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, fit)
+    recipe = Recipe(
+        each_video=BuildVideo(options, store),
+        size=size,
+        fit=fit,
+        frames=frames,
+        options={
+            "holds": "clips",
+            **asdict(options),
+            "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
+        },
+    )
+    return sources, recipe
+
+
+def _check_backgrounds(store: Store, size: Size, fit: Fit) -> Store:
+    height, width = store.size
+    if height < size[0] or width < size[1]:
+        raise UsageError(
+            f"the backgrounds in {store.path} are {height}x{width}, smaller than --size {size[0]}x{size[1]}: extract "
+            "them again at that size or more, or leave --backgrounds out"
+        )
+    if store.header.fit not in ("stretch", fit) or (
+        fit == store.header.fit != "stretch" and height * size[1] != width * size[0]
+    ):
+        raise UsageError(
+            f"the backgrounds in {store.path} were fitted by {store.header.fit!r} to {height}x{width} and cannot be "
+            f"brought to {fit!r} at {size[0]}x{size[1]}; extract them with --fit stretch"
+        )
+    return store

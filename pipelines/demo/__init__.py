@@ -1,0 +1,1 @@
+"""The demonstration: the synthetic world from videos to scores."""

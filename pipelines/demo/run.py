@@ -1,0 +1,202 @@
+"""`bgaug demo`: the whole job on a generated world whose answers are known.
+
+Eight motions are to be told apart; in the training videos the scene and a prop predict the motion in 95 of 100 videos.
+A linear probe is trained on such biased videos and tested where the scene still agrees (iid), where scene and prop were
+swapped for others (swap), and where the mover was taken out and nothing but background is left (bgonly).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bgaug import __version__
+from bgaug.errors import UsageError
+from bgaug.files import check_folder, check_replaceable, write_bytes, writing
+from bgaug.model import ContrastiveLearner
+from bgaug.pipelines.build.backgrounds import extract_backgrounds
+from bgaug.pipelines.build.each_video import Outcome, Setup
+from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.demo.world import world_splits, write_world
+from bgaug.pipelines.demo.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies
+from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+from bgaug.progress import Progress
+from bgaug.store import open_store
+from bgaug.testing.synthetic import SPLITS, make_split
+from bgaug.visualize import KINDS, contact_sheet, write_picture
+
+TESTS = ("iid", "swap", "bgonly")
+METHODS = ("simclr", "bgaug")
+SHEET, HEATMAPS, RECORD = "sheet.png", "heatmaps.png", "world.json"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How much of it.
+
+    Attributes:
+        videos: of the training split.
+        probe: videos that the linear probe is trained on.
+        tests: videos of each test.
+        steps: of each training; below 400 the order of methods is luck.
+        seed: of the trainings.
+    """
+
+    videos: int = 2048
+    probe: int = 1024
+    tests: int = 400
+    steps: int = 400
+    seed: int = 0
+
+    @classmethod
+    def quick(cls) -> DemoOptions:
+        """A minute, to see that everything runs; its accuracies mean nothing."""
+        return cls(videos=96, probe=64, tests=48, steps=6)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo ends with.
+
+    Attributes:
+        accuracies: percent, by row ("untrained", then the methods) and test.
+        backgrounds: outcome of the extraction.
+        shards: outcome of the build.
+        sheet: contact sheet, an absolute path.
+        heatmaps: where both encoders look in videos of swapped backgrounds, an absolute path.
+        steps: of each training.
+        seconds: of the whole.
+    """
+
+    accuracies: dict[str, dict[str, float]]
+    backgrounds: Outcome
+    shards: Outcome
+    sheet: Path
+    heatmaps: Path
+    steps: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "videos": self.shards.to_json()["videos"],
+            "failed": len(self.backgrounds.failures) + len(self.shards.failures),
+            "background_bytes": self.backgrounds.bytes,
+            "shard_bytes": self.shards.bytes,
+            "steps": self.steps,
+            "accuracies": self.accuracies,
+            "sheet": str(self.sheet),
+            "heatmaps": str(self.heatmaps),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def demo(
+    out: Path, progress: Progress, *, options: DemoOptions | None = None, jobs: int = 0, overwrite: bool = False
+) -> DemoResult:
+    """Run the whole job in a folder; a second run goes on where the first was interrupted.
+
+    Args:
+        out: folder for videos, stores, runs and the contact sheet.
+        progress: receives what happens.
+        options: how much of it.
+        jobs: processes; 0 for one a processor.
+        overwrite: begin anew, whatever an earlier run left in `out`.
+
+    Raises:
+        CheckpointError: an earlier run in `out` trained with other options.
+        UsageError: `out` holds videos that are not the demo's.
+        StoreError: a store cannot be written.
+        WriteError: another file cannot be written.
+    """
+    options = options or DemoOptions()
+    begun = time.monotonic()
+    check_folder(out)
+    for name in (SHEET, HEATMAPS):
+        check_replaceable(out / name, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
+    if overwrite:
+        _clear(out)
+    world = _write_videos(out, options.videos, progress, jobs)
+    # One shot each, of twelve frames, and a camera that shakes by a pixel of forty: too little to weigh evidence on.
+    one_shot = WatchOptions(shots=False, method="median")
+    extracted = extract_backgrounds(
+        Setup([world], out / "backgrounds", jobs=jobs), progress, options=one_shot, size=None
+    )
+    built = build_shards(
+        Setup([world], out / "shards", jobs=jobs),
+        progress,
+        options=one_shot,
+        size=None,
+        backgrounds=out / "backgrounds",
+    )
+    sheet = write_picture(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
+    wanted = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
+    counts = {name: min(count, SPLITS[name].count) for name, count in wanted.items()}
+    splits = world_splits(list(counts), 0, counts, jobs, progress)
+    torch.manual_seed(options.seed)
+    accuracies = {"untrained": probe_accuracies(ContrastiveLearner("tiny", "simclr").eval(), splits, TESTS)}
+    learners = {}
+    for method in METHODS:
+        train(
+            out / "shards",
+            out / f"run-{method}",
+            progress,
+            options=TrainOptions(
+                method=method,
+                backbone="tiny",
+                steps=options.steps,
+                batch_size=min(64, options.videos // 2),
+                seed=options.seed,
+                num_frames=FRAMES,
+                stride=1,
+                crop=CROP,
+                momentum=False,  # the form in the batch for both: equal views, equal steps
+            ),
+            resume=True,
+        )
+        learners[method] = load_learner(out / f"run-{method}")[0]
+        accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)
+    shown = make_split("swap", count=8, truth=True)
+    heat = write_picture(out / HEATMAPS, heatmap_picture(learners, shown, splits["probe_train"]))
+    return DemoResult(accuracies, extracted, built, sheet, heat, options.steps, time.monotonic() - begun)
+
+
+# --- the world ----------------------------------------------------------------------------------------------------
+
+
+def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
+    """The training split as videos; what an earlier run made of another world is of no use, and removed."""
+    record = out / RECORD
+    wanted = json.dumps({"split": "pretrain", "count": count, "bgaug": __version__}).encode()
+    if record.exists() and record.read_bytes() == wanted:
+        progress.start("generating videos", count)
+        progress.advance(count, "already there")
+        return out / "videos"
+    if record.exists():
+        _clear(out)
+    write_world(out / "videos", "pretrain", count, 0, progress, jobs)
+    write_bytes(record, wanted)
+    return out / "videos"
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier demo made.
+
+    Raises:
+        UsageError: folders of these names are there, but nothing says that the demo made them.
+    """
+    names = ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS))
+    there = [name for name in names if (out / name).exists()]
+    if there and not (out / RECORD).is_file() and not (out / "videos" / RECORD).is_file():
+        raise UsageError(f"{out / there[0]} was not made by `bgaug demo`; it is left alone: name another --out")
+    with writing(out):
+        for name in there:
+            shutil.rmtree(out / name)
+        (out / RECORD).unlink(missing_ok=True)

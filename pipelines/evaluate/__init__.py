@@ -1,0 +1,1 @@
+"""Evaluation of a trained encoder: features, protocols, fine-tuning, reports."""

@@ -1,0 +1,1 @@
+"""The background-swap evaluation: choose, compose, probe."""

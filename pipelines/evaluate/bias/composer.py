@@ -1,0 +1,156 @@
+"""The composites that a manifest describes, and a sheet of them to look at.
+
+Letters: T frames, S side of the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bgaug.errors import UsageError
+from bgaug.metrics.bias import Regions, conflict, far_swap, freeze, regions, ring_swap
+from bgaug.pairs import KINETICS_MEAN, composite
+from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, read_picture
+from bgaug.pipelines.evaluate.bias.manifest import Donor, Manifest, Row
+from bgaug.store import Store
+from bgaug.visualize import picture_sheet
+
+OF_VIDEO = ("plain", "static_clip", "background_only", "foreground_only")
+"""Clips that a test video has once."""
+
+OF_ROW = ("scuba", "scufo", "conflict", "far", "ring")
+"""Clips of each composite."""
+
+SHEET = ("plain", *OF_ROW)
+
+
+def by_video(manifest: Manifest) -> Iterator[list[Row]]:
+    """The rows of each video."""
+    for _, rows in groupby(manifest.rows, key=lambda row: row.id):
+        yield list(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """What all composites of one clip share."""
+
+    clip: Tensor  # (1, 3, T, S, S)
+    parts: Regions
+
+
+class Composer:
+    """Makes the clips that a manifest describes.
+
+    Args:
+        store: that it was made for.
+        manifest: the test.
+        folder: of the pictures, where donors are such.
+        device: where the clips lie.
+    """
+
+    def __init__(
+        self, store: Store, manifest: Manifest, folder: Path | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.store, self.manifest, self._folder = store, manifest, folder
+        self.reader = ClipReader(store, manifest.num_frames, manifest.stride, manifest.crop, device)
+        self._banks: dict[str, dict[str, NDArray[np.uint8]]] = {}
+
+    def base(self, row: Row, start: int) -> Base:
+        """A clip of a row's video and its regions."""
+        video = self.store.find(row.id)
+        frames = self.reader.frames(video, row.shot, start)
+        return Base(self.reader.clip(video, frames), self._regions(self.reader.mask(video, frames)))
+
+    def of_video(self, row: Row, base: Base) -> dict[str, Tensor]:
+        """The clips of `OF_VIDEO`, float32 (1, 3, T, S, S) each; `row` is the first of the video."""
+        T = base.clip.shape[2]
+        own = self.reader.background(self.store.find(row.id), row.shot)
+        grey = torch.tensor(KINETICS_MEAN, device=base.clip.device).view(1, 3, 1, 1, 1).expand_as(own)
+        return {
+            "plain": base.clip,
+            "static_clip": freeze(base.clip, row.still),
+            "background_only": own.expand(-1, -1, T, -1, -1),
+            "foreground_only": composite(base.clip, base.parts.foreground, grey),
+        }
+
+    def of_row(self, row: Row, base: Base) -> dict[str, Tensor]:
+        """The clips of `OF_ROW`, float32 (1, 3, T, S, S) each."""
+        picture = self.picture(row.donor)
+        scuba = composite(base.clip, base.parts.foreground, picture)
+        other, frame = self.store.find(row.inserted.id), np.array([row.inserted.frame], np.int64)
+        still, mask = self.reader.clip(other, frame), self._regions(self.reader.mask(other, frame)).foreground
+        return {
+            "scuba": scuba,
+            "scufo": freeze(scuba, row.still),
+            "conflict": conflict(base.clip, base.parts, picture, still, mask, row.inserted.shift),
+            "far": far_swap(base.clip, base.parts, picture),
+            "ring": ring_swap(base.clip, base.parts, picture),
+        }
+
+    def picture(self, donor: Donor) -> Tensor:
+        """A donor's picture, float32 in [0, 1], (1, 3, 1, S, S).
+
+        Raises:
+            UsageError: it is not there, or another one now.
+        """
+        if donor.kind == "video":
+            return self.reader.background(self.store.find(donor.id), donor.shot or 0)
+        if donor.stripes is not None:
+            return donor.stripes.picture(self.manifest.crop, self.reader.device)[None, :, None]
+        image = self._of_bank(donor.id) if donor.kind == "bank" else self._of_folder(donor.id)
+        if donor.sha256 is not None and digest(image) != donor.sha256:
+            raise UsageError(f"the {donor.kind} picture {donor.id} is not the one that the manifest was made with")
+        return self.reader.picture(image)
+
+    def _of_bank(self, name: str) -> NDArray[np.uint8]:
+        bank, _, picture = name.partition("/")
+        if bank not in self._banks:
+            found = self.store.bank(bank)
+            self._banks[bank] = dict(zip(found.names, found.pictures, strict=True))
+        if picture not in self._banks[bank]:
+            raise UsageError(
+                f"the bank {bank!r} of {self.store.path} has no picture {picture!r}, which the manifest names"
+            )
+        return self._banks[bank][picture]
+
+    def _of_folder(self, name: str) -> NDArray[np.uint8]:
+        if self._folder is None:
+            raise UsageError("the manifest's donors are pictures of a folder; say which folder")
+        return read_picture(self._folder / name)
+
+    def _regions(self, mask: Tensor) -> Regions:
+        m = self.manifest
+        return regions(mask, grow=m.grow, feather=m.feather, ring=m.ring)
+
+
+def bias_sheet(composer: Composer, *, rows: int = 8, width: int = 160) -> NDArray[np.uint8]:
+    """Contact sheet of the first composites of as many videos: `SHEET`, one frame each, uint8 (H, W, 3) RGB.
+
+    Args:
+        composer: of a manifest.
+        rows: composites shown, spread evenly over the manifest.
+        width: of one picture, pixels.
+    """
+    all_ = composer.manifest.rows
+    strips = []
+    for place in np.unique(np.linspace(0, len(all_) - 1, rows).round().astype(int)).tolist():
+        row = all_[place]
+        base = composer.base(row, row.starts[0])
+        clips = {"plain": base.clip, **composer.of_row(row, base)}
+        # Far from the still frame: the static counterpart then differs from what moves.
+        T = composer.manifest.num_frames
+        frame = (row.still + T // 2) % T
+        pictures = [(clips[view][0, :, frame] * 255).round().byte().permute(1, 2, 0).cpu().numpy() for view in SHEET]
+        behind = row.donor.id + (f" ({row.donor.label})" if row.donor.label else "")
+        strips.append(
+            (pictures, f"{row.name} ({row.label}) over {behind}, beside {row.inserted.id} ({row.inserted.label})")
+        )
+    return picture_sheet(strips, SHEET, width=width)

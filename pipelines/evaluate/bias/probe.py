@@ -1,0 +1,308 @@
+"""A linear probe on plain clips, asked about composites: scores, and what they come to.
+
+Letters: V test videos, R composites, N training videos, K classes, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bgaug.errors import UsageError
+from bgaug.metrics import LinearProbe, bootstrap_interval
+from bgaug.metrics.bias import class_scores, drift, fooled_most, probabilities
+from bgaug.pairs import composite
+from bgaug.pipelines.evaluate.bias.choice import has_splits, video_group
+from bgaug.pipelines.evaluate.bias.clips import ClipReader
+from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, Composer, by_video
+from bgaug.pipelines.evaluate.bias.manifest import Manifest, Row
+from bgaug.progress import Progress
+from bgaug.store import Store
+
+Encode = Callable[[Tensor], Tensor]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_FOLDS = 20  # more groups than that are held out several at a time
+
+
+# --- features -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Features of clips, so many at once."""
+
+    encode: Encode
+    batch_size: int
+
+    def __call__(self, clips: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Features (N, D) of N clips (1, 3, T, S, S)."""
+        values = [
+            self.encode(torch.cat(list(clips[first : first + self.batch_size]))).float().cpu().numpy()
+            for first in range(0, len(clips), self.batch_size)
+        ]
+        return np.concatenate(values)
+
+
+Features = dict[str, NDArray[np.float32]]
+
+
+def encode_composites(encoder: Encoder, composer: Composer, progress: Progress) -> tuple[Features, Features]:
+    """Features of the test videos, (V, D) by view, and of the composites, (R, D) by view: means over clips."""
+    progress.start("composites", len(composer.manifest.rows))
+    videos: dict[str, list[Any]] = {view: [] for view in OF_VIDEO}
+    composites: dict[str, list[Any]] = {view: [] for view in OF_ROW}
+    for rows in by_video(composer.manifest):
+        codes = []
+        for start in rows[0].starts:
+            base = composer.base(rows[0], start)
+            clips = list(composer.of_video(rows[0], base).values())
+            for row in rows:
+                clips += composer.of_row(row, base).values()
+            codes.append(encoder(clips))
+        mean = np.mean(codes, axis=0)
+        for view, code in zip(OF_VIDEO, mean, strict=False):
+            videos[view].append(code)
+        for k in range(len(rows)):
+            first = len(OF_VIDEO) + k * len(OF_ROW)
+            for view, code in zip(OF_ROW, mean[first : first + len(OF_ROW)], strict=True):
+                composites[view].append(code)
+        progress.advance(len(rows))
+    return _stacked(videos), _stacked(composites)
+
+
+def _stacked(lists: Mapping[str, list[Any]]) -> Features:
+    return {view: np.stack(values) for view, values in lists.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainSet:
+    """What probes learn from, and which videos those are."""
+
+    features: NDArray[np.float32]  # (N, D)
+    labels: Ints  # (N,)
+    groups: Sequence[str]  # N
+    how: str
+
+
+def train_set(encoder: Encoder, composer: Composer, plain: NDArray[np.float32], progress: Progress) -> TrainSet:
+    """Plain clips of the labelled videos that probes may learn from; those of test videos are there already."""
+    store, reader, rows = composer.store, composer.reader, [part[0] for part in by_video(composer.manifest)]
+    columns = store.columns
+    wanted = columns.label >= 0
+    splits = has_splits(store)
+    if splits:
+        wanted &= columns.split == store.names.splits.index("train")
+    known = {} if splits else {row.id: code for row, code in zip(rows, plain, strict=True)}
+    shots = {video: reader.longest_shot(video, background=False) for video in np.flatnonzero(wanted).tolist()}
+    codes = {video: known[name] for video in shots if (name := store.video_id(video)) in known}
+    missing = [(video, shot) for video, shot in shots.items() if video not in codes and shot is not None]
+    progress.start("training features", len(missing))
+    clips = len(rows[0].starts)
+    for first in range(0, len(missing), encoder.batch_size):
+        part = missing[first : first + encoder.batch_size]
+        values = encoder([clip for video, shot in part for clip in _plain_clips(reader, video, shot, clips)])
+        means = values.reshape(len(part), clips, -1).mean(axis=1)
+        codes |= {video: code for (video, _), code in zip(part, means, strict=True)}
+        progress.advance(len(part))
+    kept = sorted(codes)
+    if not kept:
+        raise UsageError(f"{store.path} holds no labelled video to train the probe on")
+    groups = [video_group(store, video) for video in kept]
+    how = "test split against train split" if splits else "each group against the others"
+    return TrainSet(np.stack([codes[video] for video in kept]), columns.label[kept].astype(np.int64), groups, how)
+
+
+def _plain_clips(reader: ClipReader, video: int, shot: int, clips: int) -> list[Tensor]:
+    starts = reader.starts(video, shot, clips)
+    return [reader.clip(video, reader.frames(video, shot, start)) for start in starts]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """Scores of everything, and what it is.
+
+    Attributes:
+        rows: the composites, R.
+        place: int64 (R,), which video each is of.
+        scores: by view, float64 (V, K) or (R, K); minus infinity for classes that a probe did not see.
+        labels: int64 (R,).
+        statics: int64 (R,), class of the inserted foreground.
+        donors: int64 (R,), class of the donor, -1 where it has none.
+        classes: names, K.
+        how: which videos the probe learnt from.
+    """
+
+    rows: tuple[Row, ...]
+    place: Ints
+    scores: Mapping[str, Floats]
+    labels: Ints
+    statics: Ints
+    donors: Ints
+    classes: Sequence[str]
+    how: str
+
+    def of_rows(self, view: str) -> Floats:
+        """Scores (R, K), those of a video repeated for each of its composites."""
+        return self.scores[view][self.place] if view in OF_VIDEO else self.scores[view]
+
+    def predicted(self, view: str) -> Ints:
+        """Predicted class of each composite, int64 (R,)."""
+        found: Ints = self.of_rows(view).argmax(axis=1)
+        return found
+
+    def hit(self, view: str) -> NDArray[np.bool_]:
+        """Whether each composite is classified as its action, bool (R,)."""
+        right: NDArray[np.bool_] = self.predicted(view) == self.labels
+        return right
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """Group of each composite's video."""
+        return np.array([row.group for row in self.rows])
+
+
+def classify(train: TrainSet, store: Store, manifest: Manifest, of_video: Features, of_row: Features) -> Tested:
+    """Scores of all clips by probes that never saw their groups; features as `encode_composites` has them.
+
+    Raises:
+        UsageError: all videos are of one group.
+    """
+    classes, rows = list(store.header.classes), manifest.rows
+    of_class = {name: number for number, name in enumerate(classes)}
+    sizes = [len(part) for part in by_video(manifest)]
+    groups = np.array([row.group for row in rows])
+    first = np.cumsum([0, *sizes[:-1]])
+    scores = {view: np.full((len(values), len(classes)), -np.inf) for view, values in {**of_video, **of_row}.items()}
+    for learns, held_out in _folds(train, groups):
+        if not learns.any():
+            raise UsageError("no video is left to train the probe on: all are of one group")
+        probe = LinearProbe().fit(train.features[learns], train.labels[learns])
+        columns = np.unique(train.labels[learns])
+        for view, values in {**of_video, **of_row}.items():
+            tested = np.flatnonzero(held_out[first] if view in OF_VIDEO else held_out)
+            scores[view][np.ix_(tested, columns)] = probe.scores(values[tested])
+    return Tested(
+        rows=rows,
+        place=np.repeat(np.arange(len(sizes)), sizes),
+        scores=scores,
+        labels=np.array([of_class[row.label] for row in rows]),
+        statics=np.array([of_class[row.inserted.label] for row in rows]),
+        donors=np.array([of_class.get(row.donor.label or "", -1) for row in rows]),
+        classes=classes,
+        how=train.how,
+    )
+
+
+def _folds(train: TrainSet, groups: NDArray[np.str_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """(which of the training videos to learn from, which composites to test) of each fold."""
+    if train.how.startswith("test"):
+        yield np.ones(len(train.labels), np.bool_), np.ones(len(groups), np.bool_)
+        return
+    tested_groups = groups.tolist()
+    fold_of = {name: number % MAX_FOLDS for number, name in enumerate(sorted({*train.groups, *tested_groups}))}
+    learnt, tested = (np.array([fold_of[name] for name in names]) for names in (train.groups, tested_groups))
+    for fold in np.unique(tested).tolist():
+        yield learnt != fold, tested == fold
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def metrics(tested: Tested, of_video: Features, of_row: Features) -> dict[str, float]:
+    """Shares by name; those of a video count once for each of its composites, which are as many for all."""
+    labels = tested.labels
+    found = {"chance": 1 / len(np.unique(labels))}
+    hits = {name: tested.hit(name) for name in (*OF_VIDEO, *OF_ROW)}
+    for name in (*OF_VIDEO, "scuba", "scufo", "far", "ring"):
+        found |= _with_interval(name, hits[name], tested.groups)
+    found |= _with_interval("contrasted", hits["scuba"] & ~hits["scufo"], tested.groups)
+    found |= _conflict_shares(tested)
+    if (tested.donors >= 0).all():
+        found["swap_action"] = found["scuba"]
+        found |= _with_interval("swap_background", tested.predicted("scuba") == tested.donors, tested.groups)
+    plain = of_video["plain"][tested.place]
+    found |= {f"{name}_drift": float(drift(plain, of_row[name]).mean()) for name in ("scuba", "far", "ring")}
+    return found
+
+
+def _with_interval(name: str, hits: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[str, float]:
+    low, high = bootstrap_interval(hits, groups)
+    return {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def _conflict_shares(tested: Tested) -> dict[str, float]:
+    """What is said of clips in which one action moves and another stands still."""
+    predicted, scores, columns = (
+        tested.predicted("conflict"),
+        tested.of_rows("conflict"),
+        np.arange(len(tested.classes)),
+    )
+    dynamic, static = (class_scores(scores, columns, labels) for labels in (tested.labels, tested.statics))
+    return {
+        "conflict_dynamic": float((predicted == tested.labels).mean()),
+        "conflict_static": float((predicted == tested.statics).mean()),
+        "conflict_ordered": float((dynamic > static).mean()),
+    }
+
+
+def class_table(tested: Tested) -> list[dict[str, Any]]:
+    """A row a class; see `bgaug.pipelines.evaluate.bias.run.BiasReport`."""
+    columns = np.arange(len(tested.classes))
+    sure = {view: probabilities(tested.of_rows(view), columns, tested.labels) for view in ("plain", "scuba")}
+    lost = sure["plain"] - sure["scuba"]
+    hits = {view: tested.hit(view) for view in ("plain", "scuba", "scufo", "background_only")}
+    to_background = tested.predicted("scuba") == tested.donors
+    table = []
+    for label in np.unique(tested.labels).tolist():
+        of = np.flatnonzero(tested.labels == label)
+        shares = {view: round(100 * float(hit[of].mean()), 2) for view, hit in hits.items() if view != "scufo"}
+        donors = {tested.rows[row].donor.id: tested.rows[row].donor for row in of.tolist()}
+        worst, sum_lost = fooled_most(lost[of], [tested.rows[row].donor.id for row in of.tolist()])
+        table.append(
+            {
+                "class": tested.classes[label],
+                "videos": len(np.unique(tested.place[of])),
+                **shares,
+                "contrasted": round(100 * float((hits["scuba"] & ~hits["scufo"])[of].mean()), 2),
+                "drop": round(shares["plain"] - shares["scuba"], 2),
+                "to_background": round(100 * float(to_background[of].mean()), 2),
+                "fooled_by": worst,
+                "fooled_by_class": donors[worst].label,
+                "lost": round(sum_lost, 3),
+            }
+        )
+    return table
+
+
+def scene_probe(encoder: Encoder, composer: Composer, progress: Progress) -> dict[str, float]:
+    """How often a probe tells which picture a foreground of another half stands before; nothing where none was planned."""
+    scene = composer.manifest.scene
+    if scene is None:
+        return {}
+    first_rows = {rows[0].id: rows[0] for rows in by_video(composer.manifest)}
+    progress.start("scene probe", len(scene.halves))
+    features, pictures, halves = [], [], []
+    for name, half in scene.halves.items():
+        row = first_rows[name]
+        base = composer.base(row, row.starts[0])
+        shown = [place for place, donor in enumerate(scene.donors) if donor.id != name]
+        clips = [composite(base.clip, base.parts.foreground, composer.picture(scene.donors[place])) for place in shown]
+        features.append(encoder(clips))
+        pictures += shown
+        halves += [half] * len(shown)
+        progress.advance()
+    values, labels, half_of = np.concatenate(features), np.array(pictures), np.array(halves)
+    right = [
+        LinearProbe().fit(values[half_of != half], labels[half_of != half]).predict(values[half_of == half])
+        == labels[half_of == half]
+        for half in (0, 1)
+    ]
+    return {"scene_probe": float(np.concatenate(right).mean()), "scene_chance": 1 / len(scene.donors)}

@@ -1,0 +1,288 @@
+"""Fine-tuning: encoder and a linear head, trained on labelled videos and tested on others.
+
+Letters: B clips, V clips of a video, T frames, S side of the crop, N videos, K classes, D features.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bgaug.data.batch import Batch
+from bgaug.data.loader import ClipLoader
+from bgaug.errors import BgaugError, UsageError
+from bgaug.model.backbones import Backbone, build_backbone
+from bgaug.model.pretrained import trained_form
+from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
+from bgaug.pipelines.evaluate.features import LoadedRun, clips_of, evaluation_clips
+from bgaug.pipelines.train.optimisation import Optimisation, make_optimiser
+from bgaug.progress import Progress
+from bgaug.store import Store
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How encoder and head are trained.
+
+    Attributes:
+        epochs: passes over the training videos, one clip of each.
+        batch_size: clips a step; all of the training videos where they are fewer.
+        optimiser: "sgd" (momentum .9) or "adamw"; by default sgd, for `tiny` adamw.
+        lr: highest learning rate, of encoder and head alike; by default .01 x batch / 32, for `tiny` 2e-3.
+        weight_decay: on all weights but biases and normalisations.
+        warmup: share of the steps in which the rate rises; then it falls as half of a cosine.
+        dropout: before the head.
+        flip: probability of a left-right flip; by default as the run was trained.
+        seed: of the head, order, clips, augmentation and dropout; of all weights from scratch.
+        folds: parts of the groups, each tested once, where no split says who is: as many trainings.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+
+    epochs: int = 60
+    batch_size: int = 32
+    optimiser: Literal["sgd", "adamw"] | None = None
+    lr: float | None = None
+    weight_decay: float = 5e-4
+    warmup: float = 0.1
+    dropout: float = 0.5
+    flip: float | None = None
+    seed: int = 0
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.folds < 2 or self.seed < 0:
+            raise UsageError(
+                f"epochs are 1 or more, batch_size and folds 2 or more, seed 0 or more, got {self.epochs}, "
+                f"{self.batch_size}, {self.folds}, {self.seed}"
+            )
+        if self.optimiser not in (None, "sgd", "adamw"):
+            raise UsageError(f"optimiser must be sgd or adamw, got {self.optimiser!r}")
+        if (self.lr is not None and not 0 < self.lr < math.inf) or self.weight_decay < 0:
+            raise UsageError(f"rates are positive, got lr {self.lr} and weight_decay {self.weight_decay}")
+        for name in ("warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} lies in [0, 1), got {getattr(self, name)}")
+        if self.flip is not None and not 0 <= self.flip <= 1:
+            raise UsageError(f"flip is a probability, got {self.flip}")
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """All of them for a run's configuration, nothing left to default."""
+        tiny = config["backbone"] == "tiny"
+        chosen = {
+            "optimiser": self.optimiser or ("adamw" if tiny else "sgd"),
+            "lr": self.lr or (2e-3 if tiny else 0.01 * self.batch_size / 32),
+            "flip": augmentation(config, self.flip).flip,
+        }
+        return {**asdict(self), **chosen}
+
+
+class ClipClassifier(nn.Module):
+    """A backbone and a linear head on the mean over cells and time of its last stage.
+
+    Args:
+        backbone: the network.
+        num_classes: K.
+        dropout: before the head.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(list(backbone.dims.values())[-1], num_classes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits (B, K) of float clips in [0, 1], (B, 3, T, S, S)."""
+        last = list(self.backbone(clips).values())[-1]
+        logits: Tensor = self.head(self.dropout(last.float().mean(dim=(2, 3, 4))))
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """A trained classifier.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        classes: int64 (K,), the label of each column of its logits, ascending.
+        config: of the run that it began with: frames, stride, crop.
+    """
+
+    model: ClipClassifier
+    classes: Ints
+    config: Mapping[str, Any]
+
+    @torch.no_grad()
+    def logits(
+        self,
+        store: Store,
+        videos: Ints,
+        progress: Progress,
+        *,
+        clips: int = 10,
+        batch_size: int = 8,
+        threads: int = 2,
+        name: str = "testing",
+    ) -> NDArray[np.float32]:
+        """Logits of videos: means over evenly spaced clips, centre crop.
+
+        Args:
+            store: with frames.
+            videos: int64 (N,), index in the store.
+            progress: receives what happens.
+            clips: V.
+            batch_size: videos at once; does not change the result but for rounding.
+            threads: that read clips.
+            name: of the stage, for progress.
+
+        Returns:
+            float32 (N, K).
+        """
+        progress.start(name, len(videos))
+        dataset = clips_of(store, self.config, videos, views=clips, sampling="uniform")
+        device = self.model.head.weight.device
+        found = []
+        for crops in evaluation_clips(dataset, self.config["crop"], device, batch_size, threads):
+            found.append(self.model(crops).view(-1, clips, len(self.classes)).mean(1).cpu())
+            progress.advance(len(crops) // clips)
+        values: NDArray[np.float32] = torch.cat(found).numpy()
+        return values
+
+    def predict(self, store: Store, videos: Ints, progress: Progress, **options: Any) -> Ints:
+        """Most likely labels of videos, int64 (N,); arguments as of `logits`."""
+        labels: Ints = self.classes[self.logits(store, videos, progress, **options).argmax(axis=1)]
+        return labels
+
+
+def finetune(
+    run: LoadedRun,
+    store: Store,
+    videos: Ints,
+    labels: Ints,
+    progress: Progress,
+    *,
+    options: FinetuneOptions | None = None,
+    from_scratch: bool = False,
+    threads: int = 2,
+    name: str = "fine-tuning",
+) -> Finetuned:
+    """Train encoder and head on labelled videos.
+
+    On a CPU the same call gives the same weights to the bit, whatever the number of reading threads. The run's own learner
+    is not changed, nor is torch's generator.
+
+    Args:
+        run: whose encoder is the beginning.
+        store: with frames.
+        videos: int64 (N,), index in the store.
+        labels: int64 (N,), 0 or more.
+        progress: receives what happens.
+        options: how it is trained.
+        from_scratch: begin with fresh weights of the same backbone instead.
+        threads: that read clips.
+        name: of the stage, for progress.
+
+    Raises:
+        UsageError: fewer than two classes to learn from.
+        BgaugError: the training diverged.
+    """
+    options = options or FinetuneOptions()
+    classes, targets = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise UsageError(f"fine-tuning needs videos of two classes or more to learn from, got {len(classes)}")
+    target = torch.full((len(store),), -1, dtype=torch.int64)
+    target[torch.from_numpy(videos)] = torch.from_numpy(targets)
+    with seeded(options.seed, run.device):
+        model = _classifier(run, len(classes), options.dropout, from_scratch).to(run.device)
+        _train(model, run, store, np.sort(videos), target.to(run.device), options, progress, threads, name)
+    return Finetuned(model.eval(), classes.astype(np.int64), run.config)
+
+
+def augmentation(config: Mapping[str, Any], flip: float | None = None) -> Augmentation:
+    """The recipe that suits a run's backbone; flips as the run was trained where nothing else is said."""
+    tiny = config["backbone"] == "tiny"
+    recipe = Augmentation.tiny(config["crop"]) if tiny else Augmentation.standard(config["crop"])
+    flip = config.get("flip") if flip is None else flip
+    return recipe if flip is None else Augmentation(**{**asdict(recipe), "flip": flip})
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Randomness of torch by this seed inside, and as it was after."""
+    devices: Sequence[torch.device] = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _classifier(run: LoadedRun, num_classes: int, dropout: float, from_scratch: bool) -> ClipClassifier:
+    if from_scratch:
+        builder = run.word.over(run.config["backbone"], run.checkpoint)
+        trunk = build_backbone(builder, **trained_form(run.config))
+    else:
+        trunk = copy.deepcopy(run.learner.encoder.backbone)
+    return ClipClassifier(trunk.requires_grad_(True), num_classes, dropout)
+
+
+def _train(
+    model: ClipClassifier,
+    run: LoadedRun,
+    store: Store,
+    videos: Ints,
+    target: Tensor,
+    options: FinetuneOptions,
+    progress: Progress,
+    threads: int,
+    name: str,
+) -> None:
+    recipe, settings = augmentation(run.config, options.flip), options.settings(run.config)
+    dataset = clips_of(store, run.config, videos, seed=options.seed, views=1)
+    loader = ClipLoader(dataset, min(options.batch_size, len(videos)), seed=options.seed, threads=threads)
+    total = options.epochs * len(loader)
+    plan = Optimisation(
+        total_steps=total,
+        optimiser=settings["optimiser"],
+        lr=settings["lr"],
+        weight_decay=options.weight_decay,
+        warmup_steps=round(options.warmup * total),
+    )
+    optimiser = make_optimiser(model, plan)
+    model.train()
+    progress.start(name, total)
+    step = 0
+    for _ in range(options.epochs):
+        for batch in loader:
+            for group in optimiser.param_groups:
+                group["lr"] = plan.lr_at(step)
+            batch = batch.to(run.device, non_blocking=True)
+            loss = nn.functional.cross_entropy(model(training_view(batch, recipe)), target[batch.video])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            step += 1
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise BgaugError(
+                    f"{name} diverged at step {step} of {total}: the loss is {value}; take a lower learning rate"
+                )
+            progress.advance(1, f"loss {value:.3f}")
+
+
+def training_view(batch: Batch, recipe: Augmentation) -> Tensor:
+    """The first clip of each sample, augmented: float32 (B, 3, T, S, S)."""
+    boxes = crop_boxes(batch.key, batch.box, recipe)
+    clips = crop_resize(batch.frames[:, 0], boxes, recipe.size, flips(batch.key, recipe))
+    return colour_jitter(clips, batch.key, recipe, out=clips)

@@ -1,0 +1,218 @@
+"""Which videos of a store an evaluation is about: their classes, groups and splits, from the store or from a list.
+
+Letters: N videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import UsageError
+from bgaug.labels import labels_for, split_numbers
+from bgaug.metrics import HeldOut, hold_out
+from bgaug.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVideos:
+    """The labelled videos of a store.
+
+    Attributes:
+        videos: int64 (N,), index in the store, ascending.
+        ids: of the videos, N.
+        labels: int64 (N,), places in `classes`.
+        classes: names, also those that no video has.
+        groups: N, None where unknown.
+        splits: N, None where unknown.
+        unlabelled: ids of the store's videos that have no label.
+        origin: where labels come from.
+        split: number of the split where a list has several; None otherwise.
+        notes: what was guessed, and which rows were left out, for people.
+    """
+
+    videos: NDArray[np.int64]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    splits: tuple[str | None, ...]
+    unlabelled: tuple[str, ...] = ()
+    origin: str = "store"
+    split: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def group_names(self) -> NDArray[np.str_]:
+        """Group of each video; one whose group is not known is a group of its own. (N,)."""
+        return np.array(
+            [
+                f"group {group}" if group is not None else f"video {name}"
+                for group, name in zip(self.groups, self.ids, strict=True)
+            ]
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that have videos."""
+        return len(np.unique(self.labels))
+
+    def only(self, places: NDArray[np.int64]) -> LabelledVideos:
+        """The same with these videos alone.
+
+        Args:
+            places: int64 (n,), ascending.
+        """
+        chosen = places.tolist()
+        return replace(
+            self,
+            videos=self.videos[places],
+            ids=tuple(self.ids[place] for place in chosen),
+            labels=self.labels[places],
+            groups=tuple(self.groups[place] for place in chosen),
+            splits=tuple(self.splits[place] for place in chosen),
+        )
+
+    def held_out(self) -> HeldOut:
+        """Who is tested, and who is learnt from; see `bgaug.metrics.hold_out`.
+
+        Raises:
+            UsageError: there is nothing to tell apart, or nobody to learn from.
+        """
+        if self.num_classes < 2:
+            raise UsageError(
+                f"all {len(self.ids)} labelled videos are of one class, {self.classes[self.labels[0]]!r}: nothing to tell apart"
+            )
+        return hold_out(self.groups, self.splits)
+
+
+def store_labels(store: Store) -> LabelledVideos:
+    """Labels that the store was built with.
+
+    Raises:
+        UsageError: it has none.
+    """
+    c, names = store.columns, store.names
+    videos = np.flatnonzero(c.label >= 0).astype(np.int64)
+    if not len(videos):
+        raise UsageError(
+            f"{store.path}: none of its {len(store)} videos has a label. Name a list with --labels PATH (a CSV with the columns "
+            "file and class, or the lists of UCF101, HMDB51, Kinetics, Something-Something or Diving48), or build the store "
+            "with --labels"
+        )
+    return LabelledVideos(
+        videos=videos,
+        ids=tuple(store.video_id(video) for video in videos.tolist()),
+        labels=c.label[videos].astype(np.int64),
+        classes=store.header.classes,
+        groups=_named(c.group[videos], names.groups),
+        splits=_named(c.split[videos], names.splits),
+        unlabelled=tuple(store.video_id(video) for video in np.flatnonzero(c.label < 0).tolist()),
+    )
+
+
+def list_labels(
+    store: Store,
+    path: Path,
+    format: str = "auto",
+    split: int | None = None,
+    class_names: Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
+) -> LabelledVideos:
+    """Labels, groups and splits of a list, in place of all that the store says.
+
+    Args:
+        store: whose videos they are.
+        path: the list, or the folder that a data set ships.
+        format: one of `bgaug.labels.FORMATS`, or "auto".
+        split: number of the split; see `bgaug.labels.read_list`.
+        class_names: file with the names of numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
+
+    Raises:
+        LabelsError: the list cannot be understood, or belongs to other videos.
+        UsageError: no row that belongs to a video has a class.
+    """
+    ids = list(store.videos)
+    found = labels_for(path, ids, format, split, class_names, first_class, columns)
+    of = [found.of(name) for name in ids]
+    places = {name: place for place, name in enumerate(found.classes)}
+    videos = np.array([video for video, label in enumerate(of) if label.name is not None], np.int64)
+    if not len(videos):
+        raise UsageError(f"{path}: gives none of the {len(ids)} videos of {store.path} a class")
+    known = [of[video] for video in videos.tolist()]
+    return LabelledVideos(
+        videos=videos,
+        ids=tuple(ids[video] for video in videos.tolist()),
+        labels=np.array([places[str(label.name)] for label in known], np.int64),
+        classes=found.classes,
+        groups=tuple(label.group for label in known),
+        splits=tuple(label.split for label in known),
+        unlabelled=tuple(name for name, label in zip(ids, of, strict=True) if label.name is None),
+        origin=str(path),
+        split=split,
+        notes=(*found.notes, *_left_out(path, found.dropped)),
+    )
+
+
+def _left_out(path: Path, rows: Sequence[str]) -> tuple[str, ...]:
+    more = "; ..." if len(rows) > 5 else ""
+    return (f"{path.name}: {len(rows)} rows are left out: {'; '.join(rows[:5])}{more}",) if rows else ()
+
+
+def find_labels(
+    store: Store,
+    path: Path | None = None,
+    format: str = "auto",
+    splits: Sequence[int] | None = None,
+    class_names: Path | None = None,
+    first_class: int | None = None,
+    columns: str | None = None,
+) -> list[LabelledVideos]:
+    """Labels of each split that is asked for; one, of the store itself, where no list is named.
+
+    Args:
+        store: whose videos they are.
+        path: a list, or the folder that a data set ships; the store's own labels if None.
+        format: of the list.
+        splits: numbers of its splits; an empty sequence takes all, None the one that the list means by itself.
+        class_names: file with the names of numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
+
+    Raises:
+        LabelsError: the list cannot be understood, has no such split, or belongs to other videos.
+        UsageError: there is no label, or options that need a list without one.
+    """
+    if path is None:
+        if any(one is not None for one in (splits, class_names, first_class, columns)):
+            raise UsageError(
+                "--splits, --class-names, --first-class and --columns are about a list: name it with --labels"
+            )
+        return [store_labels(store)]
+    numbers = (None,) if splits is None else tuple(splits) or split_numbers(path, format)
+    read = [list_labels(store, path, format, number, class_names, first_class, columns) for number in numbers]
+    return read if splits is None else _same_classes(read)
+
+
+def _same_classes(parts: list[LabelledVideos]) -> list[LabelledVideos]:
+    """The same with one numbering of classes, where a class is missing in some split."""
+    if len({part.classes for part in parts}) == 1:
+        return parts
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    place = {name: number for number, name in enumerate(classes)}
+    renumbered = []
+    for part in parts:
+        numbers = np.array([place[name] for name in part.classes], np.int64)
+        renumbered.append(replace(part, labels=numbers[part.labels], classes=classes))
+    return renumbered
+
+
+def _named(codes: NDArray[np.integer], names: Sequence[str]) -> tuple[str | None, ...]:
+    return tuple(names[code] if code >= 0 else None for code in codes.tolist())

@@ -1,0 +1,379 @@
+"""`bgaug evaluate`: what a run's encoder is worth on the labelled videos of a store.
+
+labelled    which videos: classes, groups and splits, from the store or from a list
+features    frozen features, kept beside the run
+protocols   what is asked of them
+finetune    encoder and head trained on labels
+bias        composites over foreign pictures
+evaluation  from how each video was judged to metrics and comparisons
+evaluate    all of it, split by split
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bgaug import __version__
+from bgaug.errors import UsageError, WriteError
+from bgaug.files import write_bytes
+from bgaug.metrics import FewShotClassifier, HeldOut
+from bgaug.model.decomposition import FEATURES
+from bgaug.model.pretrained import NOTHING_SAID, Word
+from bgaug.pipelines.evaluate.features import Features, LoadedRun, frozen_features, load_run
+from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions, finetune
+from bgaug.pipelines.evaluate.labelled import LabelledVideos, find_labels
+from bgaug.pipelines.evaluate.protocols import Found, Frozen, few_labels, outcome_of, probe, retrieve, vote
+from bgaug.pipelines.evaluate.report import Evaluation, compare, gather
+from bgaug.progress import Progress
+from bgaug.provenance import store_content
+from bgaug.store import Store, open_store
+from bgaug.text import json_bytes
+
+if TYPE_CHECKING:
+    from bgaug.pipelines.evaluate.bias.run import BiasOptions, BiasReport
+
+__all__ = ["PROTOCOLS", "EvaluateOptions", "Evaluation", "compare", "evaluate"]
+
+PROTOCOLS = ("retrieval", "linear", "knn", "finetune", "fewshot", "bias")
+FROZEN = ("retrieval", "linear", "knn", "fewshot")
+FOLDER = "evaluations"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How runs are evaluated.
+
+    Attributes:
+        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see
+            `bgaug.model.Method.feature`. Fine-tuning always goes through "g".
+        clips: evenly spaced clips of each video, whose features, or logits, are averaged.
+        batch_size: videos encoded at once; does not change the result but for rounding.
+        threads: that read clips.
+        cache: keep features beside the run, and take them where they are kept.
+        best: the best checkpoint instead of the last.
+        centre: also report retrieval of features less the mean of the tested, and that of the gallery.
+        l2: penalty of the linear probe; None chooses it by cross-validation inside the training videos.
+        neighbours: that vote; by default ten, or as many as there are.
+        shots: labelled videos a class, for few-shot.
+        draws: of those.
+        classifier: that learns from them, "linear" or "centroid".
+        seed: of all draws.
+        labels: list in place of the store's own labels, groups and splits.
+        labels_format: of the list.
+        class_names: names of the list's numbered classes.
+        first_class: number that the list has for the first of these; None to find out.
+        columns: what stands on each line of a list without header; None to find out.
+        splits: numbers of the list's splits; empty for all; None for the one that it means by itself.
+        finetune: how encoder and head are trained.
+        from_scratch: also fine-tune fresh weights.
+        bias: what the bias evaluation is made of.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+
+    which: str | None = None
+    clips: int = 10
+    batch_size: int = 8
+    threads: int = 2
+    cache: bool = True
+    best: bool = False
+    centre: bool = False
+    l2: float | None = 3e-3
+    neighbours: int | None = None
+    shots: tuple[int, ...] = (1, 5, 10)
+    draws: int = 10
+    classifier: FewShotClassifier = "linear"
+    seed: int = 0
+    labels: Path | None = None
+    labels_format: str = "auto"
+    class_names: Path | None = None
+    first_class: int | None = None
+    columns: str | None = None
+    splits: tuple[int, ...] | None = None
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
+    from_scratch: bool = False
+    bias: BiasOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.which is not None and self.which not in FEATURES:
+            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
+        numbers = {name: getattr(self, name) for name in ("clips", "batch_size", "draws")}
+        numbers |= {
+            "neighbours": 1 if self.neighbours is None else self.neighbours,
+            "shots": min(self.shots, default=0),
+        }
+        for name, value in numbers.items():
+            if value < 1:
+                raise UsageError(f"{name} must be 1 or more, got {value}")
+        if self.threads < 0 or self.seed < 0 or (self.l2 is not None and self.l2 <= 0):
+            raise UsageError(
+                f"threads and seed are 0 or more, l2 more than 0, got {self.threads}, {self.seed}, {self.l2}"
+            )
+        if self.classifier not in ("linear", "centroid"):
+            raise UsageError(f"few-shot classifiers are linear and centroid, got {self.classifier!r}")
+
+
+def evaluate(
+    run: Path,
+    store_path: Path,
+    progress: Progress,
+    *,
+    protocols: Sequence[str] = ("retrieval",),
+    options: EvaluateOptions | None = None,
+    device: str | None = None,
+    word: Word = NOTHING_SAID,
+) -> Evaluation:
+    """Evaluate a run on the labelled videos of a store, and keep what was found in RUN/evaluations.
+
+    The "test" split (else "val") is held against "train" where there are both; else each group against the others, where
+    all groups are known; else each video. Where a classifier is trained, groups are dealt to at most twenty folds, for
+    fine-tuning to `FinetuneOptions.folds`. With several splits, every metric is the mean over them.
+
+    Args:
+        run: folder that `train` made, or one checkpoint.
+        store_path: made by `build_shards`.
+        progress: receives what happens.
+        protocols: of `PROTOCOLS`.
+        options: how.
+        device: by default CUDA where there is one, else the CPU.
+        word: the user's, on who builds an encoder that is none of bgaug's.
+
+    Raises:
+        UsageError: an unknown protocol, no labelled videos, or options that do not go with them.
+        CheckpointError: the run cannot be read.
+        StoreError: the store cannot be read.
+        LabelsError: the list of labels cannot be understood, or is of other videos.
+        WriteError: the folder of the bias report cannot be written.
+    """
+    options = options or EvaluateOptions()
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown or not protocols:
+        raise UsageError(f"protocols are {', '.join(PROTOCOLS)}; got {', '.join(unknown) or 'none'}")
+    if options.bias is not None and "bias" in protocols:
+        from bgaug.pipelines.evaluate.bias.run import check_out
+
+        check_out(options.bias)
+    loaded = load_run(run, best=options.best, device=device, word=word)
+    store = open_store(store_path)
+    parts: list[LabelledVideos] = []
+    if set(protocols) != {"bias"}:
+        parts = _labelled(store, options, progress)
+    held_out = [part.held_out() for part in parts]
+    _check_alike(parts, held_out)
+    job = _Job(loaded, store, store_path, tuple(protocols), options, progress)
+    for part, held in zip(parts, held_out, strict=True):
+        job.tell(part, held)
+    features = job.features(parts, held_out)
+    found = [job.ask(part, held, features) for part, held in zip(parts, held_out, strict=True)]
+    bias = job.bias(device, word) if "bias" in protocols else None
+    settings = job.settings(parts, held_out, found)
+    names = parts[0].classes if parts else store.header.classes
+    return _kept(gather(found, [part.split for part in parts], names, settings, bias), loaded, progress)
+
+
+def _check_alike(parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut]) -> None:
+    """No mean over splits of which some hold train and test videos and others do not.
+
+    Raises:
+        UsageError: that is so.
+    """
+    if len({held.kind for held in held_out}) > 1:
+        lacking = [str(part.split) for part, held in zip(parts, held_out, strict=True) if held.kind != "split"]
+        raise UsageError(
+            f"the store holds no train or no test videos of split {', '.join(lacking)}, but of others it does; name those "
+            "alone with --splits"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One evaluation: what is evaluated, on what, and how."""
+
+    loaded: LoadedRun
+    store: Store
+    store_path: Path
+    protocols: tuple[str, ...]
+    options: EvaluateOptions
+    progress: Progress
+
+    @property
+    def which(self) -> str:
+        """The feature: what is asked for, else the run's own."""
+        return self.options.which or self.loaded.learner.method.feature
+
+    def tell(self, part: LabelledVideos, held: HeldOut) -> None:
+        """What is left out, and who cannot be right."""
+        where = f"split {part.split}: " if part.split is not None else ""
+        if part.unlabelled:
+            total = len(part.unlabelled) + len(part.ids)
+            self.progress.warn(f"{where}{len(part.unlabelled)} of {total} videos have no label and are left out")
+        unseen = held.unseen(part.labels)
+        if len(unseen):
+            names = [part.classes[number] for number in np.unique(part.labels[unseen]).tolist()]
+            lacking = "the train split lacks" if held.kind == "split" else "no video that they are held against has"
+            self.progress.warn(
+                f"{where}{len(unseen)} of {len(held.test)} tested videos cannot be right, and count as wrong: {lacking} their class "
+                f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+            )
+
+    def features(self, parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut]) -> Features | None:
+        """Features of all videos that any split asks for; None where no protocol does."""
+        if not set(self.protocols) & set(FROZEN):
+            return None
+        wanted = [part.videos[held.taking_part] for part, held in zip(parts, held_out, strict=True)]
+        o = self.options
+        return frozen_features(
+            self.loaded,
+            self.store,
+            np.unique(np.concatenate(wanted)),
+            self.progress,
+            clips=o.clips,
+            batch_size=o.batch_size,
+            threads=o.threads,
+            cache=o.cache,
+        )
+
+    def ask(self, part: LabelledVideos, held: HeldOut, features: Features | None) -> Found:
+        """All protocols but bias on one split."""
+        found, o = Found(), self.options
+        if len(held.taking_part) < len(part.ids):
+            part = part.only(held.taking_part)
+            held = part.held_out()
+        if features is not None:
+            frozen = Frozen(features.of(self.which, part.videos), part, held, self.progress)
+            if "retrieval" in self.protocols:
+                retrieve(frozen, found, centre=o.centre)
+            if "linear" in self.protocols:
+                probe(frozen, found, l2=o.l2)
+            if "knn" in self.protocols:
+                vote(frozen, found, neighbours=o.neighbours)
+            if "fewshot" in self.protocols:
+                few_labels(frozen, found, shots=o.shots, draws=o.draws, seed=o.seed, classifier=o.classifier)
+        if "finetune" in self.protocols:
+            self.finetune(part, held, found)
+        return found
+
+    def finetune(self, part: LabelledVideos, held: HeldOut, found: Found) -> None:
+        """Encoder and head trained for each fold, from the run's weights and, if asked for, from fresh ones."""
+        o = self.options
+        folds = list(held.folds(part.labels, o.finetune.folds))
+        for measure, scratch in (("finetune", False), ("scratch", True))[: 1 + o.from_scratch]:
+            predicted = np.full(len(part.ids), -1, np.int64)
+            for number, (train, test) in enumerate(folds, 1):
+                name = "from scratch" if scratch else "fine-tuning"
+                name += f", fold {number} of {len(folds)}" if len(folds) > 1 else ""
+                tuned = finetune(
+                    self.loaded,
+                    self.store,
+                    part.videos[train],
+                    part.labels[train],
+                    self.progress,
+                    options=o.finetune,
+                    from_scratch=scratch,
+                    threads=o.threads,
+                    name=name,
+                )
+                predicted[test] = tuned.predict(
+                    self.store,
+                    part.videos[test],
+                    self.progress,
+                    clips=o.clips,
+                    batch_size=o.batch_size,
+                    threads=o.threads,
+                    name=f"testing {name}",
+                )
+            tested = predicted[held.test]
+            found.outcomes[measure] = outcome_of(part, held.test, tested == part.labels[held.test], tested)
+        found.settings["finetune"] = {**o.finetune.settings(self.loaded.config), "trainings": len(folds)}
+
+    def bias(self, device: str | None, word: Word) -> BiasReport:
+        """Composites over foreign pictures: a protocol of its own."""
+        from bgaug.pipelines.evaluate.bias.run import evaluate_bias
+
+        if self.options.labels is not None:
+            self.progress.warn("the bias protocol goes by the store's own labels, groups and splits, not by the list")
+        return evaluate_bias(
+            self.loaded.checkpoint if self.options.best else self.loaded.path,
+            self.store_path,
+            self.progress,
+            options=self.options.bias,
+            which=self.which,
+            device=device,
+            word=word,
+        )
+
+    def settings(
+        self, parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut], found: Sequence[Found]
+    ) -> dict[str, Any]:
+        """How the numbers were come by; where splits differ, of the first."""
+        config, options = self.loaded.config, self.options
+        settings: dict[str, Any] = {
+            "protocols": list(self.protocols),
+            "run": str(self.loaded.path),
+            "checkpoint": self.loaded.checkpoint.name,
+            "checkpoint_sha256": self.loaded.sha256,
+            "method": config["method"],
+            "backbone": config["backbone"],
+            "store": str(self.store_path),
+            "content_hash": store_content(self.store),
+            "feature": self.which,
+            "clips": options.clips,
+            "crop": config["crop"],
+            "crop_kind": "centre",
+            "frames": config["num_frames"],
+            "stride": config["stride"],
+            "size": list(self.store.size),
+            "centring": "retrieval also with centred features" if options.centre else "none",
+        }
+        if parts:
+            first, held = parts[0], held_out[0]
+            settings |= {
+                "labels": first.origin,
+                **({"label_notes": list(first.notes)} if first.notes else {}),
+                "split": [part.split for part in parts] if first.split is not None else None,
+                "held_out": str(held),
+                "videos": len(first.ids),
+                "tested": len(held.test),
+                "learnt_from": len(held.train),
+                "groups": len(np.unique(held.groups[held.test])),
+                "classes": first.num_classes,
+                "chance": round(100 / first.num_classes, 2),
+                "unlabelled": len(first.unlabelled),
+                "left_out_by_split": len(first.ids) - len(held.taking_part),
+                "class_unseen": len(held.unseen(first.labels)),
+            }
+        for f in reversed(found):
+            settings |= f.settings
+        return {**settings, "bgaug_version": __version__}
+
+
+def _labelled(store: Store, o: EvaluateOptions, progress: Progress) -> list[LabelledVideos]:
+    """Labels of each split, and a word on what was guessed."""
+    parts = find_labels(store, o.labels, o.labels_format, o.splits, o.class_names, o.first_class, o.columns)
+    for note in dict.fromkeys(note for part in parts for note in part.notes):
+        progress.warn(note)
+    return parts
+
+
+def _kept(result: Evaluation, loaded: LoadedRun, progress: Progress) -> Evaluation:
+    """The same, written beside the run; or a warning that it could not be."""
+    told = result.to_json()
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    now = datetime.now(UTC)
+    file = loaded.folder / FOLDER / f"{now:%Y%m%d-%H%M%S}-{key}.json"
+    told |= {"time": now.isoformat(timespec="seconds"), "file": str(file)}
+    try:
+        write_bytes(file, json_bytes(told, indent=1) + b"\n")
+    except WriteError as error:
+        progress.warn(f"the evaluation is not kept: {error}")
+        return result
+    return replace(result, file=file)

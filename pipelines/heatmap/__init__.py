@@ -1,0 +1,1 @@
+"""Heat maps of a trained encoder: clips, maps, numbers, images."""

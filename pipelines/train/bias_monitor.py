@@ -1,0 +1,126 @@
+"""How biased an encoder is while it is trained: measured on a few videos after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bgaug.data.batch import Batch
+from bgaug.data.dataset import ClipDataset
+from bgaug.metrics import LinearProbe
+from bgaug.model import ContrastiveLearner
+from bgaug.pairs import Augmentation, Pairs, SemiNegativePairs
+
+NUMBERS = ("motion_r1", "scene_r1", "background_probe")
+BACKGROUNDS = 8  # that are told apart
+SEED = 20
+CHUNK = 16  # clips encoded at once
+
+
+class BiasMeters:
+    """Numbers in percent, on composites of the same clips each time.
+
+    - ``motion_r1``: share of composites whose nearest plain clip (another clip of another crop in time) is of the video
+      that moves in them.
+    - ``scene_r1``: share whose nearest plain clip is of the video that lent the background. By chance both are one in
+      as many videos; what follows the motion has the first high and the second low.
+    - ``background_probe``: how often a linear probe tells which of eight backgrounds a clip stands on, trained on one
+      half of the videos and tested on the other; by chance 12.5.
+
+    Args:
+        dataset: two views a video, with backgrounds and masks.
+        videos: how many take part, at most those there are; at least 4.
+        crop: side of the centre crop, pixels.
+        device: that encodes.
+
+    Raises:
+        ValueError: fewer than 4 videos.
+    """
+
+    def __init__(self, dataset: ClipDataset, videos: int, crop: int, device: torch.device) -> None:
+        count = min(videos, len(dataset))
+        if count < 4:
+            raise ValueError(f"bias meters need 4 videos or more, got {count}")
+        chosen = np.random.default_rng(SEED).permutation(len(dataset))[:count]
+        self.batch = Batch(
+            **{name: v.clone() for name, v in dataset.collate(dataset.__getitems__(chosen.tolist())).items()}
+        )
+        still = Augmentation(
+            size=crop, scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0, blur=0, channel_gain=0, hue=0
+        )
+        self.pairs = SemiNegativePairs(still, "background").to(device)
+        self.device = device
+
+    def __call__(self, learner: ContrastiveLearner) -> dict[str, float]:
+        """The numbers of an encoder as it is now; it is left in the mode in which it came."""
+        with evaluating(learner):
+            places = torch.arange(len(self.batch.video))
+            pairs = self.compose()
+            plain, composed = (self._encode(learner, clips) for clips in (pairs.anchor, pairs.semi))
+            found = nearest(composed, plain)
+            moved = places.numpy()[pairs.weight.cpu().numpy() > 0]
+            donor = pairs.donor.cpu().numpy()
+            few = min(BACKGROUNDS, len(places) // 2)
+            lender = (places + 1) % few  # never the clip itself
+            lent = self.compose(lender)
+            known = lent.weight.cpu().numpy() > 0
+            return {
+                "motion_r1": percent(found[moved] == moved),
+                "scene_r1": percent(found[moved] == donor[moved]),
+                "background_probe": told_apart(self._encode(learner, lent.semi), lender.numpy(), known),
+            }
+
+    def compose(self, donor: Tensor | None = None) -> Pairs:
+        """Plain clips and composites of all videos, on the device."""
+        donor = None if donor is None else donor.to(self.device)
+        pairs: Pairs = self.pairs(self.batch.to(self.device), donor)
+        return pairs
+
+    def _encode(self, learner: ContrastiveLearner, clips: Tensor) -> NDArray[np.float32]:
+        parts = [learner.features(part, learner.method.feature) for part in torch.split(clips, CHUNK)]
+        return torch.cat(parts).float().cpu().numpy()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, without gradients; afterwards as it was."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)
+
+
+def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Place of the nearest in the gallery by cosine similarity, features centred on the gallery's mean: int64 (Q,)."""
+    mean = gallery.mean(axis=0)
+    queries, gallery = (
+        v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (queries - mean, gallery - mean)
+    )
+    return np.asarray((queries @ gallery.T).argmax(axis=1), np.int64)
+
+
+def told_apart(features: NDArray[np.float32], background: NDArray[np.int64], known: NDArray[np.bool_]) -> float:
+    """Accuracy in percent of a probe for the background, trained on every second of its clips, tested on the others."""
+    rank = np.zeros(len(background), np.int64)
+    for name in np.unique(background):
+        same = np.flatnonzero(background == name)
+        rank[same] = np.arange(len(same))
+    train, test = known & (rank % 2 == 0), known & (rank % 2 == 1)
+    if not train.any() or not test.any():
+        return float("nan")
+    return round(
+        100 * LinearProbe().fit(features[train], background[train]).accuracy(features[test], background[test]), 2
+    )
+
+
+def percent(hits: NDArray[np.bool_]) -> float:
+    """Share of hits, in percent to two digits."""
+    return round(100 * float(np.mean(hits)), 2)
