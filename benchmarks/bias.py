@@ -245,9 +245,10 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
     import torch
 
     from bgaug.model import ContrastiveLearner
+    from bgaug.model.checkpoint import load_run
     from bgaug.pipelines.demo.world import world_splits
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED, world_scores
-    from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+    from bgaug.pipelines.train.run import TrainOptions, train
     from bgaug.progress import Silent
 
     torch.set_num_threads(1)
@@ -280,7 +281,7 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
     seconds = time.process_time() - begun
     splits = world_splits(list(SPLITS_NEEDED), cell.data_seed, counts, 1, Silent(), cache=data / "splits")
     torch.manual_seed(cell.seed)
-    learner = ContrastiveLearner("tiny", row.method).eval() if untrained else load_learner(folder)[0]
+    learner = ContrastiveLearner("tiny", row.method).eval() if untrained else load_run(folder, device="cpu").learner
     scores: dict[str, Any] = dict(world_scores(learner, splits))
     record = {**asdict(cell), "cpu_seconds": round(seconds, 1), "torch": torch.__version__, "scores": scores}
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,9 +292,9 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
 
 def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """How much of what the trained encoders look at is the mover, in videos of known masks."""
+    from bgaug.model.checkpoint import load_run
     from bgaug.pipelines.demo.world import world_splits
     from bgaug.pipelines.demo.world_score import heatmap_picture, heatmap_scores
-    from bgaug.pipelines.train.run import load_learner
     from bgaug.progress import Silent
 
     data = options.work / f"draw-{options.data_seed}"
@@ -307,7 +308,7 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
         folder = cell.folder(options.work)
         if not (folder / "scores.json").exists() or cell.row == "untrained":
             continue
-        learner = load_learner(folder)[0]
+        learner = load_run(folder, device="cpu").learner
         if cell.seed == 0 and cell.row in HEAT_PICTURE:
             learners[cell.row] = learner
         if not (folder / "heat.json").exists():

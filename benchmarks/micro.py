@@ -208,9 +208,10 @@ def run_trial(trial: Trial, work: Path) -> None:
     import torch
     from gpu import device_name
 
+    from bgaug.model.checkpoint import load_run
     from bgaug.pipelines.demo.world import world_splits
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED, world_scores
-    from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+    from bgaug.pipelines.train.run import TrainOptions, train
     from bgaug.progress import Silent
 
     torch.set_num_threads(1)
@@ -233,7 +234,7 @@ def run_trial(trial: Trial, work: Path) -> None:
     seconds = time.process_time() - begun
     names = list(SPLITS_NEEDED)
     splits = world_splits(names, trial.draw, COUNTS, 1, Silent(), cache=data / "splits", world="micro", size=trial.size)
-    learner = load_learner(folder)[0].to(trial.device)
+    learner = load_run(folder, device="cpu").learner.to(trial.device)
     scores: dict[str, Any] = dict(world_scores(learner, splits))
     record = {**asdict(trial), "method": row.method, "change": row.change, "batch": row.batch, "momentum": row.momentum}
     record |= {
@@ -253,14 +254,14 @@ def show_readings(trials: Sequence[Trial], work: Path) -> None:
     import torch
 
     from bgaug.metrics import LinearProbe
+    from bgaug.model.checkpoint import load_run
     from bgaug.pipelines.demo.world import world_splits
     from bgaug.pipelines.demo.world_score import middle_clips
-    from bgaug.pipelines.train.run import load_learner
     from bgaug.progress import Silent
 
     titles, found = ("iid", "wide", "swap", "bgonly"), dict[tuple[str, str], list[list[float]]]()
     for trial in trials:
-        data, learner = world_folder(work, trial.draw, trial.size), load_learner(trial.folder(work))[0]
+        data, learner = world_folder(work, trial.draw, trial.size), load_run(trial.folder(work), device="cpu").learner
         asked = {"jobs": 1, "progress": Silent(), "cache": data / "splits", "world": "micro", "size": trial.size}
         splits = world_splits(["probe_train", *titles], trial.draw, COUNTS, **asked)
         codes: dict[str, dict[str, list[Any]]] = {name: {} for name in splits}

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 
 from bgaug.metrics import LinearProbe, bootstrap_interval, leave_one_out_retrieval, paired_difference
 from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.run import BiasOptions, plan_bias, score_bias
 from bgaug.pipelines.evaluate.embed import EmbedOptions, embed_store
-from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 from bgaug.store import open_store
 
@@ -146,7 +147,8 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> tuple[Contrast
         }
         how = TrainOptions(method=name, momentum=name == "moco", **asked)
         train(options.work / "pretrain", out, Silent(), options=how, resume=True, device="cpu", threads=0)
-    learner, config = load_learner(out)
+    run = load_run(out, device="cpu")
+    learner, config = run.learner, run.config
     learner.encoder.decomposition.pool = "deviation"  # a reading: no weight depends on it
     return learner, config
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from bgaug.model.decomposition import MotionAwareDecomposition as MotionAwareDecomposition
     from bgaug.model.losses import DualLoss as DualLoss
     from bgaug.model.losses import SemiNegativeLoss as SemiNegativeLoss
-    from bgaug.model.pretrained import load_encoder as load_encoder
+    from bgaug.model.pretrained.load import load_encoder as load_encoder
     from bgaug.pairs import SemiNegativePairs as SemiNegativePairs
     from bgaug.shots.estimate import estimate_background as estimate_background
     from bgaug.store import open_store as open_store
@@ -62,7 +62,7 @@ _HOME_OF = {
     "MotionAwareDecomposition": "model.decomposition",
     "SemiNegativeLoss": "model.losses",
     "DualLoss": "model.losses",
-    "load_encoder": "model.pretrained",
+    "load_encoder": "model.pretrained.load",
 }
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604

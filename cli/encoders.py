@@ -288,7 +288,8 @@ def export_weights_command(
         from dataclasses import asdict
 
         from bgaug.files import check_replaceable
-        from bgaug.model.pretrained import export_encoder, find_checkpoint, load_encoder
+        from bgaug.model.checkpoint import find_checkpoint
+        from bgaug.model.pretrained.load import export_encoder, load_encoder
 
         check_replaceable(out, overwrite=overwrite, inputs=[find_checkpoint(run, best=best)])
         user_word(context, backbone, trust)

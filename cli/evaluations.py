@@ -194,7 +194,7 @@ def evaluate_command(
         bgaug evaluate run shards --protocol linear,bias --against simclr-run
     """
     with reported(debug):
-        from bgaug.model.pretrained import find_checkpoint
+        from bgaug.model.checkpoint import find_checkpoint
         from bgaug.pipelines.evaluate.bias.run import BiasOptions
         from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions
         from bgaug.pipelines.evaluate.run import EvaluateOptions, compare, evaluate

@@ -6,9 +6,10 @@ python examples/train_tiny.py VIDEOS [--out FOLDER] [--epochs N]
 import argparse
 from pathlib import Path
 
+from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 
 parser = argparse.ArgumentParser()
@@ -28,7 +29,7 @@ def main() -> None:
     result = train(store, run, Silent(), options=chosen, resume=True)
     print(f"{result.trained.steps} steps, loss {result.trained.loss:.2f}")
 
-    learner, _ = load_learner(run)  # learner.features(clips) gives (B, 96)
+    learner = load_run(run, device="cpu").learner  # learner.features(clips) gives (B, 96)
     print(f"an encoder of {sum(weight.numel() for weight in learner.encoder.backbone.parameters())} weights")
 
 

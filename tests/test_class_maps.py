@@ -73,7 +73,7 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(method: str) -> Run:
     torch.manual_seed(0)
     learner = ContrastiveLearner(Averages(), method).eval().requires_grad_(False)
-    return Run(method, learner, CONFIG, Path("none"))
+    return Run(method, learner, CONFIG, Path("none"), "")
 
 
 def clip_of(path: Path, name: str) -> Clip:

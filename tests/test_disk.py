@@ -215,7 +215,7 @@ def test_what_cannot_be_written_is_found_before_the_work(
     monkeypatch.setattr("bgaug.pipelines.heatmap.run.load_runs", never)
     monkeypatch.setattr("bgaug.visualize.contact_sheet", never)
     monkeypatch.setattr("bgaug.pipelines.train.run._Run.prepare", never)
-    monkeypatch.setattr("bgaug.model.pretrained.load_encoder", never)
+    monkeypatch.setattr("bgaug.model.pretrained.load.load_encoder", never)
     monkeypatch.setattr("bgaug.pipelines.demo.run._write_videos", never)
     file = tmp_path / "file"
     file.write_bytes(b"")

@@ -26,14 +26,9 @@ from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, MasksError, UsageError
 from bgaug.masks.external.arrays import ArrayMasks
 from bgaug.model import ContrastiveLearner
-from bgaug.model.pretrained import (
-    EncoderInfo,
-    backbone_options,
-    export_encoder,
-    load_encoder,
-    load_learner,
-    read_weights,
-)
+from bgaug.model.checkpoint import load_run
+from bgaug.model.pretrained import EncoderInfo, backbone_options, read_weights
+from bgaug.model.pretrained.load import export_encoder, load_encoder
 from bgaug.untrusted import MalformedFile, load_plain, open_regular, read_npz
 
 CANARY = """
@@ -127,7 +122,7 @@ def test_no_name_in_a_file_is_imported(
             load_encoder(path)
         assert len(str(caught.value)) < 2000
     with pytest.raises(CheckpointError):
-        load_learner(run)
+        load_run(run)
     assert not canary() and not {module for module in set(sys.modules) - before if not module.startswith("bgaug")}
 
 
@@ -335,7 +330,7 @@ def test_no_pickle_is_executed(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         state = {"format": "bgaug-checkpoint", "version": 1, "learner": {"a": payloads(woken)[kind]}}
         torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
-    for door in (read_weights, load_encoder, load_learner):
+    for door in (read_weights, load_encoder, load_run):
         with pytest.raises(BgaugError, match="names in a file are never imported|encodes bytes"):
             door(tmp_path / "evil.pth")
     options = ["--out", tmp_path / "new", "--backbone", "r3d18", "--device", "cpu"]

@@ -18,7 +18,7 @@ from worlds import Recorder, moving_square
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.pretrained import file_sha256
+from bgaug.model.checkpoint import file_sha256
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.shards import build_shards

@@ -19,17 +19,9 @@ import bgaug
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.backbones import build_backbone
-from bgaug.model.pretrained import (
-    PUBLISHED,
-    EncoderInfo,
-    VideoEncoder,
-    backbone_options,
-    export_encoder,
-    file_sha256,
-    load_encoder,
-    read_weights,
-)
-from bgaug.pipelines.train.run import load_learner
+from bgaug.model.checkpoint import file_sha256, load_run
+from bgaug.model.pretrained import PUBLISHED, EncoderInfo, backbone_options, read_weights
+from bgaug.model.pretrained.load import VideoEncoder, export_encoder, load_encoder
 
 
 def write_run(folder: Path, learner: ContrastiveLearner, *, backbone: str = "tiny", **more: Any) -> Path:
@@ -85,7 +77,7 @@ def test_runs_from_before_keep_the_dynamic_code_that_they_were_trained_with(clip
     state = torch.load(path, weights_only=True)
     del state["config"]["resolved_method"]["pool"]
     torch.save(state, path)
-    method = load_learner(tmp_path)[0].method
+    method = load_run(tmp_path, device="cpu").learner.method
     assert (method.pool, method.feature) == ("mean", "g")
 
 

@@ -20,8 +20,9 @@ from bgaug.cli.main import app
 from bgaug.errors import LabelsError, StoreError, UsageError
 from bgaug.metrics import LinearProbe, knn_predict, leave_one_out_retrieval, retrieval
 from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.evaluate.bias.run import BiasOptions
-from bgaug.pipelines.evaluate.features import frozen_features, load_run
+from bgaug.pipelines.evaluate.features import frozen_features
 from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions
 from bgaug.pipelines.evaluate.labelled import find_labels, store_labels
 from bgaug.pipelines.evaluate.protocols import Outcome

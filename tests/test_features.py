@@ -17,10 +17,10 @@ from worlds import Recorder
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.pretrained import file_sha256
+from bgaug.model.checkpoint import file_sha256, load_run
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.evaluate import features as room
-from bgaug.pipelines.evaluate.features import Features, clips_of, frozen_features, load_run
+from bgaug.pipelines.evaluate.features import Features, clips_of, frozen_features
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store
 

@@ -13,9 +13,10 @@ from test_encoders import write_run
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError, UsageError
 from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import Run, load_run
 from bgaug.pairs import Augmentation, centre_crop
 from bgaug.pipelines.evaluate import fine_tuning as room
-from bgaug.pipelines.evaluate.features import LoadedRun, clips_of, load_run
+from bgaug.pipelines.evaluate.features import clips_of
 from bgaug.pipelines.evaluate.fine_tuning import (
     ClipClassifier,
     Finetuned,
@@ -35,20 +36,18 @@ def store(small_store: Path) -> Store:
     return open_store(small_store)
 
 
-def made_run(folder: Path, seed: int = 0, **config: Any) -> LoadedRun:
+def made_run(folder: Path, seed: int = 0, **config: Any) -> Run:
     torch.manual_seed(seed)
     write_run(folder, ContrastiveLearner("tiny", "dual"), config={"num_frames": 4, "stride": 2, **config})
     return load_run(folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return made_run(tmp_path_factory.mktemp("run"))
 
 
-def tuned(
-    run: LoadedRun, store: Store, epochs: int = 2, threads: int = 0, scratch: bool = False, **more: Any
-) -> Finetuned:
+def tuned(run: Run, store: Store, epochs: int = 2, threads: int = 0, scratch: bool = False, **more: Any) -> Finetuned:
     options = FinetuneOptions(epochs=epochs, batch_size=4, **more)
     return finetune(run, store, EVERYBODY, LABELS, Silent(), options=options, from_scratch=scratch, threads=threads)
 
@@ -61,7 +60,7 @@ def same(one: Finetuned, other: Finetuned) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-def test_it_learns_what_it_is_shown(run: LoadedRun, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_learns_what_it_is_shown(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without augmentation the six scenes can be told apart, whatever they are called.
     still = Augmentation(size=32, scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0, blur=0)
     monkeypatch.setattr(room, "augmentation", lambda *_: still)
@@ -73,7 +72,7 @@ def test_it_learns_what_it_is_shown(run: LoadedRun, store: Store, monkeypatch: p
     assert found.predict(store, np.array([1, 4]), Silent(), clips=2).tolist() == [5, 9]
 
 
-def test_it_repeats_itself_to_the_bit(run: LoadedRun, store: Store) -> None:
+def test_it_repeats_itself_to_the_bit(run: Run, store: Store) -> None:
     first = tuned(run, store)
     torch.manual_seed(99)
     before = torch.get_rng_state()
@@ -82,7 +81,7 @@ def test_it_repeats_itself_to_the_bit(run: LoadedRun, store: Store) -> None:
     assert not same(first, tuned(run, store, seed=1))
 
 
-def test_it_begins_with_the_run_and_leaves_it_alone(run: LoadedRun, store: Store) -> None:
+def test_it_begins_with_the_run_and_leaves_it_alone(run: Run, store: Store) -> None:
     before = {name: value.clone() for name, value in run.learner.state_dict().items()}
     slow = tuned(run, store, epochs=1, lr=1e-12, weight_decay=0.0)
     assert all(torch.equal(value, before[name]) for name, value in run.learner.state_dict().items())
@@ -94,13 +93,13 @@ def test_it_begins_with_the_run_and_leaves_it_alone(run: LoadedRun, store: Store
     assert all(changed)  # encoder and head, not the head alone
 
 
-def test_from_scratch_knows_nothing_of_the_run(run: LoadedRun, store: Store, tmp_path: Path) -> None:
+def test_from_scratch_knows_nothing_of_the_run(run: Run, store: Store, tmp_path: Path) -> None:
     other = made_run(tmp_path, seed=5)
     assert same(tuned(run, store, scratch=True), tuned(other, store, scratch=True))
     assert not same(tuned(run, store), tuned(other, store))
 
 
-def test_logits_are_means_over_centre_crops(run: LoadedRun, store: Store) -> None:
+def test_logits_are_means_over_centre_crops(run: Run, store: Store) -> None:
     found = tuned(run, store)
     logits = found.logits(store, EVERYBODY, Silent(), clips=3, batch_size=4)
     dataset = ClipDataset(store, ClipOptions(4, 2, views=3, sampling="uniform"), backgrounds=False)
@@ -113,7 +112,7 @@ def test_logits_are_means_over_centre_crops(run: LoadedRun, store: Store) -> Non
     np.testing.assert_allclose(found.logits(store, EVERYBODY, Silent(), clips=3, batch_size=1), logits, atol=1e-5)
 
 
-def test_the_head_reads_the_mean_of_the_last_stage(run: LoadedRun) -> None:
+def test_the_head_reads_the_mean_of_the_last_stage(run: Run) -> None:
     torch.manual_seed(0)
     model = ClipClassifier(run.learner.encoder.backbone, 3, dropout=0.5).eval()
     clips = torch.rand(2, 3, 4, 32, 32)
@@ -122,7 +121,7 @@ def test_the_head_reads_the_mean_of_the_last_stage(run: LoadedRun) -> None:
         torch.testing.assert_close(model(clips), expected, atol=1e-5, rtol=0)
 
 
-def test_training_clips_are_augmented_by_their_keys(run: LoadedRun, store: Store) -> None:
+def test_training_clips_are_augmented_by_their_keys(run: Run, store: Store) -> None:
     dataset = clips_of(store, run.config, np.array([2, 3]), views=1)
     batch = ClipDataset.collate([dataset[0], dataset[1]])
     recipe = augmentation(run.config)
@@ -136,7 +135,7 @@ def test_training_clips_are_augmented_by_their_keys(run: LoadedRun, store: Store
     assert not torch.equal(views, training_view(ClipDataset.collate([dataset[0], dataset[1]]), recipe))
 
 
-def test_nothing_is_left_to_default_in_the_settings(run: LoadedRun) -> None:
+def test_nothing_is_left_to_default_in_the_settings(run: Run) -> None:
     assert FinetuneOptions().settings(run.config) | {
         "optimiser": "adamw",
         "lr": 2e-3,
@@ -164,7 +163,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
         FinetuneOptions(**options)
 
 
-def test_what_cannot_be_learnt(run: LoadedRun, store: Store) -> None:
+def test_what_cannot_be_learnt(run: Run, store: Store) -> None:
     with pytest.raises(UsageError, match="two classes or more to learn from, got 1"):
         finetune(run, store, EVERYBODY, np.zeros(6, np.int64), Silent())
     with pytest.raises(BgaugError, match=r"fine-tuning diverged at step \d+ of 6: the loss is (nan|inf); take a lower"):

@@ -28,7 +28,9 @@ from test_doors import CANARY, Payload, Watch, save_encoder, save_run
 
 from bgaug.errors import BgaugError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.pretrained import load_encoder, load_learner, read_weights
+from bgaug.model.checkpoint import load_run
+from bgaug.model.pretrained import read_weights
+from bgaug.model.pretrained.load import load_encoder
 
 SECONDS = 5
 MEGABYTES = 200
@@ -239,7 +241,7 @@ def bounded(size: int) -> Iterator[None]:
 
 
 def doors(path: Path) -> list[Callable[[Path], object]]:
-    return [load_encoder, read_weights] if path.suffix == ".safetensors" else [load_encoder, load_learner, read_weights]
+    return [load_encoder, read_weights] if path.suffix == ".safetensors" else [load_encoder, load_run, read_weights]
 
 
 def hold(good: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, seed: int) -> Counter[str]:

@@ -49,7 +49,7 @@ def run() -> Run:
     torch.manual_seed(0)
     learner = ContrastiveLearner("tiny", "dual").eval().requires_grad_(False)
     config = {"num_frames": 8, "stride": 2, "crop": 32, "backbone": "tiny", "method": "dual"}
-    return Run("run", learner, config, Path("none"))
+    return Run("run", learner, config, Path("none"), "")
 
 
 @pytest.fixture(scope="module")

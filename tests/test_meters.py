@@ -111,8 +111,8 @@ def test_meters_stand_in_the_log_and_on_the_board(small_store: Path, tmp_path: P
 
 
 def test_meters_do_not_change_a_run(small_store: Path, tmp_path: Path) -> None:
-    from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
-    from bgaug.model.pretrained.run import load_checkpoint
+    from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
+    from bgaug.model.checkpoint import load_checkpoint
 
     for name, count in (("with", 6), ("without", 0)):
         options = TrainOptions(backbone="tiny", steps=4, batch_size=3, num_frames=4, stride=1, crop=16, meters=count)

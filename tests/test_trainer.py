@@ -13,10 +13,10 @@ import torch
 
 from bgaug.errors import BgaugError, CheckpointError, StoreError, UsageError
 from bgaug.model.backbones import build_backbone
-from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
-from bgaug.model.pretrained.run import load_checkpoint
+from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
+from bgaug.model.checkpoint import load_checkpoint, load_run
 from bgaug.pipelines.train.optimisation import Optimisation
-from bgaug.pipelines.train.run import RunResult, TrainOptions, load_learner, parse_changes, train
+from bgaug.pipelines.train.run import RunResult, TrainOptions, parse_changes, train
 from bgaug.progress import Silent
 from bgaug.store import open_store, write_bank
 
@@ -114,7 +114,8 @@ def test_a_run_is_not_overwritten_unasked(small_store: Path, tmp_path: Path) -> 
 
 def test_the_learner_of_a_run_is_loaded(small_store: Path, tmp_path: Path) -> None:
     run(small_store, tmp_path / "r", stop_after=1)
-    learner, config = load_learner(tmp_path / "r")
+    loaded = load_run(tmp_path / "r", device="cpu")
+    learner, config = loaded.learner, loaded.config
     assert config["crop"] == 24 and not learner.training
     clips = torch.rand(2, 3, 8, 24, 24)
     assert learner.features(clips).shape == (2, 96)
@@ -163,7 +164,7 @@ def test_a_method_is_changed_by_name(small_store: Path, tmp_path: Path) -> None:
     changes = parse_changes(["donor=frame", "w-static=0", "stages=stage3, stage4", 'blend=["uniform", 0, 0.5]'])
     assert changes == {"donor": "frame", "w_static": 0, "stages": ["stage3", "stage4"], "blend": ["uniform", 0, 0.5]}
     result = run(small_store, tmp_path / "r", change=changes, stop_after=1)
-    learner, config = load_learner(result.out)
+    learner = load_run(result.out, device="cpu").learner
     method = learner.method
     assert method.compose.donor == "frame" and method.w_static == 0 and method.stages == ("stage3", "stage4")
     assert set(lines(result.out)[0]) >= {"global", "motion"} and "static" not in lines(result.out)[0]
@@ -212,7 +213,8 @@ def test_training_begins_with_published_weights(small_store: Path, tmp_path: Pat
     options: dict[str, Any] = {"backbone": "r3d18", "num_frames": 16, "method": "simclr", "lr": 1e-12}
     path = str(tmp_path / "r3d_18.pth")
     run(small_store, tmp_path / "r", weights=path, stop_after=1, **options)
-    learner, config = load_learner(tmp_path / "r")
+    loaded = load_run(tmp_path / "r", device="cpu")
+    learner, config = loaded.learner, loaded.config
     assert config["weights"] == path and getattr(learner.encoder.backbone, "temporal_reach", None)
     ours = learner.encoder.backbone.state_dict()
     torch.testing.assert_close(ours["layer1.0.conv1.0.weight"], given["layer1.0.conv1.0.weight"])

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from bgaug.errors import UsageError
-from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
-from bgaug.model.pretrained.run import load_checkpoint
+from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
+from bgaug.model.checkpoint import load_checkpoint, load_run
 from bgaug.pipelines.train.optimisation import LARS, Optimisation, make_optimiser
-from bgaug.pipelines.train.run import RunResult, TrainOptions, load_learner, train
+from bgaug.pipelines.train.run import RunResult, TrainOptions, train
 from bgaug.progress import Silent
 
 
@@ -104,7 +104,7 @@ def momenta(out: Path) -> list[torch.Tensor]:
 def test_accumulation_moves_the_key_encoder_once_a_step(small_store: Path, tmp_path: Path) -> None:
     still: dict[str, Any] = {"method": "moco", "optimiser": "sgd", "lr": 1e-12, "change": {"momentum_coefficient": 0.0}}
     run(small_store, tmp_path / "r", steps=1, accumulate=2, **still)
-    learner, _ = load_learner(tmp_path / "r")
+    learner = load_run(tmp_path / "r", device="cpu").learner
     assert learner.key_encoder is not None
     # At a coefficient of 0 the key encoder is the encoder before the step; both batches fill the queue.
     for ours, theirs in zip(learner.encoder.parameters(), learner.key_encoder.parameters(), strict=True):
@@ -138,9 +138,9 @@ def test_the_moving_average_is_what_is_evaluated(small_store: Path, tmp_path: Pa
     name = "encoder.heads.g.0.weight"
     # The first step sets it; from then on half of it stays.
     expected = (each[0][name] + each[1][name]) / 4 + each[2][name] / 2
-    averaged, _ = load_learner(tmp_path / "r")
+    averaged = load_run(tmp_path / "r", device="cpu").learner
     torch.testing.assert_close(averaged.state_dict()[name], expected)
-    last, _ = load_learner(tmp_path / "r", averaged=False)
+    last = load_run(tmp_path / "r", averaged=False, device="cpu").learner
     torch.testing.assert_close(last.state_dict()[name], each[2][name])
 
 
@@ -156,7 +156,7 @@ def test_channels_last_computes_the_same(small_store: Path, tmp_path: Path) -> N
     whole = run(small_store, tmp_path / "whole", steps=2)
     other = run(small_store, tmp_path / "other", steps=2, channels_last=True)
     assert other.trained.loss == pytest.approx(whole.trained.loss, rel=1e-3)
-    learner, _ = load_learner(tmp_path / "other")
+    learner = load_run(tmp_path / "other", device="cpu").learner
     assert not learner.training
 
 
@@ -170,7 +170,7 @@ def test_a_compiled_encoder_learns_the_same(small_store: Path, tmp_path: Path) -
         other = run(small_store, tmp_path / "other", steps=2, momentum=True, compile=True)
     assert other.trained.loss == pytest.approx(whole.trained.loss, rel=1e-2)
     assert run(small_store, tmp_path / "other", steps=2, momentum=True, resume=True).trained.finished
-    learner, _ = load_learner(tmp_path / "other")
+    learner = load_run(tmp_path / "other", device="cpu").learner
     assert learner.features(torch.rand(1, 3, 4, 16, 16)).shape == (1, 96)
 
 
@@ -179,5 +179,5 @@ def test_a_device_that_is_not_here(small_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no device 'tpu9'"):
         train(small_store, tmp_path / "r", Silent(), options=options, device="tpu9")
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="CUDA is not usable here"):
+        with pytest.raises(UsageError, match="CUDA is not available here"):
             train(small_store, tmp_path / "r", Silent(), options=options, device="cuda")

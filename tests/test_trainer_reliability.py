@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.pretrained.run import BEST, CHECKPOINTS, load_checkpoint
-from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
+from bgaug.model.checkpoint import BEST, CHECKPOINTS, load_checkpoint, load_run
+from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
 from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.train.log import LOG
 from bgaug.pipelines.train.loop import enough_memory
-from bgaug.pipelines.train.run import RunResult, TrainOptions, load_learner, train
+from bgaug.pipelines.train.run import RunResult, TrainOptions, train
 from bgaug.progress import Silent
 
 SMALL = ["--backbone", "tiny", "--batch-size", "3", "--frames", "4", "--stride", "1", "--crop", "16", "--device", "cpu"]
@@ -178,7 +178,7 @@ def test_the_best_and_the_last_checkpoints_stay(small_store: Path, tmp_path: Pat
     kept = sorted(path.name for path in (out / CHECKPOINTS).iterdir())
     assert kept == [BEST, "step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
     assert load_checkpoint(out / CHECKPOINTS / BEST)["step"] == min(ends, key=lambda step: ends[step])
-    best, _ = load_learner(out, best=True)
+    best = load_run(out, best=True, device="cpu").learner
     assert same(dict(best.state_dict()), load_checkpoint(out / CHECKPOINTS / BEST)["learner"])
     with pytest.raises(BgaugError, match="no number 'fame'.*loss"):
         run(small_store, tmp_path / "x", best="fame")
@@ -204,7 +204,7 @@ def test_a_checkpoint_of_something_else_is_refused(small_store: Path, tmp_path: 
     with pytest.raises(CheckpointError, match="does not fit this run's model"):
         run(small_store, out, resume=True)
     with pytest.raises(CheckpointError, match="does not fit its own configuration"):
-        load_learner(out)
+        load_run(out)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(
@@ -259,7 +259,8 @@ def test_options_of_a_file_are_defaults(small_store: Path, tmp_path: Path) -> No
     )
     done = invoke(str(small_store), "--out", str(tmp_path / "r"), "--config", str(file), "--seed", "7")
     assert done.exit_code == 0, done.output
-    learner, config = load_learner(tmp_path / "r")
+    run = load_run(tmp_path / "r", device="cpu")
+    learner, config = run.learner, run.config
     assert config["seed"] == 7 and config["steps"] == 3, "what stands on the command line wins"
     assert learner.method.gamma == 0.5 and learner.method.compose.donor == "frame"
     assert config["drop_at"] == [0.3]

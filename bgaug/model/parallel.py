@@ -1,4 +1,4 @@
-"""One batch over several processes: what each of them computed, put together in order of their ranks.
+"""The device that is computed on, and one batch over several processes, put together in order of their ranks.
 
 The loss of the whole batch is computed on every process from what all of them gathered. Gradient flows to a process's own
 part alone, so the sum of the processes' gradients is that of the whole; DistributedDataParallel takes their mean, so the
@@ -15,7 +15,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bgaug.errors import UsageError
 from bgaug.pairs import Pairs
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of this name; by default CUDA where it is available, else the CPU.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if cuda else "cpu"))
+    except RuntimeError as error:
+        raise UsageError(f"no device {name!r}; give cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not cuda:
+        raise UsageError("CUDA is not available here; use --device cpu")
+    return device
 
 
 def num_processes() -> int:

@@ -20,13 +20,14 @@ from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, write_bytes, writing
 from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
 from bgaug.pipelines.build.each_video import Outcome, Setup
 from bgaug.pipelines.build.process_video import WatchOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world import world_splits, write_world
 from bgaug.pipelines.demo.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies
-from bgaug.pipelines.train.run import TrainOptions, load_learner, train
+from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Progress
 from bgaug.store import open_store
 from bgaug.testing.synthetic import SPLITS, make_split
@@ -161,7 +162,7 @@ def demo(
             ),
             resume=True,
         )
-        learners[method] = load_learner(out / f"run-{method}")[0]
+        learners[method] = load_run(out / f"run-{method}", device="cpu").learner
         accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)
     shown = make_split("swap", count=8, truth=True)
     heat = write_picture(out / HEATMAPS, heatmap_picture(learners, shown, splits["probe_train"]))

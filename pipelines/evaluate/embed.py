@@ -21,8 +21,9 @@ from bgaug import __version__
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.files import check_replaceable
 from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import find_checkpoint, load_run
 from bgaug.model.decomposition import FEATURES
-from bgaug.model.pretrained import NOTHING_SAID, Word, file_sha256, find_checkpoint, load_learner, own_clips
+from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.sources import Source, find_labels, find_videos
 from bgaug.pipelines.build.workers import run_tasks
@@ -164,8 +165,8 @@ def embed(
     read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
     check_replaceable(out, overwrite=overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
-    learner, config = load_learner(checkpoint, word=word)
-    learner = learner.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    loaded = load_run(checkpoint, device=device, word=word)
+    learner, config = loaded.learner, loaded.config
     if sources is None:
         found = embed_store(learner, config, open_store(inputs[0]), progress, options)
     else:
@@ -173,7 +174,7 @@ def embed(
     settings = {
         "run": str(run),
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": file_sha256(checkpoint),
+        "checkpoint_sha256": loaded.sha256,
         "bgaug_version": __version__,
         "inputs": list(inputs),
         **found.settings,

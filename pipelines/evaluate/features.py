@@ -21,9 +21,9 @@ from bgaug.data.batch import Batch
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import UsageError
-from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import Run
 from bgaug.model.decomposition import FEATURES
-from bgaug.model.pretrained import NOTHING_SAID, Word, file_sha256, find_checkpoint, load_learner, own_clips
+from bgaug.model.pretrained import own_clips
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.demo.truth import UNREADABLE, write_arrays
 from bgaug.progress import Progress
@@ -35,54 +35,6 @@ CODES = ("g", "d", "r")
 FOLDER = "features"
 FORM = 1
 """Of the files; another number makes all of them stale."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedRun:
-    """A run that is evaluated.
-
-    Attributes:
-        path: as it was named.
-        folder: of the run: where what is found out about it is kept.
-        checkpoint: the file.
-        sha256: of the checkpoint's bytes.
-        learner: in evaluation mode, on its device.
-        config: of the run.
-        word: the user's, on who builds its encoder.
-    """
-
-    path: Path
-    folder: Path
-    checkpoint: Path
-    sha256: str
-    learner: ContrastiveLearner
-    config: Mapping[str, Any]
-    word: Word = NOTHING_SAID
-
-    @property
-    def device(self) -> torch.device:
-        """Where the learner is."""
-        return next(self.learner.parameters()).device
-
-
-def load_run(path: Path, *, best: bool = False, device: str | None = None, word: Word = NOTHING_SAID) -> LoadedRun:
-    """Load the last, or the best, checkpoint of a run, or the one that is named.
-
-    Args:
-        path: folder that `train` made, or one checkpoint of it.
-        best: of the best checkpoint instead of the last.
-        device: by default CUDA where there is one, else the CPU.
-        word: the user's, on who builds an encoder that is none of bgaug's.
-
-    Raises:
-        CheckpointError: there is none, it is not whole, does not fit its configuration, or names an encoder of its own.
-    """
-    checkpoint = find_checkpoint(path, best=best)
-    learner, config = load_learner(checkpoint, word=word)
-    learner = learner.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    inside = checkpoint.parent.name == "checkpoints"
-    folder = path if path.is_dir() else checkpoint.parent.parent if inside else checkpoint.parent
-    return LoadedRun(path, folder, checkpoint, file_sha256(checkpoint), learner, config, word)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +73,7 @@ class Features:
 
 
 def frozen_features(
-    run: LoadedRun,
+    run: Run,
     store: Store,
     videos: NDArray[np.int64],
     progress: Progress,
@@ -221,7 +173,7 @@ def evaluation_clips(
 
 @torch.no_grad()
 def _encode(
-    run: LoadedRun, dataset: ClipDataset, progress: Progress, batch_size: int, threads: int
+    run: Run, dataset: ClipDataset, progress: Progress, batch_size: int, threads: int
 ) -> dict[str, NDArray[np.float32]]:
     """All codes in one pass: float32 (N, D) by name."""
     progress.start("features", len(dataset))
@@ -237,7 +189,7 @@ def _encode(
     return {name: torch.cat(values).numpy() for name, values in found.items()}
 
 
-def _about(run: LoadedRun, store: Store, videos: NDArray[np.int64], clips: int) -> dict[str, Any]:
+def _about(run: Run, store: Store, videos: NDArray[np.int64], clips: int) -> dict[str, Any]:
     """Everything that features depend on, as plain JSON values."""
     ids = "\n".join(store.video_id(video) for video in videos.tolist())
     options = ClipOptions(run.config["num_frames"], run.config["stride"], views=clips, sampling="uniform")

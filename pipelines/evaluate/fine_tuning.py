@@ -21,9 +21,10 @@ from bgaug.data.batch import Batch
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import BgaugError, UsageError
 from bgaug.model.backbones import Backbone, build_backbone
+from bgaug.model.checkpoint import Run
 from bgaug.model.pretrained import trained_form
 from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
-from bgaug.pipelines.evaluate.features import LoadedRun, clips_of, evaluation_clips
+from bgaug.pipelines.evaluate.features import clips_of, evaluation_clips
 from bgaug.pipelines.train.optimisation import Optimisation, make_optimiser
 from bgaug.progress import Progress
 from bgaug.store import Store
@@ -168,7 +169,7 @@ class Finetuned:
 
 
 def finetune(
-    run: LoadedRun,
+    run: Run,
     store: Store,
     videos: Ints,
     labels: Ints,
@@ -228,7 +229,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _classifier(run: LoadedRun, num_classes: int, dropout: float, from_scratch: bool) -> ClipClassifier:
+def _classifier(run: Run, num_classes: int, dropout: float, from_scratch: bool) -> ClipClassifier:
     if from_scratch:
         builder = run.word.over(run.config["backbone"], run.checkpoint)
         trunk = build_backbone(builder, **trained_form(run.config))
@@ -239,7 +240,7 @@ def _classifier(run: LoadedRun, num_classes: int, dropout: float, from_scratch: 
 
 def _train(
     model: ClipClassifier,
-    run: LoadedRun,
+    run: Run,
     store: Store,
     videos: Ints,
     target: Tensor,

@@ -25,9 +25,10 @@ from bgaug import __version__
 from bgaug.errors import UsageError, WriteError
 from bgaug.files import write_bytes
 from bgaug.metrics import FewShotClassifier, HeldOut
+from bgaug.model.checkpoint import Run, load_run
 from bgaug.model.decomposition import FEATURES
 from bgaug.model.pretrained import NOTHING_SAID, Word
-from bgaug.pipelines.evaluate.features import Features, LoadedRun, frozen_features, load_run
+from bgaug.pipelines.evaluate.features import Features, frozen_features
 from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions, finetune
 from bgaug.pipelines.evaluate.labelled import LabelledVideos, find_labels
 from bgaug.pipelines.evaluate.protocols import Found, Frozen, few_labels, outcome_of, probe, retrieve, vote
@@ -198,7 +199,7 @@ def _check_alike(parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut]) -
 class _Job:
     """One evaluation: what is evaluated, on what, and how."""
 
-    loaded: LoadedRun
+    loaded: Run
     store: Store
     store_path: Path
     protocols: tuple[str, ...]
@@ -364,7 +365,7 @@ def _labelled(store: Store, o: EvaluateOptions, progress: Progress) -> list[Labe
     return parts
 
 
-def _kept(result: Evaluation, loaded: LoadedRun, progress: Progress) -> Evaluation:
+def _kept(result: Evaluation, loaded: Run, progress: Progress) -> Evaluation:
     """The same, written beside the run; or a warning that it could not be."""
     told = result.to_json()
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]

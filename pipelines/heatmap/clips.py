@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bgaug.errors import BgaugError, MasksError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.pretrained import NOTHING_SAID, Word, find_checkpoint, load_learner
+from bgaug.model.checkpoint import load_run
+from bgaug.model.pretrained import NOTHING_SAID, Word
 from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.clips import longest_shot
@@ -40,12 +41,14 @@ class Run:
         learner: in evaluation mode, frozen, on its device.
         config: of the run.
         checkpoint: the file that it comes from.
+        sha256: hash of that file.
     """
 
     title: str
     learner: ContrastiveLearner
     config: Mapping[str, Any]
     checkpoint: Path
+    sha256: str
 
     @property
     def device(self) -> torch.device:
@@ -79,13 +82,13 @@ class Clip:
         return int(self.box[0, 2:].min())
 
 
-def load_runs(paths: Sequence[Path], device: torch.device, progress: Progress, word: Word = NOTHING_SAID) -> list[Run]:
+def load_runs(paths: Sequence[Path], device: str | None, progress: Progress, word: Word = NOTHING_SAID) -> list[Run]:
     """The runs, warned of where they were trained on other clips than the first, whose clips all of them see."""
     runs = []
     for title, path in zip(_short_names(paths), paths, strict=True):
-        checkpoint = find_checkpoint(path)
-        learner, config = load_learner(checkpoint, word=word)
-        runs.append(Run(title, learner.requires_grad_(False).to(device), config, checkpoint))
+        loaded = load_run(path, device=device, word=word)
+        config = loaded.config
+        runs.append(Run(title, loaded.learner.requires_grad_(False), config, loaded.checkpoint, loaded.sha256))
         for name, what in (("num_frames", "frames"), ("stride", "a stride")):
             if config[name] != runs[0].config[name]:
                 progress.warn(

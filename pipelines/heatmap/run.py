@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, replacing_files, write_bytes, writing
-from bgaug.model.pretrained import NOTHING_SAID, Word, file_sha256, own_clips
+from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
 from bgaug.pipelines.heatmap.clip_masks import ForeignTruth, StoreTruth
 from bgaug.pipelines.heatmap.clip_probe import ClipProbe
 from bgaug.pipelines.heatmap.clips import (
@@ -159,8 +158,7 @@ def heatmap(
     options = options or HeatmapOptions()
     _check_out(out, overwrite)
     out = out.resolve()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    runs = load_runs([run, *against], where, progress, word)
+    runs = load_runs([run, *against], device, progress, word)
     with opened_store(inputs, progress, in_process) as (store, failures, is_ours):
         if store.header.frames == "none":
             raise UsageError(f"{store.path} keeps no frames; make a store to train from with `bgaug build-shards`")
@@ -292,7 +290,7 @@ def _settings(
         "runs": {
             run.title: {
                 "checkpoint": str(run.checkpoint),
-                "sha256": file_sha256(run.checkpoint),
+                "sha256": run.sha256,
                 "method": run.config["method"],
                 "backbone": run.config["backbone"],
                 "crop": run.config["crop"],

@@ -21,8 +21,7 @@ from bgaug.errors import BgaugError, CheckpointError, UsageError, WriteError
 from bgaug.files import write_bytes
 from bgaug.model import ContrastiveLearner
 from bgaug.model.backbones.weights import check_finite
-from bgaug.model.checkpoint import check_resumable, save_checkpoint, saved_config
-from bgaug.model.pretrained.run import CHECKPOINTS, load_checkpoint
+from bgaug.model.checkpoint import CHECKPOINTS, check_resumable, load_checkpoint, save_checkpoint, saved_config
 from bgaug.pairs import SemiNegativePairs
 from bgaug.pipelines.train.log import LOG, Log, drop_lines_behind, memory_megabytes, plain
 from bgaug.pipelines.train.optimisation import Optimisation, gradient_norm, make_optimiser

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from bgaug.errors import UsageError
+from bgaug.model.parallel import choose_device
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,7 @@ def processes(device: str | None = None) -> Iterator[Processes]:
     Raises:
         UsageError: a device that is not here, or more processes than CUDA devices.
     """
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"no device {name!r}; give cpu, cuda or cuda:1") from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("CUDA is not usable here; `--device cpu` trains on the CPU")
+    where = choose_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Processes(where)

@@ -18,10 +18,10 @@ from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_folder, make_folder, write_bytes, writing
 from bgaug.model import METHODS, ContrastiveLearner, Method
 from bgaug.model.backbones import BACKBONES, Backbone, build_backbone, count_parameters, load_weights
-from bgaug.model.pretrained import PUBLISHED, backbone_options, load_learner, own_weights
+from bgaug.model.checkpoint import CHECKPOINTS
+from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
+from bgaug.model.pretrained import PUBLISHED, backbone_options, own_weights
 from bgaug.model.pretrained.builders import check_options, takes_options
-from bgaug.model.pretrained.run import CHECKPOINTS
-from bgaug.model.pretrained.run import find_checkpoint as last_checkpoint
 from bgaug.pairs import Augmentation, Composition, SemiNegativePairs
 from bgaug.pipelines.train.bias_monitor import NUMBERS, BiasMeters
 from bgaug.pipelines.train.log import CONFIG, LOG
@@ -35,7 +35,7 @@ from bgaug.progress import Progress, Silent
 from bgaug.provenance import git_state, store_content, versions
 from bgaug.store import Store, open_store
 
-__all__ = ["RunResult", "TrainOptions", "load_learner", "make_learner", "parse_changes", "train"]
+__all__ = ["RunResult", "TrainOptions", "make_learner", "parse_changes", "train"]
 
 CONFIG_TOML = "config.toml"
 HELD_OUT = ("val", "test")

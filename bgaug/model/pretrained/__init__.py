@@ -10,7 +10,6 @@ torch_files        what torch.save wrote, nothing executed
 safetensors_files  safetensors, header checked first
 description        what a run or a file says of its encoder, checked
 builders           whose word it is that builds an encoder
-run                checkpoints, and the learner of a run
 weights            weights from elsewhere
 load               the encoder as a module, from a run or a file, and into a file
 """
@@ -21,13 +20,6 @@ from bgaug.model.pretrained.builders import own_clips as own_clips
 from bgaug.model.pretrained.description import PUBLISHED as PUBLISHED
 from bgaug.model.pretrained.description import EncoderInfo as EncoderInfo
 from bgaug.model.pretrained.description import trained_form as trained_form
-from bgaug.model.pretrained.load import VideoEncoder as VideoEncoder
-from bgaug.model.pretrained.load import export_encoder as export_encoder
-from bgaug.model.pretrained.load import load_encoder as load_encoder
-from bgaug.model.pretrained.run import file_sha256 as file_sha256
-from bgaug.model.pretrained.run import find_checkpoint as find_checkpoint
-from bgaug.model.pretrained.run import load_checkpoint as load_checkpoint
-from bgaug.model.pretrained.run import load_learner as load_learner
 from bgaug.model.pretrained.weights import backbone_options as backbone_options
 from bgaug.model.pretrained.weights import own_weights as own_weights
 from bgaug.model.pretrained.weights import read_weights as read_weights

@@ -17,11 +17,11 @@ from bgaug.files import check_replaceable, write_bytes
 from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.backbones.convolution import KineticsNormalisation
 from bgaug.model.backbones.weights import check_finite
+from bgaug.model.checkpoint import load_run
 from bgaug.model.decomposition import FEATURES, Codes
 from bgaug.model.encoder import codes_of, decomposition_for
 from bgaug.model.pretrained.builders import Builder, Word, check_fit, check_options
 from bgaug.model.pretrained.description import DECOMPOSITION, FORM, MARK, EncoderInfo, check_stages, method_for
-from bgaug.model.pretrained.run import file_sha256, find_checkpoint, load_learner
 from bgaug.model.pretrained.safetensors_files import SUFFIX, read_safetensors
 from bgaug.model.pretrained.weights import STATIC_STAGE
 from bgaug.untrusted import MalformedFile
@@ -117,7 +117,7 @@ def load_encoder(
     if path.suffix.lower() == SUFFIX and not path.is_dir():
         encoder = _of_file(path, word)
     else:
-        encoder = _of_run(find_checkpoint(path, best=best), averaged, word)
+        encoder = _of_run(path, best, averaged, word)
     encoder.feature = feature or encoder.feature
     return encoder.eval()
 
@@ -152,8 +152,9 @@ def export_encoder(encoder: VideoEncoder, path: str | Path, *, overwrite: bool =
     return write_bytes(path, save(weights, metadata=encoder.info.metadata()))
 
 
-def _of_run(path: Path, averaged: bool, word: Word) -> VideoEncoder:
-    learner, config = load_learner(path, averaged=averaged, word=word)
+def _of_run(path: Path, best: bool, averaged: bool, word: Word) -> VideoEncoder:
+    run = load_run(path, best=best, averaged=averaged, device="cpu", word=word)
+    learner, config = run.learner, run.config
     backbone, method = learner.encoder.backbone, learner.method
     info = EncoderInfo(
         backbone=config["backbone"],
@@ -165,7 +166,7 @@ def _of_run(path: Path, averaged: bool, word: Word) -> VideoEncoder:
         temporal_padding="none",
         dim=0,
         method=config["method"],
-        checkpoint_sha256=file_sha256(path),
+        checkpoint_sha256=run.sha256,
         feature=method.feature,
         decomposition={name: _plain(getattr(method, name)) for name in DECOMPOSITION},
         static_stage=learner.encoder.static_stage is not None,

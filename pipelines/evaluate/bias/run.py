@@ -27,7 +27,8 @@ from torch import Tensor
 
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, write_bytes
-from bgaug.model.pretrained import NOTHING_SAID, Word, load_learner, own_clips
+from bgaug.model.checkpoint import load_run
+from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
 from bgaug.pipelines.evaluate.bias.choice import Choice, DonorSource, make_manifest
 from bgaug.pipelines.evaluate.bias.clips import ClipReader
 from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, Composer, bias_sheet
@@ -187,9 +188,8 @@ def evaluate_bias(
     """
     options = options or BiasOptions()
     check_out(options)
-    learner, config = load_learner(run, word=word)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    learner.to(where)
+    loaded = load_run(run, device=device, word=word)
+    learner, config = loaded.learner, loaded.config
     store = open_store(store_path)
     manifest = plan_bias(store, config["num_frames"], config["stride"], config["crop"], options, progress)
     for name in ("num_frames", "stride", "crop"):
@@ -209,7 +209,7 @@ def evaluate_bias(
         progress,
         options=options,
         about=about,
-        device=where,
+        device=loaded.device,
     )
 
 

@@ -1,0 +1,1 @@
+"""Building: from videos to backgrounds, shards and exchanged folders."""
