@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from bgaug import __version__
-from bgaug.labels import Labels
 from bgaug.errors import UsageError
-from bgaug.progress import Progress
+from bgaug.labels import Labels
+from bgaug.pipelines.build.find_videos import FoundVideos, find_videos
 from bgaug.pipelines.build.shard_task import EachVideo, ShardTask
 from bgaug.pipelines.build.sources import Source, check_label_options, find_labels, plan_videos
-from bgaug.pipelines.build.find_videos import FoundVideos, find_videos
 from bgaug.pipelines.build.workers import run_tasks
+from bgaug.progress import Progress
 from bgaug.sizing import Fit, Size
 from bgaug.store import (
     Failure,

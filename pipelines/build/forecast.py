@@ -14,9 +14,9 @@ import numpy as np
 
 from bgaug.errors import UsageError
 from bgaug.pipelines.build.each_video import Recipe, Setup, new_header, processors, run_shards
-from bgaug.progress import Progress
 from bgaug.pipelines.build.shard_task import ShardTask
 from bgaug.pipelines.build.sources import Source, plan_videos
+from bgaug.progress import Progress
 from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
 from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard_name
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bgaug.progress import Progress
 from bgaug.pipelines.build.find_videos import Source, find_videos
+from bgaug.progress import Progress
 from bgaug.shots.cuts import CutFinder
 from bgaug.video import DecodedFrame, Probe, probe_video
 

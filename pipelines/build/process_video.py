@@ -10,8 +10,8 @@ from typing import Literal
 from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler
 from bgaug.background.stabilise import Canvas
 from bgaug.errors import VideoDecodeError
-from bgaug.shots.estimate import estimate_shot
 from bgaug.shots.cuts import CutFinder
+from bgaug.shots.estimate import estimate_shot
 from bgaug.video import DecodedFrame, Decoder, VideoReader
 
 OnError = Literal["skip", "salvage", "fail"]

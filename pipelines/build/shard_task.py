@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from bgaug.labels import Label
 from bgaug.errors import BgaugError, StoreError, VideoError
+from bgaug.labels import Label
 from bgaug.pipelines.build.sources import Source
 from bgaug.pipelines.build.workers import Begins, WorkerLost
 from bgaug.store import Failure, Header, Identity, ShardWriter, VideoPayload, VideoRow, identify
 from bgaug.store.commit import shard_lock
-from bgaug.store.index import parse_failures
 from bgaug.store.format.layout import SHARDS, shard_name, writing
+from bgaug.store.index import parse_failures
 from bgaug.store.locks.lock import ShardLock
 from bgaug.store.write import Placed
 

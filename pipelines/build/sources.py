@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bgaug.labels import Labels, labels_from_folders, parse_columns, parse_layout, read_labels
 from bgaug.errors import BgaugError, LabelsError, StoreError, UsageError, VideoError
-from bgaug.progress import Progress
+from bgaug.labels import Labels, labels_from_folders, parse_columns, parse_layout, read_labels
 from bgaug.pipelines.build.find_videos import Source, find_videos
 from bgaug.pipelines.build.workers import Begins, WorkerLost, run_tasks
+from bgaug.progress import Progress
 from bgaug.sizing import Size
 from bgaug.store import FrameKind, Plan, PlannedVideo, plan_shards
 from bgaug.store.format.layout import read_header
