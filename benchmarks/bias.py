@@ -191,8 +191,8 @@ def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
 def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
     """Videos of the training split, and the store that the offline pipeline makes of them; kept."""
     from bgaug.cli.console import TerminalProgress
-    from bgaug.pipelines.build.each_video import Setup
     from bgaug.pipelines.build.process_video import WatchOptions
+    from bgaug.pipelines.build.run import Setup
     from bgaug.pipelines.build.shards import build_shards
     from bgaug.pipelines.demo.world import world_splits, write_world
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED

@@ -167,7 +167,7 @@ EXTRACT = """
 import re, sys
 from pathlib import Path
 from bgaug.labels import Label
-from bgaug.pipelines.build.sources import Source
+from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.backgrounds import ExtractVideo
 from bgaug.pipelines.build.process_video import WatchOptions
 from bgaug.store import Header

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bgaug.errors import VideoError
-from bgaug.pipelines.build.sources import find_videos
+from bgaug.pipelines.build.find_videos import find_videos
 from bgaug.video import open_video, probe_video, read_video, timeline_of
 
 RATE_TOLERANCE = 0.01

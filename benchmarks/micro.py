@@ -163,9 +163,9 @@ def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
 def make_world(work: Path, draw: int, size: int) -> None:
     """The training split as videos, the store that the offline pipeline makes of it, and worn masks in it; kept."""
     from bgaug.cli.console import TerminalProgress
-    from bgaug.pipelines.build.each_video import Setup
-    from bgaug.pipelines.build.exchange import import_masks
+    from bgaug.pipelines.build.importing import import_masks
     from bgaug.pipelines.build.process_video import WatchOptions
+    from bgaug.pipelines.build.run import Setup
     from bgaug.pipelines.build.shards import build_shards
     from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED

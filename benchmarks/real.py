@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from bgaug.metrics import LinearProbe, bootstrap_interval, leave_one_out_retrieval, paired_difference
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.run import BiasOptions, plan_bias, score_bias
 from bgaug.pipelines.evaluate.embed import EmbedOptions, embed_store

@@ -183,7 +183,7 @@ def merge_command(
     with reported(debug):
         from dataclasses import asdict
 
-        from bgaug.pipelines.build.exchange import merge
+        from bgaug.pipelines.build.importing import merge
 
         with TerminalProgress() as progress:
             merged = merge(stores, out, progress, copy=copy, prefix=prefix, overwrite=overwrite)
@@ -235,7 +235,7 @@ def import_command(
     """
     with reported(debug):
         from bgaug.errors import UsageError
-        from bgaug.pipelines.build.exchange import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
+        from bgaug.pipelines.build.importing import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
 
         if masks is not None and backgrounds is None and name is None and not overwrite:
             with TerminalProgress() as progress:

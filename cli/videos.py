@@ -88,8 +88,8 @@ def extract_backgrounds_command(
     with reported(debug):
         from bgaug.background import NUM_SAMPLES
         from bgaug.pipelines.build.backgrounds import extract_backgrounds
-        from bgaug.pipelines.build.each_video import Setup
         from bgaug.pipelines.build.process_video import WatchOptions
+        from bgaug.pipelines.build.run import Setup
         from bgaug.sizing import parse_size
 
         options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
@@ -170,8 +170,8 @@ def build_shards_command(
     """
     with reported(debug):
         from bgaug.background import NUM_SAMPLES
-        from bgaug.pipelines.build.each_video import Setup
         from bgaug.pipelines.build.process_video import WatchOptions
+        from bgaug.pipelines.build.run import Setup
         from bgaug.pipelines.build.shards import build_shards, forecast_shards
         from bgaug.sizing import parse_size
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from bgaug.model.checkpoint import load_run
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent

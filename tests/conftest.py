@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from worlds import moving_square
 
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video

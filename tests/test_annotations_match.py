@@ -14,8 +14,9 @@ from bgaug.cli.main import app
 from bgaug.errors import LabelsError, UsageError
 from bgaug.labels import Entry, Label, Labels, SplitList, labels_for, match_entries
 from bgaug.labels.entries import Folders
-from bgaug.pipelines.build.each_video import Setup
-from bgaug.pipelines.build.sources import find_labels, find_videos
+from bgaug.pipelines.build.find_videos import find_videos
+from bgaug.pipelines.build.plan import find_labels
+from bgaug.pipelines.build.run import Setup
 from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import write_video

@@ -33,7 +33,7 @@ from bgaug.metrics.bias import (
     shifted,
 )
 from bgaug.pairs import composite
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.clips import ClipReader
 from bgaug.pipelines.evaluate.bias.manifest import Manifest

@@ -15,7 +15,7 @@ from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import hires_cam
 from bgaug.model import ContrastiveLearner
 from bgaug.model.backbones import Backbone
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world_score import class_maps
 from bgaug.pipelines.heatmap.clip_masks import ClipMasks

@@ -32,7 +32,7 @@ from worlds import Recorder, moving_square
 
 from bgaug.cli.main import app
 from bgaug.errors import StoreError
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import open_store, verify_store

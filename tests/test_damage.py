@@ -20,7 +20,7 @@ import pytest
 from worlds import moving_square
 
 from bgaug.errors import StoreError
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import FrameKind, Store, open_store, verify_store

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from bgaug.data.batch import FIELDS, Batch, unpack_masks
 from bgaug.data.dataset import ClipDataset, ClipOptions, Short, below, random_words
 from bgaug.errors import UsageError
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store

@@ -20,7 +20,7 @@ from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import file_sha256
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.build.workers import WorkerLost
 from bgaug.pipelines.evaluate.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames

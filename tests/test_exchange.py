@@ -18,10 +18,10 @@ from worlds import Recorder, moving_square, scene
 from bgaug.background import Background
 from bgaug.errors import MasksError, StoreError, UsageError
 from bgaug.masks import unpack_mask
-from bgaug.pipelines.build.each_video import Setup
-from bgaug.pipelines.build.exchange import ImportedMasks, import_backgrounds, import_masks, merge
 from bgaug.pipelines.build.export import export_videos
+from bgaug.pipelines.build.importing import ImportedMasks, import_backgrounds, import_masks, merge
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import Fit, Size, fit_frame

@@ -14,8 +14,7 @@ from faults import Faults, contents
 from stores import header_of, make_store
 
 from bgaug.errors import StoreError, StoreLockedError
-from bgaug.pipelines.build.export import export_videos
-from bgaug.pipelines.build.export_folder import Journal, alone_in
+from bgaug.pipelines.build.export import Journal, export_lock, export_videos
 from bgaug.progress import Silent
 from bgaug.store import finish_store, replace_masks
 from bgaug.store.locks.lock import ShardLock
@@ -115,7 +114,7 @@ def test_one_export_at_a_time(stores: tuple[Path, Path], tmp_path: Path, monkeyp
     export(stores[0], tmp_path / "out")
     before = contents(tmp_path / "out")
     with (
-        alone_in(tmp_path / "out"),
+        export_lock(tmp_path / "out"),
         pytest.raises(StoreLockedError, match=f"is being written by process {os.getpid()} on .* since "),
     ):
         export(stores[1], tmp_path / "out", overwrite=True)
@@ -135,7 +134,7 @@ def test_a_list_of_leftovers_leads_nowhere_else(tmp_path: Path, line: str) -> No
     (out / "link").symlink_to(tmp_path)
     (out / "masks" / "link").symlink_to(tmp_path)
     Journal.of(out, "x").path.write_text(f"{line}\n")
-    with alone_in(out):
+    with export_lock(out):
         pass
     assert contents(out) == MINE and (tmp_path / "precious.json").exists() and (tmp_path / "000000.png").exists()
 

@@ -6,8 +6,8 @@ import pytest
 from worlds import Recorder, moving_square
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards, forecast_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video

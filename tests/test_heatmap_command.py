@@ -19,7 +19,7 @@ from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import activation_map, centre_crop_masks, class_activation_map, localisation
 from bgaug.model import ContrastiveLearner
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.heatmap.clip_masks import ClipMasks, ForeignTruth, StoreTruth
 from bgaug.pipelines.heatmap.clip_probe import ClipProbe, fit_probes

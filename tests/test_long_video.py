@@ -10,9 +10,9 @@ from worlds import moving_square
 
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.each_video import Outcome, Setup
 from bgaug.pipelines.build.long_video import Cutter
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Outcome, Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import open_store, repair_store, verify_store
@@ -166,7 +166,7 @@ def test_a_long_video_that_breaks_off_costs_itself_alone(folder: Path, tmp_path:
 def test_a_container_that_claims_too_much_leaves_shards_empty(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bgaug.pipelines.build.sources.declared_length", lambda path: 2000)
+    monkeypatch.setattr("bgaug.pipelines.build.plan.declared_length", lambda path: 2000)
     build(folder, tmp_path / "s")
     report = verify_store(tmp_path / "s", deep=True)
     assert report.problems == () and report.num_videos == 3

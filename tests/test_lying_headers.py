@@ -14,8 +14,8 @@ import pytest
 from worlds import moving_square
 
 from bgaug.errors import StoreError
-from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards, forecast_shards
 from bgaug.progress import Silent
 from bgaug.store import Plan, PlannedVideo, create_store, open_store
@@ -104,7 +104,7 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import bgaug.store.format.plan as plan, bgaug.store.commit as commit
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.progress import Silent
 from bgaug.pipelines.build.process_video import WatchOptions
 plan.MAX_SHARD_BYTES = plan.LONG_SHARD_BYTES = {shard_bytes}

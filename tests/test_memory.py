@@ -24,11 +24,11 @@ from worlds import moving_square
 import bgaug
 from bgaug.errors import StoreError
 from bgaug.labels import Label
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.shard_task import Put, ShardTask
+from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.shard import Put, ShardTask
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.build.sources import Source
 from bgaug.progress import Silent
 from bgaug.store import Header, ShardWriter, VideoRow, create_store, finish_store, open_store, verify_store
 from bgaug.store.format.layout import FrameKind

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.build.each_video import Setup
-from bgaug.pipelines.build.exchange import import_masks
+from bgaug.pipelines.build.importing import import_masks
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
 from bgaug.progress import Silent

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from worlds import moving_square
 
 from bgaug.cli.main import app
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video

@@ -13,10 +13,10 @@ from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreOptionsError, UsageError
 from bgaug.masks import foreground_mask
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.find_videos import find_videos
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.build.sources import find_videos
 from bgaug.progress import Silent
 from bgaug.shots.estimate import estimate_background
 from bgaug.store import open_store, verify_store

@@ -21,9 +21,9 @@ from worlds import moving_square
 
 from bgaug.errors import StoreError
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.each_video import Setup
-from bgaug.pipelines.build.exchange import import_backgrounds, import_masks, merge
+from bgaug.pipelines.build.importing import import_backgrounds, import_masks, merge
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import repair_store, verify_store

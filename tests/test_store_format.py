@@ -28,8 +28,8 @@ from worlds import moving_square, scene
 
 from bgaug.masks import unpack_mask
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import FITS

@@ -21,7 +21,7 @@ from bgaug.data.batch import FIELDS
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store

@@ -15,8 +15,8 @@ from worlds import moving_square, scene
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
 from bgaug.masks import pack_mask, unpack_mask
-from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import (

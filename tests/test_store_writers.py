@@ -21,7 +21,7 @@ from faults import Faults, contents
 from stores import SIZE, header_of, make_store, payload_of, plan_of, row_of, write_shard
 
 from bgaug.errors import StoreError, StoreFormatError, StoreLockedError
-from bgaug.pipelines.build.exchange import import_backgrounds, import_masks
+from bgaug.pipelines.build.importing import import_backgrounds, import_masks
 from bgaug.progress import Silent
 from bgaug.store import (
     ShardWriter,

@@ -18,7 +18,7 @@ from worlds import moving_square
 from bgaug.cli.main import app
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
 from bgaug.model.checkpoint import load_checkpoint
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video

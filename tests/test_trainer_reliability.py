@@ -22,7 +22,7 @@ from bgaug.errors import BgaugError, CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import BEST, CHECKPOINTS, load_checkpoint, load_run
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.train.log import LOG
 from bgaug.pipelines.train.loop import enough_memory

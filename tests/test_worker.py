@@ -22,9 +22,9 @@ from bgaug.cli.main import app
 from bgaug.errors import StoreError, StoreLockedError, UsageError, VideoError
 from bgaug.labels import Label
 from bgaug.pipelines.build import workers as worker_room
-from bgaug.pipelines.build.each_video import Outcome, Recipe, Setup, build_store
-from bgaug.pipelines.build.shard_task import Put
-from bgaug.pipelines.build.sources import Source, find_videos
+from bgaug.pipelines.build.find_videos import Source, find_videos
+from bgaug.pipelines.build.run import Outcome, Recipe, Setup, build_store
+from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.workers import Begins, Worker, WorkerLost, cloudpickle
 from bgaug.progress import Progress, Silent
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify, open_store, verify_store

@@ -16,8 +16,8 @@ from bgaug.errors import UsageError
 from bgaug.files import unfinished_name
 from bgaug.masks import unpack_mask
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.each_video import Setup
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.truth import Truth, read_truth, truth_file
 from bgaug.pipelines.demo.world import score_offline, world_splits, write_world

@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass
 
 from bgaug.errors import BgaugError, VideoError
 from bgaug.labels import Label
-from bgaug.pipelines.build.each_video import (
+from bgaug.pipelines.build.find_videos import Source
+from bgaug.pipelines.build.plan import native_size
+from bgaug.pipelines.build.process_video import Watched, WatchOptions, watch
+from bgaug.pipelines.build.run import (
     Outcome,
     Recipe,
     Setup,
     build_store,
 )
-from bgaug.pipelines.build.process_video import Watched, WatchOptions, watch
-from bgaug.pipelines.build.shard_task import Put
+from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.shot_masks import known_shot, placed_shots
-from bgaug.pipelines.build.sources import Source, native_size
 from bgaug.progress import Progress
 from bgaug.sizing import BACKGROUND_SIZE, Fit, Size
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify

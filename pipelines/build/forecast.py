@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.build.each_video import Recipe, Setup, new_header, processors, run_shards
-from bgaug.pipelines.build.shard_task import ShardTask
-from bgaug.pipelines.build.sources import Source, plan_videos
+from bgaug.pipelines.build.find_videos import Source
+from bgaug.pipelines.build.plan import plan_videos
+from bgaug.pipelines.build.run import Recipe, Setup, new_header, processors, run_shards
+from bgaug.pipelines.build.shard import ShardTask
 from bgaug.progress import Progress
 from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
 from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard_name

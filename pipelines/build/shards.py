@@ -14,19 +14,18 @@ from bgaug.background import Background, fit_background
 from bgaug.errors import UsageError, VideoError
 from bgaug.labels import Label
 from bgaug.pipelines.build.backgrounds import ended_run, row_of, size_of
-from bgaug.pipelines.build.each_video import (
+from bgaug.pipelines.build.find_videos import FoundVideos, Source
+from bgaug.pipelines.build.forecast import Forecast, forecast
+from bgaug.pipelines.build.long_video import Cutter, LongVideo
+from bgaug.pipelines.build.process_video import Watched, WatchedShot, WatchOptions, watch
+from bgaug.pipelines.build.run import (
     Outcome,
     Recipe,
     Setup,
     build_store,
 )
-from bgaug.pipelines.build.find_videos import FoundVideos
-from bgaug.pipelines.build.forecast import Forecast, forecast
-from bgaug.pipelines.build.long_video import Cutter, LongVideo
-from bgaug.pipelines.build.process_video import Watched, WatchedShot, WatchOptions, watch
-from bgaug.pipelines.build.shard_task import Put
+from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.shot_masks import KnownShot, ShotMasker, known_shot, placed_shots
-from bgaug.pipelines.build.sources import Source
 from bgaug.progress import Progress
 from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store

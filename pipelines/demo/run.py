@@ -22,8 +22,8 @@ from bgaug.files import check_folder, check_replaceable, write_bytes, writing
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.each_video import Outcome, Setup
 from bgaug.pipelines.build.process_video import WatchOptions
+from bgaug.pipelines.build.run import Outcome, Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world import world_splits, write_world
 from bgaug.pipelines.demo.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.files import clear_unfinished, make_folder, write_bytes
-from bgaug.pipelines.build.each_video import processors
+from bgaug.pipelines.build.run import processors
 from bgaug.pipelines.demo.truth import (
     UNREADABLE,
     read_arrays,

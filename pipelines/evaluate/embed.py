@@ -25,7 +25,8 @@ from bgaug.model.checkpoint import find_checkpoint, load_run
 from bgaug.model.decomposition import FEATURES
 from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.build.sources import Source, find_labels, find_videos
+from bgaug.pipelines.build.find_videos import Source, find_videos
+from bgaug.pipelines.build.plan import find_labels
 from bgaug.pipelines.build.workers import run_tasks
 from bgaug.pipelines.demo.truth import write_arrays
 from bgaug.pipelines.evaluate.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames

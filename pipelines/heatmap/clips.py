@@ -21,7 +21,7 @@ from bgaug.errors import BgaugError, MasksError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
 from bgaug.model.pretrained import NOTHING_SAID, Word
-from bgaug.pipelines.build.each_video import Setup
+from bgaug.pipelines.build.run import Setup
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.clips import longest_shot
 from bgaug.pipelines.evaluate.embed import is_store, store_frames

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bgaug.errors import BgaugError, LabelsError, StoreError, UsageError, VideoError
 from bgaug.labels import Labels, labels_from_folders, parse_columns, parse_layout, read_labels
-from bgaug.pipelines.build.find_videos import Source, find_videos
+from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.workers import Begins, WorkerLost, run_tasks
 from bgaug.progress import Progress
 from bgaug.sizing import Size
@@ -17,18 +17,6 @@ from bgaug.store import FrameKind, Plan, PlannedVideo, plan_shards
 from bgaug.store.format.layout import read_header
 from bgaug.store.format.plan import read_plan
 from bgaug.video import declared_length, open_video
-
-__all__ = [
-    "Glance",
-    "GlanceTask",
-    "Source",
-    "check_label_options",
-    "find_labels",
-    "find_videos",
-    "glances",
-    "native_size",
-    "plan_videos",
-]
 
 
 def find_labels(
@@ -89,9 +77,6 @@ def check_label_options(columns: str | None, layout: str) -> None:
             parse_columns(columns)
     except LabelsError as error:
         raise UsageError(str(error)) from error
-
-
-# --- looking at them from outside -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

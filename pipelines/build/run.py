@@ -15,9 +15,9 @@ from typing import Any
 from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.labels import Labels
-from bgaug.pipelines.build.find_videos import FoundVideos, find_videos
-from bgaug.pipelines.build.shard_task import EachVideo, ShardTask
-from bgaug.pipelines.build.sources import Source, check_label_options, find_labels, plan_videos
+from bgaug.pipelines.build.find_videos import FoundVideos, Source, find_videos
+from bgaug.pipelines.build.plan import check_label_options, find_labels, plan_videos
+from bgaug.pipelines.build.shard import EachVideo, ShardTask
 from bgaug.pipelines.build.workers import run_tasks
 from bgaug.progress import Progress
 from bgaug.sizing import Fit, Size
@@ -89,7 +89,7 @@ class Setup:
         return find_videos(self.inputs, progress, follow_links=self.follow_links)
 
     def find_labels(self, sources: Sequence[Source], progress: Progress) -> Labels:
-        """Labels of the videos; see `bgaug.pipelines.build.sources.find_labels`."""
+        """Labels of the videos; see `bgaug.pipelines.build.plan.find_labels`."""
         return find_labels(
             self.labels,
             sources,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bgaug.errors import BgaugError, StoreError, VideoError
 from bgaug.labels import Label
-from bgaug.pipelines.build.sources import Source
+from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.workers import Begins, WorkerLost
 from bgaug.store import Failure, Header, Identity, ShardWriter, VideoPayload, VideoRow, identify
 from bgaug.store.commit import shard_lock
