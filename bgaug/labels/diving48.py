@@ -1,10 +1,10 @@
 """Diving48: Diving48_V2_train.json, Diving48_V2_test.json, Diving48_vocab.json.
 
-Version 2 alone is looked for: the labels of the first version are wrong for many videos. Each entry has a `vid_name`, the number of its
-class and the frames it was cut from in its recording, which mean nothing to the clips as they are published. Classes
-are called by the four words that the vocabulary has for them, joined by underscores, or by their numbers where it is
-missing. Of 48 numbers, 30 has no video in either list: 47 classes are used, and the others keep their numbers. The recording, a competition, is the
-name without the number at its end.
+Only version 2 is read: many labels of version 1 are wrong. Each entry has a `vid_name`, the number of its class and its
+frames in the recording, which have no meaning for the published clips. A class name is the four words of the vocabulary,
+joined by underscores, or the number if the vocabulary is missing. 47 of 48 numbers are used: number 30 has no video in
+either list, and the others keep their numbers. The group is the recording, a competition: the name without the number at
+its end.
 
 Reference: Li, Li, Vasconcelos, "RESOUND: Towards action recognition without representation bias", ECCV 2018.
 """
@@ -15,13 +15,10 @@ import re
 from pathlib import Path
 
 from bgaug.errors import LabelsError
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
-from bgaug.labels.label import ordered
+from bgaug.labels.label import Entry, ListFormat, ReadOptions, SplitList, chosen_split, ordered, refuse_numbering
 from bgaug.labels.reading import read_json
 
-NUM_CLASSES = 48
-"""Numbers that a label may have; one of them has no video."""
-
+_NUM_CLASSES = 48  # numbers of labels; one of them has no video
 _FILE = re.compile(r"Diving48_V2_(train|test)\.json")
 _NUMBERED = re.compile(r"(.+)_\d+")
 _VOCABULARY = "Diving48_vocab.json"
@@ -38,7 +35,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
     chosen_split(path, (1,), options.split)
     files = _files(path)
     vocabulary = files[0].parent / _VOCABULARY
-    names = _vocabulary(vocabulary) if vocabulary.is_file() else tuple(map(str, range(NUM_CLASSES)))
+    names = _vocabulary(vocabulary) if vocabulary.is_file() else tuple(map(str, range(_NUM_CLASSES)))
     entries = [entry for file in files for entry in _entries(file, names)]
     read = (*files, vocabulary) if vocabulary.is_file() else tuple(files)
     return SplitList("diving48", 1, tuple(entries), names, read, "any")
@@ -46,11 +43,11 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
 
 def _vocabulary(file: Path) -> tuple[str, ...]:
     words = read_json(file)
-    if not isinstance(words, list) or not all(isinstance(one, list) for one in words) or len(words) != NUM_CLASSES:
-        raise LabelsError(f"{file}: expected a list of {NUM_CLASSES} lists of words, one for each class")
+    if not isinstance(words, list) or not all(isinstance(one, list) for one in words) or len(words) != _NUM_CLASSES:
+        raise LabelsError(f"{file}: expected a list of {_NUM_CLASSES} lists of words, one for each class")
     names = tuple("_".join(map(str, one)) for one in words)
     if len(set(names)) != len(names):
-        raise LabelsError(f"{file}: the class {ordered(n for n in names if names.count(n) > 1)[0]!r} is there twice")
+        raise LabelsError(f"{file}: the class {ordered(n for n in names if names.count(n) > 1)[0]!r} occurs twice")
     return names
 
 
@@ -72,9 +69,8 @@ def _entries(file: Path, names: tuple[str, ...]) -> list[Entry]:
     return found
 
 
-DIVING48 = ListFormat(
+FORMAT = ListFormat(
     looked_for="Diving48's Diving48_V2_train.json and Diving48_V2_test.json (Diving48_vocab.json beside them)",
     finds=lambda path: bool(_files(path)),
-    numbers=lambda path: (1,),
     read=_read,
 )

@@ -1,12 +1,13 @@
-"""Lists of a path and a number a line: what most training code of this field reads.
+"""Lists of a path and a number per line, the format of most training code in this field.
 
-`path label`, separated by blanks, a tab, a comma or a semicolon, or `folder frames label`, in which the number before the label
-is the length of the video. Paths may have blanks in them, and quotes around them. What separates is what the first line is separated by;
-whether lengths are given is decided over all lines. A label of -1 is none.
+A line is `path label`, separated by blanks, a tab, a comma or a semicolon, or `folder frames label`, in which the number
+before the label is the length of the video. Paths may contain blanks and be quoted. The first line determines the
+separator; all lines together determine whether there are lengths. A label of -1 means no label.
 
-A length is not looked for where it may be a label: `video.mp4 3 7` may be a video of two classes, and a video has one here. Such a
-list is refused until its columns are named. Classes are called by their numbers, unless a file names them: the one that is given,
-else the only label_map*.txt beside the list. A list of lengths without labels looks just like one of labels, and cannot be told from it.
+A number that may be a label is not assumed to be a length: `video.mp4 3 7` may be a video with two classes, which is not
+supported. Such a list is refused until its columns are named. Classes are named by their numbers, unless a file contains
+their names: the given one, else the only label_map*.txt beside the list. A list of lengths without labels has the same
+form as one of labels; the two cannot be distinguished.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bgaug.errors import LabelsError
-from bgaug.labels.class_names import read_class_names
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList
-from bgaug.labels.numbering import NumberedRow, name_classes
-from bgaug.labels.reading import first_lines, read_lines, shown
-from bgaug.labels.roles import files_to_read, lists_of, numbers_of, split_of
-from bgaug.labels.table import JSON_SUFFIXES
+from bgaug.labels.class_names import NumberedRow, name_classes, read_class_names
+from bgaug.labels.label import (
+    Entry,
+    ListFormat,
+    ReadOptions,
+    SplitList,
+    files_to_read,
+    lists_of,
+    numbers_of,
+    split_of,
+)
+from bgaug.labels.reading import JSON_SUFFIXES, first_lines, read_lines, shown
 from bgaug.video import EXTENSIONS
 
-COLUMNS = ("path", "offset", "frames", "label")
-"""What may stand on a line: a length and an offset are not used, but known for what they are."""
+LEAST_FRAMES = 8  # a smaller number before the label is not assumed to be a length
 
-LEAST_FRAMES = 8
-"""A smaller number before the label is not taken for a length without being told."""
-
+_COLUMNS = ("path", "offset", "frames", "label")  # length and offset are recognised, but not used
 _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", " ": "a blank"}
 _NUMBER = re.compile(r"-1|[0-9]{1,7}")
 _LABEL = re.compile(r"-1|[0-9]{1,5}")
@@ -45,10 +49,10 @@ class _Row:
     """A line, taken apart.
 
     Attributes:
-        place: of the line, for messages.
-        line: as it stands there.
-        paths: what stands before the last n numbers, n from 1 on.
-        numbers: at the end of the line.
+        place: file and line, for messages.
+        line: the line as written.
+        paths: text before the last n numbers, n from 1 on.
+        numbers: numbers at the end of the line.
     """
 
     place: str
@@ -58,7 +62,7 @@ class _Row:
 
     @property
     def path(self) -> str:
-        """What stands before all numbers."""
+        """Text before all numbers."""
         return self.paths[-1]
 
 
@@ -67,18 +71,18 @@ def _is_one(file: Path) -> bool:
 
 
 def _first_row(file: Path) -> str:
-    """The first line that is no comment: one that begins with # may be the name of a file."""
+    """The first line that is not a comment; a file name may begin with #."""
     lines = (line for line in first_lines(file, 50) if not line.startswith("#") or _separator(line))
     return next(lines, "")
 
 
 def _separator(line: str) -> str | None:
-    """What stands before the label at the end of a line; None where the line is not of this format."""
+    """The separator before the label at the end of a line; None if the line has another format."""
     return next((separator for separator in _SEPARATORS if _taken_apart(line, separator)[1]), None)
 
 
 def _taken_apart(line: str, separator: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """What stands before the last n numbers, and the numbers; neither where the line ends with none, or begins with them."""
+    """Text before the last n numbers, and the numbers; both empty if the line has none, or consists of them."""
     rest = line.rstrip(" \t,;")
     paths: list[str] = []
     numbers: list[int] = []
@@ -126,7 +130,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
 
 
 def by_number(rows: Sequence[NumberedRow], first: int) -> tuple[tuple[str, ...], list[str | None]]:
-    """All numbers up to the highest class, so that the place of each is the number itself; and the class of each row."""
+    """All numbers up to the highest class, so that each number is its own index; and the class of each row."""
     below = next((row for row in rows if row.number is not None and row.number < first), None)
     if below is not None:
         raise LabelsError(f"{below.place}: the label {below.number} is less than that of the first class, {first}")
@@ -147,20 +151,20 @@ def _names_beside(folder: Path) -> tuple[str, ...]:
         if (folder / name).is_file()
     ]
     return tuple(
-        f"classes are called by their numbers; {name} beside the list may name them: --class-names {name}"
+        f"classes are named by their numbers; {name} beside the list may contain their names: --class-names {name}"
         for name in found[:1]
     )
 
 
 def _numbered(file: Path, columns: tuple[str, ...] | None) -> tuple[list[NumberedRow], tuple[str, ...]]:
-    """Rows of a file, and what was guessed."""
+    """Rows of a file, and notes on what was guessed."""
     rows = _rows(file)
     notes: tuple[str, ...] = ()
     if columns is None:
         columns = _guess_columns(rows)
         if len(columns) > 2:
             notes = (
-                f"{file.name}: the number before the label is taken for the length in frames; --columns says otherwise",
+                f"{file.name}: the number before the label is assumed to be the length in frames; change it with --columns",
             )
     return [_by_columns(row, columns) for row in rows], notes
 
@@ -172,7 +176,7 @@ def _by_columns(row: _Row, columns: tuple[str, ...]) -> NumberedRow:
     values = dict(zip(columns[1:], row.numbers[-count:], strict=True))
     if values.get("offset", 0) != 0:
         raise LabelsError(
-            f"{row.place}: begins at frame {values['offset']} of its video, and a label is of a whole video here"
+            f"{row.place}: begins at frame {values['offset']} of its video; expected labels of whole videos"
         )
     return NumberedRow(row.place, row.paths[count - 1], None if values["label"] < 0 else values["label"])
 
@@ -195,7 +199,7 @@ def _guess_columns(rows: Sequence[_Row]) -> tuple[str, ...]:
 
 
 def _has_several(row: _Row) -> bool:
-    """Whether several numbers follow the name of a video, whatever separates them: `a.mp4 0 3`, `a.mp4 0,3`."""
+    """Whether several numbers follow the name of a video, with any separator: `a.mp4 0 3`, `a.mp4 0,3`."""
     if PurePosixPath(row.path).suffix.lower() in EXTENSIONS:
         return len(row.numbers) > 1
     return _MORE_NUMBERS.search(row.path) is not None
@@ -203,8 +207,8 @@ def _has_several(row: _Row) -> bool:
 
 def _unclear(row: _Row) -> LabelsError:
     return LabelsError(
-        f"{row.place}: has {len(row.numbers)} numbers after the path: {shown(row.line)}. A video has one label here: where these are "
-        "several, keep one of them a row. Where one is a length, say what stands there: --columns path,frames,label or "
+        f"{row.place}: has {len(row.numbers)} numbers after the path: {shown(row.line)}. Expected one label per video: if "
+        "these are several labels, keep one of them. If one is a length, name the columns: --columns path,frames,label or "
         "path,offset,frames,label"
     )
 
@@ -213,7 +217,7 @@ def parse_columns(text: str) -> tuple[str, ...]:
     """Columns of a list, from a text with commas or blanks.
 
     Raises:
-        LabelsError: they are not a path first, a label last, and an offset and a length at most between.
+        LabelsError: they are not a path first, a label last, and at most an offset and a length in between.
     """
     found = tuple(part for part in re.split(r"[,\s]+", text.strip().lower()) if part)
     if (
@@ -221,7 +225,7 @@ def parse_columns(text: str) -> tuple[str, ...]:
         or found[0] != "path"
         or found[-1] != "label"
         or len(set(found)) < len(found)
-        or not set(found) <= set(COLUMNS)
+        or not set(found) <= set(_COLUMNS)
     ):
         raise LabelsError(f"columns are path,label or path,frames,label or path,offset,frames,label; got {text!r}")
     return found
@@ -237,12 +241,13 @@ def _rows(file: Path) -> list[_Row]:
             rows.append(_Row(f"{file}, line {number}", line, paths, numbers))
         elif not line.startswith("#"):
             raise LabelsError(
-                f"{file}, line {number}: expected a path, {_SEPARATORS[separator]} and the number of a class, got {shown(line)}"
+                f"{file}, line {number}: expected a path, {_SEPARATORS[separator]} and the number of a class, "
+                f"got {shown(line)}"
             )
     return rows
 
 
-FILELIST = ListFormat(
+FORMAT = ListFormat(
     looked_for="lines of a path and the number of its class (in a folder: train.csv, val.txt, ...)",
     finds=lambda path: bool(lists_of(path, _is_one)),
     numbers=lambda path: numbers_of(path, _is_one),

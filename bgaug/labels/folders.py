@@ -1,7 +1,7 @@
-"""Labels from folders: which level of them is the class, and which the split.
+"""Labels from folders: which level of folders is the class, and which the split.
 
-A layout is a text of levels from the top: `class`, `split/class`, `class/split`, `*/split/class`, ...; a level called * means
-nothing, and folders below the last one mean nothing either.
+A layout lists the levels from the top: `class`, `split/class`, `class/split`, `*/split/class`, ...; a level * is ignored,
+and so are folders below the last level.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from bgaug.errors import LabelsError
-from bgaug.labels.label import Label, Labels, ordered
+from bgaug.labels.label import SPLIT_NAMES, Label, Labels, ordered
 from bgaug.labels.reading import normal
-from bgaug.labels.roles import SPLIT_NAMES
 
-Level = Literal["split", "class", "*"]
-Layout = tuple[Level, ...]
+_Level = Literal["split", "class", "*"]
+Layout = tuple[_Level, ...]
 Folders = tuple[str, ...]
 
 _CONTAINERS = {"video", "videos", "clip", "clips", "data", "dataset", "rgb", "avi", "mp4", "images", "raw", "all"}
@@ -30,32 +29,32 @@ def parse_layout(text: str) -> Layout | None:
     """A layout from its text; None for "auto", an empty one for "none".
 
     Raises:
-        LabelsError: a level has another name, `class` stands twice, or neither it nor `split` is there.
+        LabelsError: a level has another name, `class` occurs twice, or neither `class` nor `split` occurs.
     """
     if text in ("auto", "none"):
         return None if text == "auto" else ()
     levels = text.strip("/").split("/")
-    known: dict[str, Level] = {"split": "split", "class": "class", "*": "*"}
+    known: dict[str, _Level] = {"split": "split", "class": "class", "*": "*"}
     if any(level not in known for level in levels) or levels.count("class") > 1 or set(levels) == {"*"}:
         raise LabelsError(
-            f"a layout is auto, none, or levels of folders by the names class, split and *, such as split/class; got {text!r}"
+            f"a layout is auto, none, or levels of folders named class, split and *, such as split/class; got {text!r}"
         )
     return tuple(known[level] for level in levels)
 
 
 def labels_from_folders(video_ids: Iterable[str], layout: str = "auto") -> Labels:
-    """Labels of videos by the folders in their ids.
+    """Labels of videos from the folders in their ids.
 
     Args:
         video_ids: paths relative to a folder, with forward slashes.
-        layout: which level means what; see `parse_layout`. "auto" takes train, val, test and their like for splits
-            where a whole level is called so, and the first level of two or more other folders for classes.
+        layout: meaning of each level; see `parse_layout`. "auto" uses a level as split if all its folders have names such as
+            train, val and test, and the first level of two or more other folders as class.
 
     Returns:
-        No labels at all where the folders do not look like either. `origin` has the layout, `notes` what was guessed.
+        Labels without any entries if the folders look like neither. `origin` contains the layout, `notes` what was guessed.
 
     Raises:
-        LabelsError: the layout is none.
+        LabelsError: the layout is invalid.
     """
     folders = {video_id: PurePosixPath(video_id).parts[:-1] for video_id in video_ids}
     chosen = parse_layout(layout)
@@ -75,7 +74,7 @@ def labels_from_folders(video_ids: Iterable[str], layout: str = "auto") -> Label
 
 
 def _label(parts: Folders, levels: Layout, strict: bool) -> Label | None:
-    """What the folders say; None where they say nothing. `strict` takes known names of splits alone."""
+    """The label of one video; None if there is none. `strict` accepts only known names of splits."""
     name, splits = None, []
     for level, part in zip(levels, parts, strict=False):
         if level == "class":
@@ -88,11 +87,11 @@ def _label(parts: Folders, levels: Layout, strict: bool) -> Label | None:
     return Label(name, None, "/".join(splits) or None) if name or splits else None
 
 
-# --- which layout ---------------------------------------------------------------------------------------------------------
+# --- which layout -------------------------------------------------------------------------------------------------
 
 
 def _guess(folders: Sequence[Folders]) -> Layout:
-    levels: list[Level] = []
+    levels: list[_Level] = []
     rest, behind_one = list(folders), False
     while True:
         below = [parts for parts in rest if parts]
@@ -102,7 +101,7 @@ def _guess(folders: Sequence[Folders]) -> Layout:
         if _are_splits(names, below):
             levels.append("split")
             rest = _of_mostly_in_folders([parts for parts in below if _split_of(parts[0])] or below)
-        elif all(map(_REVISION.fullmatch, names)):  # of a cache of Hugging Face; what it lies in is no class either
+        elif all(map(_REVISION.fullmatch, names)):  # a cache of Hugging Face; the folder above is not a class either
             behind_one = False
             levels.append("*")
             rest = [parts[1:] for parts in below]
@@ -117,14 +116,14 @@ def _guess(folders: Sequence[Folders]) -> Layout:
 
 
 def _of_mostly_in_folders(below: Sequence[Folders]) -> list[Folders]:
-    """What is below those splits in which most videos lie in folders of their own: a test list may have no classes."""
+    """Paths below those splits in which most videos lie in folders: a test set may have no classes."""
     inside = Counter(parts[0] for parts in below if len(parts) > 1)
     total = Counter(parts[0] for parts in below)
     return [parts[1:] for parts in below if inside[parts[0]] > total[parts[0]] - inside[parts[0]]]
 
 
 def _split_below(below: Sequence[Folders]) -> Layout | None:
-    """The layout where the second level is splits, None where it is not: CLASS/train/x, or DATA/train/CLASS/x."""
+    """The layout if the second level is splits, else None: CLASS/train/x, or DATA/train/CLASS/x."""
     second = [parts[1:] for parts in below if len(parts) > 1]
     if 2 * len(second) <= len(below) or not _are_splits({parts[0] for parts in second}, second):
         return None
@@ -133,7 +132,7 @@ def _split_below(below: Sequence[Folders]) -> Layout | None:
 
 
 def _are_splits(names: set[str], below: Sequence[Folders]) -> bool:
-    """Whether a level of folders is splits: all of them by their names, or most videos in folders of two or more."""
+    """Whether a level is splits: all folders by their names, or most videos lie in folders of two or more splits."""
     if all(_NUMBERED.fullmatch(name) for name in names):
         return len(names) > 1
     known = {name: split for name in names if (split := _split_of(name))}
@@ -159,9 +158,9 @@ def _words(name: str) -> list[str]:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a folder is called by, with nothing else in its name that means anything: `Testing`, `val_videos`, `train_256`.
+    """The split that a folder is named after, if nothing else in the name has a meaning: `Testing`, `val_videos`, `train_256`.
 
-    A numbered split is called by its own name.
+    A numbered split keeps its own name.
     """
     if _NUMBERED.fullmatch(name):
         return name
@@ -172,21 +171,21 @@ def _split_of(name: str) -> str | None:
 
 
 def _split_in(name: str) -> str | None:
-    """The split whose word is in a name, `train` of `k400_train`; None where there is none, or two."""
+    """The one split whose word occurs in a name, `train` of `k400_train`; None if there is none, or two."""
     found = [SPLIT_NAMES[word] for word in _words(name) if word in SPLIT_NAMES]
     return found[0] if len(found) == 1 else None
 
 
 def _around_split(name: str) -> tuple[str, ...]:
-    """What stands around the word of a split in a name: `k400` of `k400_train`."""
+    """The other words of a name: `k400` of `k400_train`."""
     return tuple(word for word in _words(name) if word not in SPLIT_NAMES)
 
 
-# --- what is said of it -------------------------------------------------------------------------------------------------
+# --- notes --------------------------------------------------------------------------------------------------------
 
 
 def _has_others(folders: Iterable[Folders], levels: Layout) -> bool:
-    """Whether a level of splits has folders with other names beside those of splits."""
+    """Whether a level of splits contains folders with other names than those of splits."""
     if "split" not in levels:
         return False
     at = levels.index("split")
@@ -197,32 +196,32 @@ def _has_others(folders: Iterable[Folders], levels: Layout) -> bool:
 def _notes(folders: Mapping[str, Folders], labels: Mapping[str, Label], levels: Layout) -> tuple[str, ...]:
     notes = []
     if levels != ("class",):
-        notes.append(f"labels are taken from the folders, read as {'/'.join(levels)}; --layout says otherwise")
+        notes.append(f"labels are taken from the folders, read as {'/'.join(levels)}; change it with --layout")
     elif words := sorted({parts[0] for parts in folders.values() if parts and _split_of(parts[0])}):
         notes.append(
-            f"the folder {words[0]!r} is taken for a class, for there are others beside it; --layout says otherwise, such as "
-            "--layout split"
+            f"the folder {words[0]!r} is used as a class, because there are others beside it; change it with --layout, "
+            "such as --layout split"
         )
     elif repeated := _repeated(folders.values()):
         notes.append(
-            f"the first folders are taken for classes, and several of them have a folder {repeated!r}; --layout split/class or "
-            "'*/class' takes the second ones"
+            f"the first folders are used as classes, and several of them have a folder {repeated!r}; --layout split/class "
+            "or '*/class' uses the second ones"
         )
     without = [video for video in folders if video not in labels or ("class" in levels and labels[video].name is None)]
     if without:
         listed = ", ".join(sorted(without)[:5]) + (", ..." if len(without) > 5 else "")
-        notes.append(f"{len(without)} videos lie in no class folder and get no class: {listed}")
+        notes.append(f"{len(without)} videos are not in a class folder and get no class: {listed}")
     return tuple(notes)
 
 
 def _repeated(folders: Iterable[Folders]) -> str | None:
-    """The first name of a second folder that lies in several first ones: those may be splits with names of their own."""
+    """The first name of a second-level folder that occurs in several first-level folders, which may be splits."""
     second = Counter(parts[1] for parts in {parts[:2] for parts in folders if len(parts) > 1})
     return min((name for name, count in second.items() if count > 1), default=None)
 
 
 def _unread(folders: Sequence[Folders]) -> tuple[str, ...]:
-    """Why the folders were not taken, where somebody may have meant them."""
+    """Why the folders were not used, for folders that may have been meant as labels."""
     first = Counter(parts[0] for parts in folders if parts)
     above = 0
     while len({parts[above] for parts in folders if len(parts) > above}) == 1:
@@ -230,12 +229,10 @@ def _unread(folders: Sequence[Folders]) -> tuple[str, ...]:
     if above and len({parts[above] for parts in folders if len(parts) > above}) > 1:
         name = "/".join(next(parts for parts in folders if len(parts) > above)[:above])
         layout = "*/" * above + "class"
-        return (
-            f"no labels are taken from the folders, for all lie in the one folder {name!r}: name that, or say --layout {layout!r}",
-        )
+        why = f"all videos are in the folder {name!r}: give that folder, or use --layout {layout!r}"
+        return (f"no labels are taken from the folders, because {why}",)
     if len(first) > 1:
         inside = sum(first.values())
-        return (
-            f"no labels are taken from the folders, for only {inside} of {len(folders)} videos lie in one; --layout class takes them",
-        )
+        why = f"only {inside} of {len(folders)} videos are in one; --layout class uses them"
+        return (f"no labels are taken from the folders, because {why}",)
     return ()

@@ -1,8 +1,8 @@
 """Kinetics: a CSV with the header label, youtube_id, time_start, time_end, split.
 
-A clip's file is `{youtube_id}_{time_start:06d}_{time_end:06d}` with any extension, under class folders or not; some
-copies have the bare id instead. Lists of the test split may lack the label. Splits are called train, val (also where
-the file writes validate or validation) and test. The recording is the YouTube video.
+The file of a clip is `{youtube_id}_{time_start:06d}_{time_end:06d}` with any extension, in class folders or not; some
+copies use only the id. Lists of the test split may lack the label. Splits are called train, val (also for validate or
+validation) and test. The group is the recording, a YouTube video.
 
 Reference: Kay et al., "The Kinetics human action video dataset", 2017, arXiv 1705.06950.
 """
@@ -13,10 +13,20 @@ import re
 from pathlib import Path
 
 from bgaug.errors import LabelsError
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList, refuse_numbering
-from bgaug.labels.label import ordered
-from bgaug.labels.roles import files_to_read, lists_of, numbers_of, split_named, split_of
-from bgaug.labels.table import header_in, read_table
+from bgaug.labels.label import (
+    Entry,
+    ListFormat,
+    ReadOptions,
+    SplitList,
+    files_to_read,
+    lists_of,
+    numbers_of,
+    ordered,
+    refuse_numbering,
+    split_named,
+    split_of,
+)
+from bgaug.labels.reading import header_in, read_table
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
@@ -50,7 +60,8 @@ def _entries(file: Path) -> list[Entry]:
         start, end = (_seconds(row[name], name, place) for name in ("time_start", "time_end"))
         folder = f"{class_name}/" if class_name else ""
         names = (f"{folder}{video}_{start:06d}_{end:06d}", f"{folder}{video}")
-        found.append(Entry(names, class_name, video, _split(row.get("split"), file), place))
+        split = split_named(row["split"]) if row.get("split") else split_of(file)
+        found.append(Entry(names, class_name, video, split, place))
     return found
 
 
@@ -61,11 +72,7 @@ def _seconds(text: str, column: str, place: str) -> int:
     return int(match[1])
 
 
-def _split(written: str | None, file: Path) -> str | None:
-    return split_named(written) if written else split_of(file)
-
-
-KINETICS = ListFormat(
+FORMAT = ListFormat(
     looked_for="Kinetics' CSV with a header that has youtube_id (in a folder: train.csv, val.csv, test.csv)",
     finds=lambda path: bool(lists_of(path, _is_one)),
     numbers=lambda path: numbers_of(path, _is_one),

@@ -1,4 +1,4 @@
-"""Our own tables, and those of others that have a column for the file and one for the class."""
+"""Tables with a column for the file and one for the class: the CSV of bgaug, and those of others."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 from pathlib import Path
 
 from bgaug.errors import LabelsError
-from bgaug.labels.class_names import LONGEST_NAME, read_class_names, refuse_several
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split
-from bgaug.labels.numbering import NumberedRow, name_classes
-from bgaug.labels.reading import class_number, normal, shown
-from bgaug.labels.roles import split_named
-from bgaug.labels.table import (
+from bgaug.labels.class_names import LONGEST_NAME, NumberedRow, name_classes, read_class_names, refuse_several
+from bgaug.labels.label import Entry, ListFormat, ReadOptions, SplitList, chosen_split, split_named
+from bgaug.labels.reading import (
     CLASS_COLUMNS,
     FILE_COLUMNS,
     GROUP_COLUMNS,
     SPLIT_COLUMNS,
     Row,
+    class_number,
     header_in,
+    normal,
     pick_column,
     plain_column,
     read_table,
+    shown,
 )
 
 _INSIDE = ("labels.csv", "metadata.csv", "metadata.jsonl")
@@ -28,7 +28,7 @@ _FLOAT = re.compile(r"(-1|[0-9]{1,5})\.0+")
 
 
 def _file(path: Path) -> Path:
-    """The table itself, or the one of a folder.
+    """The table itself, or the one in a folder.
 
     Raises:
         LabelsError: a folder has several.
@@ -44,28 +44,20 @@ def _file(path: Path) -> Path:
 def _finds(path: Path) -> bool:
     if path.is_dir() and not any((path / name).is_file() for name in _INSIDE):
         return False
-    return is_table(header_in(_file(path)))
-
-
-def is_table(header: list[str]) -> bool:
-    """Whether a header has a column for the file and one for the class."""
+    header = header_in(_file(path))
     return bool(pick_column(header, FILE_COLUMNS)) and bool(pick_column(header, CLASS_COLUMNS))
 
 
 def _read(path: Path, options: ReadOptions) -> SplitList:
     if options.columns is not None:
-        raise LabelsError(f"{path}: columns are about lists without a header, and this is a table; change its header")
+        raise LabelsError(f"{path}: columns are for lists without a header, and this is a table; change its header")
     file = _file(path)
     header, rows = read_table(file)
     file_column, class_column = _columns(file, header)
     group, split = (pick_column(header, names) for names in (GROUP_COLUMNS, SPLIT_COLUMNS))
     notes = []
-    if plain_column(file_column) != "file" or plain_column(class_column) not in (
-        "classname",
-        "class",
-        "label",
-        "classid",
-    ):
+    usual = ("classname", "class", "label", "classid")
+    if plain_column(file_column) != "file" or plain_column(class_column) not in usual:
         notes.append(f"{file.name}: files are taken from its column {file_column!r}, classes from {class_column!r}")
     classes, names, more = _class_names(rows, file_column, class_column, options)
     notes += more
@@ -95,7 +87,7 @@ def _columns(file: Path, header: list[str]) -> tuple[str, str]:
 def _class_names(
     rows: list[Row], file_column: str, class_column: str, options: ReadOptions
 ) -> tuple[tuple[str, ...], list[str | None], tuple[str, ...]]:
-    """Classes in order (empty where they have none), that of each row, and what was guessed."""
+    """Classes in order (empty if the table defines none), the class of each row, and notes on what was guessed."""
     for place, row in rows:
         if len(row[class_column]) > LONGEST_NAME:
             raise LabelsError(
@@ -105,14 +97,14 @@ def _class_names(
     refuse_several([(f"{place}: `{class_column}`", name) for (place, _), name in zip(rows, written, strict=True)])
     if options.class_names is None:
         if options.first_class is not None:
-            raise LabelsError("a first class is about class names that are numbered elsewhere: give --class-names too")
+            raise LabelsError("a first class is for names of numbered classes: give --class-names too")
         return (), _as_written([normal(name) for name in written]), ()
     numbered = []
     for (place, row), name in zip(rows, written, strict=True):
         number = class_number(name)
         if number is None and name not in ("", "-1"):
             raise LabelsError(
-                f"{place}: `{class_column}` is {shown(name)} and no number: such lists name their classes themselves; "
+                f"{place}: `{class_column}` is {shown(name)}, not a number: the list contains its class names; "
                 f"leave out {options.class_names}"
             )
         numbered.append(NumberedRow(place, row[file_column], number))
@@ -122,7 +114,7 @@ def _class_names(
 
 
 def _whole(names: list[str]) -> list[str]:
-    """Numbers without the point that tables get where a number is missing: 3 for 3.0, if all are numbers."""
+    """Numbers without the decimal point that tables get if a number is missing: 3 for 3.0, if all are numbers."""
     found = [_FLOAT.fullmatch(name) for name in names]
     if all(
         match or name == "" or class_number(name.removeprefix("-")) is not None
@@ -133,15 +125,14 @@ def _whole(names: list[str]) -> list[str]:
 
 
 def _as_written(names: list[str]) -> list[str | None]:
-    """Classes by what stands in the table: nothing, and -1 among numbers, is none."""
+    """Classes as written; an empty cell, and -1 among numbers, is no class."""
     numbers = all(re.fullmatch(r"-1|[0-9]*", name) for name in names)
     return [None if not name or (numbers and name == "-1") else name for name in names]
 
 
-CSV = ListFormat(
+FORMAT = ListFormat(
     looked_for="a table with a header that has `file` and `class` (in a folder: labels.csv, metadata.csv)",
     finds=_finds,
-    numbers=lambda path: (1,),
     read=_read,
     by_name=False,
 )

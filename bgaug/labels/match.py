@@ -1,4 +1,4 @@
-"""Rows of a list joined with videos."""
+"""Matching the rows of a list with videos."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bgaug.errors import LabelsError
-from bgaug.labels.entries import Entry, Folders, SplitList
-from bgaug.labels.label import Label, Labels, ordered
+from bgaug.labels.label import Entry, Folders, Label, Labels, SplitList, ordered
 from bgaug.labels.reading import normal
 from bgaug.video import EXTENSIONS
 
@@ -16,19 +15,19 @@ from bgaug.video import EXTENSIONS
 def match_entries(found: SplitList, ids: Iterable[str], paths: Mapping[str, Path] | None = None) -> Labels:
     """Labels of videos from the rows of a list.
 
-    A row and a video belong together where the names of their files agree, with or without the extension of a
-    video, and their folders do not contradict each other (see `SplitList.folders`). Where several videos would do, it
-    is the one of the same extension, then the one with which most folders agree. A row that may still mean several videos,
-    and rows that say different things of one video, are left out and named.
+    A row matches a video if their file names agree, with or without the extension of a video, and their folders do not
+    contradict each other (see `SplitList.folders`). Among several candidates, the one with the same extension is preferred,
+    then the one with most folders in common. Rows that still match several videos, and rows that contradict each other, are
+    left out and reported in `Labels.dropped`.
 
     Args:
         found: the list.
-        ids: of the videos: paths relative to a folder, with forward slashes.
-        paths: of the videos by id, where the files are at hand: rows of a CSV are then paths relative to it, or bare
-            names.
+        ids: ids of the videos: paths relative to a folder, with forward slashes.
+        paths: paths of the videos by id, if the files are available: rows of a CSV are then paths relative to the CSV, or
+            bare names.
 
     Raises:
-        LabelsError: no row that could be used belongs to any video at all.
+        LabelsError: no usable row matches any video.
     """
     videos = _Videos(ids, paths)
     rows: dict[str, list[Entry]] = {}
@@ -59,9 +58,9 @@ def match_entries(found: SplitList, ids: Iterable[str], paths: Mapping[str, Path
 
 
 def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Label | None, list[str]]:
-    """What the rows of a video say where they agree, and the rows that were left out where they do not.
+    """The label on which the rows of a video agree, and messages for the rows that were left out.
 
-    In a data set that gives no name twice, rows in the folder of the video go before others.
+    If file names are unique in the data set, rows in the folder of the video take precedence.
     """
     by_label: dict[Label, list[Entry]] = {}
     for entry in entries:
@@ -77,7 +76,7 @@ def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Labe
     kept = nearest[0] if len(nearest) == 1 else None
     beside = by_label[kept][0] if kept is not None else entries[0]
     contrary = [
-        f"{row.place}: {row.names[0]} has a second row that says something else: {_said(row)}, and {_said(beside)} in {beside.place}"
+        f"{row.place}: {row.names[0]} has contradicting rows: {_described(row)}, and {_described(beside)} in {beside.place}"
         for label, rows in by_label.items()
         for row in rows
         if label != kept and row is not beside
@@ -85,30 +84,30 @@ def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Labe
     return kept, contrary
 
 
-def _said(row: Entry) -> str:
+def _described(row: Entry) -> str:
     more = [f"{name} {value!r}" for name, value in (("group", row.group), ("split", row.split)) if value is not None]
     return ", ".join([repr(row.class_name) if row.class_name is not None else "no class", *more])
 
 
 def _nothing(found: SplitList, ids: frozenset[str], unmatched: list[str], dropped: list[str]) -> LabelsError:
-    """Why not one video has a label."""
+    """The error for the case that no video has a label."""
     if dropped:
-        more = f"; so it is with {len(dropped)} rows, and no video is left with a label" if len(dropped) > 1 else ""
+        more = f"; {len(dropped)} rows are unusable, and no video has a label" if len(dropped) > 1 else ""
         return LabelsError(f"{dropped[0]}{more}")
     return LabelsError(
-        f"{found.files[0]}: none of {len(unmatched)} rows belongs to any of {len(ids)} videos: rows are like "
+        f"{found.files[0]}: none of {len(unmatched)} rows matches any of {len(ids)} videos: rows are like "
         f"{unmatched[0][:200]!r}, videos like {min(ids)[:200]!r}"
     )
 
 
 class _Videos:
-    """Videos to be found by what rows call them."""
+    """Videos, found by the names in rows."""
 
     def __init__(self, ids: Iterable[str], paths: Mapping[str, Path] | None) -> None:
         self.ids = frozenset(ids)
         self.by_id = _ByPath({video_id: video_id for video_id in self.ids})
         self.by_path = None if paths is None else _ByPath({os.path.abspath(p): name for name, p in paths.items()})
-        # Another look, for lists that name what links lead to.
+        # For lists that contain the targets of links.
         self.by_target = None if paths is None else _ByPath({str(p.resolve()): name for name, p in paths.items()})
         self.by_stem: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
         for video_id in sorted(self.ids):
@@ -116,12 +115,12 @@ class _Videos:
             self.by_stem.setdefault(_stem(parts[-1]), []).append((video_id, parts))
 
     def of(self, entry: Entry, found: SplitList) -> str | None:
-        """The video that a row belongs to, None where there is none.
+        """The video that a row matches; None if there is none.
 
         Raises:
             LabelsError: there are several.
         """
-        # Lists that were written on Windows, unless a name has a backslash in it.
+        # Lists written on Windows; a name with a backslash in it was tried first.
         slashed = (name.replace("\\", "/") for name in entry.names if "\\" in name)
         for name in (*entry.names, *slashed):
             if found.folders == "path" and self.by_path is not None:
@@ -136,21 +135,21 @@ class _Videos:
         return None
 
     def _by_path(self, name: str, folder: Path, place: str) -> str | None:
-        """The video at a path relative to the list, or whose id it is."""
+        """The video at a path relative to the list, or with this id."""
         assert self.by_path is not None and self.by_target is not None
         inside = name.lstrip("/")
-        for known, wanted in (
+        for known, target in (
             (self.by_path, os.path.abspath(folder / name)),
             (self.by_path, os.path.abspath(folder / inside)),
             (self.by_target, str((folder / name).resolve())),
             (self.by_target, str((folder / inside).resolve())),
             (self.by_id, inside.removeprefix("./")),
         ):
-            found = known.at(wanted)
+            found = known.at(target)
             if len(found) > 1:
                 raise LabelsError(
-                    f"{place}: {name} stands for {len(found)} videos ({found[0]}, {found[1]}, ...); give its path relative to "
-                    "the CSV, with its extension"
+                    f"{place}: {name} matches {len(found)} videos ({found[0]}, {found[1]}, ...); give its path relative to the "
+                    "CSV, with its extension"
                 )
             if found:
                 return found[0]
@@ -167,13 +166,13 @@ class _Videos:
         first = max(ranked)[0] if ranked else None
         best = [video_id for rank, video_id in ranked if rank == first]
         if len(best) > 1:
-            mend = "its path relative to the CSV" if folders == "path" else "more of its path"
-            raise LabelsError(f"{place}: {name} stands for {len(best)} videos ({best[0]}, {best[1]}, ...); give {mend}")
+            fix = "its path relative to the CSV" if folders == "path" else "more of its path"
+            raise LabelsError(f"{place}: {name} matches {len(best)} videos ({best[0]}, {best[1]}, ...); give {fix}")
         return best[0] if best else None
 
 
 class _ByPath:
-    """Ids of videos by path, in any form of its characters, and by paths without the extension of a video."""
+    """Ids of videos by path, in any Unicode form, with or without the extension of a video."""
 
     def __init__(self, ids: Mapping[str, str]) -> None:
         self.ids = ids
@@ -185,19 +184,19 @@ class _ByPath:
         """Ids of the videos that a path may mean."""
         if path in self.ids:
             return [self.ids[path]]
-        wanted = normal(path)
-        stem = _without_suffix(wanted)
+        target = normal(path)
+        stem = _without_suffix(target)
         paths = self.by_stem.get(stem, [])
-        return [self.ids[one] for one in paths if stem == wanted or _same_case(normal(one), wanted)]
+        return [self.ids[one] for one in paths if stem == target or _same_case(normal(one), target)]
 
 
 def _same_case(one: str, other: str) -> bool:
-    """Whether two paths that are equal without their extensions have the same, in any case."""
+    """Whether two paths that are equal without their extensions have the same extension, ignoring case."""
     return one.rpartition(".")[2].casefold() == other.rpartition(".")[2].casefold()
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    """Parts of a path that name something, each in the one normal form of its characters."""
+    """Names in a path, normalised to NFC; without empty parts and dots."""
     return tuple(part for part in normal(path).split("/") if part not in ("", ".", ".."))
 
 
@@ -207,13 +206,13 @@ def _without_suffix(path: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """A file's name without the extension of a video; names without one may have points in them."""
+    """A file name without the extension of a video; other dots belong to the name."""
     stem, point, extension = name.rpartition(".")
     return stem if point and stem and f".{extension.lower()}" in EXTENSIONS else name
 
 
 def _agreeing(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many parts agree, from the last one on."""
+    """Number of equal parts, counted from the end."""
     count = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:

@@ -1,8 +1,8 @@
-"""Lists that ship as pickles, as the splits of HAT do: containers, text and numbers alone; nothing in them is executed.
+"""Lists that ship as pickles, such as the splits of HAT: only containers, text and numbers; nothing is executed.
 
-Read are rows of a path and a class (`(path, label)`, `(path, frames, label)`, or a mapping with such keys), and mappings from a
-path to a class or to `(other, frames, label)`. The last is what HAT pairs: the video whose background is taken, its number of
-frames, and the label that HAT counts as right. Classes are called by their numbers, unless they are text.
+Accepted are rows of a path and a class (`(path, label)`, `(path, frames, label)`, or a mapping with such keys), and
+mappings from a path to a class or to `(other, frames, label)`. The last form is that of HAT's pairs: the video of the
+background, its number of frames, and the label that HAT counts as correct. Numbered classes are named by their numbers.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.errors import LabelsError
-from bgaug.labels.class_names import LONGEST_NAME, read_class_names, refuse_several
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split
+from bgaug.labels.class_names import LONGEST_NAME, NumberedRow, name_classes, read_class_names, refuse_several
 from bgaug.labels.filelist import LEAST_FRAMES, by_number
-from bgaug.labels.numbering import NumberedRow, name_classes
-from bgaug.labels.roles import split_of
-from bgaug.untrusted import MalformedFile, load_plain, read_regular
+from bgaug.labels.label import Entry, ListFormat, ReadOptions, SplitList, chosen_split, split_of
+from bgaug.labels.reading import unreadable
+from bgaug.untrusted import MalformedFile, read_regular
+from bgaug.untrusted.pickles import load_plain
 
 _SUFFIXES = (".pickle", ".pkl")
 _LARGEST = 32 << 20
@@ -33,15 +33,15 @@ def _is_one(path: Path) -> bool:
 def _read(path: Path, options: ReadOptions) -> SplitList:
     chosen_split(path, (1,), options.split)
     if options.columns is not None:
-        raise LabelsError(f"{path}: --columns is for lists of lines; a pickle says itself what its rows are")
+        raise LabelsError(f"{path}: --columns is for lists of lines; a pickle defines its rows itself")
     rows = [(f"{path}, row {place}", *row) for place, row in enumerate(_rows(path, _value(path)), start=1)]
     if not rows:
-        raise LabelsError(f"{path}: holds no rows")
+        raise LabelsError(f"{path}: contains no rows")
     files: tuple[Path, ...] = (path,)
     notes: tuple[str, ...] = ()
     if any(isinstance(label, str) for _, _, label in rows):
         if options.class_names is not None or options.first_class is not None:
-            raise LabelsError(f"{path}: has names of classes itself; leave out those given")
+            raise LabelsError(f"{path}: contains class names; leave out --class-names and --first-class")
         classes: tuple[str, ...] = ()
         names = [_name(label, place) for place, _, label in rows]
         refuse_several([(f"{place}: the row", name or "") for (place, _, _), name in zip(rows, names, strict=True)])
@@ -65,10 +65,10 @@ def _value(path: Path) -> Any:
     try:
         return load_plain(read_regular(path, _LARGEST), operations=_OPERATIONS)
     except OSError as error:
-        raise LabelsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
     except MalformedFile as error:
         raise LabelsError(
-            f"{path}: cannot be read as a list: {error}. If it is yours, write it as a CSV with the columns file and label"
+            f"{path}: cannot be read as a list: {error}. If you trust it, write it as a CSV with the columns file and label"
         ) from error
 
 
@@ -78,7 +78,7 @@ def _rows(path: Path, value: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((name, _label(path, label)) for name, label in value.items())
         return
     if not isinstance(value, (list, tuple)):
-        raise LabelsError(f"{path}: expected rows, or labels by path, it holds {type(value).__name__}")
+        raise LabelsError(f"{path}: expected rows, or labels by path, got {type(value).__name__}")
     for number, row in enumerate(value, start=1):
         if isinstance(row, dict):
             named = [next((row[key] for key in keys if key in row), None) for keys in (_PATHS, _LABELS)]
@@ -86,8 +86,8 @@ def _rows(path: Path, value: Any) -> Iterator[tuple[Any, Any]]:
         elif isinstance(row, (list, tuple)) and len(row) in (2, 3):
             if len(row) == 3 and (type(row[1]) is not int or row[1] < LEAST_FRAMES):
                 raise LabelsError(
-                    f"{path}, row {number}: {_shown(row[1])} before the label is no length in frames, and may be another label; "
-                    "a video has one: make the rows (path, label)"
+                    f"{path}, row {number}: {_shown(row[1])} before the label is not a length in frames, and may be another "
+                    "label; a video has one: make the rows (path, label)"
                 )
             yield row[0], row[-1]
         else:
@@ -97,7 +97,7 @@ def _rows(path: Path, value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _label(path: Path, value: Any) -> Any:
-    """The label of a mapping's value."""
+    """The label in a value of a mapping."""
     if not isinstance(value, (list, tuple)):
         return value
     if len(value) != 3 or isinstance(value[0], int):
@@ -112,7 +112,7 @@ def _text(name: Any, place: str) -> str:
 
 
 def _name(label: Any, place: str) -> str | None:
-    """A class by its name; -1 is none."""
+    """A class by its name; -1 is no class."""
     if label == -1:
         return None
     if not isinstance(label, str) or not label.strip():
@@ -123,7 +123,7 @@ def _name(label: Any, place: str) -> str | None:
 
 
 def _number(label: Any, place: str) -> int | None:
-    """A class by its number; -1 is none."""
+    """A class by its number; -1 is no class."""
     if type(label) is not int or not -1 <= label < 100_000:
         raise LabelsError(f"{place}: expected the number or name of one class, got {_shown(label)}")
     return None if label < 0 else label
@@ -133,9 +133,8 @@ def _shown(value: Any) -> str:
     return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else type(value).__name__
 
 
-PICKLED = ListFormat(
+FORMAT = ListFormat(
     looked_for="a .pickle or .pkl file of paths and labels",
     finds=_is_one,
-    numbers=lambda path: (1,),
     read=_read,
 )

@@ -1,9 +1,9 @@
 """Something-Something V2: something-something-v2-labels.json, -train.json, -validation.json, -test.json.
 
-A clip's class is its template without the brackets, its number that of labels.json; what is called `label` in train and
-validation is a sentence, not a class. The test list has ids alone: those videos get the split "test" and no class.
-The shorter names labels.json, train.json, ... are taken as well. Files are `{id}.webm`, or whatever they were brought to. Who recorded a clip is
-not published, so there are no groups.
+The class of a clip is its template without the brackets, numbered in labels.json; `label` in train and validation is a
+sentence, not a class. The test list contains only ids: those videos get the split "test" and no class. The shorter names
+labels.json, train.json, ... are accepted. Files are `{id}.webm`, or with another extension. The persons who recorded the
+clips are not published, so there are no groups.
 
 Reference: Goyal et al., "The something something video database for learning and evaluating visual common sense",
 ICCV 2017, arXiv 1706.04261.
@@ -16,15 +16,22 @@ from pathlib import Path
 
 from bgaug.errors import LabelsError
 from bgaug.labels.class_names import read_class_names
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
+from bgaug.labels.label import (
+    SPLIT_NAMES,
+    Entry,
+    ListFormat,
+    ReadOptions,
+    SplitList,
+    chosen_split,
+    refuse_numbering,
+)
 from bgaug.labels.reading import read_json
-from bgaug.labels.roles import SPLIT_NAMES
 
 _FILE = re.compile(r"(?:something-something-v2-)?(labels|train|validation|test)(?:\..+)?\.json")
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """Files by what they are: labels, train, validation, test."""
+    """Files by their kind: labels, train, validation, test."""
     found: dict[str, Path] = {}
     for file in sorted(path.parent.iterdir() if path.is_file() else path.iterdir()):
         match = _FILE.fullmatch(file.name)
@@ -49,9 +56,9 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
     files = _files(path)
     labels = files.pop("labels", None)
     if not files:
-        raise LabelsError(f"{path}: names classes, but no videos; name its folder, or the file for train or validation")
+        raise LabelsError(f"{path}: lists classes, but no videos; give its folder, or the file for train or validation")
     if labels is None and set(files) != {"test"}:
-        raise LabelsError(f"{path}: something-something-v2-labels.json must lie beside it, for the numbers of classes")
+        raise LabelsError(f"{path}: expected something-something-v2-labels.json beside it, for the numbers of classes")
     names = _classes(labels) if labels else ()
     entries = [entry for name, file in files.items() for entry in _entries(file, SPLIT_NAMES[name], set(names))]
     read = (*files.values(), labels) if labels else tuple(files.values())
@@ -79,7 +86,7 @@ def _entries(file: Path, split: str, names: set[str]) -> list[Entry]:
             raise LabelsError(f"{place}: expected an object with an `id`, got {row!r}")
         template = row.get("template")
         if template is None and split != "test":
-            raise LabelsError(f"{place}: has no `template`, which its class is read from")
+            raise LabelsError(f"{place}: has no `template`, which contains its class")
         class_name = None if template is None else str(template).replace("[", "").replace("]", "")
         if class_name is not None and class_name not in names:
             raise LabelsError(f"{place}: the class {class_name!r} is not in labels.json")
@@ -87,9 +94,8 @@ def _entries(file: Path, split: str, names: set[str]) -> list[Entry]:
     return found
 
 
-SSV2 = ListFormat(
+FORMAT = ListFormat(
     looked_for="Something-Something's something-something-v2-labels.json with -train, -validation or -test.json",
     finds=_finds,
-    numbers=lambda path: (1,),
     read=_read,
 )

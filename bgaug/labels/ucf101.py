@@ -1,9 +1,9 @@
 """UCF101: classInd.txt, trainlist01.txt to trainlist03.txt, testlist01.txt to testlist03.txt.
 
-The lists as they are published have CRLF line ends. Test lists carry no label: the class is the folder of the path.
-The class HandstandPushups holds files that begin with v_HandStandPushups, so a class is never read off a file name.
-Videos are cut from recordings, `gNN` within a class, and those of one recording resemble each other: each list keeps
-them together, and so must any other split.
+The published lists have CRLF line ends. Test lists contain no label: the class is the folder in the path. The class
+HandstandPushups contains files that begin with v_HandStandPushups, so the class is never taken from a file name. Videos
+are cut from recordings, `gNN` within a class; those of one recording are similar: each list keeps them together, and any
+other split must do the same.
 
 Reference: Soomro, Zamir, Shah, "UCF101: A dataset of 101 human actions classes from videos in the wild", 2012,
 arXiv 1212.0402.
@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bgaug.errors import LabelsError
-from bgaug.labels.entries import Entry, ListFormat, ReadOptions, SplitList, chosen_split, refuse_numbering
-from bgaug.labels.label import ordered
+from bgaug.labels.label import Entry, ListFormat, ReadOptions, SplitList, chosen_split, ordered, refuse_numbering
 from bgaug.labels.reading import class_number, read_lines
 
 _LIST = re.compile(r"(train|test)list(\d+)\.txt")
@@ -26,7 +25,7 @@ _INSIDE = "ucfTrainTestlist"
 
 
 def _lists(path: Path) -> dict[int, list[Path]]:
-    """Lists by the number of their split, those to train with first."""
+    """Lists by the number of their split, training lists first."""
     if path.is_dir() and not any(_LIST.fullmatch(file.name) for file in path.iterdir()):
         path = path / _INSIDE
     files = path.iterdir() if path.is_dir() else [path]
@@ -77,12 +76,12 @@ def _entry(file: Path, line_number: int, line: str, numbers: Mapping[str, int]) 
         raise LabelsError(f"{place}: the class {class_name!r} is not in classInd.txt")
     if numbers and label and class_number(label[0]) != numbers[class_name]:
         raise LabelsError(f"{place}: {label[0]} is not the number of {class_name!r} in classInd.txt")
-    # A copy of the data set may have been renamed to the spelling of the class.
+    # Some copies of the data set rename files to the spelling of the class.
     renamed = f"{folder}/v_{class_name}{video[match.end('prefix') :]}"
     return Entry(tuple(dict.fromkeys((name, renamed))), class_name, f"{class_name}_{match['group']}", split, place)
 
 
-UCF101 = ListFormat(
+FORMAT = ListFormat(
     looked_for="UCF101's trainlist01.txt and testlist01.txt (classInd.txt beside them)",
     finds=lambda path: bool(_lists(path)),
     numbers=lambda path: tuple(_lists(path)),

@@ -1,4 +1,4 @@
-"""Zip and .npz archives from outside: what an array would take is known, and compared with a limit, before it is allocated."""
+"""Zip, .npz and .npy files from outside: sizes are checked against a limit before memory is allocated."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from bgaug.untrusted.regular import MalformedFile, open_regular
+from bgaug.untrusted import MalformedFile, open_regular
 
-ARRAYS = 2 << 30
-"""Bytes that the arrays of a compressed archive may have; one that is not compressed has at most those of its file."""
-_CHUNK = 4 << 20  # of reading, and so also the longest table of contents
+_ARRAYS = 2 << 30  # bytes of all arrays of a compressed archive; without compression, the size of the file
+_CHUNK = 4 << 20  # bytes per read; also the longest table of contents
 _MAGIC = b"\x93NUMPY"
 _HEADER = 1 << 16
 _MALFORMED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)
 
 
 class _Bounded(io.RawIOBase):
-    """A file for `zipfile` that refuses to hand out more than a chunk at once, such as an endless table of contents."""
+    """A file for `zipfile` that refuses reads of more than a chunk, such as an endless table of contents."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -43,29 +42,29 @@ class _Bounded(io.RawIOBase):
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As the file."""
+        """See the file."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """As the file."""
+        """See the file."""
         return self._file.tell()
 
     def seekable(self) -> bool:
-        """As the file."""
+        """See the file."""
         return True
 
 
 @contextmanager
 def open_archive(file: BinaryIO, *, compressed: int = 0) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose members together are no larger than they may be.
+    """A zip archive whose members have a bounded total size.
 
     Args:
         file: a regular file.
-        compressed: bytes that its members may have in all where they are compressed; 0: they must not be.
+        compressed: largest total size of compressed members; 0 refuses compression.
 
     Raises:
-        MalformedFile: it is no whole archive, has a member twice, encrypted or compressed in another way, or its members
-            are larger.
+        MalformedFile: it is not a complete archive, a member occurs twice, is encrypted or uses another compression, or the
+            members are larger.
     """
     size = os.fstat(file.fileno()).st_size
     try:
@@ -75,16 +74,16 @@ def open_archive(file: BinaryIO, *, compressed: int = 0) -> Iterator[zipfile.Zip
     except MalformedFile:
         raise
     except _MALFORMED as error:
-        raise MalformedFile(f"is no whole archive ({str(error)[:200]})") from error
+        raise MalformedFile(f"is not a complete archive ({str(error)[:200]})") from error
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], size: int, compressed: int) -> None:
     names = {member.filename for member in members}
     if len(names) < len(members):
-        raise MalformedFile("the archive has a member twice")
+        raise MalformedFile("the archive contains a member twice")
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     if not stored and not compressed:
-        raise MalformedFile("the archive is compressed, and such files are not")
+        raise MalformedFile("the archive is compressed; files of this kind are not")
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
             raise MalformedFile(
@@ -93,16 +92,16 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int, compressed: in
         if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
             raise MalformedFile(f"the archive's member {member.filename[:200]!r} has two sizes")
     total, most = sum(member.file_size for member in members), size if stored else max(compressed, size)
-    # Members that overlap can be small each and endless together.
+    # Members that overlap can each be small and huge together.
     if total > most or sum(member.compress_size for member in members) > size:
-        raise MalformedFile(f"the archive of {size} bytes claims {total} bytes of content; at most {most} are read")
+        raise MalformedFile(f"the archive of {size} bytes declares {total} bytes of content; at most {most} are read")
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
-    """All of a member, in new memory of its own.
+    """The content of a member, in memory of its own.
 
     Raises:
-        MalformedFile: it is not whole.
+        MalformedFile: it is incomplete.
     """
     content = bytearray(member.file_size)
     view = memoryview(content)
@@ -120,19 +119,19 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
 
 
 def read_npz(
-    path: str | Path, names: Sequence[str] | None = None, *, compressed: int = ARRAYS
+    path: str | Path, names: Sequence[str] | None = None, *, compressed: int = _ARRAYS
 ) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz by name, without Python objects.
 
     Args:
         path: the file.
-        names: which arrays; all by default.
+        names: names of the arrays; all by default.
         compressed: see `open_archive`.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
-        KeyError: it lacks an array.
-        MalformedFile: it is no whole .npz, holds Python objects, or is larger than admitted.
+        OSError: it cannot be opened, or is not a regular file.
+        KeyError: an array is missing.
+        MalformedFile: it is not a complete .npz, contains Python objects, or is too large.
     """
     with open_regular(path) as file:
         with open_archive(file, compressed=compressed) as archive:
@@ -154,12 +153,12 @@ def read_npz(
 
 def npz_names(path: str | Path) -> list[str]:
     """Names of the arrays of an .npz; errors as `read_npz`."""
-    with open_regular(path) as file, open_archive(file, compressed=ARRAYS) as archive:
+    with open_regular(path) as file, open_archive(file, compressed=_ARRAYS) as archive:
         return [member.filename.removesuffix(".npy") for member in archive.infolist()]
 
 
 def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """See that an array is no larger than its member, and exactly so large that numpy reads it to its checksum."""
+    """Check that an array has exactly the size of its member, so that numpy reads up to the checksum."""
     try:
         with archive.open(member) as file:
             stream = io.BytesIO(file.read(_HEADER))
@@ -171,11 +170,11 @@ def _check_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 def read_npy(path: str | Path) -> NDArray[Any]:
-    """The array of an .npy, which stays on disk and is paged in where it is used.
+    """The array of an .npy, memory-mapped.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
-        MalformedFile: it is no whole .npy, or holds Python objects.
+        OSError: it cannot be opened, or is not a regular file.
+        MalformedFile: it is not a complete .npy, or contains Python objects.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -187,23 +186,23 @@ def read_npy(path: str | Path) -> NDArray[Any]:
 
 
 def is_npy(path: str | Path) -> bool:
-    """Whether a file is an .npy by its first bytes.
+    """Whether a file begins like an .npy.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     with open_regular(path) as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type that an .npy declares; it needs no more bytes than there are."""
+    """Shape and type that an .npy declares, checked against the bytes that exist."""
     try:
         version = npy.read_magic(stream)
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, _, dtype = read(stream)
     except (ValueError, KeyError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise MalformedFile(f"is no whole .npy ({str(error)[:200]})") from error
+        raise MalformedFile(f"is not a complete .npy ({str(error)[:200]})") from error
     if dtype.hasobject or dtype.names or dtype.subdtype:
         raise MalformedFile(f"holds {'Python objects' if dtype.hasobject else dtype}, not plain numbers or text")
     if any(side < 0 for side in shape) or prod(shape) * max(1, dtype.itemsize) > size or len(shape) > 8:

@@ -1,9 +1,9 @@
-"""Pickles without their machine: containers, text and numbers, and only the names that a caller answers for itself.
+"""Pickles read without an unpickler: containers, text and numbers, and only names that the caller defines.
 
-Python's own unpickler imports and calls what the file names. This one has no import, no attribute access and no call of
-anything that it did not receive from its caller, so a file can at most be refused. Its cost is bounded as well: the number
-of operations, the size of whole numbers, the depth of the result, and the size that the result would have if nothing in it
-were shared. Without the last, 60 nested lists of two references each would take a later reader for ever.
+Python's unpickler imports and calls what the file names. This one has no import, no attribute access, and calls only
+functions of its caller. Its cost is bounded by the number of operations, the size of integers, the depth of the result,
+and the size that the result would have without sharing: 60 nested lists that each refer twice to the next one would
+never end for a later reader.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from bgaug.untrusted.regular import MalformedFile
+from bgaug.untrusted import MalformedFile
 
-OPERATIONS = 500_000
+_OPERATIONS = 500_000
 _DEPTH = 64
 _ELEMENTS = 4_000_000
 _SETS = 100_000
@@ -31,12 +31,11 @@ _EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE"
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, RecursionError, AssertionError)
 
-
-Function = Callable[..., Any]
+_Function = Callable[..., Any]
 
 
 class Named:
-    """A name that the caller admits, on the stack until it is called.
+    """A name that the caller allows, on the stack until it is called.
 
     Attributes:
         name: "module.name".
@@ -44,31 +43,31 @@ class Named:
 
     __slots__ = ("function", "name")
 
-    def __init__(self, name: str, function: Function | None) -> None:
+    def __init__(self, name: str, function: _Function | None) -> None:
         self.name, self.function = name, function
 
 
 def load_plain(
     source: bytes | BinaryIO,
-    names: Mapping[str, Function | None] | None = None,
+    names: Mapping[str, _Function | None] | None = None,
     persistent: Callable[[Any], Any] | None = None,
     *,
-    operations: int = OPERATIONS,
+    operations: int = _OPERATIONS,
 ) -> Any:
     """The value of a pickle; nothing that the file names is imported or called.
 
     Args:
-        source: the pickle, or a seekable file that stands at its beginning and afterwards stands behind it.
-        names: what may be named, by "module.name", and what is called in its place with the file's arguments; None for a
-            name that is only an argument. By default nothing.
-        persistent: the value of a persistent id, from the id; by default there may be none.
-        operations: at most so many, about five for each row of a list.
+        source: the pickle, or a seekable file at the beginning of it; afterwards the file is at its end.
+        names: allowed names, "module.name", and the function that is called for each with the arguments in the file; None for
+            a name that is only an argument. By default none.
+        persistent: function from a persistent id to its value; by default such ids are refused.
+        operations: largest number of operations, about five for each row of a list.
 
     Returns:
-        None, bool, int, float, str, bytes, list, tuple, dict, set, and what `names` and `persistent` returned.
+        None, bool, int, float, str, bytes, list, tuple, dict, set, and results of `names` and `persistent`.
 
     Raises:
-        MalformedFile: it is no whole pickle, names something else, or is larger, deeper or more shared than admitted.
+        MalformedFile: it is not a complete pickle, uses another name, or is too large, too deep or shared too often.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     machine = _Machine(names or {}, persistent)
@@ -81,23 +80,23 @@ def load_plain(
     except MalformedFile:
         raise
     except _MALFORMED as error:
-        raise MalformedFile(f"is no whole pickle ({str(error)[:200]})") from error
-    check_size(value)
+        raise MalformedFile(f"is not a complete pickle ({str(error)[:200]})") from error
+    _check_size(value)
     return value
 
 
-def check_size(value: Any) -> None:
-    """See that containers are no deeper and hold no more elements than admitted, shared ones counted each time.
+def _check_size(value: Any) -> None:
+    """Check depth and number of elements of containers, shared ones counted each time.
 
     Raises:
-        MalformedFile: they do, or a container holds itself, or a name is left that was not called.
+        MalformedFile: there are too many, a container contains itself, or a name was not called.
     """
     known: dict[int, tuple[int, int] | None] = {}
 
     def measure(value: Any, depth: int) -> tuple[int, int]:
-        """Elements and depth of a value."""
+        """Number of elements and depth of a value."""
         if isinstance(value, Named):
-            raise MalformedFile(f"the pickle keeps {value.name}, which is no container, text or number")
+            raise MalformedFile(f"the pickle contains {value.name}, which is not a container, text or number")
         if not isinstance(value, (list, tuple, dict, set)) or not value:
             return 1, 1
         if id(value) not in known:
@@ -108,7 +107,7 @@ def check_size(value: Any) -> None:
             known[id(value)] = 1 + sum(count for count, _ in inside), 1 + max(height for _, height in inside)
         found = known[id(value)]
         if found is None:
-            raise MalformedFile("the pickle has a container that holds itself")
+            raise MalformedFile("the pickle has a container that contains itself")
         if found[0] > _ELEMENTS or depth + found[1] > _DEPTH + 2:
             raise MalformedFile(f"the pickle is nested more than {_DEPTH} deep or has over {_ELEMENTS} elements")
         return found
@@ -117,9 +116,9 @@ def check_size(value: Any) -> None:
 
 
 class _Machine:
-    """Stack, marks and memo; one method call an operation."""
+    """Stack, marks and memo; one method call per operation."""
 
-    def __init__(self, names: Mapping[str, Function | None], persistent: Callable[[Any], Any] | None) -> None:
+    def __init__(self, names: Mapping[str, _Function | None], persistent: Callable[[Any], Any] | None) -> None:
         self._names, self._persistent = names, persistent
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -129,7 +128,7 @@ class _Machine:
 
     def result(self) -> Any:
         if not self._done or len(self._stack) != 1 or self._marks:
-            raise MalformedFile("is no whole pickle")
+            raise MalformedFile("is not a complete pickle")
         return self._stack[0]
 
     def step(self, name: str, argument: Any) -> None:
@@ -156,7 +155,7 @@ class _Machine:
 
     def _pop(self, count: int) -> list[Any]:
         if count > len(self._stack) - (self._marks[-1] if self._marks else 0):
-            raise MalformedFile("is no whole pickle: an operation lacks its values")
+            raise MalformedFile("is not a complete pickle: an operation lacks its values")
         values = self._stack[len(self._stack) - count :]
         del self._stack[len(self._stack) - count :]
         return values
@@ -168,7 +167,7 @@ class _Machine:
         return values
 
     def _top(self, kind: type) -> Any:
-        """The container that values are added to."""
+        """The container to add values to."""
         if not isinstance(self._stack[-1], kind):
             raise MalformedFile(
                 f"the pickle adds to a {type(self._stack[-1]).__name__} as if it were a {kind.__name__}"
@@ -232,7 +231,7 @@ class _Machine:
         for name, value in zip(values[::2], values[1::2], strict=True):
             target[key(name)] = value
 
-    # --- names, which mean what the caller says ---
+    # --- names, which the caller defines ---
 
     def _global(self, argument: str) -> None:
         self._name(*argument.split(" ", 1))
@@ -242,13 +241,13 @@ class _Machine:
         self._name(str(module), str(name))
 
     def _name(self, module: str, name: str) -> None:
-        said = f"{module}.{name}"
-        if said not in self._names:
+        full = f"{module}.{name}"
+        if full not in self._names:
             raise MalformedFile(
-                f"the pickle names {said[:200]}; names in a file are never imported or called, and "
+                f"the pickle names {full[:200]}; names in a file are never imported or called, and "
                 f"{'only weights' if self._names else 'only containers, text and numbers'} are read"
             )
-        self._stack.append(Named(said, self._names[said]))
+        self._stack.append(Named(full, self._names[full]))
 
     def _reduce(self, _: Any) -> None:
         called, arguments = self._pop(2)
@@ -257,7 +256,7 @@ class _Machine:
         self._stack.append(called.function(*arguments))
 
     def _build(self, _: Any) -> None:
-        # Attributes of an ordered mapping, such as the version numbers in torch's state dicts: of no use here.
+        # Attributes of an ordered mapping, such as the version numbers in torch's state dicts, are ignored.
         self._pop(1)
         self._top(dict)
 
@@ -297,15 +296,15 @@ def _value(value: Any) -> Any:
 
 
 def key(value: Any) -> Any:
-    """The same, if it may be a key: text, a number, or a flat tuple of these, whose hash costs next to nothing.
+    """The value, if it may be a key: text, a number, or a short flat tuple of these, which is cheap to hash.
 
     Raises:
         MalformedFile: it is something else.
     """
     parts = value if isinstance(value, tuple) else (value,)
-    # A long tuple may be a key many times over, and is hashed each time.
+    # A long tuple may be used as a key many times, and is hashed each time.
     if len(parts) > _KEY_PARTS or not all(part is None or isinstance(part, (str, bytes, int, float)) for part in parts):
         raise MalformedFile(
-            f"the pickle has a key of type {type(value).__name__}, which is no text, number or short tuple"
+            f"the pickle has a key of type {type(value).__name__}, expected text, a number or a short tuple"
         )
     return value

@@ -20,7 +20,8 @@ from bgaug.masks import pack_mask, unpack_mask
 from bgaug.store import Store, open_store
 from bgaug.testing.scores import FOREGROUND, MaskScores, background_scores
 from bgaug.testing.synthetic import SyntheticSplit
-from bgaug.untrusted import MalformedFile, read_npz
+from bgaug.untrusted import MalformedFile
+from bgaug.untrusted.archives import read_npz
 
 UNREADABLE = (OSError, KeyError, MalformedFile)
 

@@ -29,7 +29,7 @@ from bgaug.pipelines.demo.truth import UNREADABLE, write_arrays
 from bgaug.progress import Progress
 from bgaug.provenance import store_content
 from bgaug.store import Store
-from bgaug.untrusted import read_npz
+from bgaug.untrusted.archives import read_npz
 
 CODES = ("g", "d", "r")
 FOLDER = "features"

@@ -17,7 +17,8 @@ from bgaug.errors import MasksError
 from bgaug.masks.bits import unpack_mask
 from bgaug.masks.external.form import ForeignMasks, Values, foreground, untold
 from bgaug.sizing import Size
-from bgaug.untrusted import MalformedFile, is_npy, npz_names, read_npy, read_npz
+from bgaug.untrusted import MalformedFile
+from bgaug.untrusted.archives import is_npy, npz_names, read_npy, read_npz
 
 
 class ArrayMasks(ForeignMasks):

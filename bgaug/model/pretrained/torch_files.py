@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from bgaug.untrusted import MalformedFile, load_plain, open_archive, open_regular
-from bgaug.untrusted.archives import read_member
-from bgaug.untrusted.pickles import Named, key
+from bgaug.untrusted import MalformedFile, open_regular
+from bgaug.untrusted.archives import open_archive, read_member
+from bgaug.untrusted.pickles import Named, key, load_plain
 
 _LONGEST_PICKLE = 32 << 20
 _MOST_TENSORS = 50_000

@@ -88,7 +88,7 @@ def test_what_may_not_be_read_is_named(put: Put, monkeypatch: pytest.MonkeyPatch
     def forbidden(*_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(Path, "open", forbidden)
+    monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(LabelsError, match="cannot be read: Permission denied"):
         read_list(file)
 
@@ -204,7 +204,7 @@ def test_one_recording_in_two_classes(put: Put) -> None:
     file = put("train.csv", f"label,youtube_id,time_start,time_end,split\n{rows}")
     ids = ["abc_000005_000015.mp4", "hop/twin_000000_000010.mp4", "skip/twin_000000_000010.mp4"]
     assert [labels_for(file, ids).of(video).name for video in ids] == ["walk", "hop", "skip"]
-    with pytest.raises(LabelsError, match=r"line 3: walk/abc_000005_000015 has a second row that says something else"):
+    with pytest.raises(LabelsError, match=r"line 3: walk/abc_000005_000015 has contradicting rows"):
         labels_for(file, ["abc.mp4"])
 
 
@@ -306,19 +306,19 @@ def test_names_beside_the_list_are_taken_where_there_is_one_file_of_them(put: Pu
         ),
         ("l.txt", "a.mp4,0\nb.mp4,run\n", "line 2: expected a path, a comma and the number"),
         ("latin.txt", "a.mp4 0\né.mp4 0\n", r"latin\.txt, line 2: is not UTF-8"),
-        ("test.json", '[{"id": "1"},\n{"id": }]', r"test\.json, line 2: is no JSON, or not all of it"),
+        ("test.json", '[{"id": "1"},\n{"id": }]', r"test\.json, line 2: is not JSON, or not complete"),
         (
             "k.csv",
             "label,youtube_id,time_start,time_end\nrun,a,nan,10\n",
             "line 2: `time_start` must be whole seconds, got 'nan'",
         ),
         ("l.txt", "a.mp4 0\nb.mp4 1000000000000\n", "line 2: expected a path, a blank and the number of a class"),
-        ("test.json", "[" + "1" * 5000 + "]", r"test\.json: is no JSON in UTF-8"),
-        ("test.json", "[" * 200_000, r"test\.json: is no JSON in UTF-8"),
+        ("test.json", "[" + "1" * 5000 + "]", r"test\.json: is not JSON in UTF-8"),
+        ("test.json", "[" * 200_000, r"test\.json: is not JSON in UTF-8"),
         ("test.json", {"id": "1"}, "expected a list of videos, got dict"),
         ("test.json", [{"id": "1"}, {"template": "x"}], "entry 2: expected an object with an `id`"),
-        ("validation.json", [{"id": "1"}], r"something-something-v2-labels\.json must lie beside it"),
-        ("labels.json", SSV2_LABELS, "names classes, but no videos"),
+        ("validation.json", [{"id": "1"}], r"expected something-something-v2-labels\.json beside it"),
+        ("labels.json", SSV2_LABELS, "lists classes, but no videos"),
         ("Diving48_V2_test.json", [DIVE, {**DIVE, "label": 48}], r"entry 2: the label 48 is not in 0 to 47"),
         ("Diving48_V2_test.json", [{"vid_name": "a"}], "entry 1: expected an object with a `vid_name` and the number"),
         ("Diving48_V2_test.json", {"a": 1}, "expected a list of videos, got dict"),
@@ -345,9 +345,9 @@ def test_what_is_wrong_is_named_with_its_line(put: Put, name: str, content: obje
         ({"labels.json": ["a"], "test.json": []}, "expected an object that has a number for each class"),
         ({"labels.json": SSV2_LABELS, "test.json": [], "test.part.json": []}, r"test\.json and test\.part\.json are both for test"),
         ({"Diving48_V2_train.json": [DIVE], "Diving48_vocab.json": VOCABULARY[:47]}, "expected a list of 48 lists of words"),
-        ({"Diving48_V2_train.json": [DIVE], "Diving48_vocab.json": [["a"]] * 48}, "the class 'a' is there twice"),
-        ({"train.txt": "a 0\nb 2\n", "label_map.txt": "x\ny\n"}, r"line 2: the label 2 is not in 0 to 1, which .*label_map\.txt names"),
-        ({"train.txt": "a 0\n", "label_map.txt": "x\nx\n"}, "the class name 'x' is there twice"),
+        ({"Diving48_V2_train.json": [DIVE], "Diving48_vocab.json": [["a"]] * 48}, "the class 'a' occurs twice"),
+        ({"train.txt": "a 0\nb 2\n", "label_map.txt": "x\ny\n"}, r"line 2: the label 2 is not in 0 to 1, the numbers of .*label_map\.txt"),
+        ({"train.txt": "a 0\n", "label_map.txt": "x\nx\n"}, "the class name 'x' occurs twice"),
         ({"train.txt": "a 0\n", "label_map.txt": "\n"}, "holds no class names"),
     ],
 )  # fmt: skip
@@ -361,7 +361,7 @@ def test_files_that_contradict_each_other(put: Put, tmp_path: Path, files: dict[
 @pytest.mark.parametrize("name", ["labels.csv", "trainlist01.txt", "run_test_split1.txt", "Diving48_V2_train.json"])
 def test_names_of_classes_that_nothing_needs_are_refused(put: Put, name: str) -> None:
     content = {"labels.csv": "file,class\na,b\n", "trainlist01.txt": f"{UCF} 1\n", "run_test_split1.txt": "a.avi 1\n"}
-    with pytest.raises(LabelsError, match=r"lists name their classes themselves; leave out .*names\.txt"):
+    with pytest.raises(LabelsError, match=r"contains? .*class names; leave out .*names\.txt"):
         read_list(put(name, content.get(name, [DIVE])), class_names=put("names.txt", "x\n"))
 
 

@@ -174,7 +174,7 @@ def test_two_links_to_one_file_keep_their_own_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,label\nwalk/a, b.mp4,w\n", r"line 2: has 3 cells, and the header 2; put .* in quotes"),
+        ("file,label\nwalk/a, b.mp4,w\n", r"line 2: has 3 cells, the header has 2; quote cells"),
         ('file,label\n"walk/a, b.mp4,w\nrun/run_0.mp4,r\n', "is a quote not closed"),
         ("file,label,label\nwalk/walk_0.mp4,a,b\n", "has the column 'label' twice"),
         ('file,label\nrun/run_0.mp4,1\nwalk/walk_0.mp4,"0, 3"\n', "line 3: `label` has several labels, '0, 3'"),
@@ -185,7 +185,7 @@ def test_two_links_to_one_file_keep_their_own_labels(tmp_path: Path) -> None:
         ("a,b,c\n1,2,3\n", r"its first line is 'a,b,c'; expected a table .* or lines of a path and the number"),
         ("walk/walk_0.mp4,walk\n", "the class at its end is a name, not a number; put a line `file,label` before it"),
         ("", "is empty; expected a table"),
-        ("\n# nothing\n", "holds no line but blank ones and comments"),
+        ("\n# nothing\n", "has only blank lines and comments"),
         ("file,label\nwalk/walk_0.mp4,é\n".encode("latin-1"), "line 2: is not UTF-8: .*iconv -f LATIN1"),
         (b"file,label\nwalk/walk_0.mp4\0,r\n", "line 2: holds a NUL character"),
         (PLAIN.encode("utf-16-le"), r"is no text|holds a NUL|without a byte order mark"),
@@ -197,7 +197,7 @@ def test_two_links_to_one_file_keep_their_own_labels(tmp_path: Path) -> None:
         (f"file,label\n{'x' * 10_000_000},1\n", "line 2: has 10000003 characters, expected at most"),
         ("x" * 10_000_000, "begins with a line of over 8192 characters"),
         ('file,label\n"' + "x\n" * 100_000, "is not a CSV: field larger than field limit"),
-        (f"walk/walk_0.mp4 {'1' * 400}\n", "ends with a number that no class has"),
+        (f"walk/walk_0.mp4 {'1' * 400}\n", "ends with a number too large for a class"),
         (
             f"walk/walk_0.mp4 0\nrun/run_0.mp4 {'1' * 5000}\n",
             "line 2: expected a path, a blank and the number of a class",
@@ -215,26 +215,26 @@ def test_what_cannot_be_read_is_one_short_message(read: Read, content: str | byt
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.jsonl", '{"file": "a.mp4", "label": "w"}\n{"file":\n', r"m\.jsonl, line 2: is no JSON"),
+        ("m.jsonl", '{"file": "a.mp4", "label": "w"}\n{"file":\n', r"m\.jsonl, line 2: is not JSON"),
         ("m.json", '[{"file": "a.mp4", "label": ["w", "x"]}]', "entry 1: `label` must be one text or whole number"),
         ("m.json", '[{"file": "a.mp4", "label": true}]', "entry 1: `label` must be one text or whole number"),
         ("m.json", '{"a": {"b": 1}}', "is JSON: an object that begins with 'a'; expected a list of objects"),
         (
             "m.json",
             '[{"file": "a\\u0000.mp4", "label": 1}]',
-            "entry 1: `file` is no text that a file or class may be called by",
+            "entry 1: `file` cannot be the name of a file or class",
         ),
         (
             "m.json",
             '[{"file": "a\\ud800.mp4", "label": 1}]',
-            "entry 1: `file` is no text that a file or class may be called by",
+            "entry 1: `file` cannot be the name of a file or class",
         ),
         (
             "m.json",
             '[{"file": "' + "a/" * 10**6 + '", "label": 1}]',
-            "entry 1: `file` is no text that a file or class may",
+            "entry 1: `file` cannot be the name of a file or class",
         ),
-        ("m.json", "[1, 2", "line 1: is no JSON"),
+        ("m.json", "[1, 2", "line 1: is not JSON"),
     ],
 )
 def test_json_that_cannot_be_read(read: Read, name: str, content: str, message: str) -> None:
@@ -248,13 +248,13 @@ def test_lists_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a.mp4 0\n")
     for path in (tmp_path / "labels.csv", tmp_path / "train.txt"):
         for format in ("auto", "csv"):
-            with pytest.raises(LabelsError, match="is a named pipe, expected a regular file"):
+            with pytest.raises(LabelsError, match="is a fifo, not a regular file"):
                 read_list(path, format)
     with pytest.raises(LabelsError, match="is a device"):
         read_list("/dev/zero")
-    with pytest.raises(LabelsError, match="classInd.txt: is a named pipe"):
+    with pytest.raises(LabelsError, match="classInd.txt: cannot be read: is a fifo"):
         read_list(tmp_path / "a.txt", class_names=tmp_path / "classInd.txt")
-    with pytest.raises(LabelsError, match="is a folder, expected a regular file"):
+    with pytest.raises(LabelsError, match="is a folder, not a regular file"):
         read_list(tmp_path / "a.txt", class_names=tmp_path)
     with pytest.raises(LabelsError, match="no list of labels is recognised by its name"):
         read_list(tmp_path)
@@ -372,8 +372,8 @@ def test_numbers_decide_where_folders_do_not(read: Read, numbers: str, names: st
 @pytest.mark.parametrize(
     ("numbers", "names", "message"),
     [
-        ("0 3", "1 a\n2 b\n3 c\n", "line 1: the label 0 is not in 1 to 3, which .* names"),
-        ("0 3", "a\nb\nc\n", "line 2: the label 3 is not in 0 to 2, which .* names"),
+        ("0 3", "1 a\n2 b\n3 c\n", "line 1: the label 0 is not in 1 to 3, the numbers of .*names"),
+        ("0 3", "a\nb\nc\n", "line 2: the label 3 is not in 0 to 2, the numbers of .*names"),
         ("1 3", "a\nb\nc\n", "line 2: the label 3 is not in 0 to 2, .*--first-class 1"),
         ("1 2", "1 a\n3 c\n", "line 2: the label 2 is not in 1 to 3, with gaps"),
     ],
@@ -399,7 +399,7 @@ def test_the_first_class_that_is_given_goes_before_what_is_guessed(read: Read) -
 
 def test_names_that_contradict_the_folders_are_said(read: Read) -> None:
     labels = read(ZERO, names="walk\nrun\n")
-    assert "3 rows lie in a folder that is called by another class" in labels.notes[0]
+    assert "3 rows lie in a folder named after another class" in labels.notes[0]
 
 
 # --- rows that cost themselves ------------------------------------------------------------------------------------------------------
@@ -409,10 +409,7 @@ def test_rows_that_contradict_each_other_cost_their_video_alone(read: Read) -> N
     labels = read("file,label\nrun/run_0.mp4,r\nrun/run_0.mp4,r\nrun/run_1.mp4,w\nrun/run_1.mp4,x\nwalk/walk_0.mp4,w\n")
     assert found(labels) == {"run/run_0.mp4": "r", "walk/walk_0.mp4": "w"}
     (dropped,) = labels.dropped
-    assert (
-        "line 5: run/run_1.mp4 has a second row that says something else: 'x', and 'w' in" in dropped
-        and "line 4" in dropped
-    )
+    assert "line 5: run/run_1.mp4 has contradicting rows: 'x', and 'w' in" in dropped and "line 4" in dropped
     assert labels.summary(VIDEOS)["rows_dropped"] == 1
 
 
@@ -426,7 +423,7 @@ def test_a_row_that_may_mean_two_videos_costs_itself(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("1.mp4 0\nb/2.mp4 1\n")
     videos = {name: tmp_path / name for name in ("a/1.mp4", "b/1.mp4", "b/2.mp4")}
     labels = read_labels(tmp_path / "l.txt", videos, "auto")
-    assert found(labels) == {"b/2.mp4": "1"} and "line 1: 1.mp4 stands for 2 videos" in labels.dropped[0]
+    assert found(labels) == {"b/2.mp4": "1"} and "line 1: 1.mp4 matches 2 videos" in labels.dropped[0]
 
 
 @pytest.mark.parametrize(

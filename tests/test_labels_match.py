@@ -13,7 +13,7 @@ from worlds import moving_square
 from bgaug.cli.main import app
 from bgaug.errors import LabelsError, UsageError
 from bgaug.labels import Entry, Label, Labels, SplitList, labels_for, match_entries
-from bgaug.labels.entries import Folders
+from bgaug.labels.label import Folders
 from bgaug.pipelines.build.find_videos import find_videos
 from bgaug.pipelines.build.plan import find_labels
 from bgaug.pipelines.build.run import Setup
@@ -81,19 +81,17 @@ def test_what_is_not_unique_is_an_error() -> None:
         ("1", ["1.avi", "1.mp4"]),
         ("c/1", ["a/c/1.avi", "b/c/1.avi"]),
     ):
-        with pytest.raises(LabelsError, match=rf"^list, line 1: {row} stands for 2 videos \({videos[0]}, {videos[1]}"):
+        with pytest.raises(LabelsError, match=rf"^list, line 1: {row} matches 2 videos \({videos[0]}, {videos[1]}"):
             match_entries(rows("any", row), videos)
     with pytest.raises(
         LabelsError,
-        match="^list, line 2: 1.mp4 has a second row that says something else: '1.mp4', and '1.avi' in list, line 1$",
+        match="^list, line 2: 1.mp4 has contradicting rows: '1.mp4', and '1.avi' in list, line 1$",
     ):
         match_entries(rows("tail", "1.avi", "1.mp4"), ["1.avi"])
 
 
 def test_a_list_of_other_videos_is_an_error() -> None:
-    with pytest.raises(
-        LabelsError, match="none of 2 rows belongs to any of 1 videos: rows are like 'a', videos like 'c'"
-    ):
+    with pytest.raises(LabelsError, match="none of 2 rows matches any of 1 videos: rows are like 'a', videos like 'c'"):
         match_entries(rows("any", "a", "b"), ["c"])
     assert match_entries(rows("any", "a", "b"), []).rows_without_file == ("a", "b")
     assert match_entries(rows("any"), ["c"]).files_without_row == ("c",)
@@ -128,7 +126,7 @@ def test_random_names_against_every_pair_compared() -> None:
             assert matched(labels) == expected and len(labels.dropped) == dropped
             pairs += len(expected)
         elif dropped:
-            with pytest.raises(LabelsError, match="stands for|second row"):
+            with pytest.raises(LabelsError, match="matches|contradicting rows"):
                 match_entries(rows("tail", *names), ids)
     assert pairs > 50
 
@@ -141,7 +139,7 @@ def test_rows_of_a_csv_are_paths_where_files_are_at_hand(tmp_path: Path) -> None
         (tmp_path / name / "1.mp4").touch()
         labels = find_labels(tmp_path / "labels.csv", find_videos([tmp_path / name]), Silent())
         assert matched(labels) == {"1.mp4": {"one": "x", "two": "y"}[name]}
-    with pytest.raises(LabelsError, match="line 3: two/1.mp4 has a second row that says something else"):
+    with pytest.raises(LabelsError, match="line 3: two/1.mp4 has contradicting rows"):
         labels_for(tmp_path / "labels.csv", ["1.mp4"])
     assert matched(labels_for(tmp_path / "labels.csv", ["v/two/1.mp4"])) == {"v/two/1.mp4": "y"}
 

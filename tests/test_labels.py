@@ -49,8 +49,8 @@ def test_any_class_column(tmp_path: Path, videos: dict[str, Path], column: str) 
     [
         ("size,class\nx,y\n", "column `file`"),
         ("file,size\nx,y\n", "class_name, class, label, class_id"),
-        ("file,class\n2.mp4,x\n", r"line 2: 2.mp4 stands for 2 videos \(a/2.mp4, b/2.mp4"),
-        ("file,class\na/1.mp4,x\n1.mp4,y\n", "line 3: 1.mp4 has a second row"),
+        ("file,class\n2.mp4,x\n", r"line 2: 2.mp4 matches 2 videos \(a/2.mp4, b/2.mp4"),
+        ("file,class\na/1.mp4,x\n1.mp4,y\n", "line 3: 1.mp4 has contradicting rows"),
         ("", "column `file`"),
     ],
 )
@@ -77,7 +77,7 @@ def test_class_folders() -> None:
     assert labels_from_folders(["one/1.mp4", "one/2.mp4"]).classes == ()
     one_beside = labels_from_folders(["a/1.mp4", "b/2.mp4", "3.mp4"])
     assert one_beside.classes == ("a", "b") and one_beside.of("3.mp4") == Label()
-    assert one_beside.notes == ("1 videos lie in no class folder and get no class: 3.mp4",)
+    assert one_beside.notes == ("1 videos are not in a class folder and get no class: 3.mp4",)
 
 
 def test_digest_follows_the_labels(tmp_path: Path, videos: dict[str, Path]) -> None:

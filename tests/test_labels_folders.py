@@ -93,13 +93,13 @@ def test_layouts_that_do_not_exist(layout: str) -> None:
 @pytest.mark.parametrize(
     ("ids", "note"),
     [
-        (["train/walk/1.mp4", "val/walk/2.mp4"], "read as split/class; --layout says otherwise"),
-        (["train/1.mp4", "bus/2.mp4", "car/3.mp4"], "'train' is taken for a class"),
-        (["a/1.mp4", "b/2.mp4", "3.mp4"], "1 videos lie in no class folder and get no class: 3.mp4"),
-        (["UCF-101/walk/1.mp4", "UCF-101/run/2.mp4"], r"all lie in the one folder 'UCF-101'.*--layout '\*/class'"),
-        (["a/b/walk/1.mp4", "a/b/run/2.mp4"], r"all lie in the one folder 'a/b'.*--layout '\*/\*/class'"),
+        (["train/walk/1.mp4", "val/walk/2.mp4"], "read as split/class; change it with --layout"),
+        (["train/1.mp4", "bus/2.mp4", "car/3.mp4"], "'train' is used as a class"),
+        (["a/1.mp4", "b/2.mp4", "3.mp4"], "1 videos are not in a class folder and get no class: 3.mp4"),
+        (["UCF-101/walk/1.mp4", "UCF-101/run/2.mp4"], r"all videos are in the folder 'UCF-101'.*--layout '\*/class'"),
+        (["a/b/walk/1.mp4", "a/b/run/2.mp4"], r"all videos are in the folder 'a/b'.*--layout '\*/\*/class'"),
         (["tr/walk/1.mp4", "te/walk/2.mp4"], r"several of them have a folder 'walk'; --layout split/class"),
-        (["1.mp4", "2.mp4", "a/3.mp4", "b/4.mp4"], "only 2 of 4 videos lie in one"),
+        (["1.mp4", "2.mp4", "a/3.mp4", "b/4.mp4"], "only 2 of 4 videos are in one"),
     ],
 )
 def test_what_was_guessed_is_said(ids: list[str], note: str) -> None:
@@ -156,8 +156,8 @@ def test_a_store_by_folders_says_what_it_is_labelled_by(videos: Path, tmp_path: 
     build = ("extract-backgrounds", videos, "--out", out, "--size", "native", "--jobs", 1)
     code, said, told = call(*build, "--follow-links", "--json")
     assert code == 0
-    assert "labels are taken from the folders, read as split/class; --layout says otherwise" in told
-    assert "1 videos lie in no class folder and get no class: stray.mp4" in told
+    assert "labels are taken from the folders, read as split/class; change it with --layout" in told
+    assert "1 videos are not in a class folder and get no class: stray.mp4" in told
     found = json.loads(said.splitlines()[-1])
     assert found["left_out"] == {"others": {".md": 1}}
     assert found["labels"]["classes"] == {"run": 2, "walk": 1} and found["labels"]["splits"] == {"train": 2, "val": 1}

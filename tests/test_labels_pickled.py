@@ -54,7 +54,7 @@ def test_names_are_text_in_one_form_of_its_characters(tmp_path: Path) -> None:
     path = write(tmp_path / "val.pkl", [("one", "cafe\u0301"), ("two", "caf\u00e9")])
     assert {entry.class_name for entry in read_list(path).entries} == {"caf\u00e9"}
     path.write_bytes(b"\x80\x04]\x94\x8c\x03one\x8c\x03\xed\xb3\xbf\x86a.")  # half a character
-    with pytest.raises(LabelsError, match="row 1: the class .* is no text"):
+    with pytest.raises(LabelsError, match="row 1: the class .* is not valid text"):
         read_list(path)
 
 
@@ -105,7 +105,7 @@ def test_other_content_is_named(value: Any, message: str, tmp_path: Path) -> Non
 def test_only_whole_regular_files(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pickle", {"one": 1})
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(LabelsError, match="no whole pickle"):
+    with pytest.raises(LabelsError, match="not a complete pickle"):
         read_list(path, "pickle")
     with pytest.raises(LabelsError, match="no split 2"):
         read_list(write(path, {"one": 1}), split=2)
