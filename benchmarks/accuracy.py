@@ -30,9 +30,10 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import METHODS, Background
+from bgaug.background import Background
 from bgaug.masks import difference_mask, foreground_mask
 from bgaug.masks.fame import fame_mask
+from bgaug.names import BACKGROUND_METHODS as METHODS
 from bgaug.shots.cuts import find_cuts, shots_between
 from bgaug.shots.estimate import estimate_background
 from bgaug.sizing import resize_area

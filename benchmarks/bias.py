@@ -191,8 +191,7 @@ def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
 def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
     """Videos of the training split, and the store that the offline pipeline makes of them; kept."""
     from bgaug.cli.console import TerminalProgress
-    from bgaug.pipelines.build.process_video import WatchOptions
-    from bgaug.pipelines.build.run import Setup
+    from bgaug.pipelines.build.options import ShardOptions, VideoOptions
     from bgaug.pipelines.build.shards import build_shards
     from bgaug.pipelines.demo.world import world_splits, write_world
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
@@ -200,8 +199,10 @@ def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
     folder = work / f"draw-{draw}"
     with TerminalProgress() as progress:
         videos = write_world(folder / "videos", "pretrain", (counts or {}).get("pretrain"), draw, progress, 0)
-        one_shot = WatchOptions(shots=False, method="median")
-        build_shards(Setup([videos], folder / "shards"), progress, options=one_shot, size=None, frames="raw")
+        one_shot = VideoOptions(shots=False, method="median")
+        build_shards(
+            ShardOptions(inputs=[videos], out=folder / "shards", video=one_shot, size=None, frames="raw"), progress
+        )
         world_splits(list(SPLITS_NEEDED), draw, counts, 0, progress, cache=folder / "splits")
 
 

@@ -167,12 +167,12 @@ EXTRACT = """
 import re, sys
 from pathlib import Path
 from bgaug.labels import Label
+from bgaug.pipelines.build.options import VideoOptions
 from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.backgrounds import ExtractVideo
-from bgaug.pipelines.build.process_video import WatchOptions
 from bgaug.store import Header
 path = Path(sys.argv[1])
-ExtractVideo(WatchOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}), id)
+ExtractVideo(VideoOptions())(Source("x", path, 1), Label(), Header((256, 342), "stretch", "none", (), {}), id)
 # Not getrusage: its peak is handed down from the process that forked this one.
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """

@@ -25,9 +25,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bgaug.background import Background, Method, ShotSampler, background_of, fit_background, median_by_bits
+from bgaug.background import Background, ShotSampler, background_of, fit_background, median_by_bits
 from bgaug.masks import foreground_mask, frame_mask, threshold_map
-from bgaug.pipelines.build.process_video import WatchOptions, watch
+from bgaug.pipelines.build.options import VideoOptions
+from bgaug.pipelines.build.process_video import watch
 from bgaug.sizing import STORE_SIZE, fit_frame
 from bgaug.testing.scenarios import make_scenario
 from bgaug.video import open_video, write_video
@@ -58,10 +59,10 @@ def median_and_noise(path: Path, side: int = 360) -> Background:
     return background_of(sampler.shot(), "median")
 
 
-def extract(path: Path, method: Method = "median", shots: bool = True) -> None:
+def extract(path: Path, method: str = "median", shots: bool = True) -> None:
     """As `bgaug extract-backgrounds` does: of each shot, with cuts, camera verdict and grade."""
     with open_video(path) as reader:
-        watch(reader, WatchOptions(method=method, shots=shots))
+        watch(reader, VideoOptions(method=method, shots=shots))
 
 
 def extract_and_mask(path: Path) -> None:

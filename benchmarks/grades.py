@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 from accuracy import LOADERS, Sequence, Shot, fail, find_sequences, short_name
 
-from bgaug.background import METHODS, ShotSampler, ShotSamples, background_of
+from bgaug.background import ShotSampler, ShotSamples, background_of
 from bgaug.masks import foreground_mask
+from bgaug.names import BACKGROUND_METHODS as METHODS
 from bgaug.shots.cuts import camera_motion
 from bgaug.shots.quality import grade_shot
 from bgaug.testing.scores import MaskScores

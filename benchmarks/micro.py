@@ -164,8 +164,7 @@ def make_world(work: Path, draw: int, size: int) -> None:
     """The training split as videos, the store that the offline pipeline makes of it, and worn masks in it; kept."""
     from bgaug.cli.console import TerminalProgress
     from bgaug.pipelines.build.importing import import_masks
-    from bgaug.pipelines.build.process_video import WatchOptions
-    from bgaug.pipelines.build.run import Setup
+    from bgaug.pipelines.build.options import ShardOptions, VideoOptions
     from bgaug.pipelines.build.shards import build_shards
     from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
@@ -177,8 +176,10 @@ def make_world(work: Path, draw: int, size: int) -> None:
             videos = write_world(
                 folder / "videos", "pretrain", None, draw, progress, 0, truth=True, world="micro", size=size
             )
-            one_shot = WatchOptions(shots=False, method="median")
-            build_shards(Setup([videos], folder / "shards"), progress, options=one_shot, size=None, frames="raw")
+            one_shot = VideoOptions(shots=False, method="median")
+            build_shards(
+                ShardOptions(inputs=[videos], out=folder / "shards", video=one_shot, size=None, frames="raw"), progress
+            )
             import_masks(folder / "shards", write_worn_masks(videos, folder / "worn"), progress)
             done.touch()
         cache = folder / "splits"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from bgaug.metrics import LinearProbe, bootstrap_interval, leave_one_out_retrieval, paired_difference
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.run import BiasOptions, plan_bias, score_bias
 from bgaug.pipelines.evaluate.embed import EmbedOptions, embed_store
@@ -99,7 +99,7 @@ def main() -> None:
 
 def build(out: Path, videos: list[Path], labels: Path | None) -> None:
     """A store of videos, where it is not there yet; what fails is named in it."""
-    build_shards(Setup(videos, out, labels=labels), Silent(), size=(128, 171))
+    build_shards(ShardOptions(inputs=videos, out=out, labels=labels, size=(128, 171)), Silent())
 
 
 def cell(

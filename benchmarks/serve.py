@@ -63,8 +63,7 @@ from torch.utils.data import DataLoader
 
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import FrameKind, ShardWriter, Store, finish_store, open_store
@@ -169,9 +168,9 @@ def build(folder: Path, videos: dict[str, Path], path: Path | None) -> Corpus:
     """Both stores: the one that is there or that is built, and its frames written in the other way."""
     if path is None:
         path = folder / "raw"
-        options = WatchOptions(method="median", shots=False)
+        options = VideoOptions(method="median", shots=False)
         source = next(iter(videos.values()))
-        build_shards(Setup([source], path, in_process=True), Silent(), options=options, frames="raw")
+        build_shards(ShardOptions(inputs=[source], out=path, in_process=True, video=options, frames="raw"), Silent())
     store = open_store(path)
     count = min(len(store), MAX_VIDEOS)
     kind: FrameKind = "jpeg" if store.header.frames == "raw" else "raw"

@@ -3,6 +3,7 @@
 Packages and modules, in the order in which a video passes through them:
 
     errors          the tree of errors
+    names           names that options take: closed sets, and registries of methods, formats, backbones
     files           files and arrays written in one step, and errors of the system as ours
     text            names from outside made safe for terminals, logs and images
     progress        how a long job reports its progress

@@ -5,13 +5,13 @@ Letters: T frames, H, W pixels, C channels. A size is (height, width), always in
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from bgaug.errors import UsageError
+
+if TYPE_CHECKING:  # options of commands need the names here before anything heavy is loaded
+    import numpy as np
+    from numpy.typing import NDArray
 
 Size = tuple[int, int]
 Fit = Literal["stretch", "pad", "crop"]
@@ -34,6 +34,9 @@ def resize_area(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     Returns:
         uint8 (height, width) or (height, width, C); `image` itself where the size is already right.
     """
+    import cv2
+    import numpy as np
+
     height, width = image.shape[:2]
     if (height, width) == size:
         return image
@@ -81,6 +84,8 @@ def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit, display_size: Size
     Returns:
         uint8 (height, width) or (height, width, C).
     """
+    import numpy as np
+
     if fit == "stretch":
         return resize_area(image, size)
     shown = display_size or (image.shape[0], image.shape[1])
@@ -93,6 +98,8 @@ def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit, display_size: Size
 
 
 def _cut_to_aspect(image: NDArray[np.uint8], size: Size, shown: Size) -> NDArray[np.uint8]:
+    import numpy as np
+
     height, width = image.shape[:2]
     pixel_aspect = shown[1] * height / (shown[0] * width)
     keep_height = min(height, max(1, round(width * pixel_aspect * size[0] / size[1])))

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import typer
 from rich.console import Console
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -186,6 +187,16 @@ def pairs_table(title: str, values: Mapping[str, Any]) -> Table:
     for name, value in values.items():
         table.add_row(printable(name.replace("_", " ")), printable(value))
     return table
+
+
+def panel(title: str, rows: Sequence[tuple[str, str]]) -> Panel:
+    """Lines of a name and a text in a frame, neither wrapped."""
+    text = Text(no_wrap=True, overflow="ignore")
+    for number, (name, rest) in enumerate(rows):
+        text.append("\n" if number else "")
+        text.append(name, "cyan")
+        text.append(rest)
+    return Panel(text, title=title, title_align="left", border_style="dim")
 
 
 def _title(title: str | Sequence[str]) -> Text:

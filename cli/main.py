@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import bgaug
 from bgaug.cli import encoders, evaluations, runs, stores, training, videos
+from bgaug.cli.commands import Command, command
 from bgaug.cli.console import INTERRUPTED, show_usage_error
 
 
@@ -72,8 +73,8 @@ def _main(
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-app.command("extract-backgrounds")(videos.extract_backgrounds_command)
-app.command("build-shards")(videos.build_shards_command)
+app.command("extract-backgrounds", cls=Command)(command(videos.extract_backgrounds_command))
+app.command("build-shards", cls=Command)(command(videos.build_shards_command))
 app.command("verify")(stores.verify_command)
 app.command("preview")(stores.preview_command)
 app.command("merge")(stores.merge_command)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -20,64 +18,17 @@ from bgaug.cli.console import (
     rows_table,
     show,
 )
-from bgaug.cli.options import (
-    ClassNames,
-    Columns,
-    Debug,
-    DecoderOption,
-    FirstClass,
-    FitOption,
-    FollowLinks,
-    Jobs,
-    Json,
-    LabelFile,
-    LabelsFormat,
-    Layout,
-    Memory,
-    MethodOption,
-    OnError,
-    Out,
-    Overwrite,
-    RetryFailed,
-    Shots,
-    Split,
-    Timeout,
-    Videos,
-)
+from bgaug.cli.options import Debug, FollowLinks, Json, Videos
+from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions
 
 _NAMED = 12
 
 
-def extract_backgrounds_command(
-    videos: Videos,
-    out: Out,
-    labels: LabelFile = None,
-    labels_format: LabelsFormat = "auto",
-    split: Split = None,
-    class_names: ClassNames = None,
-    first_class: FirstClass = None,
-    columns: Columns = None,
-    layout: Layout = "auto",
-    follow_links: FollowLinks = False,
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH at which backgrounds are stored, or native.")] = "256x342",
-    fit: FitOption = "stretch",
-    method: MethodOption = "auto",
-    background_side: Annotated[int, typer.Option(help="Longest short side at which they are estimated.", min=16)] = 360,
-    decoder: DecoderOption = "auto",
-    memory: Memory = 256,
-    jobs: Jobs = 0,
-    shots: Shots = True,
-    on_error: OnError = "skip",
-    timeout: Timeout = 600,
-    retry_failed: RetryFailed = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def extract_backgrounds_command(options: BackgroundOptions, as_json: bool) -> None:
     """Extract the static background of every video into a store.
 
-    A rerun goes on where an earlier one stopped. A video that cannot be read costs itself alone: it is named here and
-    in STORE/failures.jsonl, and the exit code is 1.
+    A rerun goes on where an earlier one stopped. A video that cannot be read is left out and named here and in
+    STORE/failures.jsonl; the exit code is then 1.
 
     Examples:
 
@@ -85,73 +36,14 @@ def extract_backgrounds_command(
 
         bgaug extract-backgrounds videos/ --out bg --labels videos/labels.csv --jobs 8 --json
     """
-    with reported(debug):
-        from bgaug.background import NUM_SAMPLES
-        from bgaug.pipelines.build.backgrounds import extract_backgrounds
-        from bgaug.pipelines.build.process_video import WatchOptions
-        from bgaug.pipelines.build.run import Setup
-        from bgaug.sizing import parse_size
+    from bgaug.pipelines.build.backgrounds import extract_backgrounds
 
-        options = WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error)
-        with TerminalProgress() as progress:
-            outcome = extract_backgrounds(
-                Setup(
-                    videos,
-                    out,
-                    labels,
-                    jobs,
-                    overwrite,
-                    retry_failed,
-                    timeout,
-                    labels_format=labels_format,
-                    labels_split=split,
-                    class_names=class_names,
-                    first_class=first_class,
-                    columns=columns,
-                    layout=layout,
-                    follow_links=follow_links,
-                ),
-                progress,
-                options=options,
-                size=parse_size(size),
-                fit=fit,
-            )
-        _show_outcome(f"backgrounds in {out}", outcome, as_json)
+    with TerminalProgress() as progress:
+        outcome = extract_backgrounds(options, progress)
+    _show_outcome(f"backgrounds in {options.out}", outcome, as_json)
 
 
-def build_shards_command(
-    videos: Videos,
-    out: Out,
-    backgrounds: Annotated[Path | None, typer.Option(help="A store that extract-backgrounds made.")] = None,
-    labels: LabelFile = None,
-    labels_format: LabelsFormat = "auto",
-    split: Split = None,
-    class_names: ClassNames = None,
-    first_class: FirstClass = None,
-    columns: Columns = None,
-    layout: Layout = "auto",
-    follow_links: FollowLinks = False,
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of all frames, or native for one-sized videos.")] = "128x171",
-    fit: FitOption = "stretch",
-    frames: Annotated[
-        Literal["jpeg", "raw", "none"], typer.Option(help="How frames are kept: jpeg is a tenth of raw.")
-    ] = "jpeg",
-    method: MethodOption = "auto",
-    background_side: Annotated[int, typer.Option(help="Longest short side at which they are estimated.", min=16)] = 360,
-    decoder: DecoderOption = "auto",
-    memory: Memory = 256,
-    jobs: Jobs = 0,
-    shots: Shots = True,
-    on_error: OnError = "skip",
-    timeout: Timeout = 600,
-    retry_failed: RetryFailed = False,
-    overwrite: Overwrite = False,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Build a hundredth elsewhere, and tell size and time of the whole.")
-    ] = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def build_shards_command(options: ShardOptions, as_json: bool) -> None:
     """Build a store to train from: frames, foreground masks and backgrounds.
 
     Backgrounds that are not given are estimated in the same pass. A rerun goes on where an earlier one stopped.
@@ -162,49 +54,19 @@ def build_shards_command(
 
         bgaug build-shards videos/ --out shards --backgrounds bg --labels videos/labels.csv
 
-        bgaug build-shards UCF-101/ --out ucf --labels ucfTrainTestlist/ --split 2
+        bgaug build-shards UCF-101/ --out ucf --labels ucfTrainTestlist/ --labels-split 2
 
         bgaug build-shards data/ --out shards --layout split/class --follow-links
 
-        bgaug build-shards videos/ --out shards --size 112 --fit crop --frames raw
+        bgaug build-shards videos/ --out shards --size 112 --fit crop --store-frames raw
     """
-    with reported(debug):
-        from bgaug.background import NUM_SAMPLES
-        from bgaug.pipelines.build.process_video import WatchOptions
-        from bgaug.pipelines.build.run import Setup
-        from bgaug.pipelines.build.shards import build_shards, forecast_shards
-        from bgaug.sizing import parse_size
+    from bgaug.pipelines.build.shards import build_shards, forecast_shards
 
-        act = partial(
-            forecast_shards if estimate else build_shards,
-            Setup(
-                videos,
-                out,
-                labels,
-                jobs,
-                overwrite,
-                retry_failed,
-                timeout,
-                labels_format=labels_format,
-                labels_split=split,
-                class_names=class_names,
-                first_class=first_class,
-                columns=columns,
-                layout=layout,
-                follow_links=follow_links,
-            ),
-            options=WatchOptions(method, decoder, NUM_SAMPLES, background_side, memory * 2**20, shots, on_error),
-            size=parse_size(size),
-            fit=fit,
-            frames=frames,
-            backgrounds=backgrounds,
-        )
-        with TerminalProgress() as progress:
-            outcome = act(progress)
-        if estimate:
-            _show_forecast(outcome, as_json)
+    with TerminalProgress() as progress:
+        if options.estimate:
+            _show_forecast(forecast_shards(options, progress), as_json)
         else:
-            _show_outcome(f"shards in {out}", outcome, as_json)
+            _show_outcome(f"shards in {options.out}", build_shards(options, progress), as_json)
 
 
 def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from bgaug.model.checkpoint import load_run
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
@@ -22,7 +22,7 @@ parser.add_argument("--crop", type=int, default=56)
 def main() -> None:
     options = parser.parse_args()
     store, run = options.out / "shards", options.out / "run"
-    built = build_shards(Setup([options.videos], store), Silent())
+    built = build_shards(ShardOptions(inputs=[options.videos], out=store), Silent())
     print(f"{built.to_json()['videos']} videos, {built.bytes / 1e6:.1f} MB")
 
     chosen = TrainOptions(backbone="tiny", epochs=options.epochs, num_frames=8, crop=options.crop)

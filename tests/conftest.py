@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from worlds import moving_square
 
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video
@@ -44,7 +44,7 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_store(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of those videos at their own size, JPEG frames."""
     out = tmp_path_factory.mktemp("store") / "shards"
-    build_shards(Setup([video_folder], out, in_process=True), Silent(), size=None)
+    build_shards(ShardOptions(inputs=[video_folder], out=out, in_process=True, size=None), Silent())
     return out
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bgaug.background import Background
+from bgaug.names import FrameKind
 from bgaug.store import (
     Header,
     Identity,
@@ -19,7 +20,6 @@ from bgaug.store import (
     create_store,
     finish_store,
 )
-from bgaug.store.format.layout import FrameKind
 
 SIZE = (8, 8)
 NUM_FRAMES = 20

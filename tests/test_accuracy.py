@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from worlds import moving_square
 
-from bgaug.background import METHODS
+from bgaug.names import BACKGROUND_METHODS as METHODS
 from bgaug.video import write_video
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "accuracy.py"

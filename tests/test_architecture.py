@@ -17,6 +17,7 @@ import bgaug
 ROOT = Path(__file__).parents[1]
 NUMPY_ROOMS = {
     "errors",
+    "names",
     "files",
     "text",
     "progress",
@@ -35,6 +36,7 @@ NUMPY_ROOMS = {
 DEVICE_ROOMS = {"pairs", "model", "metrics"}
 FOR_FILES = {
     "errors",
+    "names",
     "files",
     "text",
     "untrusted",

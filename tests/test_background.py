@@ -198,4 +198,4 @@ def test_wrong_frames_are_named(frames: np.ndarray, message: str) -> None:
 
 def test_unknown_method_is_named() -> None:
     with pytest.raises(ValueError, match="auto, median"):
-        estimate_background(np.zeros((3, 4, 4, 3), np.uint8), "best")  # type: ignore[arg-type]
+        estimate_background(np.zeros((3, 4, 4, 3), np.uint8), "best")

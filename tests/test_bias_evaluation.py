@@ -33,7 +33,7 @@ from bgaug.metrics.bias import (
     shifted,
 )
 from bgaug.pairs import composite
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.clips import ClipReader
 from bgaug.pipelines.evaluate.bias.manifest import Manifest
@@ -337,7 +337,7 @@ def biased_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(folder: Path, labels: str, out: Path) -> Store:
-    build_shards(Setup([folder], out, in_process=True, labels=folder / labels), Silent(), size=None)
+    build_shards(ShardOptions(inputs=[folder], out=out, in_process=True, labels=folder / labels, size=None), Silent())
     return open_store(out)
 
 

@@ -15,7 +15,7 @@ from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import hires_cam
 from bgaug.model import ContrastiveLearner
 from bgaug.model.backbones import Backbone
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world_score import class_maps
 from bgaug.pipelines.heatmap.clip_masks import ClipMasks
@@ -66,7 +66,10 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "videos" / ("calm", "wild")[number % 2] / f"{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, video(bool(number % 2), number))
-    build_shards(Setup([folder / "videos"], folder / "shards", in_process=True), Silent(), size=None, frames="raw")
+    build_shards(
+        ShardOptions(inputs=[folder / "videos"], out=folder / "shards", in_process=True, size=None, frames="raw"),
+        Silent(),
+    )
     return folder / "shards"
 
 

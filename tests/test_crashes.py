@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from worlds import Recorder, moving_square
 
 from bgaug.cli.main import app
 from bgaug.errors import StoreError
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import open_store, verify_store
@@ -368,8 +368,8 @@ class Sweep:
 
     def build(self, out: Path, over: str) -> None:
         options = {over: True} if over in ("overwrite", "retry_failed") else {}
-        setup = Setup([self.folder / "videos"], out, in_process=True, **options)  # type: ignore[arg-type]
-        build_shards(setup, Silent(), size=(16, 16) if over == "other" else (24, 32))
+        setup = ShardOptions(inputs=[self.folder / "videos"], out=out, in_process=True, **options)  # type: ignore[arg-type]
+        build_shards(replace(setup, size=(16, 16) if over == "other" else (24, 32)), Silent())
 
     def steps(self) -> list[tuple[str, str]]:
         fault = Fault(self.prepared("all"), self.kind, None)
@@ -676,7 +676,7 @@ def test_two_builds_finish_a_store_at_a_time(
 
 
 def test_what_another_build_finished_meanwhile_is_not_built_again(video_folder: Path, tmp_path: Path) -> None:
-    setup = Setup([video_folder], tmp_path / "store", in_process=True)
+    setup = ShardOptions(inputs=[video_folder], out=tmp_path / "store", in_process=True)
 
     class Slow(Recorder):
         """Lets another build have the whole work, once, after it has looked at what there is to do."""
@@ -686,11 +686,11 @@ def test_what_another_build_finished_meanwhile_is_not_built_again(video_folder: 
         def start(self, task: str, total: int | None) -> None:
             if self.there is None:
                 self.there = {}
-                build_shards(setup, Silent(), size=SIZE)
+                build_shards(replace(setup, size=SIZE), Silent())
                 self.there = visible(setup.out)
 
     slow = Slow()
-    build_shards(setup, slow, size=SIZE)
+    build_shards(replace(setup, size=SIZE), slow)
     assert slow.there and visible(setup.out) == slow.there
     assert verify_store(setup.out).problems == ()
 

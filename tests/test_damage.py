@@ -20,7 +20,7 @@ import pytest
 from worlds import moving_square
 
 from bgaug.errors import StoreError
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import FrameKind, Store, open_store, verify_store
@@ -39,7 +39,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[FrameKind, Path]:
         write_video(path, moving_square(number, 18 + 3 * number, 24, 32, side=6)[0])
     (folder / "videos" / "walk" / "b.mp4").write_text("no video")
     for kind in KINDS:
-        build_shards(Setup([folder / "videos"], folder / kind, in_process=True), Silent(), size=(24, 32), frames=kind)
+        build_shards(
+            ShardOptions(inputs=[folder / "videos"], out=folder / kind, in_process=True, size=(24, 32), frames=kind),
+            Silent(),
+        )
     return {kind: folder / kind for kind in KINDS}
 
 

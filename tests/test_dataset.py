@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from bgaug.data.batch import FIELDS, Batch, unpack_masks
 from bgaug.data.dataset import ClipDataset, ClipOptions, Short, below, random_words
 from bgaug.errors import UsageError
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store
@@ -425,7 +425,7 @@ def test_wrong_options_are_named(name: str, value: object) -> None:
 
 
 def test_a_store_without_frames_is_refused(video_folder: Path, tmp_path: Path) -> None:
-    build_shards(Setup([video_folder], tmp_path / "s", jobs=1), Silent(), size=None, frames="none")
+    build_shards(ShardOptions(inputs=[video_folder], out=tmp_path / "s", jobs=1, size=None, frames="none"), Silent())
     with pytest.raises(UsageError, match="build-shards"):
         ClipDataset(tmp_path / "s")
 

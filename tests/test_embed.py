@@ -20,7 +20,7 @@ from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import file_sha256
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.build.workers import WorkerLost
 from bgaug.pipelines.evaluate.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
@@ -47,7 +47,7 @@ def run(learner: ContrastiveLearner, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def raw_store(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("raw") / "shards"
-    build_shards(Setup([video_folder], out, in_process=True), Silent(), size=None, frames="raw")
+    build_shards(ShardOptions(inputs=[video_folder], out=out, in_process=True, size=None, frames="raw"), Silent())
     return out
 
 

@@ -18,10 +18,10 @@ from worlds import Recorder, moving_square, scene
 from bgaug.background import Background
 from bgaug.errors import MasksError, StoreError, UsageError
 from bgaug.masks import unpack_mask
+from bgaug.names import FrameKind
 from bgaug.pipelines.build.export import export_videos
 from bgaug.pipelines.build.importing import ImportedMasks, import_backgrounds, import_masks, merge
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import Fit, Size, fit_frame
@@ -40,7 +40,6 @@ from bgaug.store import (
     open_store,
     verify_store,
 )
-from bgaug.store.format.layout import FrameKind
 from bgaug.video import write_video
 
 SOURCE: Size = (48, 96)
@@ -356,10 +355,14 @@ def test_true_masks_of_real_clips(real_data: Path, tmp_path: Path, report: list[
             archive.extractall(tmp_path / "truth" / name)
     videos = [real_data / "actions" / "ut_interaction_set1" / f"{name}.avi" for name in names]
     build_shards(
-        Setup(videos, tmp_path / "s", in_process=True),
+        ShardOptions(
+            inputs=videos,
+            out=tmp_path / "s",
+            in_process=True,
+            video=VideoOptions(method="median", shots=False),
+            size=(64, 86),
+        ),
         Silent(),
-        options=WatchOptions(method="median", shots=False),
-        size=(64, 86),
     )
     before = masks_of(tmp_path / "s")
     result = import_masks(tmp_path / "s", tmp_path / "truth", Silent(), values="cdnet")
@@ -661,10 +664,14 @@ def test_built_from_videos_exported_and_imported(tmp_path: Path) -> None:
         frames, truth[f"{number}.mp4"], _ = moving_square(number, 20, 48, 64, side=16)
         write_video(tmp_path / "videos" / f"{number}.mp4", frames)
     build_shards(
-        Setup([tmp_path / "videos"], tmp_path / "s", in_process=True),
+        ShardOptions(
+            inputs=[tmp_path / "videos"],
+            out=tmp_path / "s",
+            in_process=True,
+            video=VideoOptions(method="median", shots=False),
+            size=(24, 32),
+        ),
         Silent(),
-        options=WatchOptions(method="median", shots=False),
-        size=(24, 32),
     )
     for name, masks in truth.items():
         (tmp_path / "m").mkdir(exist_ok=True)

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from worlds import Recorder, moving_square
 
 from bgaug.errors import UsageError
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards, forecast_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video
 
-OPTIONS = WatchOptions(method="median", shots=False)
+OPTIONS = VideoOptions(method="median", shots=False)
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_pilot_tells_what_the_build_will_take(folder: Path, tmp_path: Path) -> None:
-    setup = Setup([folder], tmp_path / "s", in_process=True)
-    expected = forecast_shards(setup, Silent(), options=OPTIONS, size=None)
+    setup = ShardOptions(inputs=[folder], out=tmp_path / "s", in_process=True)
+    expected = forecast_shards(replace(setup, video=OPTIONS, size=None), Silent())
     assert not (tmp_path / "s").exists()
     assert (expected.videos, expected.pilot, expected.failed) == (12, 4, 0)
-    outcome = build_shards(setup, Silent(), options=OPTIONS, size=None)
+    outcome = build_shards(replace(setup, video=OPTIONS, size=None), Silent())
     assert set(expected.bytes_by_array) == set(outcome.bytes_by_array)
     for name in ("frames", "masks", "backgrounds"):
         assert expected.bytes_by_array[name] == pytest.approx(outcome.bytes_by_array[name], rel=0.35), name
@@ -40,7 +40,9 @@ def test_a_pilot_tells_what_the_build_will_take(folder: Path, tmp_path: Path) ->
 
 
 def test_what_an_outcome_says_of_space(folder: Path, tmp_path: Path) -> None:
-    outcome = build_shards(Setup([folder], tmp_path / "s", in_process=True), Silent(), options=OPTIONS, size=None)
+    outcome = build_shards(
+        ShardOptions(inputs=[folder], out=tmp_path / "s", in_process=True, video=OPTIONS, size=None), Silent()
+    )
     said = outcome.to_json()
     files = [path for path in (tmp_path / "s" / "shards").rglob("*") if path.is_file() and path.name != "COMMIT.json"]
     assert said["bytes"] == sum(path.stat().st_size for path in files)
@@ -57,5 +59,7 @@ def test_a_pilot_of_bad_videos_is_told(tmp_path: Path) -> None:
         (tmp_path / "videos" / f"{number}.mp4").write_text("no video")
     progress = Recorder()
     with pytest.raises(UsageError, match="none of the 3 videos of the pilot could be used"):
-        forecast_shards(Setup([tmp_path / "videos"], tmp_path / "s", in_process=True), progress, size=(32, 32))
+        forecast_shards(
+            ShardOptions(inputs=[tmp_path / "videos"], out=tmp_path / "s", in_process=True, size=(32, 32)), progress
+        )
     assert len(progress.warnings) == 3

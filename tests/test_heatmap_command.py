@@ -19,7 +19,7 @@ from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import activation_map, centre_crop_masks, class_activation_map, localisation
 from bgaug.model import ContrastiveLearner
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.heatmap.clip_masks import ClipMasks, ForeignTruth, StoreTruth
 from bgaug.pipelines.heatmap.clip_probe import ClipProbe, fit_probes
@@ -266,7 +266,7 @@ def test_true_masks_of_every_fifth_frame(real_data: Path, runs: list[Path], tmp_
     source = real_data / "actions" / "ut_interaction_set1" / f"{name}.avi"
     with zipfile.ZipFile(real_data / "actions" / "ut_truth" / name / "masks.zip") as archive:
         archive.extractall(tmp_path / "truth" / name)
-    build_shards(Setup([source], tmp_path / "shards", in_process=True), Silent())
+    build_shards(ShardOptions(inputs=[source], out=tmp_path / "shards", in_process=True), Silent())
     options = HeatmapOptions(videos=0, clips=2, films=False, masks=tmp_path / "truth", values="cdnet")
     looked = heatmap(runs[0], [str(tmp_path / "shards")], tmp_path / "out", Silent(), options=options)
     told = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))
@@ -378,7 +378,7 @@ def test_wrong_usage_is_told(runs: list[Path], small_store: Path, video_folder: 
     assert not (tmp_path / "out" / "heatmaps.json").exists()
     bare = tmp_path / "bare"
     single = next(video_folder.rglob("clip 0*"))
-    build_shards(Setup([single], bare, in_process=True), Silent(), size=None)
+    build_shards(ShardOptions(inputs=[single], out=bare, in_process=True, size=None), Silent())
     with pytest.raises(UsageError, match="has no labelled videos: class maps need a labelled store"):
         heatmap(runs[0], [str(bare)], tmp_path / "no", Silent(), options=HeatmapOptions(maps=("cam",)))
     with pytest.raises(UsageError, match="has no labelled videos to fit a probe on"):

@@ -15,8 +15,8 @@ from bgaug.errors import LabelsError, UsageError
 from bgaug.labels import Entry, Label, Labels, SplitList, labels_for, match_entries
 from bgaug.labels.label import Folders
 from bgaug.pipelines.build.find_videos import find_videos
+from bgaug.pipelines.build.options import LabelOptions, ShardOptions
 from bgaug.pipelines.build.plan import find_labels
-from bgaug.pipelines.build.run import Setup
 from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import write_video
@@ -137,7 +137,7 @@ def test_rows_of_a_csv_are_paths_where_files_are_at_hand(tmp_path: Path) -> None
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.mp4").touch()
-        labels = find_labels(tmp_path / "labels.csv", find_videos([tmp_path / name]), Silent())
+        labels = find_labels(LabelOptions(labels=tmp_path / "labels.csv"), find_videos([tmp_path / name]), Silent())
         assert matched(labels) == {"1.mp4": {"one": "x", "two": "y"}[name]}
     with pytest.raises(LabelsError, match="line 3: two/1.mp4 has contradicting rows"):
         labels_for(tmp_path / "labels.csv", ["1.mp4"])
@@ -187,7 +187,7 @@ def test_a_store_with_the_labels_of_ucf101(ucf: Path) -> None:
         result = CliRunner().invoke(app, [str(argument) for argument in command])
         return result.exit_code, result.stdout, result.stderr
 
-    code, said, told = extract("--labels", lists, "--labels-format", "ucf101", "--split", 2)
+    code, said, told = extract("--labels", lists, "--labels-format", "ucf101", "--labels-split", 2)
     assert code == 0 and json.loads(said.splitlines()[-1])["ok"] == 3
     assert "1 videos have no row: YoYo/mine.avi" in " ".join(told.split())
     store = open_store(out)
@@ -201,10 +201,10 @@ def test_a_store_with_the_labels_of_ucf101(ucf: Path) -> None:
     by_id = dict(zip((store.row(video).id for video in range(len(store))), store.columns.label.tolist(), strict=True))
     assert by_id == {HANDS: 0, YOYO: 2, EXTRA: -1}  # the numbers of classInd.txt, from 0 on
     # The same call goes on; another split is another store.
-    assert extract("--labels", lists, "--split", 2)[0] == 0
+    assert extract("--labels", lists, "--labels-split", 2)[0] == 0
     code, _, told = extract("--labels", lists)
     assert code == 2 and "labels" in told
-    code, _, told = extract("--labels", lists, "--split", 3)
+    code, _, told = extract("--labels", lists, "--labels-split", 3)
     assert code == 1 and "has no split 3, only 1, 2" in " ".join(told.split())
     # What evaluation asks: the store's ids, each split in turn.
     first = labels_for(lists, [store.row(video).id for video in range(len(store))])
@@ -215,4 +215,4 @@ def test_a_store_with_the_labels_of_ucf101(ucf: Path) -> None:
 def test_how_a_list_is_read_needs_a_list(tmp_path: Path) -> None:
     for more in ({"labels_format": "ucf101"}, {"labels_split": 1}, {"class_names": tmp_path}):
         with pytest.raises(UsageError, match="say how a list of labels is read: give its path too"):
-            Setup([tmp_path], tmp_path / "s", **more)
+            ShardOptions(inputs=[tmp_path], out=tmp_path / "s", **more)

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from worlds import moving_square
 
 from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.names import FrameKind
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
 from bgaug.pipelines.build.long_video import Cutter
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Outcome, Setup
+from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions, VideoOptions
+from bgaug.pipelines.build.run import Outcome
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import open_store, repair_store, verify_store
-from bgaug.store.format.layout import COMMIT, FrameKind
+from bgaug.store.format.layout import COMMIT
 from bgaug.video import write_video
 
 
@@ -69,12 +70,16 @@ def folder(tmp_path: Path) -> Path:
 
 def build(folder: Path, out: Path, frames: FrameKind = "jpeg", backgrounds: Path | None = None) -> Outcome:
     return build_shards(
-        Setup([folder], out, in_process=True),
+        ShardOptions(
+            inputs=[folder],
+            out=out,
+            in_process=True,
+            video=VideoOptions(method="median"),
+            size=None,
+            frames=frames,
+            backgrounds=backgrounds,
+        ),
         Silent(),
-        options=WatchOptions(method="median"),
-        size=None,
-        frames=frames,
-        backgrounds=backgrounds,
     )
 
 
@@ -124,7 +129,10 @@ def test_clips_of_a_long_video_lie_within_their_shots(folder: Path, tmp_path: Pa
 @pytest.mark.usefixtures("small_shards")
 def test_given_backgrounds_make_the_same_parts(folder: Path, tmp_path: Path) -> None:
     extract_backgrounds(
-        Setup([folder], tmp_path / "bg", in_process=True), Silent(), options=WatchOptions(method="median"), size=None
+        BackgroundOptions(
+            inputs=[folder], out=tmp_path / "bg", in_process=True, video=VideoOptions(method="median"), size=None
+        ),
+        Silent(),
     )
     build(folder, tmp_path / "a", backgrounds=tmp_path / "bg")
     build(folder, tmp_path / "b")

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,15 +15,14 @@ import pytest
 from worlds import moving_square
 
 from bgaug.errors import StoreError
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards, forecast_shards
 from bgaug.progress import Silent
 from bgaug.store import Plan, PlannedVideo, create_store, open_store
 from bgaug.store.format.layout import Header
 from bgaug.video import write_video
 
-OPTIONS = WatchOptions(method="median", shots=False)
+OPTIONS = VideoOptions(method="median", shots=False)
 SIZE = (24, 32)
 CLAIMS = (2**30, 2**31 - 1, 2**32 - 1)
 
@@ -58,8 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("frames", ["jpeg", "raw"])
 def test_a_header_that_claims_too_much_costs_nothing(folder: Path, tmp_path: Path, frames: str) -> None:
-    setup = Setup([folder], tmp_path / "s", in_process=True)
-    outcome = build_shards(setup, Silent(), options=OPTIONS, size=SIZE, frames=frames)  # type: ignore[arg-type]
+    setup = ShardOptions(inputs=[folder], out=tmp_path / "s", in_process=True)
+    outcome = build_shards(replace(setup, video=OPTIONS, size=SIZE, frames=frames), Silent())  # type: ignore[arg-type]
     assert outcome.to_json()["ok"] == 6 and outcome.shards == 6
     plan = json.loads((tmp_path / "s" / "plan.json").read_text())
     estimates = {video[0]: video[2] for shard in plan for video in shard}
@@ -77,7 +77,9 @@ def test_an_estimate_with_such_files_is_that_of_honest_ones(folder: Path, tmp_pa
         shutil.copy(folder / "honest.avi", honest / f"{claim}.avi")
     sizes = []
     for videos in (folder, honest):
-        found = forecast_shards(Setup([videos], tmp_path / "s", in_process=True), Silent(), options=OPTIONS, size=SIZE)
+        found = forecast_shards(
+            ShardOptions(inputs=[videos], out=tmp_path / "s", in_process=True, video=OPTIONS, size=SIZE), Silent()
+        )
         sizes.append(sum(found.bytes_by_array.values()))
     assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
 
@@ -85,8 +87,8 @@ def test_an_estimate_with_such_files_is_that_of_honest_ones(folder: Path, tmp_pa
 def test_a_whole_file_whose_header_holds_placeholders(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     shutil.copy(real_data / "odd" / "piped_75_frames.avi", tmp_path / "v")
-    setup = Setup([tmp_path / "v"], tmp_path / "s", in_process=True)
-    outcome = build_shards(setup, Silent(), options=OPTIONS, size=SIZE)
+    setup = ShardOptions(inputs=[tmp_path / "v"], out=tmp_path / "s", in_process=True)
+    outcome = build_shards(replace(setup, video=OPTIONS, size=SIZE), Silent())
     assert (outcome.to_json()["ok"], outcome.frames, outcome.shards) == (1, 75, 1)
 
 
@@ -104,9 +106,7 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import bgaug.store.format.plan as plan, bgaug.store.commit as commit
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.build.run import Setup
 from bgaug.progress import Silent
-from bgaug.pipelines.build.process_video import WatchOptions
 plan.MAX_SHARD_BYTES = plan.LONG_SHARD_BYTES = {shard_bytes}
 real, most = commit.commit_shard, [0]
 def count(root, record):
@@ -115,8 +115,9 @@ def count(root, record):
 import bgaug.store.write
 bgaug.store.write.commit_shard = count
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
-done = build_shards(Setup([Path({videos!r})], Path({out!r}), in_process=True), Silent(),
-    options=WatchOptions(method="median", shots=False), size=(24, 32), frames="raw")
+video = VideoOptions(method="median", shots=False)
+options = ShardOptions(inputs=[{videos!r}], out={out!r}, in_process=True, video=video, size=(24, 32), frames="raw")
+done = build_shards(options, Silent())
 print(done.shards, done.to_json()["ok"], most[0])
 """
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from bgaug.errors import MasksError, UsageError
 from bgaug.masks import pack_mask
-from bgaug.masks.external import ForeignMasks, Values, decode_run_lengths, find_masks
+from bgaug.masks.external import ForeignMasks, decode_run_lengths, find_masks
+from bgaug.names import MaskValues
 
 CORNER = np.array([[0, 1, 0], [1, 1, 0]], np.bool_)
 """Down its columns: 0 1, 1 1, 0 0."""
@@ -241,7 +242,7 @@ GREYS = np.array([[0, 50, 85], [170, 255, 255]])
 
 
 @pytest.mark.parametrize(("values", "share"), [("nonzero", 5), ("cdnet", 2)])
-def test_what_values_mean_is_told(tmp_path: Path, values: Values, share: int) -> None:
+def test_what_values_mean_is_told(tmp_path: Path, values: MaskValues, share: int) -> None:
     put(tmp_path, "a/0.png", grey_png(GREYS))
     put(tmp_path, "a/1.png", png([np.repeat(row, 3).astype(np.uint8).tobytes() for row in GREYS], 3, 8, 2))
     put_npz(tmp_path, "b.npz", masks=GREYS[None].astype(np.int16))

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -24,14 +24,13 @@ from worlds import moving_square
 import bgaug
 from bgaug.errors import StoreError
 from bgaug.labels import Label
+from bgaug.names import FrameKind
 from bgaug.pipelines.build.find_videos import Source
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shard import Put, ShardTask
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import Header, ShardWriter, VideoRow, create_store, finish_store, open_store, verify_store
-from bgaug.store.format.layout import FrameKind
 from bgaug.video import write_video
 
 PACKAGE = Path(bgaug.__file__).parent
@@ -202,11 +201,11 @@ def fail_builds(folder: Path, most: int, report: list[str]) -> None:
     (folder / "v").mkdir()
     for number in range(2):
         write_video(folder / "v" / f"{number}.mp4", moving_square(number, 30, 24, 32, side=6)[0])
-    options = WatchOptions(method="median", num_samples=9)
+    options = VideoOptions(method="median", num_samples=9)
 
     def build(out: Path, *, retry: bool = False) -> Any:
-        setup = Setup([folder / "v"], out, in_process=True, retry_failed=retry)
-        return build_shards(setup, Silent(), options=options, size=(24, 32))
+        setup = ShardOptions(inputs=[folder / "v"], out=out, in_process=True, retry_failed=retry)
+        return build_shards(replace(setup, video=options, size=(24, 32)), Silent())
 
     build(folder / "all")
     whole = open_store(folder / "all")

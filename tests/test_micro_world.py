@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.pipelines.build.importing import import_masks
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
 from bgaug.progress import Silent
@@ -175,7 +174,10 @@ def test_worn_masks_become_a_stores_masks(tmp_path: Path) -> None:
     videos = write_world(tmp_path / "videos", "pretrain", 8, 0, Silent(), 1, truth=True, world="micro")
     assert "held" in (videos / "labels.csv").read_text() or "shadow" in (videos / "labels.csv").read_text()
     build_shards(
-        Setup([videos], tmp_path / "shards"), Silent(), options=WatchOptions(shots=False, method="median"), size=None
+        ShardOptions(
+            inputs=[videos], out=tmp_path / "shards", video=VideoOptions(shots=False, method="median"), size=None
+        ),
+        Silent(),
     )
     found = import_masks(tmp_path / "shards", write_worn_masks(videos, tmp_path / "worn"), Silent())
     assert (found.videos, found.frames) == (8, 96)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from worlds import moving_square
 
 from bgaug.cli.main import app
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video
@@ -95,7 +95,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def built(world: World) -> World:
-    build_shards(Setup([world.videos], world.store, in_process=True), Silent(), size=None)
+    build_shards(ShardOptions(inputs=[world.videos], out=world.store, in_process=True, size=None), Silent())
     train = ("--backbone", "tiny", "--steps", 2, "--crop", 32, "--frames", 4, "--batch-size", 2, "--threads", 0)
     check_shown(invoke("train", world.store, "--out", world.run, *train), (0,))
     return world

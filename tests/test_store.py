@@ -26,6 +26,7 @@ from bgaug.errors import (
     StoreOptionsError,
 )
 from bgaug.masks import foreground_mask
+from bgaug.names import FrameKind
 from bgaug.shots.estimate import estimate_background
 from bgaug.store import (
     Failure,
@@ -46,7 +47,7 @@ from bgaug.store import (
     plan_shards,
     verify_store,
 )
-from bgaug.store.format.layout import COMMIT, FrameKind
+from bgaug.store.format.layout import COMMIT
 
 
 def plan_of(*sizes: int) -> Plan:

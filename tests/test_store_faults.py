@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -22,8 +22,7 @@ from worlds import moving_square
 from bgaug.errors import StoreError
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
 from bgaug.pipelines.build.importing import import_backgrounds, import_masks, merge
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import repair_store, verify_store
@@ -31,7 +30,7 @@ from bgaug.video import write_video
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EMFILE, errno.EDQUOT)
 MOST = 3
-OPTIONS = WatchOptions(method="median", shots=False, num_samples=5)
+OPTIONS = VideoOptions(method="median", shots=False, num_samples=5)
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,26 @@ class Command:
 
 
 def build(folder: Path, out: Path) -> object:
-    return build_shards(Setup([folder / "v"], out, in_process=True), Silent(), options=OPTIONS, size=(24, 32))
+    return build_shards(
+        ShardOptions(inputs=[folder / "v"], out=out, in_process=True, video=OPTIONS, size=(24, 32)), Silent()
+    )
 
 
 def build_over(folder: Path, out: Path) -> object:
-    setup = Setup([folder / "v"], out, in_process=True, overwrite=True)
-    return build_shards(setup, Silent(), options=OPTIONS, size=(24, 32))
+    setup = ShardOptions(inputs=[folder / "v"], out=out, in_process=True, overwrite=True)
+    return build_shards(replace(setup, video=OPTIONS, size=(24, 32)), Silent())
 
 
 def build_other(folder: Path, out: Path) -> object:
-    return build_shards(Setup([folder / "v"], out, in_process=True), Silent(), options=OPTIONS, size=(16, 16))
+    return build_shards(
+        ShardOptions(inputs=[folder / "v"], out=out, in_process=True, video=OPTIONS, size=(16, 16)), Silent()
+    )
 
 
 def extract(folder: Path, out: Path) -> object:
-    return extract_backgrounds(Setup([folder / "v"], out, in_process=True), Silent(), options=OPTIONS, size=(24, 32))
+    return extract_backgrounds(
+        BackgroundOptions(inputs=[folder / "v"], out=out, in_process=True, video=OPTIONS, size=(24, 32)), Silent()
+    )
 
 
 def join(folder: Path, out: Path) -> object:

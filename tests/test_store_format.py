@@ -9,6 +9,7 @@ import runpy
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -28,8 +29,7 @@ from worlds import moving_square, scene
 
 from bgaug.masks import unpack_mask
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import FITS
@@ -80,17 +80,17 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (videos / "walk" / "zz.mp4").write_bytes(b"nothing at all")
     labels = videos / "labels.csv"
     labels.write_text(f"file,class,group,split\n{LONG},run,g2,train\nrun/a.mp4,run,g1,test\nwalk/z.mp4,walk,,train\n")
-    watched = WatchOptions(method="median", on_error="salvage")
+    watched = VideoOptions(method="median", on_error="salvage")
     for kind, scale in (("jpeg", 1), ("raw", 12), ("none", 1), ("backgrounds", 1)):
-        setup = Setup([videos], out / kind, labels, in_process=True)
+        setup = ShardOptions(inputs=[videos], out=out / kind, labels=labels, in_process=True)
         with pytest.MonkeyPatch.context() as patched:  # shards of few bytes, or of two videos
             patched.setattr("bgaug.store.format.plan.MAX_SHARD_BYTES", 120_000 * scale)
             patched.setattr("bgaug.store.format.plan.LONG_SHARD_BYTES", 60_000 * scale)
             patched.setattr("bgaug.store.format.plan._SHARDS_FOR_FEW", 3)
             if kind == "backgrounds":
-                extract_backgrounds(setup, Silent(), options=watched, size=SIZE)
+                extract_backgrounds(replace(setup, video=watched, size=SIZE), Silent())
             else:
-                build_shards(setup, Silent(), options=watched, size=SIZE, frames=cast(FrameKind, kind))
+                build_shards(replace(setup, video=watched, size=SIZE, frames=cast(FrameKind, kind)), Silent())
     header = read_header(out / "raw")
     for shard in range(header.plan["shards"]):
         replace_masks(out / "raw", header, shard, lambda row, masks: masks[::-1] if row.id.endswith("z.mp4") else None)

@@ -21,11 +21,11 @@ from bgaug.data.batch import FIELDS
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
-from bgaug.pipelines.build.run import Setup
+from bgaug.names import FrameKind
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store
-from bgaug.store.format.layout import FrameKind
 
 
 class Counted(WrapperStore[LocalStore]):
@@ -50,7 +50,9 @@ class Counted(WrapperStore[LocalStore]):
 @pytest.fixture(params=["jpeg", "raw"])
 def root(video_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     kind: FrameKind = request.param
-    build_shards(Setup([video_folder], tmp_path / "s", in_process=True), Silent(), size=None, frames=kind)
+    build_shards(
+        ShardOptions(inputs=[video_folder], out=tmp_path / "s", in_process=True, size=None, frames=kind), Silent()
+    )
     return tmp_path / "s"
 
 

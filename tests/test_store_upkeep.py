@@ -15,8 +15,8 @@ from worlds import moving_square, scene
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, UsageError
 from bgaug.masks import pack_mask, unpack_mask
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.names import FrameKind
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import (
@@ -29,14 +29,16 @@ from bgaug.store import (
     verify_store,
     write_bank,
 )
-from bgaug.store.format.layout import COMMIT, FrameKind, read_header, seal, unseal
+from bgaug.store.format.layout import COMMIT, read_header, seal, unseal
 from bgaug.store.verify import content_hash
 from bgaug.video import write_video
 
 
 def build(folder: Path, out: Path, frames: FrameKind = "jpeg") -> Path:
-    options = WatchOptions(method="median", shots=False)
-    build_shards(Setup([folder], out, in_process=True), Silent(), options=options, size=None, frames=frames)
+    options = VideoOptions(method="median", shots=False)
+    build_shards(
+        ShardOptions(inputs=[folder], out=out, in_process=True, video=options, size=None, frames=frames), Silent()
+    )
     return out
 
 

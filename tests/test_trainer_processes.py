@@ -18,7 +18,7 @@ from worlds import moving_square
 from bgaug.cli.main import app
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
 from bgaug.model.checkpoint import load_checkpoint
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.video import write_video
@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for number in range(17):
         write_video(folder / f"{number}.mp4", moving_square(number, 20)[0])
-    build_shards(Setup([folder], folder / "shards", in_process=True), Silent(), size=None)
+    build_shards(ShardOptions(inputs=[folder], out=folder / "shards", in_process=True, size=None), Silent())
     return folder / "shards"
 
 

@@ -22,7 +22,7 @@ from bgaug.errors import BgaugError, CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import BEST, CHECKPOINTS, load_checkpoint, load_run
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.train.log import LOG
 from bgaug.pipelines.train.loop import enough_memory
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 def test_a_run_is_resumed_on_its_own_store_alone(small_store: Path, tmp_path: Path, video_folder: Path) -> None:
     out, other = tmp_path / "r", tmp_path / "smaller"
-    build_shards(Setup([video_folder], other, in_process=True), Silent(), size=(24, 32))
+    build_shards(ShardOptions(inputs=[video_folder], out=other, in_process=True, size=(24, 32)), Silent())
     run(small_store, out, stop_after=1)
     with pytest.raises(CheckpointError, match="store_content"):
         run(other, out, resume=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,10 @@ from worlds import moving_square, scene
 
 from bgaug.errors import BgaugError
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
-from bgaug.sizing import Fit, resize_area
+from bgaug.sizing import BACKGROUND_SIZE, Fit, resize_area
 from bgaug.store import open_store, verify_store
 from bgaug.store.index import CAMERAS
 from bgaug.video import read_video, write_video
@@ -51,15 +51,15 @@ def folder(tmp_path: Path) -> Path:
     return found
 
 
-def setup(folder: Path, out: Path, **options: Any) -> Setup:
-    return Setup([folder], out, jobs=1, in_process=True, **options)
+def setup(folder: Path, out: Path, **options: Any) -> ShardOptions:
+    return ShardOptions(inputs=[folder], out=out, jobs=1, in_process=True, **options)
 
 
 def test_each_shot_has_its_own_background(folder: Path, tmp_path: Path) -> None:
     scenes = [textured(seed) for seed in (1, 2, 3)]
     frames = np.concatenate([mover_over(background, 40) for background in scenes])
     write_video(folder / "cuts.mp4", frames)
-    outcome = build_shards(setup(folder, tmp_path / "s"), Silent(), size=None)
+    outcome = build_shards(replace(setup(folder, tmp_path / "s"), size=None), Silent())
     store = open_store(tmp_path / "s")
     assert outcome.to_json()["ok"] == 1
     assert store.shots(0)[:, :2].tolist() == [[0, 40], [40, 80], [80, 120]]
@@ -78,7 +78,7 @@ def test_shots_are_as_long_as_their_own_times_say(folder: Path, tmp_path: Path, 
     times = [*range(0, 12 * step, step), *range(12 * step, 12 * step + 1200, 10)]
     options = {"crf": "10"}
     encode(folder / "x.mkv", frames, "libx264", options, times=times, unit=Fraction(1, 1000), rate=1000)
-    outcome = extract_backgrounds(setup(folder, tmp_path / "bg"), Silent(), size=None)
+    outcome = extract_backgrounds(replace(setup(folder, tmp_path / "bg"), size=None), Silent())
     store = open_store(tmp_path / "bg")
     assert store.shots(0)[:, :2].tolist() == [[0, 12], [12, 132]]
     assert [background >= 0 for background in store.columns.shot_background.tolist()] == [not short, True]
@@ -91,7 +91,7 @@ def test_pixels_that_are_not_square_are_shown_in_their_aspect(folder: Path, tmp_
     write_video(folder / "square.mp4", frames)
     stored = np.stack([resize_area(image, (120, 80)) for image in frames])
     encode(folder / "wide.mp4", stored, "libx264", {"crf": "4"}, sample_aspect=Fraction(2), pixel_format="yuv444p")
-    build_shards(setup(folder, tmp_path / "s"), Silent(), size=(64, 64), fit=fit)
+    build_shards(replace(setup(folder, tmp_path / "s"), size=(64, 64), fit=fit), Silent())
     store = open_store(tmp_path / "s")
     square, wide = store.find("square.mp4"), store.find("wide.mp4")
     assert store.content_box(square) == store.content_box(wide)
@@ -105,9 +105,9 @@ def test_pixels_that_are_not_square_are_shown_in_their_aspect(folder: Path, tmp_
 def test_backgrounds_from_a_store_give_the_same(folder: Path, tmp_path: Path) -> None:
     frames = np.concatenate([mover_over(textured(seed), 40) for seed in (1, 2)])
     write_video(folder / "cuts.mp4", frames)
-    extract_backgrounds(setup(folder, tmp_path / "bg"), Silent(), size=None)
-    build_shards(setup(folder, tmp_path / "a"), Silent(), size=None, backgrounds=tmp_path / "bg")
-    build_shards(setup(folder, tmp_path / "b"), Silent(), size=None)
+    extract_backgrounds(replace(setup(folder, tmp_path / "bg"), size=None), Silent())
+    build_shards(replace(setup(folder, tmp_path / "a"), size=None, backgrounds=tmp_path / "bg"), Silent())
+    build_shards(replace(setup(folder, tmp_path / "b"), size=None), Silent())
     given, computed = open_store(tmp_path / "a"), open_store(tmp_path / "b")
     assert np.array_equal(given.shots(0), computed.shots(0))
     assert np.array_equal(given.masks(0, 0, 80), computed.masks(0, 0, 80))
@@ -115,14 +115,14 @@ def test_backgrounds_from_a_store_give_the_same(folder: Path, tmp_path: Path) ->
 
 def test_shots_can_be_left_alone(folder: Path, tmp_path: Path) -> None:
     write_video(folder / "cuts.mp4", np.concatenate([mover_over(textured(seed), 40) for seed in (1, 2)]))
-    build_shards(setup(folder, tmp_path / "s"), Silent(), options=WatchOptions(shots=False), size=None)
+    build_shards(replace(setup(folder, tmp_path / "s"), video=VideoOptions(shots=False), size=None), Silent())
     assert open_store(tmp_path / "s").shots(0)[:, :2].tolist() == [[0, 80]]
 
 
 def test_a_moving_camera_has_no_static_background(folder: Path, tmp_path: Path) -> None:
     write_video(folder / "pan.mp4", pan_over(textured(5, 120, 480), 60))
     write_video(folder / "still.mp4", mover_over(textured(6), 60))
-    outcome = build_shards(setup(folder, tmp_path / "s"), Silent(), size=None)
+    outcome = build_shards(replace(setup(folder, tmp_path / "s"), size=None), Silent())
     counts = outcome.to_json()
     assert (counts["ok"], counts["no_static_background"], counts["failed"]) == (1, 1, 0)
     store = open_store(tmp_path / "s")
@@ -134,7 +134,7 @@ def test_a_moving_camera_has_no_static_background(folder: Path, tmp_path: Path) 
 
 def test_pan_and_still_shot_in_one_video(folder: Path, tmp_path: Path) -> None:
     write_video(folder / "both.mp4", np.concatenate([mover_over(textured(6), 50), pan_over(textured(5, 120, 480), 60)]))
-    outcome = build_shards(setup(folder, tmp_path / "s"), Silent(), size=None)
+    outcome = build_shards(replace(setup(folder, tmp_path / "s"), size=None), Silent())
     shots = open_store(tmp_path / "s").shots(0)
     assert outcome.to_json()["ok"] == 1
     assert shots[:, :2].tolist() == [[0, 50], [50, 110]] and shots[0, 2] == 0 and shots[1, 2] == -1
@@ -143,7 +143,7 @@ def test_pan_and_still_shot_in_one_video(folder: Path, tmp_path: Path) -> None:
 def test_shots_under_a_second_take_no_part(folder: Path, tmp_path: Path) -> None:
     frames = np.concatenate([mover_over(textured(1), 40), mover_over(textured(2), 10), mover_over(textured(3), 40)])
     write_video(folder / "short.mp4", frames)
-    build_shards(setup(folder, tmp_path / "s"), Silent(), size=None)
+    build_shards(replace(setup(folder, tmp_path / "s"), size=None), Silent())
     shots = open_store(tmp_path / "s").shots(0)
     assert shots[:, :2].tolist() == [[0, 40], [40, 50], [50, 90]]
     assert shots[1, 2] == -1 and (shots[[0, 2], 2] >= 0).all()
@@ -166,8 +166,8 @@ def broken(folder: Path) -> Path:
 
 def test_skip_leaves_a_broken_video_out(broken: Path, tmp_path: Path) -> None:
     # So much noise hides whether the camera stands still: that is not looked at here.
-    options = WatchOptions(shots=False)
-    outcome = extract_backgrounds(setup(broken, tmp_path / "s"), Silent(), options=options)
+    options = VideoOptions(shots=False)
+    outcome = extract_backgrounds(replace(setup(broken, tmp_path / "s"), size=BACKGROUND_SIZE, video=options), Silent())
     counts = outcome.to_json()
     assert (counts["ok"], counts["partial"], counts["failed"]) == (1, 0, 1)
     line = json.loads((tmp_path / "s" / "failures.jsonl").read_text())
@@ -175,14 +175,14 @@ def test_skip_leaves_a_broken_video_out(broken: Path, tmp_path: Path) -> None:
 
 
 def test_salvage_keeps_the_good_beginning(broken: Path, tmp_path: Path) -> None:
-    options = WatchOptions(on_error="salvage", shots=False)
+    options = VideoOptions(on_error="salvage", shots=False)
     good = len(read_video(broken / "cut.avi", on_error="salvage").frames)
     for name, backgrounds in (("bg", None), ("a", None), ("b", tmp_path / "bg")):
         if name == "bg":
-            outcome = extract_backgrounds(setup(broken, tmp_path / name), Silent(), options=options, size=None)
+            outcome = extract_backgrounds(replace(setup(broken, tmp_path / name), video=options, size=None), Silent())
         else:
             outcome = build_shards(
-                setup(broken, tmp_path / name), Silent(), options=options, size=None, backgrounds=backgrounds
+                replace(setup(broken, tmp_path / name), video=options, size=None, backgrounds=backgrounds), Silent()
             )
         counts = outcome.to_json()
         assert (counts["ok"], counts["partial"], counts["failed"]) == (1, 1, 0)
@@ -196,14 +196,16 @@ def test_salvage_keeps_the_good_beginning(broken: Path, tmp_path: Path) -> None:
 
 
 def test_salvage_in_little_memory(broken: Path, tmp_path: Path) -> None:
-    options = WatchOptions(on_error="salvage", memory=48 * 64 * 4 * 12)
-    outcome = build_shards(setup(broken, tmp_path / "s"), Silent(), options=options, size=None)
+    options = VideoOptions(on_error="salvage", memory=48 * 64 * 4 * 12)
+    outcome = build_shards(replace(setup(broken, tmp_path / "s"), video=options, size=None), Silent())
     assert outcome.to_json()["partial"] == 1 and not verify_store(tmp_path / "s", deep=True).problems
 
 
 def test_fail_ends_the_run_and_names_the_video(broken: Path, tmp_path: Path) -> None:
     with pytest.raises(BgaugError, match=r"cut.avi.*truncated.*--on-error fail"):
-        extract_backgrounds(setup(broken, tmp_path / "s"), Silent(), options=WatchOptions(on_error="fail"))
+        extract_backgrounds(
+            replace(setup(broken, tmp_path / "s"), size=BACKGROUND_SIZE, video=VideoOptions(on_error="fail")), Silent()
+        )
 
 
 # --- real videos --------------------------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ def test_verdicts_on_real_videos(real_data: Path, tmp_path: Path) -> None:
     clips = real_data / "clips"
     inputs = [clips / name for name in ("bikes.mp4", "v_SoccerJuggling_g23_c01.avi", "kth_person04_boxing_d1.mp4")]
     inputs.append(real_data / "actions" / "ut_interaction_set1" / "0_1_4.avi")
-    extract_backgrounds(Setup(inputs, tmp_path / "s", jobs=1, in_process=True), Silent())
+    extract_backgrounds(BackgroundOptions(inputs=inputs, out=tmp_path / "s", jobs=1, in_process=True), Silent())
     store = open_store(tmp_path / "s")
     assert store.shots(store.find("bikes.mp4"))[1:, 0].tolist() == [30, 76, 137, 187, 242]
     still = store.find("0_1_4.avi")

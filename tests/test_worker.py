@@ -23,7 +23,8 @@ from bgaug.errors import StoreError, StoreLockedError, UsageError, VideoError
 from bgaug.labels import Label
 from bgaug.pipelines.build import workers as worker_room
 from bgaug.pipelines.build.find_videos import Source, find_videos
-from bgaug.pipelines.build.run import Outcome, Recipe, Setup, build_store
+from bgaug.pipelines.build.options import ShardOptions
+from bgaug.pipelines.build.run import Outcome, Recipe, build_store
 from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.workers import Begins, Worker, WorkerLost, cloudpickle
 from bgaug.progress import Progress, Silent
@@ -176,7 +177,7 @@ def make_videos(folder: Path, *names: str) -> Path:
     return folder
 
 
-def build(setup: Setup, each_video: Act, progress: Progress | None = None) -> Outcome:
+def build(setup: ShardOptions, each_video: Act, progress: Progress | None = None) -> Outcome:
     recipe = Recipe(each_video, size=(8, 8), fit="stretch", frames="none")
     return build_store(setup, find_videos(setup.inputs), recipe, progress or Silent())
 
@@ -201,7 +202,7 @@ def test_what_hangs_or_crashes_costs_itself_alone(
     monkeypatch.setattr("bgaug.store.format.plan._SHARDS_FOR_FEW", 2)  # so that several bad ones share a shard
     videos = make_videos(tmp_path / "v", *names)
     seen, log = Counts(), tmp_path / "log"
-    setup = Setup([videos], tmp_path / "s", jobs=jobs, timeout_seconds=LIMIT_SECONDS)
+    setup = ShardOptions(inputs=[videos], out=tmp_path / "s", jobs=jobs, timeout_seconds=LIMIT_SECONDS)
     outcome = build(setup, Act(log), seen)
     assert capfd.readouterr().out == ""
     expected = {name: ENDS[name] for name in names if name in ENDS}
@@ -213,7 +214,7 @@ def test_what_hangs_or_crashes_costs_itself_alone(
     touched = [line[3:-4] for line in log.read_text().split()]
     assert all(touched.count(name) == 1 for name in expected)
 
-    plain = build(Setup([videos], tmp_path / "plain", in_process=True), Act(log, fails=True))
+    plain = build(ShardOptions(inputs=[videos], out=tmp_path / "plain", in_process=True), Act(log, fails=True))
     assert [failure.reason for failure in plain.failures] == ["corrupt"] * len(expected)
     reports = [verify_store(tmp_path / name, deep=True) for name in ("s", "plain")]
     assert not reports[0].problems and reports[0].content_hash == reports[1].content_hash
@@ -222,7 +223,7 @@ def test_what_hangs_or_crashes_costs_itself_alone(
 
 def test_no_time_limit_where_it_is_0_and_programs_die_with_their_worker(tmp_path: Path) -> None:
     videos = make_videos(tmp_path / "v", "slow", "program")
-    outcome = build(Setup([videos], tmp_path / "s", jobs=1, timeout_seconds=0), Act(tmp_path / "log"))
+    outcome = build(ShardOptions(inputs=[videos], out=tmp_path / "s", jobs=1, timeout_seconds=0), Act(tmp_path / "log"))
     assert [failure.message for failure in outcome.failures] == ["its process was ended by SIGABRT"]
     lines = (folder / "cmdline" for folder in Path("/proc").glob("[0-9]*"))
     assert not [line for line in lines if line.exists() and b"601.5" in line.read_bytes()]
@@ -247,7 +248,7 @@ def test_the_reasons_are_known() -> None:
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
 def test_a_time_limit_is_a_time(seconds: float) -> None:
     with pytest.raises(UsageError, match="timeout_seconds must be 0"):
-        Setup([], Path("s"), timeout_seconds=seconds)
+        ShardOptions(inputs=[], out=Path("s"), timeout_seconds=seconds)
 
 
 # --- what ends a run ------------------------------------------------------------------------------------------------------
@@ -256,15 +257,15 @@ def test_a_time_limit_is_a_time(seconds: float) -> None:
 def test_an_error_of_ours_comes_back_as_itself_and_ends_the_others(tmp_path: Path) -> None:
     videos = make_videos(tmp_path / "v", "fine", "forever", "fine")
     log = tmp_path / "log"
-    build(Setup([make_videos(tmp_path / "other", "fine")], tmp_path / "s", in_process=True), Act(log))
+    build(ShardOptions(inputs=[make_videos(tmp_path / "other", "fine")], out=tmp_path / "s", in_process=True), Act(log))
     with pytest.raises(StoreError, match="was begun with other options"):
-        build(Setup([videos], tmp_path / "s", in_process=True), Act(log))
+        build(ShardOptions(inputs=[videos], out=tmp_path / "s", in_process=True), Act(log))
     (tmp_path / "t" / "shards").mkdir(parents=True)
     with (
         ShardLock(tmp_path / "t" / "shards" / ".lock-00002"),
         pytest.raises(StoreLockedError, match="is being written by process") as caught,
     ):
-        build(Setup([videos], tmp_path / "t", jobs=2, timeout_seconds=0), Act(log))
+        build(ShardOptions(inputs=[videos], out=tmp_path / "t", jobs=2, timeout_seconds=0), Act(log))
     assert caught.value.path.name == ".lock-00002"
     assert "raised in a worker process" in caught.value.__notes__[0]
 
@@ -279,7 +280,7 @@ def test_a_worker_lost_to_no_video_ends_the_run_and_its_shard_is_built_anew(tmp_
 
         vars(bgaug.store.commit)["seal"] = die
 
-    setup = Setup([make_videos(tmp_path / "v", "odd")], tmp_path / "s", jobs=1)
+    setup = ShardOptions(inputs=[make_videos(tmp_path / "v", "odd")], out=tmp_path / "s", jobs=1)
     with pytest.raises(StoreError, match="00000: cannot be built: its process was ended by SIGKILL"):
         build(setup, Act(tmp_path / "log", acts={"odd": die_in_commit}))
     left = {path.name for path in (tmp_path / "s" / "shards").iterdir()}
@@ -291,13 +292,16 @@ def test_a_worker_lost_to_no_video_ends_the_run_and_its_shard_is_built_anew(tmp_
 def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(StoreError, match="cannot be built: its process left with exit code 1"):
-        build(Setup([make_videos(tmp_path / "v", "fine")], tmp_path / "s", jobs=1), Act(tmp_path / "log"))
+        build(
+            ShardOptions(inputs=[make_videos(tmp_path / "v", "fine")], out=tmp_path / "s", jobs=1),
+            Act(tmp_path / "log"),
+        )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interruption_leaves_whole_files_and_no_process(tmp_path: Path, jobs: int) -> None:
     videos, log = make_videos(tmp_path / "v", "fine", "forever", "fine"), tmp_path / "log"
-    setup = Setup([videos], tmp_path / "s", jobs=jobs)
+    setup = ShardOptions(inputs=[videos], out=tmp_path / "s", jobs=jobs)
 
     def interrupt() -> None:
         until((tmp_path / "s" / "shards" / "00000" / COMMIT).exists)
@@ -321,7 +325,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
         "import test_worker as world\nfrom pathlib import Path\n"
         "class Mine(world.Act): pass\n"
         "world.cloudpickle().register_pickle_by_value(world)\n"
-        f"world.build(world.Setup([Path({str(videos)!r})], Path({str(tmp_path / 's')!r}), jobs=1),"
+        f"world.build(world.ShardOptions(inputs=[{str(videos)!r}], out={str(tmp_path / 's')!r}, jobs=1),"
         f" Mine(Path({str(tmp_path / 'log')!r})))\n"
     )
     parent = subprocess.Popen([sys.executable, str(script)])
@@ -336,7 +340,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
 
 
 def test_a_finished_store_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = Setup([make_videos(tmp_path / "v", "fine")], tmp_path / "s")
+    setup = ShardOptions(inputs=[make_videos(tmp_path / "v", "fine")], out=tmp_path / "s")
     assert build(setup, Act(tmp_path / "log")).built == 1
     monkeypatch.setattr(worker_room, "_start_process", lambda: pytest.fail("a process was started"))
     assert build(setup, Act(tmp_path / "log")).built == 0

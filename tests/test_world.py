@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,7 @@ from bgaug.errors import UsageError
 from bgaug.files import unfinished_name
 from bgaug.masks import unpack_mask
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.truth import Truth, read_truth, truth_file
 from bgaug.pipelines.demo.world import score_offline, world_splits, write_world
@@ -27,7 +27,7 @@ from bgaug.testing.synthetic import ACTIONS, SyntheticSplit, make_split
 from bgaug.video import read_video, write_video
 
 FIELDS = ("frames", "labels", "scene", "prop", "masks", "plates", "backgrounds")
-ONE_SHOT = WatchOptions(shots=False, method="median")
+ONE_SHOT = VideoOptions(shots=False, method="median")
 
 
 class Stages(Recorder):
@@ -157,9 +157,9 @@ def test_labels_name_scene_and_purpose(tmp_path: Path) -> None:
     assert len({row["group"] for row in rows}) == len(set(split.scene.tolist()))
 
     store = tmp_path / "backgrounds"
-    setup = Setup([folder], store, labels=folder / "labels.csv", in_process=True)
+    setup = ShardOptions(inputs=[folder], out=store, labels=folder / "labels.csv", in_process=True)
     progress = Recorder()
-    extract_backgrounds(setup, progress, options=ONE_SHOT, size=None)
+    extract_backgrounds(replace(setup, video=ONE_SHOT, size=None), progress)
     assert progress.warnings == []
     names = open_store(store).names
     assert set(names.groups) == {row["group"] for row in rows} and set(names.splits) == {"test"}
@@ -190,7 +190,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def store(world: Path) -> Path:
     out = world.parent / "shards"
-    build_shards(Setup([world], out, in_process=True), Silent(), options=ONE_SHOT, size=None)
+    build_shards(ShardOptions(inputs=[world], out=out, in_process=True, video=ONE_SHOT, size=None), Silent())
     return out
 
 
@@ -214,7 +214,7 @@ def test_the_offline_pipeline_is_scored(world: Path, store: Path) -> None:
     assert scores.iou < scores.f1 < 0.8
 
     steady = world.parent / "steady"
-    build_shards(Setup([world], steady, in_process=True), Silent(), size=None)
+    build_shards(ShardOptions(inputs=[world], out=steady, in_process=True, size=None), Silent())
     held_against_what_each_frame_sees = score_offline(steady, world)
     assert held_against_what_each_frame_sees.f1 > scores.f1 + 0.1
     assert held_against_what_each_frame_sees.without_background <= 4
@@ -242,8 +242,8 @@ def test_scores_of_a_perfect_store(world: Path, store: Path, monkeypatch: pytest
 
 def test_what_cannot_be_scored_is_counted_or_refused(world: Path, tmp_path: Path) -> None:
     def backgrounds(name: str, folder: Path, size: tuple[int, int] | None = None) -> Path:
-        setup = Setup([folder], tmp_path / name, in_process=True)
-        extract_backgrounds(setup, Silent(), options=ONE_SHOT, size=size)
+        setup = ShardOptions(inputs=[folder], out=tmp_path / name, in_process=True)
+        extract_backgrounds(replace(setup, video=ONE_SHOT, size=size), Silent())
         return tmp_path / name
 
     some = tmp_path / "some"

@@ -25,8 +25,6 @@ from bgaug.background.median import NUM_SAMPLES as NUM_SAMPLES
 from bgaug.background.median import evenly_spaced as evenly_spaced
 from bgaug.background.median import median_by_bits as median_by_bits
 from bgaug.background.median import temporal_median as temporal_median
-from bgaug.background.methods import METHODS as METHODS
-from bgaug.background.methods import Method as Method
 from bgaug.background.methods import background_of as background_of
 from bgaug.background.samples import SAMPLE_MEMORY as SAMPLE_MEMORY
 from bgaug.background.samples import ShotSampler as ShotSampler

@@ -16,7 +16,6 @@ Letters: N samples, Q queries, G gallery items, D embedding, K classes.
 
 from bgaug.metrics.by_class import class_rows as class_rows
 from bgaug.metrics.by_class import confusion_counts as confusion_counts
-from bgaug.metrics.few_shot import FewShotClassifier as FewShotClassifier
 from bgaug.metrics.few_shot import draw_shots as draw_shots
 from bgaug.metrics.few_shot import few_shot_predict as few_shot_predict
 from bgaug.metrics.held_out import HeldOut as HeldOut
@@ -36,3 +35,4 @@ from bgaug.metrics.retrieval import smallest_gallery as smallest_gallery
 from bgaug.metrics.statistics import Paired as Paired
 from bgaug.metrics.statistics import bootstrap_interval as bootstrap_interval
 from bgaug.metrics.statistics import paired_difference as paired_difference
+from bgaug.names import FewShotClassifier as FewShotClassifier

@@ -6,15 +6,14 @@ Letters: N samples, D embedding, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from bgaug.metrics.checks import Array, Floats, Ints, check_dims, checked, checked_features
 from bgaug.metrics.linear import LinearProbe
 from bgaug.metrics.retrieval import unit
-
-FewShotClassifier = Literal["linear", "centroid"]
+from bgaug.names import FewShotClassifier
 
 
 def draw_shots(labels: Array, shots: int, seed: int | tuple[int, ...]) -> Ints:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import Background, Method, ShotSampler, ShotSamples, background_of
+from bgaug.background import Background, ShotSampler, ShotSamples, background_of
 from bgaug.background.auto import median_suffices
 from bgaug.background.mosaic import mosaic_samples
 from bgaug.background.stabilise import Canvas, background_on, painted, stabilise_samples, steadied
@@ -43,7 +43,7 @@ class Estimate:
 
 
 def estimate_shot(
-    shot: ShotSamples, method: Method = "auto", *, look_at_camera: bool = True, mosaics: bool = False
+    shot: ShotSamples, method: str = "auto", *, look_at_camera: bool = True, mosaics: bool = False
 ) -> Estimate:
     """Camera, background and grade of a shot.
 
@@ -95,7 +95,7 @@ def _on_canvas(shot: ShotSamples, background: Background, canvas: Canvas, camera
     return Estimate(camera.verdict, background, canvas, quality)
 
 
-def estimate_background(frames: NDArray[np.uint8], method: Method = "auto") -> Background:
+def estimate_background(frames: NDArray[np.uint8], method: str = "auto") -> Background:
     """Static background of one shot that is in memory, with its grade.
 
     Args:

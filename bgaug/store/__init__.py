@@ -12,10 +12,11 @@ A store is a folder that any Zarr v3 reader can open:
     STORE/failures.jsonl        the videos that could not be used, derived likewise
 """
 
+from bgaug.names import FrameKind
 from bgaug.store.banks import Bank, write_bank
 from bgaug.store.check import Problem
 from bgaug.store.create import building, create_store, finish_store, pending_shards
-from bgaug.store.format.layout import FRAME_KINDS, FrameKind, Header
+from bgaug.store.format.layout import FRAME_KINDS, Header
 from bgaug.store.format.payload import VideoPayload
 from bgaug.store.format.plan import Plan, PlannedVideo, plan_shards
 from bgaug.store.format.records import Failure, Identity, Shot, VideoRow, identify

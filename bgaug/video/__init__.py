@@ -6,9 +6,10 @@ every container of FFmpeg that leads to no other file, and is the default; decor
 AVI with B-frames and on open-GOP H.264.
 """
 
+from bgaug.names import Decoder
 from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, thumbnail_of
 from bgaug.video.probe import Deep, Probe, probe_video
-from bgaug.video.reader import DECODERS, Decoder, declared_length, open_video, read_video
+from bgaug.video.reader import DECODERS, declared_length, open_video, read_video
 from bgaug.video.sequential import VideoReader
 from bgaug.video.structure import most_frames
 from bgaug.video.timeline import Timeline, timeline_of

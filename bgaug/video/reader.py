@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
+from bgaug.names import Decoder
 from bgaug.sizing import Size
 from bgaug.video.container import check_regular, open_container
 from bgaug.video.frames import Video
@@ -18,7 +19,6 @@ from bgaug.video.timeline import timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader
 
-Decoder = Literal["auto", "pyav", "decord"]
 DECODERS: tuple[str, ...] = ("auto", "pyav", "decord")
 
 

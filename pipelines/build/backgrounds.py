@@ -7,19 +7,15 @@ from dataclasses import asdict, dataclass
 
 from bgaug.errors import BgaugError, VideoError
 from bgaug.labels import Label
-from bgaug.pipelines.build.find_videos import Source
+from bgaug.pipelines.build.find_videos import FoundVideos, Source, find_videos
+from bgaug.pipelines.build.options import BuildOptions, VideoOptions
 from bgaug.pipelines.build.plan import native_size
-from bgaug.pipelines.build.process_video import Watched, WatchOptions, watch
-from bgaug.pipelines.build.run import (
-    Outcome,
-    Recipe,
-    Setup,
-    build_store,
-)
+from bgaug.pipelines.build.process_video import Watched, watch
+from bgaug.pipelines.build.run import Outcome, Recipe, build_store
 from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.shot_masks import known_shot, placed_shots
 from bgaug.progress import Progress
-from bgaug.sizing import BACKGROUND_SIZE, Fit, Size
+from bgaug.sizing import Size
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify
 from bgaug.video import VideoInfo, open_video
 
@@ -28,7 +24,7 @@ from bgaug.video import VideoInfo, open_video
 class ExtractVideo:
     """The work on one video."""
 
-    options: WatchOptions
+    options: VideoOptions
 
     def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
         """See `EachVideo`."""
@@ -74,40 +70,34 @@ def row_of(source: Source, label: Label, info: VideoInfo, shots: list[Shot], wat
     )
 
 
-def size_of(setup: Setup, sources: Sequence[Source]) -> Size:
-    """The one size that the videos have; see `native_size`."""
-    return native_size(sources, timeout_seconds=setup.timeout_seconds, in_process=setup.in_process)
+def size_of(options: BuildOptions, sources: Sequence[Source]) -> Size:
+    """The size of what is stored; see `native_size` where it is the videos' own."""
+    return options.size or native_size(sources, timeout_seconds=options.timeout_seconds, in_process=options.in_process)
 
 
-def extract_backgrounds(
-    setup: Setup,
-    progress: Progress,
-    *,
-    options: WatchOptions | None = None,
-    size: Size | None = BACKGROUND_SIZE,
-    fit: Fit = "stretch",
-) -> Outcome:
+def find_sources(options: BuildOptions, progress: Progress) -> FoundVideos:
+    """The videos that the options name."""
+    return find_videos(options.inputs, progress, follow_links=options.follow_links)
+
+
+def extract_backgrounds(options: BuildOptions, progress: Progress) -> Outcome:
     """Extract the backgrounds of all videos into a store.
 
     Args:
-        setup: inputs, store, labels, processes.
+        options: inputs, store, and how.
         progress: receives what happens.
-        options: how videos are decoded and backgrounds estimated.
-        size: (height, width) at which they are stored; None for the videos' own, if they have but one.
-        fit: how other aspects are brought to it.
 
     Raises:
         UsageError: inputs that contradict each other.
         StoreError: the store cannot be written, or was begun with other options.
         BgaugError: a video cannot be used, and that is to end the run.
     """
-    options = options or WatchOptions()
-    sources = setup.find_videos(progress)
+    sources = find_sources(options, progress)
     recipe = Recipe(
-        each_video=ExtractVideo(options),
-        size=size or size_of(setup, sources),
-        fit=fit,
+        each_video=ExtractVideo(options.video),
+        size=size_of(options, sources),
+        fit=options.fit,
         frames="none",
-        options={"holds": "backgrounds", **asdict(options)},
+        options={"holds": "backgrounds", **asdict(options.video)},
     )
-    return build_store(setup, sources, recipe, progress)
+    return build_store(options, sources, recipe, progress)

@@ -14,8 +14,9 @@ import numpy as np
 
 from bgaug.errors import UsageError
 from bgaug.pipelines.build.find_videos import Source
-from bgaug.pipelines.build.plan import plan_videos
-from bgaug.pipelines.build.run import Recipe, Setup, new_header, processors, run_shards
+from bgaug.pipelines.build.options import BuildOptions
+from bgaug.pipelines.build.plan import find_labels, plan_videos
+from bgaug.pipelines.build.run import Recipe, new_header, processors, run_shards
 from bgaug.pipelines.build.shard import ShardTask
 from bgaug.progress import Progress
 from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
@@ -61,7 +62,7 @@ class Forecast:
         }
 
 
-def forecast(setup: Setup, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Forecast:
+def forecast(options: BuildOptions, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Forecast:
     """Build a hundredth of the videos, at least four, in a temporary folder, and reckon from that.
 
     Videos count by the frames that their containers claim. Nothing is written where the store would be.
@@ -69,14 +70,14 @@ def forecast(setup: Setup, sources: Sequence[Source], recipe: Recipe, progress: 
     Raises:
         UsageError: no video of the pilot could be used.
     """
-    labels = setup.find_labels(sources, progress)
+    labels = find_labels(options, sources, progress)
     plan = plan_videos(
-        sources, recipe.frames, recipe.size, timeout_seconds=setup.timeout_seconds, in_process=setup.in_process
+        sources, recipe.frames, recipe.size, timeout_seconds=options.timeout_seconds, in_process=options.in_process
     )
     videos = [video for shard in plan.shards for video in shard if video.part == 0]
     chosen = _spread_out(videos)
     by_id = {source.id: source for source in sources}
-    jobs = min(setup.jobs or processors(), len(plan.shards))
+    jobs = min(options.jobs or processors(), len(plan.shards))
     with tempfile.TemporaryDirectory(prefix="bgaug-pilot-") as folder:
         root = Path(folder) / "store"
         # A shard each, so that each has a time and a size of its own.
@@ -87,7 +88,7 @@ def forecast(setup: Setup, sources: Sequence[Source], recipe: Recipe, progress: 
             for video, shards in zip(chosen, _shards_of(pilot), strict=True)
         ]
         progress.start("pilot", len(chosen))
-        seconds = run_shards(tasks, replace(setup, jobs=jobs), progress)
+        seconds = run_shards(tasks, replace(options, jobs=jobs), progress)
         sizes, failed = [], 0
         for task in tasks:
             commits = [read_commit(root / SHARDS / shard_name(shard)) for shard in task.shards]

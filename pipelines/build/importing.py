@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from bgaug.errors import MasksError, UsageError
 from bgaug.masks import pack_mask
-from bgaug.masks.external import ForeignMasks, Values, find_masks
+from bgaug.masks.external import ForeignMasks, find_masks
+from bgaug.names import MaskValues
 from bgaug.progress import Progress
 from bgaug.sizing import fit_frame
 from bgaug.store import Store, VideoRow, alone, finish_store, merge_stores, open_store, replace_masks, write_bank
@@ -111,7 +112,7 @@ def import_masks(
     progress: Progress,
     *,
     first: int = 0,
-    values: Values = "nonzero",
+    values: MaskValues = "nonzero",
     partial: Partial = "keep",
 ) -> ImportedMasks:
     """Put masks made elsewhere in the place of a store's own, shard by shard.
@@ -139,7 +140,7 @@ def import_masks(
 
 
 def _import_masks(
-    store: Store, root: Path, masks: Path, progress: Progress, first: int, values: Values, partial: Partial
+    store: Store, root: Path, masks: Path, progress: Progress, first: int, values: MaskValues, partial: Partial
 ) -> ImportedMasks:
     if store.header.options.get("holds") == "backgrounds":
         raise UsageError(f"{root} holds backgrounds alone, no masks: import them into a store that build-shards made")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bgaug.errors import BgaugError, LabelsError, StoreError, UsageError, VideoError
-from bgaug.labels import Labels, labels_from_folders, parse_columns, parse_layout, read_labels
+from bgaug.errors import BgaugError, StoreError, UsageError, VideoError
+from bgaug.labels import Labels, labels_from_folders, read_labels
 from bgaug.pipelines.build.find_videos import Source
+from bgaug.pipelines.build.options import LabelOptions
 from bgaug.pipelines.build.workers import Begins, WorkerLost, run_tasks
 from bgaug.progress import Progress
 from bgaug.sizing import Size
@@ -19,39 +20,31 @@ from bgaug.store.format.plan import read_plan
 from bgaug.video import declared_length, open_video
 
 
-def find_labels(
-    file: Path | None,
-    sources: Sequence[Source],
-    progress: Progress,
-    *,
-    format: str = "auto",
-    split: int | None = None,
-    class_names: Path | None = None,
-    first_class: int | None = None,
-    columns: str | None = None,
-    layout: str = "auto",
-) -> Labels:
+def find_labels(options: LabelOptions, sources: Sequence[Source], progress: Progress) -> Labels:
     """Labels from a list or from class folders; what does not match is counted and named, and is no error.
 
     Args:
-        file: the list, or the folder that a data set ships; None for class folders.
+        options: which list, and how it is read.
         sources: the videos.
         progress: receives what was guessed, rows that were left out, rows without a video, and videos without a row.
-        format: one of `bgaug.labels.FORMATS`, or "auto".
-        split: number of the split; None for the one of a single file, else 1.
-        class_names: file with the names of numbered classes.
-        first_class: number that the list has for the first of these; None to find out.
-        columns: what stands on each line of a list without header; None to find out.
-        layout: which level of folders means what, without a list; see `bgaug.labels.labels_from_folders`.
 
     Raises:
         LabelsError: the list cannot be understood, or has nothing to do with these videos.
     """
+    file = options.labels
     if file is None:
-        labels = labels_from_folders((source.id for source in sources), layout)
+        labels = labels_from_folders((source.id for source in sources), options.layout)
     else:
         paths = {source.id: source.path for source in sources}
-        labels = read_labels(file, paths, format, split, class_names, first_class, columns)
+        labels = read_labels(
+            file,
+            paths,
+            options.labels_format,
+            options.labels_split,
+            options.class_names,
+            options.first_class,
+            options.columns,
+        )
     for note in labels.notes:
         progress.warn(note)
     for names, what, separator in (
@@ -63,20 +56,6 @@ def find_labels(
             rest = f"{separator}..." if len(names) > 5 else ""
             progress.warn(f"{file.name}: {len(names)} {what}: {separator.join(names[:5])}{rest}")
     return labels
-
-
-def check_label_options(columns: str | None, layout: str) -> None:
-    """Refuse columns and layouts that do not exist, before any work.
-
-    Raises:
-        UsageError: they do not.
-    """
-    try:
-        parse_layout(layout)
-        if columns is not None:
-            parse_columns(columns)
-    except LabelsError as error:
-        raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -5,42 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
-from bgaug.background import NUM_SAMPLES, SAMPLE_MEMORY, Background, Method, ShotSampler
+from bgaug.background import Background, ShotSampler
 from bgaug.background.stabilise import Canvas
 from bgaug.errors import VideoDecodeError
+from bgaug.pipelines.build.options import VideoOptions
 from bgaug.shots.cuts import CutFinder
 from bgaug.shots.estimate import estimate_shot
-from bgaug.video import DecodedFrame, Decoder, VideoReader
+from bgaug.video import DecodedFrame, VideoReader
 
-OnError = Literal["skip", "salvage", "fail"]
 MIN_SHOT_SECONDS = 1.0
 _TOLERANCE_SECONDS = 1e-6
-
-
-@dataclass(frozen=True)
-class WatchOptions:
-    """How videos are decoded and backgrounds estimated: everything that decides what is stored for one.
-
-    Attributes:
-        method: of `bgaug.background.METHODS`.
-        decoder: of `bgaug.video.DECODERS`.
-        num_samples: frames that a background is estimated from.
-        background_side: longest short side, in pixels, at which it is estimated.
-        memory: bytes of samples held by each worker.
-        shots: look for cuts and camera motion; False takes every video for one shot of a camera that stands still.
-        on_error: a video that breaks off is left out ("skip"), kept as far as it is good ("salvage"), or ends the run
-            ("fail").
-    """
-
-    method: Method = "auto"
-    decoder: Decoder = "auto"
-    num_samples: int = NUM_SAMPLES
-    background_side: int = 360
-    memory: int = SAMPLE_MEMORY
-    shots: bool = True
-    on_error: OnError = "skip"
 
 
 @dataclass
@@ -83,7 +58,7 @@ class Watched:
 
 def watch(
     reader: VideoReader,
-    options: WatchOptions,
+    options: VideoOptions,
     on_frame: Callable[[DecodedFrame], None] | None = None,
     *,
     sample: bool = True,
@@ -120,7 +95,7 @@ def watch(
     return watched
 
 
-def _new_sampler(reader: VideoReader, options: WatchOptions, start: int) -> ShotSampler:
+def _new_sampler(reader: VideoReader, options: VideoOptions, start: int) -> ShotSampler:
     return ShotSampler(
         reader.info.display_size,
         num_samples=options.num_samples,
@@ -130,7 +105,7 @@ def _new_sampler(reader: VideoReader, options: WatchOptions, start: int) -> Shot
     )
 
 
-def _settled(reader: VideoReader, options: WatchOptions, watched: Watched) -> Iterator[tuple[DecodedFrame, bool]]:
+def _settled(reader: VideoReader, options: VideoOptions, watched: Watched) -> Iterator[tuple[DecodedFrame, bool]]:
     """Frames, each with whether a new shot begins with it; held back for as long as that is not sure."""
     finder = CutFinder()
     held: deque[DecodedFrame] = deque()
@@ -163,7 +138,7 @@ def _seconds(watched: Watched, start: int, stop: int, reader: VideoReader) -> fl
     return end - times[start]
 
 
-def _judge(sampler: ShotSampler, start: int, stop: int, seconds: float | None, options: WatchOptions) -> WatchedShot:
+def _judge(sampler: ShotSampler, start: int, stop: int, seconds: float | None, options: VideoOptions) -> WatchedShot:
     """A shot with its background, if it has one; `seconds` None for the only shot of a video, however short."""
     shot = WatchedShot(start, stop)
     if seconds is not None and seconds < MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bgaug import __version__
-from bgaug.errors import UsageError
 from bgaug.labels import Labels
-from bgaug.pipelines.build.find_videos import FoundVideos, Source, find_videos
-from bgaug.pipelines.build.plan import check_label_options, find_labels, plan_videos
+from bgaug.pipelines.build.find_videos import FoundVideos, Source
+from bgaug.pipelines.build.options import BuildOptions
+from bgaug.pipelines.build.plan import find_labels, plan_videos
 from bgaug.pipelines.build.shard import EachVideo, ShardTask
 from bgaug.pipelines.build.workers import run_tasks
 from bgaug.progress import Progress
@@ -31,76 +30,6 @@ from bgaug.store import (
     pending_shards,
 )
 from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard_name
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every offline command is told beside its own options.
-
-    Attributes:
-        inputs: folders, walked recursively, and files.
-        out: the store.
-        labels: a list of labels or the folder that a data set ships, or None for class folders.
-        jobs: processes; 0 for one a processor.
-        overwrite: begin the store anew.
-        retry_failed: build shards again that hold failures.
-        timeout_seconds: that one video may take; 0 for no limit. It does not decide what is stored.
-        in_process: work in this very process, one shard after another. What hangs or crashes then costs the run;
-            `jobs` and `timeout_seconds` mean nothing.
-        labels_format: one of `bgaug.labels.FORMATS`, or "auto" for what lies there.
-        labels_split: number of the split, where a data set has several; None for the one of a single file, else 1.
-        class_names: file with the names of numbered classes.
-        first_class: number that the list has for the first of these, 0 or 1; None to find out.
-        columns: what stands on each line of a list without header, such as "path,frames,label"; None to find out.
-        layout: which level of folders means what, where no list is given; see `bgaug.labels.labels_from_folders`.
-        follow_links: also follow links that lead out of `inputs`.
-    """
-
-    inputs: Sequence[Path]
-    out: Path
-    labels: Path | None = None
-    jobs: int = 0
-    overwrite: bool = False
-    retry_failed: bool = False
-    timeout_seconds: float = 600
-    in_process: bool = False
-    labels_format: str = "auto"
-    labels_split: int | None = None
-    class_names: Path | None = None
-    first_class: int | None = None
-    columns: str | None = None
-    layout: str = "auto"
-    follow_links: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.timeout_seconds < math.inf:
-            raise UsageError(f"timeout_seconds must be 0 (no limit) or more, got {self.timeout_seconds}")
-        about_a_list = (self.labels_split, self.class_names, self.first_class, self.columns)
-        if self.labels is None and (self.labels_format != "auto" or any(one is not None for one in about_a_list)):
-            raise UsageError(
-                "a format, a split or class names, a first class and columns say how a list of labels is read: give its path too"
-            )
-        if self.labels is not None and self.layout != "auto":
-            raise UsageError("a layout is about folders, and labels are taken from a list: leave out one of the two")
-        check_label_options(self.columns, self.layout)
-
-    def find_videos(self, progress: Progress) -> FoundVideos:
-        """The videos; see `bgaug.pipelines.build.find_videos.find_videos`."""
-        return find_videos(self.inputs, progress, follow_links=self.follow_links)
-
-    def find_labels(self, sources: Sequence[Source], progress: Progress) -> Labels:
-        """Labels of the videos; see `bgaug.pipelines.build.plan.find_labels`."""
-        return find_labels(
-            self.labels,
-            sources,
-            progress,
-            format=self.labels_format,
-            split=self.labels_split,
-            class_names=self.class_names,
-            first_class=self.first_class,
-            columns=self.columns,
-            layout=self.layout,
-        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +107,7 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Outcome:
+def build_store(options: BuildOptions, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Outcome:
     """Build what is missing of a store and finish it.
 
     Raises:
@@ -186,17 +115,17 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         StoreError: it cannot be written.
     """
     begun = time.monotonic()
-    labels = setup.find_labels(sources, progress)
+    labels = find_labels(options, sources, progress)
     plan = plan_videos(
         sources,
         recipe.frames,
         recipe.size,
-        begun=None if setup.overwrite else setup.out,
-        timeout_seconds=setup.timeout_seconds,
-        in_process=setup.in_process,
+        begun=None if options.overwrite else options.out,
+        timeout_seconds=options.timeout_seconds,
+        in_process=options.in_process,
     )
-    with building(setup.out, new_header(recipe, labels), plan, overwrite=setup.overwrite) as header:
-        pending = pending_shards(setup.out, plan, retry_failed=setup.retry_failed)
+    with building(options.out, new_header(recipe, labels), plan, overwrite=options.overwrite) as header:
+        pending = pending_shards(options.out, plan, retry_failed=options.retry_failed)
         waiting = {video.id for shard in pending for video in plan.shards[shard]}
         done = plan.num_videos - len(waiting)
         progress.start("videos", plan.num_videos)
@@ -205,18 +134,18 @@ def build_store(setup: Setup, sources: Sequence[Source], recipe: Recipe, progres
         by_id = {source.id: source for source in sources}
         tasks = [
             ShardTask(
-                setup.out,
+                options.out,
                 header,
                 shards,
                 tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shards[0]]),
                 recipe.each_video,
-                replace=setup.retry_failed,
+                replace=options.retry_failed,
             )
             for shards in _together(plan, pending)
         ]
-        run_shards(tasks, setup, progress)
-        finish_store(setup.out)
-        outcome = _outcome(setup.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
+        run_shards(tasks, options, progress)
+        finish_store(options.out)
+        outcome = _outcome(options.out, len(plan.shards), len(pending), time.monotonic() - begun, progress)
         left_out = sources.left_out.to_json() if isinstance(sources, FoundVideos) else {}
         return replace(outcome, labels=labels.summary(list(by_id)), left_out=left_out)
 
@@ -239,7 +168,7 @@ def new_header(recipe: Recipe, labels: Labels) -> Header:
     )
 
 
-def run_shards(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> list[float]:
+def run_shards(tasks: Sequence[ShardTask], options: BuildOptions, progress: Progress) -> list[float]:
     """Build shards, in worker processes unless told otherwise, and tell how far it is.
 
     Returns:
@@ -262,12 +191,12 @@ def run_shards(tasks: Sequence[ShardTask], setup: Setup, progress: Progress) -> 
         progress.advance(len(tasks[number].videos) - told[number])
         seconds[number] = time.monotonic() - (begun[number] or time.monotonic())
 
-    if setup.in_process:
+    if options.in_process:
         for number, task in enumerate(tasks):
             done(number, task(partial(begins, number)))
     else:
-        jobs = setup.jobs or processors()
-        run_tasks(tasks, jobs=jobs, timeout_seconds=setup.timeout_seconds, begins=begins, done=done)
+        jobs = options.jobs or processors()
+        run_tasks(tasks, jobs=jobs, timeout_seconds=options.timeout_seconds, begins=begins, done=done)
     return seconds
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +12,18 @@ from numpy.typing import NDArray
 from bgaug.background import Background, fit_background
 from bgaug.errors import UsageError, VideoError
 from bgaug.labels import Label
-from bgaug.pipelines.build.backgrounds import ended_run, row_of, size_of
+from bgaug.pipelines.build.backgrounds import ended_run, find_sources, row_of, size_of
 from bgaug.pipelines.build.find_videos import FoundVideos, Source
 from bgaug.pipelines.build.forecast import Forecast, forecast
 from bgaug.pipelines.build.long_video import Cutter, LongVideo
-from bgaug.pipelines.build.process_video import Watched, WatchedShot, WatchOptions, watch
-from bgaug.pipelines.build.run import (
-    Outcome,
-    Recipe,
-    Setup,
-    build_store,
-)
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
+from bgaug.pipelines.build.process_video import Watched, WatchedShot, watch
+from bgaug.pipelines.build.run import Outcome, Recipe, build_store
 from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.shot_masks import KnownShot, ShotMasker, known_shot, placed_shots
 from bgaug.progress import Progress
-from bgaug.sizing import STORE_SIZE, Fit, Size, fit_frame, resize_area, working_size
-from bgaug.store import FrameKind, Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
+from bgaug.sizing import Fit, Size, fit_frame, resize_area, working_size
+from bgaug.store import Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.video import DecodedFrame, VideoReader, declared_length, open_video
 
 
@@ -41,7 +36,7 @@ class BuildVideo:
         backgrounds: a store that `extract-backgrounds` made, or None.
     """
 
-    options: WatchOptions
+    options: VideoOptions
     backgrounds: Store | None
 
     def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
@@ -204,72 +199,40 @@ def _unstretched(background: Background, source: Size) -> Background:
     return replace(stretched, image=resize_area(background.image, size))
 
 
-def build_shards(
-    setup: Setup,
-    progress: Progress,
-    *,
-    options: WatchOptions | None = None,
-    size: Size | None = STORE_SIZE,
-    fit: Fit = "stretch",
-    frames: FrameKind = "jpeg",
-    backgrounds: Path | None = None,
-) -> Outcome:
+def build_shards(options: ShardOptions, progress: Progress) -> Outcome:
     """Build a store to train from.
 
     Args:
-        setup: inputs, store, labels, processes.
+        options: inputs, store, and how.
         progress: receives what happens.
-        options: how videos are decoded, and backgrounds estimated that `backgrounds` does not hold.
-        size: (height, width) of the store; None for the videos' own, if they have but one.
-        fit: how other aspects are brought to it.
-        frames: how frames are kept: "jpeg", "raw" or "none".
-        backgrounds: a store that `extract-backgrounds` made. A video that it lacks, or whose file has changed since,
-            gets its background in the same pass.
 
     Raises:
         UsageError: inputs that contradict each other, or backgrounds smaller than the store.
         StoreError: a store cannot be read or written, or was begun with other options.
     """
-    sources, recipe = _recipe(setup, progress, options, size, fit, frames, backgrounds)
-    return build_store(setup, sources, recipe, progress)
+    sources, recipe = _recipe(options, progress)
+    return build_store(options, sources, recipe, progress)
 
 
-def forecast_shards(
-    setup: Setup,
-    progress: Progress,
-    *,
-    options: WatchOptions | None = None,
-    size: Size | None = STORE_SIZE,
-    fit: Fit = "stretch",
-    frames: FrameKind = "jpeg",
-    backgrounds: Path | None = None,
-) -> Forecast:
-    """What `build_shards` with the same arguments would take; writes nothing there. See `forecast`."""
-    sources, recipe = _recipe(setup, progress, options, size, fit, frames, backgrounds)
-    return forecast(setup, sources, recipe, progress)
+def forecast_shards(options: ShardOptions, progress: Progress) -> Forecast:
+    """What `build_shards` with the same options would take; writes nothing there. See `forecast`."""
+    sources, recipe = _recipe(options, progress)
+    return forecast(options, sources, recipe, progress)
 
 
-def _recipe(
-    setup: Setup,
-    progress: Progress,
-    options: WatchOptions | None,
-    size: Size | None,
-    fit: Fit,
-    frames: FrameKind,
-    backgrounds: Path | None,
-) -> tuple[FoundVideos, Recipe]:
-    options = options or WatchOptions()
-    sources = setup.find_videos(progress)
-    size = size or size_of(setup, sources)
-    store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, fit)
+def _recipe(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, Recipe]:
+    sources = find_sources(options, progress)
+    size = size_of(options, sources)
+    backgrounds = options.backgrounds
+    store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, options.fit)
     recipe = Recipe(
-        each_video=BuildVideo(options, store),
+        each_video=BuildVideo(options.video, store),
         size=size,
-        fit=fit,
-        frames=frames,
+        fit=options.fit,
+        frames=options.frames,
         options={
             "holds": "clips",
-            **asdict(options),
+            **asdict(options.video),
             "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
         },
     )

@@ -22,8 +22,8 @@ from bgaug.files import check_folder, check_replaceable, write_bytes, writing
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.process_video import WatchOptions
-from bgaug.pipelines.build.run import Outcome, Setup
+from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions, VideoOptions
+from bgaug.pipelines.build.run import Outcome
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world import world_splits, write_world
 from bgaug.pipelines.demo.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies
@@ -126,16 +126,15 @@ def demo(
         _clear(out)
     world = _write_videos(out, options.videos, progress, jobs)
     # One shot each, of twelve frames, and a camera that shakes by a pixel of forty: too little to weigh evidence on.
-    one_shot = WatchOptions(shots=False, method="median")
+    one_shot = VideoOptions(shots=False, method="median")
     extracted = extract_backgrounds(
-        Setup([world], out / "backgrounds", jobs=jobs), progress, options=one_shot, size=None
+        BackgroundOptions(inputs=[world], out=out / "backgrounds", jobs=jobs, video=one_shot, size=None), progress
     )
     built = build_shards(
-        Setup([world], out / "shards", jobs=jobs),
+        ShardOptions(
+            inputs=[world], out=out / "shards", jobs=jobs, video=one_shot, size=None, backgrounds=out / "backgrounds"
+        ),
         progress,
-        options=one_shot,
-        size=None,
-        backgrounds=out / "backgrounds",
     )
     sheet = write_picture(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
     wanted = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}

@@ -26,6 +26,7 @@ from bgaug.model.decomposition import FEATURES
 from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.find_videos import Source, find_videos
+from bgaug.pipelines.build.options import LabelOptions
 from bgaug.pipelines.build.plan import find_labels
 from bgaug.pipelines.build.workers import run_tasks
 from bgaug.pipelines.demo.truth import write_arrays
@@ -266,7 +267,7 @@ def embed_files(
         BgaugError: not one can be used.
         LabelsError: the labels cannot be understood.
     """
-    labels = find_labels(options.labels, sources, progress, layout=options.layout)
+    labels = find_labels(LabelOptions(labels=options.labels, layout=options.layout), sources, progress)
     size = options.size or evaluation_size(config["crop"])
     tasks = [_read_clips(source, config, options, size) for source in sources]
     found: dict[int, tuple[Tensor, NDArray[np.int64]]] = {}

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
-from bgaug.masks.external import ForeignMasks, Values, find_masks
+from bgaug.masks.external import ForeignMasks, find_masks
+from bgaug.names import MaskValues
 from bgaug.sizing import Size, fit_frame
 from bgaug.store import Store
 
@@ -90,7 +91,7 @@ class ForeignTruth:
 
     short = "true mask"
 
-    def __init__(self, store: Store, path: Path, first: int = 0, values: Values = "nonzero") -> None:
+    def __init__(self, store: Store, path: Path, first: int = 0, values: MaskValues = "nonzero") -> None:
         found = find_masks(path, list(store.videos), first=first, values=values)
         if not found.of:
             raise MasksError(

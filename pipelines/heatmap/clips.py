@@ -21,7 +21,7 @@ from bgaug.errors import BgaugError, MasksError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
 from bgaug.model.pretrained import NOTHING_SAID, Word
-from bgaug.pipelines.build.run import Setup
+from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.clips import longest_shot
 from bgaug.pipelines.evaluate.embed import is_store, store_frames
@@ -118,8 +118,10 @@ def opened_store(
         return
     with tempfile.TemporaryDirectory(prefix="bgaug-") as folder:
         root = Path(folder) / "shards"
-        setup = Setup([Path(item) for item in inputs], root, jobs=1, in_process=in_process)
-        outcome = build_shards(setup, progress, frames="raw")
+        options = ShardOptions(
+            inputs=[Path(item) for item in inputs], out=root, jobs=1, in_process=in_process, frames="raw"
+        )
+        outcome = build_shards(options, progress)
         failures = {failure.id: f"{failure.message} [{failure.reason}]" for failure in outcome.failures}
         store = open_store(root)
         if not len(store):

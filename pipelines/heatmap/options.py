@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bgaug.errors import UsageError
-from bgaug.masks.external import Values
+from bgaug.names import MaskValues
 
 MAPS = ("cam", "activation", "saliency")
 FEATURES = ("g", "d")
@@ -41,7 +41,7 @@ class HeatmapOptions:
     probe: str | None = None
     masks: Path | None = None
     first: int = 0
-    values: Values = "nonzero"
+    values: MaskValues = "nonzero"
     films: bool = True
     feature: str | None = None
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
 from bgaug.masks.bits import unpack_mask
-from bgaug.masks.external.form import ForeignMasks, Values, foreground, untold
+from bgaug.masks.external.form import ForeignMasks, foreground, untold
+from bgaug.names import MaskValues
 from bgaug.sizing import Size
 from bgaug.untrusted import MalformedFile
 from bgaug.untrusted.archives import is_npy, npz_names, read_npy, read_npz
@@ -24,7 +25,7 @@ from bgaug.untrusted.archives import is_npy, npz_names, read_npy, read_npz
 class ArrayMasks(ForeignMasks):
     """Masks in an .npz, read whole and kept, or an .npy, paged in by the frame."""
 
-    def __init__(self, path: Path, values: Values) -> None:
+    def __init__(self, path: Path, values: MaskValues) -> None:
         super().__init__(path)
         self._values = values
 

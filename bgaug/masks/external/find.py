@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from bgaug.errors import MasksError, UsageError
 from bgaug.masks.external.arrays import ArrayMasks
 from bgaug.masks.external.coco import Entry, RunMasks, videos_of_json
-from bgaug.masks.external.form import VALUES, ForeignMasks, Values, leads_out
+from bgaug.masks.external.form import VALUES, ForeignMasks, leads_out
 from bgaug.masks.external.images import OTHER_PICTURES, PictureMasks
+from bgaug.names import MaskValues
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class FoundMasks:
     unused: tuple[str, ...] = ()
 
 
-def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values: Values = "nonzero") -> FoundMasks:
+def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values: MaskValues = "nonzero") -> FoundMasks:
     """Masks of videos, from a folder or from one JSON file for all.
 
     A folder is searched to its depths for the forms on top of this module, mixed as they come. Hidden names and the
@@ -112,7 +113,7 @@ class _Offer:
     open: Callable[[str], ForeignMasks] | None = None
 
 
-def _offers(path: Path, names: _Names, first: int, values: Values) -> Iterator[_Offer]:
+def _offers(path: Path, names: _Names, first: int, values: MaskValues) -> Iterator[_Offer]:
     if path.is_dir():
         yield from _offers_of_folder(path, path.resolve(), "", names, first, values)
     elif path.is_file() and path.suffix.lower() == ".json":
@@ -131,7 +132,7 @@ def _offers(path: Path, names: _Names, first: int, values: Values) -> Iterator[_
 
 
 def _offers_of_folder(
-    folder: Path, root: Path, prefix: str, names: _Names, first: int, values: Values
+    folder: Path, root: Path, prefix: str, names: _Names, first: int, values: MaskValues
 ) -> Iterator[_Offer]:
     try:
         with os.scandir(folder) as entries:
@@ -157,7 +158,7 @@ def _offers_of_folder(
         yield _Offer(prefix or "./", prefix.rstrip("/"), lambda video_id: opened)
 
 
-def _offers_of_file(file: Path, label: str, first: int, values: Values) -> Iterator[_Offer]:
+def _offers_of_file(file: Path, label: str, first: int, values: MaskValues) -> Iterator[_Offer]:
     name = label[: -len(file.suffix)]
     if file.suffix.lower() != ".json":
         yield _Offer(label, name, lambda video_id: ArrayMasks(file, values))

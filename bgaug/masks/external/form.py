@@ -11,15 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
+from bgaug.names import MaskValues
 
-Values = Literal["nonzero", "cdnet"]
-VALUES: tuple[str, ...] = get_args(Values)
+VALUES: tuple[str, ...] = get_args(MaskValues)
 
 _CDNET = (0, 50, 85, 170, 255)
 _UNTOLD = (85, 170)
@@ -92,7 +92,7 @@ def frame_index(path: Path, name: str, first: int) -> int:
     return index
 
 
-def foreground(pixels: NDArray[Any], values: Values) -> NDArray[np.bool_]:
+def foreground(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_]:
     """Foreground of a picture, (H, W) or (H, W, C) without alpha.
 
     Raises:
@@ -114,7 +114,7 @@ def foreground(pixels: NDArray[Any], values: Values) -> NDArray[np.bool_]:
     return np.asarray(grey == 255)
 
 
-def untold(pixels: NDArray[Any], values: Values) -> NDArray[np.bool_] | None:
+def untold(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_] | None:
     """Pixels that a convention calls unknown (170) or outside of what was looked at (85), bool (H, W); else None."""
     if values != "cdnet" or pixels.dtype == np.bool_:
         return None

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
-from bgaug.masks.external.form import ForeignMasks, Values, foreground, frame_index, leads_out, untold
+from bgaug.masks.external.form import ForeignMasks, foreground, frame_index, leads_out, untold
+from bgaug.names import MaskValues
 from bgaug.sizing import Size
 
 OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
@@ -27,7 +28,7 @@ OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 class PictureMasks(ForeignMasks):
     """Masks in a folder; links that lead out of `root` are refused."""
 
-    def __init__(self, path: Path, root: Path, first: int, values: Values) -> None:
+    def __init__(self, path: Path, root: Path, first: int, values: MaskValues) -> None:
         super().__init__(path)
         self._root, self._first, self._values = root, first, values
         self._seen: tuple[str, Size] | None = None

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import google_crc32c
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
+from bgaug.names import FrameKind
 from bgaug.sizing import FITS, Fit, Size
 from bgaug.store.format.documents import (
     MAX_RECORD_BYTES,
@@ -31,7 +32,6 @@ from bgaug.store.format.inside import check_size, discard, names_inside, read_in
 FORMAT = "bgaug-store"
 VERSION = (1, 0)
 
-FrameKind = Literal["jpeg", "raw", "none"]
 FRAME_KINDS: tuple[str, ...] = get_args(FrameKind)
 
 SHARDS = "shards"

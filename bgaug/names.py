@@ -1,0 +1,55 @@
+"""Names that options take, importable without numpy, OpenCV or torch: help, completion and validation need them at once.
+
+A closed set is a `Literal`. An open one is a registry: a new background method is one new file and one entry here;
+a new format of lists of labels is one in `bgaug.labels.FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, Literal
+
+Decoder = Literal["auto", "pyav", "decord"]
+FrameKind = Literal["jpeg", "raw", "none"]
+MaskValues = Literal["nonzero", "cdnet"]
+FewShotClassifier = Literal["linear", "centroid"]
+
+
+class Registry(Mapping[str, Any]):
+    """Objects by name; each is imported when it is first used.
+
+    Attributes:
+        entries: "module:attribute" by name.
+    """
+
+    def __init__(self, entries: dict[str, str]) -> None:
+        self.entries = entries
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self.entries[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries  # the default would import the object
+
+
+BACKGROUND_METHODS = Registry(
+    {
+        "auto": "bgaug.background.auto:auto_background",
+        "median": "bgaug.background.methods:median_background",
+        "gated": "bgaug.background.gated:gated_median",
+        "lowrank": "bgaug.background.lowrank:low_rank_background",
+        "patches": "bgaug.background.patches:patches_background",
+        "plate": "bgaug.background.plate:plate_background",
+        "mog2": "bgaug.background.models:mog2_background",
+        "knn": "bgaug.background.models:knn_background",
+    }
+)
+"""Estimators of static backgrounds; see `bgaug.background.methods.Estimator`."""

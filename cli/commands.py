@@ -1,0 +1,346 @@
+"""Commands whose options are the fields of records: from a function to typer's signature, and the help page."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from bgaug.cli.console import panel, reported, stdout
+from bgaug.errors import UsageError
+from bgaug.pipelines.options import RUNNING, Option, Options, flag_of, options_of
+
+_HELP_COLUMN = 30
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One option as the command line has it.
+
+    Attributes:
+        name: typer's name, unlike any other of the command.
+        flag: with its hyphens, or the metavar of an argument.
+        off: flag that switches it off, where there is one.
+        kind: type of one value: bool, int, float, str or Path.
+        several: whether it may be repeated.
+        choices: names that the value may have; none if it is free.
+        default: the default as people read it; empty if there is none.
+        required: whether it must be given.
+        option: where it comes from.
+    """
+
+    name: str
+    flag: str
+    off: str
+    kind: type
+    several: bool
+    choices: tuple[str, ...]
+    default: str
+    required: bool
+    option: Option
+
+    @property
+    def value(self) -> str:
+        """What stands for its value on the help page."""
+        if self.kind is bool:
+            return ""
+        if self.option.argument:
+            return ""
+        return self.option.metavar or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
+
+    @property
+    def sentence(self) -> str:
+        """Help, choices and default."""
+        parts = [self.option.help]
+        if self.choices:
+            own = ["MODULE:FUNCTION"] if self.option.own else []
+            parts.append(f"One of: {', '.join([*self.choices, *own])}.")
+        if self.several and not self.option.argument:
+            parts.append("Several with commas." if self.option.commas else "May be repeated.")
+        if self.required:
+            parts.append("Required.")
+        if self.default:
+            parts.append(f"Default: {self.default}.")
+        return " ".join(parts)
+
+
+def parameters_of(kind: type[Options], prefix: str = "") -> Iterator[Parameter]:
+    """The parameters of a record and of the records in it."""
+    hints, options = get_type_hints(kind), options_of(kind)
+    for field in fields(kind):
+        hint = hints[field.name]
+        if inspect.isclass(hint) and issubclass(hint, Options):
+            yield from parameters_of(hint, f"{prefix}{field.name}_")
+        elif field.name in options:
+            option = options[field.name]
+            value_type, several, choices = _value_type(hint)
+            flag, off = f"--{flag_of(field.name, option)}", ""
+            if option.argument:
+                flag = option.metavar or field.name.upper()
+            elif value_type is bool and (field.default is True or type(None) in get_args(hint)):
+                off = f"--no-{flag[2:]}"
+            names = choices or option.choices
+            required = field.default is MISSING and field.default_factory is MISSING
+            default = "" if required else option.default or _shown(field.default, option)
+            yield Parameter(prefix + field.name, flag, off, value_type, several, names, default, required, option)
+
+
+def _value_type(hint: Any) -> tuple[type, bool, tuple[str, ...]]:
+    """Type of one value, whether there may be several, and what it may be."""
+    arguments = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return _value_type(next(part for part in arguments if part is not NoneType))
+    if get_origin(hint) is Literal:
+        return str, False, arguments
+    if get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1] is ...):
+        one, _, choices = _value_type(arguments[0])
+        return one, True, choices
+    if get_origin(hint) is dict:
+        return str, True, ()
+    return (hint if hint in (bool, int, float, Path) else str), False, ()
+
+
+def _shown(default: Any, option: Option) -> str:
+    if default is None or default is False or default is MISSING or default == ():
+        return ""
+    if default is True:
+        return "on"
+    if isinstance(default, tuple):
+        return ("x" if option.metavar == "HEIGHTxWIDTH" else ",").join(map(str, default))
+    return str(default // option.factor if option.factor != 1 else default)
+
+
+class Command(TyperCommand):
+    """A command with its own help page, and errors that name an option's new spelling."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help page: what is for every day first, in panels."""
+        console = stdout()
+        console.print(f"\n Usage: {ctx.command_path} {' '.join(self.collect_usage_pieces(ctx))}\n", soft_wrap=True)
+        for line in _help_lines(self.help or "", console.width):
+            console.print(f" {line}".rstrip(), soft_wrap=True)
+        shown: dict[str, list[tuple[str, str]]] = {}
+        hidden = 0
+        for parameter in self.params:
+            told: Parameter | None = getattr(self.callback, "parameters", {}).get(parameter.name)
+            if told is None:
+                continue
+            if getattr(parameter, "hidden", False):
+                hidden += 1
+                continue
+            heading = told.option.panel or ("Arguments" if told.option.argument else "Options")
+            flags = f"{told.flag}/{told.off}" if told.off else told.flag
+            shown.setdefault(heading, []).append((f"{flags} {told.value}".strip(), told.sentence))
+        for heading in sorted(shown, key=lambda name: (name != "Arguments", name != "Options", name == RUNNING)):
+            console.print(panel(heading, [line for row in shown[heading] for line in _row(*row, console.width - 4)]))
+        if hidden:
+            console.print(f" {hidden} more options: {ctx.command_path} --help-all", soft_wrap=True)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse; a spelling of old is answered with the new one."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            name = getattr(error, "option_name", None)
+            renamed = {old: flag for old, flag in self.renamed().items() if f"--{old}" == name}
+            if renamed and hasattr(error, "message"):
+                error.message = f"{name} is now {renamed.popitem()[1]}"
+                error.possibilities = None  # type: ignore[attr-defined]
+            raise
+
+    def renamed(self) -> dict[str, str]:
+        """New flags by old names, without hyphens."""
+        parameters: Mapping[str, Parameter] = getattr(self.callback, "parameters", {})
+        return {old: one.flag for one in parameters.values() for old in one.option.old}
+
+
+def _help_lines(text: str, width: int) -> Iterator[str]:
+    """Paragraphs filled to the width; examples, which are indented, as they are and close together."""
+    was_example = False
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        example = paragraph.startswith("    ")
+        if was_example and not example:
+            yield ""
+        yield from [paragraph] if example else textwrap.wrap(paragraph, width - 2, break_on_hyphens=False)
+        if not example and not paragraph.startswith("Examples:"):
+            yield ""
+        was_example = example
+    yield ""
+
+
+def _row(left: str, right: str, width: int) -> Iterator[tuple[str, str]]:
+    """Lines of one option, as name and help."""
+    column = min(_HELP_COLUMN, width // 2)
+    lines = textwrap.wrap(right, width - column, break_on_hyphens=False, break_long_words=False)
+    if len(left) >= column:
+        yield left, ""
+    else:
+        yield f"{left:<{column}}", lines.pop(0) if lines else ""
+    yield from ((" " * column, line) for line in lines)
+
+
+def _flag(name: str, flag: str, help: str, kind: type = bool, panel: str = RUNNING) -> Parameter:
+    return Parameter(name, flag, "", kind, False, (), "", False, Option(help, panel=panel))
+
+
+JSON = _flag("as_json", "--json", "Print one JSON object as the last line of stdout.")
+DEBUG = _flag("debug", "--debug", "Show where an error came from.")
+CONFIG = _flag("config", "--config", "TOML file of options by their names here; the command line has precedence.", Path)
+HELP_ALL = _flag("help_all", "--help-all", "Show this page with all options.")
+HELP = _flag("help", "--help", "Show this page.")
+
+
+def command(function: Callable[..., Any]) -> Callable[..., None]:
+    """A function for typer, whose parameters are the fields of the records that `function` takes.
+
+    Args:
+        function: its parameters are records (subclasses of `Options`) and `as_json`.
+    """
+    kinds = {name: hint for name, hint in get_type_hints(function).items() if _is_record(hint)}
+    own = {one.name: one for kind in kinds.values() for one in parameters_of(kind)}
+    ordered = sorted(own.values(), key=lambda one: (not one.option.argument, not one.required))
+
+    def run(context: typer.Context, as_json: bool, debug: bool, config: None, help_all: None, **values: Any) -> None:
+        with reported(debug):
+            _check_sources(context, values)
+            records = {name: _built(kind, values) for name, kind in kinds.items()}
+            function(**records, as_json=as_json)
+
+    run.__doc__, run.__name__ = function.__doc__, function.__name__
+    typed = [*((one, _annotation(one)) for one in ordered), *_COMMON]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *(
+                inspect.Parameter(
+                    one.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    annotation=annotation,
+                    default=inspect.Parameter.empty if one.required else False if one in _SWITCHES else None,
+                )
+                for one, annotation in typed
+            ),
+        ]
+    )
+    run.__annotations__ = {"context": typer.Context, **{one.name: annotation for one, annotation in typed}}
+    run.parameters = {one.name: one for one, _ in typed} | {"help": HELP}  # type: ignore[attr-defined]
+    return run
+
+
+def _is_record(hint: Any) -> bool:
+    return inspect.isclass(hint) and issubclass(hint, Options)
+
+
+def _annotation(one: Parameter) -> Any:
+    kind: Any = list[one.kind] if one.several and one.kind is Path else list[str] if one.several else one.kind  # type: ignore[name-defined]
+    if one.option.argument:
+        told = typer.Argument(metavar=one.flag, help=one.option.help, show_default=False)
+        return Annotated[kind if one.required else kind | None, told]
+    flags = [f"{one.flag}/{one.off}" if one.off else one.flag]
+    complete = None
+    if one.choices:
+
+        def complete(incomplete: str) -> list[str]:
+            return [name for name in one.option.choices or one.choices if name.startswith(incomplete)]
+
+    option = typer.Option(
+        *flags,
+        help=one.option.help,
+        metavar=one.value or None,
+        show_default=False,
+        hidden=one.option.rare,
+        autocompletion=complete,
+    )
+    return Annotated[kind if one.required else kind | None, option]
+
+
+def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> Options:
+    """The record, of what was given; what was not keeps the record's default."""
+    hints, options = get_type_hints(kind), options_of(kind)
+    given: dict[str, Any] = {}
+    for field in fields(kind):
+        if _is_record(hints[field.name]):
+            given[field.name] = _built(hints[field.name], values, f"{prefix}{field.name}_")
+        elif field.name in options:
+            value, option = values.get(prefix + field.name), options[field.name]
+            if option.commas and value:
+                value = [part.strip() for text in value for part in text.split(",") if part.strip()]
+            if value is not None and value != [] and value != ():
+                given[field.name] = value * option.factor if option.factor != 1 else value
+    return kind(**given)
+
+
+def _check_sources(context: typer.Context, values: Mapping[str, Any]) -> None:
+    """Refuse a file of options that has code imported: see `bgaug.model.pretrained.Word`."""
+    for name, value in values.items():
+        source = getattr(context.get_parameter_source(name), "name", "")
+        imports = name.endswith("backbone") and isinstance(value, str) and ":" in value
+        if imports and source != "COMMANDLINE" and not values.get("trust"):
+            raise UsageError(
+                f"the file of options names the backbone {value[:200]!r}, and a name inside a file is never imported; "
+                "give --backbone on the command line, or --trust"
+            )
+
+
+def _from_file(context: typer.Context, file: Path | None) -> None:
+    """Options of a TOML file become the command's defaults.
+
+    Raises:
+        typer.BadParameter: the file cannot be read, or names an option that the command does not have.
+    """
+    if file is None:
+        return
+    try:
+        given = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as TOML: {error}") from error
+    known: Mapping[str, Parameter] = getattr(context.command.callback, "parameters", {})
+    left_out = (CONFIG, HELP, HELP_ALL)
+    options = {
+        flag.removeprefix("--"): one
+        for one in known.values()
+        for flag in (one.flag, one.off)
+        if flag.startswith("--") and one not in left_out
+    }
+    if "trust" in given:
+        raise typer.BadParameter(
+            f"{file}: --trust is for the command line; a file cannot say that files are to be trusted"
+        )
+    renamed = context.command.renamed() if isinstance(context.command, Command) else {}
+    defaults: dict[str, Any] = {}
+    for name, value in given.items():
+        word = name.replace("_", "-")
+        if word in renamed and word not in options:
+            raise typer.BadParameter(f"{file}: {name} is now {renamed[word].removeprefix('--')}")
+        if word not in options:
+            raise typer.BadParameter(f"{file}: no option {name} here; there are {', '.join(sorted(options))}")
+        one = options[word]
+        defaults[one.name] = [value] if one.several and not isinstance(value, list) else value
+        if one.off == f"--{word}":
+            defaults[one.name] = not value
+    context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _help_all(context: typer.Context, requested: bool) -> None:
+    if requested:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        context.get_help()
+        raise typer.Exit
+
+
+_SWITCHES = (JSON, DEBUG)
+_COMMON: tuple[tuple[Parameter, Any], ...] = (
+    (CONFIG, Annotated[Path | None, typer.Option("--config", is_eager=True, callback=_from_file)]),
+    (JSON, Annotated[bool, typer.Option("--json")]),
+    (DEBUG, Annotated[bool, typer.Option("--debug")]),
+    (HELP_ALL, Annotated[bool | None, typer.Option("--help-all", is_eager=True, callback=_help_all)]),
+)
