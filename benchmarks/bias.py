@@ -36,7 +36,7 @@ BATCH = 64
 STEPS = 800
 TESTS = ("iid", "wide", "micro", "swap", "photo", "conflict", "bgonly")
 DEFAULT = "bgaug"
-FEATURE = {"bgaug": "d"}  # what its runs are asked for; "g" of the others
+FEATURE = {"bgaug": "dynamic"}  # feature of its runs; the others have "global"
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
         "seeds": seeds,
         "steps": steps,
         "default": DEFAULT,
-        "feature": {"of all": "g"} | FEATURE,
+        "feature": {"of all": "global"} | FEATURE,
         "data_seed": options.data_seed,
         "command": f"python benchmarks/bias.py --group all --seeds {','.join(map(str, seeds))} --steps {options.steps}",
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, one thread a cell",
@@ -372,11 +372,11 @@ def table_row(
     found = [cells[name, seed, steps] for seed in seeds if (name, seed, steps) in cells]
     if not found:
         return {}
-    code = FEATURE.get(name, "g")
+    code = FEATURE.get(name, "global")
     row = {test: [cell["scores"][code][test] for cell in found] for test in (*TESTS, "unbiased", "scene", "prop")}
-    row["static_scene"] = [cell["scores"]["r"]["scene"] for cell in found]
-    row["dynamic_scene"] = [cell["scores"]["d"]["scene"] for cell in found]
-    row["dynamic_swap"] = [cell["scores"]["d"]["swap"] for cell in found]
+    row["static_scene"] = [cell["scores"]["static"]["scene"] for cell in found]
+    row["dynamic_scene"] = [cell["scores"]["dynamic"]["scene"] for cell in found]
+    row["dynamic_swap"] = [cell["scores"]["dynamic"]["swap"] for cell in found]
     row["knn_swap"] = [cell["scores"][code]["knn_swap"] for cell in found]
     for test in HEAT_TESTS:
         row[f"heat_{test}"] = [

@@ -369,7 +369,7 @@ def show(lines: Sequence[dict[str, Any]], markdown: bool = False) -> None:
     """A row for each trial, steps and feature: means and deviations over seeds; the highest swap first."""
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for line in lines:
-        for code in "gd":
+        for code in ("global", "dynamic"):
             scores = line["scores"][code] | {"seconds": line["cpu_seconds"]}
             scores["lost"] = scores["wide"] - scores["swap"]
             groups.setdefault((line["name"], line["steps"], feature_of(line, code)), []).append(scores)
@@ -390,7 +390,7 @@ def show(lines: Sequence[dict[str, Any]], markdown: bool = False) -> None:
 
 def feature_of(line: dict[str, Any], code: str) -> str:
     """What was probed, in words: the global or the dynamic code, which runs before the last ones had otherwise."""
-    return "mean" if code == "g" else {"mean": "mean where it moves"}.get(line["pool"], line["pool"])
+    return "mean" if code == "global" else {"mean": "mean where it moves"}.get(line["pool"], line["pool"])
 
 
 def draw_plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -406,7 +406,7 @@ def draw_plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
         for line in lines:
             first = draw == 1 or (line["seed"] == 0 and line["device"] == "cuda")
             if (line["steps"], line["size"], line["draw"]) == (800, 40, draw) and first:
-                for code in "gd" if draw else ("g" if line["pool"] == "mean" else "gd"):
+                for code in ("global", "dynamic") if draw or line["pool"] != "mean" else ("global",):
                     groups.setdefault((line["name"], feature_of(line, code)), []).append(line["scores"][code])
         for (name, feature), scores in groups.items():
             x, y = ([s[test] for s in scores] for test in ("wide", "swap"))

@@ -39,10 +39,10 @@ from bgaug.store import open_store
 
 METHODS = ("untrained", "simclr", "moco", "fame", "semi", "bgaug")
 OURS = "bgaug"
-CODES = dict.fromkeys(("simclr", "fame", "semi"), ("g", "d")) | {
-    "bgaug": ("d", "g")
+CODES = dict.fromkeys(("simclr", "fame", "semi"), ("global", "dynamic")) | {
+    "bgaug": ("dynamic", "global")
 }  # its own first, then one beside it
-OTHER = {"g": ", global code", "d": ", dynamic code"}
+OTHER = {code: f", {code} code" for code in ("global", "dynamic")}
 BIAS = ("plain", "far", "ring", "far_drift", "ring_drift")
 CLIP = {"num_frames": 8, "stride": 2, "crop": 56}
 
@@ -74,8 +74,8 @@ def main() -> None:
         for seed in seeds:
             begun = time.process_time()
             learner, config = trained(options, name, seed)
-            for code in CODES.get(name, ("g",)):
-                row = name + (OTHER[code] if code != CODES.get(name, ("g",))[0] else "")
+            for code in CODES.get(name, ("global",)):
+                row = name + (OTHER[code] if code != CODES.get(name, ("global",))[0] else "")
                 hits, groups, apart = cell(options, learner, config, code)
                 for protocol, values in hits.items():
                     found.setdefault(row, {}).setdefault(protocol, []).append(values)

@@ -56,9 +56,9 @@ def heatmap_command(
         str | None, typer.Option(help="Of cam and activation; by default the second and the last.")
     ] = None,
     feature: Annotated[
-        Literal["g", "d"] | None,
+        Literal["global", "dynamic"] | None,
         typer.Option(
-            help="Code that cam explains: global or dynamic; by default what suits the method: d for bgaug, dual."
+            help="Code that cam explains; by default what suits the method: dynamic for bgaug and dual, else global."
         ),
     ] = None,
     videos: Annotated[int, typer.Option(help="Videos shown, spread evenly; 0 for all.", min=0)] = 12,
@@ -170,10 +170,8 @@ def embed_command(
     inputs: Inputs,
     out: Annotated[Path, typer.Option(help="The file, .npz.", show_default=False)],
     feature: Annotated[
-        Literal["g", "d", "r", "dr"] | None,
-        typer.Option(
-            help="Global, dynamic, static code, or both; by default what suits the method: d for bgaug, dual."
-        ),
+        Literal["global", "dynamic", "static", "dynamic+static"] | None,
+        typer.Option(help="Code of a clip; by default what suits the method: dynamic for bgaug and dual, else global."),
     ] = None,
     clips: Annotated[int, typer.Option(help="Evenly spaced clips of each video.", min=1)] = 10,
     per_clip: Annotated[
@@ -212,7 +210,7 @@ def embed_command(
 
         bgaug embed run shards --out features.npz
 
-        bgaug embed run videos/ --feature dr --per-clip --out features.npz
+        bgaug embed run videos/ --feature dynamic+static --per-clip --out features.npz
 
         python -c "import numpy; print(numpy.load('features.npz')['features'].shape)"
     """

@@ -40,10 +40,8 @@ def evaluate_command(
         str, typer.Option(help="retrieval, linear, knn, finetune, fewshot, bias; several with commas.")
     ] = "retrieval",
     feature: Annotated[
-        Literal["g", "d", "r", "dr"] | None,
-        typer.Option(
-            help="Global, dynamic, static code, or both; by default what suits the method: d for bgaug, dual."
-        ),
+        Literal["global", "dynamic", "static", "dynamic+static"] | None,
+        typer.Option(help="Code of a clip; by default what suits the method: dynamic for bgaug and dual, else global."),
     ] = None,
     clips: Annotated[int, typer.Option(help="Evenly spaced clips of each video, averaged.", min=1)] = 10,
     against: Annotated[
@@ -185,7 +183,7 @@ def evaluate_command(
 
         bgaug evaluate run shards --protocol retrieval
 
-        bgaug evaluate run shards --protocol retrieval,linear,knn,fewshot --feature d --json
+        bgaug evaluate run shards --protocol retrieval,linear,knn,fewshot --feature dynamic --json
 
         bgaug evaluate run ucf --protocol retrieval,linear --labels ucfTrainTestlist/ --splits 1,2,3
 

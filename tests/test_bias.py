@@ -19,6 +19,7 @@ import torch
 
 from bgaug.metrics import LinearProbe
 from bgaug.model import ContrastiveLearner, Method
+from bgaug.model.decomposition import CODES
 from bgaug.pipelines.demo.world_score import (
     SPLITS_NEEDED,
     class_maps,
@@ -62,14 +63,14 @@ def learner() -> ContrastiveLearner:
 
 def test_scores_are_those_of_a_plain_probe(learner: ContrastiveLearner, splits: dict[str, SyntheticSplit]) -> None:
     found = world_scores(learner, splits)
-    assert set(found) == {"g", "d", "r"}
+    assert set(found) == {"global", "dynamic", "static"}
     train, test = splits["probe_train"], splits["swap"]
-    for which in "gdr":
+    for which in CODES:
         features = [learner.features(middle_clips(s.frames), which).detach().numpy() for s in (train, test)]
         expected = 100 * LinearProbe().fit(features[0], train.labels).accuracy(features[1], test.labels)
         assert found[which]["swap"] == pytest.approx(expected, abs=100 / 32 + 0.01)
         assert set(found[which]) >= {"iid", "bgonly", "knn_swap", "unbiased", "scene", "prop"}
-    assert probe_accuracies(learner, splits, ["iid", "swap"])["swap"] == found["g"]["swap"]
+    assert probe_accuracies(learner, splits, ["iid", "swap"])["swap"] == found["global"]["swap"]
 
 
 def test_features_do_not_depend_on_how_many_are_encoded_at_once(
@@ -78,7 +79,7 @@ def test_features_do_not_depend_on_how_many_are_encoded_at_once(
     frames = splits["iid"].frames[:7]
     whole = encode(learner, frames)
     np.testing.assert_allclose(encode(learner, frames, batch_size=3), whole, atol=1e-5)
-    np.testing.assert_allclose(encode_all(learner, frames)["g"], whole, atol=1e-6)
+    np.testing.assert_allclose(encode_all(learner, frames)["global"], whole, atol=1e-6)
     assert middle_clips(frames).shape == (7, 3, 8, 32, 32)
 
 
@@ -129,7 +130,7 @@ def fake_cell(row: str, seed: int, swap: float, steps: int = 800) -> dict[str, A
     scores = dict.fromkeys([*bias.TESTS, "unbiased", "scene", "prop", "knn_swap"], 50.0) | {"swap": swap}
     heat = {test: {"cam stage2": {"energy_ratio": 2.0}} for test in bias.HEAT_TESTS}
     cell = bias.Cell(row, seed, steps, 1)
-    by_code = {"g": scores | {"swap": swap - 5}, "d": scores, "r": scores}
+    by_code = {"global": scores | {"swap": swap - 5}, "dynamic": scores, "static": scores}
     return asdict(cell) | {"cpu_seconds": 1.0, "scores": by_code, "heat": heat}
 
 
@@ -145,7 +146,7 @@ def test_cells_are_gathered_from_the_work_and_from_the_kept_result(tmp_path: Pat
     assert (
         result["seeds"] == [0, 1]
         and result["default"] == "bgaug"
-        and result["feature"] == {"of all": "g", "bgaug": "d"}
+        and result["feature"] == {"of all": "global", "bgaug": "dynamic"}
     )
     assert result["methods"]["bgaug"]["swap"] == [80.0, 90.0]  # what was trained here, not what was kept
     assert result["methods"]["simclr"]["swap"] == [25.0]  # of the global code

@@ -97,7 +97,7 @@ def quarter_of_peak(heat: Tensor) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("stage", ["stage2", "stage3"])
-@pytest.mark.parametrize(("method", "feature"), [("bgaug", "d"), ("semi", "g"), ("simclr", "g")])
+@pytest.mark.parametrize(("method", "feature"), [("bgaug", "dynamic"), ("semi", "global"), ("simclr", "global")])
 def test_a_class_map_peaks_where_the_evidence_of_the_runs_own_feature_is(
     store_path: Path, method: str, feature: str, stage: str
 ) -> None:
@@ -105,20 +105,20 @@ def test_a_class_map_peaks_where_the_evidence_of_the_runs_own_feature_is(
     probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True)
     maps, label = encoder_maps(run, clip_of(store_path, "wild"), ("cam",), stage, probe, None)
     assert label is not None and probe.classes[label] == "wild"
-    assert quarter_of_peak(maps["cam"]) == {"d": FLICKER, "g": GREEN}[feature]
+    assert quarter_of_peak(maps["cam"]) == {"dynamic": FLICKER, "global": GREEN}[feature]
     # Little is elsewhere (the codec's doing): the bright red that stands says nothing, to either code.
     half = maps["cam"].shape[2] // 2
-    quarter = maps["cam"][:, :, :half] if feature == "d" else maps["cam"][:, :, half:]
+    quarter = maps["cam"][:, :, :half] if feature == "dynamic" else maps["cam"][:, :, half:]
     assert float(quarter[..., :half].sum() / maps["cam"].sum()) > 0.65
 
 
 def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
     run, clip = run_of("bgaug"), clip_of(store_path, "wild")
-    for feature, quarter in (("g", GREEN), ("d", FLICKER)):
+    for feature, quarter in (("global", GREEN), ("dynamic", FLICKER)):
         probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True, feature=feature)
         assert quarter_of_peak(encoder_maps(run, clip, ("cam",), None, probe, "wild")[0]["cam"]) == quarter
-    with pytest.raises(UsageError, match="feature g or d, got 'r'"):
-        HeatmapOptions(feature="r")
+    with pytest.raises(UsageError, match="feature global or dynamic, got 'static'"):
+        HeatmapOptions(feature="static")
 
 
 def test_what_varies_less_does_not_speak_for_the_class_that_varies_more(store_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_what_varies_less_does_not_speak_for_the_class_that_varies_more(store_pa
     assert speaks["calm"] < 1e-3 * speaks["wild"]
 
 
-@pytest.mark.parametrize(("which", "quarter"), [("d", FLICKER), ("g", GREEN)])
+@pytest.mark.parametrize(("which", "quarter"), [("dynamic", FLICKER), ("global", GREEN)])
 def test_maps_of_the_world_are_of_the_code_that_is_named(which: str, quarter: tuple[int, int]) -> None:
     learner = run_of("bgaug").learner
     frames = np.stack([video(bool(number % 2), number) for number in range(12)])[:, :8]

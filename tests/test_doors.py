@@ -278,7 +278,7 @@ def test_clips_that_an_encoder_does_not_take_are_named(
 )
 def test_a_description_is_checked(said: dict[str, str], learner: ContrastiveLearner, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        file = save_encoder(tmp_path / "e.safetensors", learner, **{"feature": "d"} | said)
+        file = save_encoder(tmp_path / "e.safetensors", learner, **{"feature": "dynamic"} | said)
         load_encoder(file)
 
 
@@ -525,14 +525,14 @@ def test_a_loaded_encoder_gives_what_is_evaluated(method: str, small_store: Path
     for path in (run, file):
         encoder = load_encoder(path)
         assert torch.equal(encoder(clips), learner.features(clips))
-        for which in ("g", "d", "r", "dr"):
+        for which in ("global", "dynamic", "static", "dynamic+static"):
             expected = learner.features(clips, which)
             assert torch.equal(encoder(clips, feature=which), expected)
             assert torch.equal(load_encoder(path, feature=which)(clips), expected)
     with np.load(out) as found:
         expected = stored_features(load_encoder(file), small_store, found["starts"][:, 0].tolist())
         assert np.allclose(found["features"], expected, rtol=0, atol=1e-6)
-    with pytest.raises(UsageError, match="features are g, d, r, dr"):
+    with pytest.raises(UsageError, match="features are global, dynamic, static, dynamic.static"):
         load_encoder(run, feature="x")
 
 

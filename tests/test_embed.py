@@ -83,7 +83,7 @@ def test_files_are_brought_to_the_size_of_stores_or_more() -> None:
 def test_features_are_what_a_plain_loop_finds(
     run: Path, learner: ContrastiveLearner, raw_store: Path, tmp_path: Path
 ) -> None:
-    options = EmbedOptions(which="dr", clips=3, per_clip=True)
+    options = EmbedOptions(which="dynamic+static", clips=3, per_clip=True)
     embed(run, [str(raw_store)], tmp_path / "f.npz", Silent(), options=options)
     found, store = read(tmp_path / "f.npz"), open_store(raw_store)
     assert found["features"].shape == (6, 3, 192) and found["features"].dtype == np.float32
@@ -93,7 +93,7 @@ def test_features_are_what_a_plain_loop_finds(
             frames = torch.from_numpy(store.clip(video, int(start), 8, 2))[None]
             clip = centre_crop(frames, torch.tensor([[0, 0, 48, 64]]), 32)
             with torch.no_grad():
-                expected = learner.features(clip, "dr")[0].numpy()
+                expected = learner.features(clip, "dynamic+static")[0].numpy()
             np.testing.assert_allclose(found["features"][place, view], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_without_a_choice_the_feature_is_the_methods_own(run: Path, small_store:
     torch.manual_seed(0)
     plain = tmp_path / "plain"
     write_run(plain, ContrastiveLearner("tiny", "simclr"), config={"stride": 2})
-    for of, own in ((run, "d"), (plain, "g")):
+    for of, own in ((run, "dynamic"), (plain, "global")):
         found = []
         for which in (None, own):
             out = tmp_path / f"{of.name}-{which}.npz"
@@ -224,7 +224,7 @@ def test_wrong_usage_is_told(run: Path, small_store: Path, video_folder: Path, t
     assert read(out)["features"].shape == (6, 96)
     with pytest.raises(UsageError, match="is a store: name it alone"):
         is_store([str(video_folder), str(small_store)])
-    with pytest.raises(UsageError, match="features are g, d, r, dr, got 'x'"):
+    with pytest.raises(UsageError, match="features are global, dynamic, static, dynamic.static, got 'x'"):
         EmbedOptions(which="x")
     with pytest.raises(UsageError, match="at least 1"):
         EmbedOptions(clips=0)

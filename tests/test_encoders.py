@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import bgaug
 from bgaug.errors import CheckpointError, UsageError
-from bgaug.model import ContrastiveLearner
+from bgaug.model import ContrastiveLearner, Method
 from bgaug.model.backbones import build_backbone
 from bgaug.model.checkpoint import file_sha256, load_run
 from bgaug.model.pretrained import PUBLISHED, EncoderInfo, backbone_options, read_weights
@@ -78,7 +79,26 @@ def test_runs_from_before_keep_the_dynamic_code_that_they_were_trained_with(clip
     del state["config"]["resolved_method"]["pool"]
     torch.save(state, path)
     method = load_run(tmp_path, device="cpu").learner.method
-    assert (method.pool, method.feature) == ("mean", "g")
+    assert (method.pool, method.feature) == ("mean", "global")
+
+
+def test_runs_and_files_with_the_earlier_names_of_codes_are_read(clips: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    learner = ContrastiveLearner("tiny", Method.resolve("dual", momentum=True, queue=8)).eval()
+    old = {"global": "g", "dynamic": "d", "static": "r"}
+
+    def earlier(name: str) -> str:
+        return re.sub(r"(heads\.|predictors\.|queue_)(global|dynamic|static)", lambda m: m[1] + old[m[2]], name)
+
+    path = write_run(tmp_path, learner)
+    state = torch.load(path, weights_only=True)
+    state["learner"] = {earlier(name): value for name, value in state["learner"].items()}
+    assert {"encoder.heads.r.0.weight", "queue_g"} <= state["learner"].keys()
+    torch.save(state, path)
+    loaded = load_run(tmp_path, device="cpu").learner.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in learner.state_dict().items())
+    info = load_encoder(tmp_path).info
+    assert info.feature == "dynamic" and EncoderInfo.parse(info.metadata() | {"feature": "d"}) == info
 
 
 def test_a_file_gives_the_same_encoder(learner: ContrastiveLearner, clips: Tensor, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def ask(run: Path, store: Path, *protocols: str, seen: Silent | None = None, **o
     return evaluate(run, store, seen or Silent(), protocols=protocols, options=chosen, device="cpu")
 
 
-def values(run: Path, store: Path, which: str = "d") -> Any:
+def values(run: Path, store: Path, which: str = "dynamic") -> Any:
     return frozen_features(load_run(run, device="cpu"), open_store(store), np.arange(6), Silent(), clips=2).of(which)
 
 
@@ -107,7 +107,7 @@ def test_every_protocol_at_once(run: Path, small_store: Path) -> None:
     assert kept == json.loads(json.dumps(found.to_json()))
 
 
-@pytest.mark.parametrize("which", ["g", "d", "dr"])
+@pytest.mark.parametrize("which", ["global", "dynamic", "dynamic+static"])
 def test_numbers_are_those_of_the_pure_functions(run: Path, small_store: Path, which: str, tmp_path: Path) -> None:
     x, y = values(run, small_store, which), store_labels(open_store(small_store)).labels
     alone = ask(run, small_store, "retrieval", "linear", "knn", which=which)
@@ -262,10 +262,10 @@ def test_features_are_shared_by_protocols_and_splits(run: Path, small_store: Pat
     shutil.copytree(run / "checkpoints", own / "checkpoints")
     for options in (
         {},
-        {"which": "g"},
+        {"which": "global"},
         {"labels": lists},
         {"labels": lists, "splits": ()},
-        {"which": "r", "centre": True},
+        {"which": "static", "centre": True},
     ):
         ask(own, small_store, "retrieval", "fewshot", **options)
     assert len(list((own / "features").iterdir())) == 1
@@ -316,7 +316,7 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"which": "x"}, "features are g, d, r, dr, got 'x'"),
+        ({"which": "x"}, "features are global, dynamic, static, dynamic.static, got 'x'"),
         ({"clips": 0}, "clips must be 1 or more, got 0"),
         ({"neighbours": 0}, "neighbours must be 1 or more"),
         ({"shots": ()}, "shots must be 1 or more, got 0"),
@@ -377,7 +377,7 @@ def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run
         assert text in shown, text
     options[1] = "linear"
     told: dict[str, Any] = last_json(call("evaluate", run, small_store, *options, "--device", "cpu", "--json"))
-    assert told["settings"]["feature"] == "d" and Path(str(told["file"])).is_file()
+    assert told["settings"]["feature"] == "dynamic" and Path(str(told["file"])).is_file()
     (pair,) = told["against"]
     assert pair["run"] == str(other_run)
     gain = told["linear"] - pair["linear"]

@@ -18,6 +18,7 @@ from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import file_sha256, load_run
+from bgaug.model.decomposition import CODES
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.evaluate import features as room
 from bgaug.pipelines.evaluate.features import Features, clips_of, frozen_features
@@ -68,21 +69,21 @@ def test_features_are_means_over_centre_crops(learner: ContrastiveLearner, run: 
     for place in range(6):
         clips = centre_crop(batch.frames[place], batch.box[place].expand(3, 4), 32)
         with torch.no_grad():
-            for which in ("g", "d", "r", "dr"):
+            for which in ("global", "dynamic", "static", "dynamic+static"):
                 expected = learner.features(clips, which).mean(0)
                 np.testing.assert_allclose(found.of(which)[place], expected.numpy(), atol=ROUNDING)
-    assert found.of("dr").shape[1] == found.of("d").shape[1] + found.of("r").shape[1]
-    np.testing.assert_array_equal(found.of("d", np.array([4, 1])), found.of("d")[[4, 1]])
+    assert found.of("dynamic+static").shape[1] == found.of("dynamic").shape[1] + found.of("static").shape[1]
+    np.testing.assert_array_equal(found.of("dynamic", np.array([4, 1])), found.of("dynamic")[[4, 1]])
 
 
 def test_batches_and_threads_do_not_change_them(run: Path, store: Store) -> None:
     first = features(run, store, batch_size=4, threads=0, cache=False)
     for batch_size, threads in ((1, 0), (5, 3), (50, 1)):
         other = features(run, store, batch_size=batch_size, threads=threads, cache=False)
-        for code in "gdr":
+        for code in CODES:
             np.testing.assert_allclose(other.of(code), first.of(code), atol=ROUNDING)
     again = features(run, store, batch_size=4, threads=3, cache=False)
-    assert all((again.of(code) == first.of(code)).all() for code in "gdr")  # to the bit
+    assert all((again.of(code) == first.of(code)).all() for code in CODES)  # to the bit
     assert not (run / "features").exists() and first.file is None
 
 
@@ -92,7 +93,7 @@ def test_they_are_computed_once(run: Path, store: Store) -> None:
     assert counter.count == 6 and not first.reused and first.file is not None and first.file.parent == run / "features"
     again = features(run, store, seen=counter, batch_size=1, threads=0)
     assert counter.count == 6 and again.reused
-    for code in "gdr":
+    for code in CODES:
         np.testing.assert_array_equal(again.of(code), first.of(code))
     moved = run.rename(run.with_name("elsewhere"))  # a run may move, and be named by its checkpoint
     assert features(load_run(moved).checkpoint, store, seen=counter).reused and counter.count == 6
@@ -139,7 +140,7 @@ def test_damage_is_seen_and_mended(run: Path, store: Store) -> None:
         first.file.write_bytes(data)
         seen = Recorder()
         found = features(run, store, seen=seen)
-        for code in "gdr":
+        for code in CODES:
             np.testing.assert_array_equal(found.of(code), first.of(code))
         told += seen.warnings
         assert found.reused == (not seen.warnings)
@@ -154,18 +155,30 @@ def test_a_file_of_something_else_is_not_believed(run: Path, store: Store) -> No
     seen = Recorder()
     found = features(run, store, seen=seen)
     assert not found.reused and len(seen.warnings) == 1
-    np.testing.assert_array_equal(found.of("g"), first.of("g"))
+    np.testing.assert_array_equal(found.of("global"), first.of("global"))
     assert features(run, store).reused
+
+
+def test_files_with_the_earlier_names_of_codes_are_read(run: Path, store: Store) -> None:
+    first = features(run, store)
+    assert first.file is not None
+    with np.load(first.file) as file:
+        arrays = dict(file)
+    for old, name in (("g", "global"), ("d", "dynamic"), ("r", "static")):
+        arrays[old] = arrays.pop(name)
+    np.savez(first.file, **arrays)
+    again = features(run, store)
+    assert again.reused and all((again.of(code) == first.of(code)).all() for code in CODES)
 
 
 def test_no_object_is_unpickled(run: Path, store: Store) -> None:
     found = features(run, store)
     assert found.file is not None
     with np.load(found.file, allow_pickle=False) as file:
-        assert set(file) == {"g", "d", "r", "key", "about"}
+        assert set(file) == {"global", "dynamic", "static", "key", "about"}
         assert all(file[name].dtype.kind != "O" for name in file)
         key = str(file["key"])
-    bad = {code: np.array([{"a": 1}] * 6, dtype=object) for code in "gdr"}
+    bad = {code: np.array([{"a": 1}] * 6, dtype=object) for code in CODES}
     np.savez(found.file, key=np.array(key), **bad)  # type: ignore[arg-type]
     seen = Recorder()
     assert not features(run, store, seen=seen).reused and len(seen.warnings) == 1
@@ -191,17 +204,17 @@ def test_a_folder_that_cannot_be_written_only_costs_the_cache(
     monkeypatch.setattr(room, "write_arrays", refuse)
     seen = Recorder()
     found = features(run, store, seen=seen)
-    assert found.file is None and found.of("g").shape[0] == 6
+    assert found.file is None and found.of("global").shape[0] == 6
     assert len(seen.warnings) == 1 and "features are not kept" in seen.warnings[0] and "Read-only" in seen.warnings[0]
 
 
 def test_clips_are_of_the_named_videos(store: Store, run: Path) -> None:
     dataset = clips_of(store, load_run(run).config, np.array([1, 4]), views=1)
     assert dataset.video_ids(ClipDataset.collate([dataset[0], dataset[1]])) == [store.video_id(1), store.video_id(4)]
-    with pytest.raises(UsageError, match="features are g, d, r, dr, got 'x'"):
+    with pytest.raises(UsageError, match="features are global, dynamic, static, dynamic.static, got 'x'"):
         features(run, store).of("x")
     with pytest.raises(KeyError, match="not encoded"):
-        features(run, store, np.array([0, 2])).of("g", np.array([0, 5]))
+        features(run, store, np.array([0, 2])).of("global", np.array([0, 5]))
 
 
 def test_runs_that_cannot_be_read(run: Path, learner: ContrastiveLearner, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_head_reads_the_mean_of_the_last_stage(run: Run) -> None:
     model = ClipClassifier(run.learner.encoder.backbone, 3, dropout=0.5).eval()
     clips = torch.rand(2, 3, 4, 32, 32)
     with torch.no_grad():
-        expected = run.learner.features(clips, "g") @ model.head.weight.T + model.head.bias
+        expected = run.learner.features(clips, "global") @ model.head.weight.T + model.head.bias
         torch.testing.assert_close(model(clips), expected, atol=1e-5, rtol=0)
 
 

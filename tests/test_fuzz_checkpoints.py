@@ -62,7 +62,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     weights = learner.encoder.backbone.state_dict()
     torch.save({"state_dict": weights, "epoch": 3}, folder / "new.pth")
     torch.save(torch.load(checkpoint, weights_only=True), folder / "old.pt", _use_new_zipfile_serialization=False)
-    save_encoder(folder / "e.safetensors", learner, feature="d")
+    save_encoder(folder / "e.safetensors", learner, feature="dynamic")
     files = [checkpoint, folder / "new.pth", folder / "old.pt", folder / "e.safetensors"]
     return {f"{number}{path.suffix}": path.read_bytes() for number, path in enumerate(files)}
 

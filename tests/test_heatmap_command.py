@@ -142,7 +142,7 @@ def test_means_and_intervals_go_by_group() -> None:
 
 
 def test_maps_are_those_of_their_definitions(run: Run, clip: Clip, small_store: Path) -> None:
-    probe = fit_probes(run.learner, run.config, open_store(small_store), Silent(), hold_out=True, feature="g")
+    probe = fit_probes(run.learner, run.config, open_store(small_store), Silent(), hold_out=True, feature="global")
     maps, label = encoder_maps(run, clip, ("cam", "activation", "saliency"), "stage4", probe, "walk")
     with torch.no_grad():
         stages = run.learner.encoder.backbone(centre_crop(clip.frames, clip.box, 32))
@@ -163,12 +163,12 @@ def test_maps_are_those_of_their_definitions(run: Run, clip: Clip, small_store: 
 
 def test_the_map_of_the_dynamic_code_is_its_deviation_cell_by_cell(run: Run, clip: Clip, small_store: Path) -> None:
     probe = fit_probes(run.learner, run.config, open_store(small_store), Silent(), hold_out=True)
-    assert probe.feature == "d"  # the run's own
+    assert probe.feature == "dynamic"  # the run's own
     maps, _ = encoder_maps(run, clip, ("cam", "saliency"), "stage4", probe, "walk")
     crop = centre_crop(clip.frames, clip.box, 32)
     with torch.no_grad():
         last = run.learner.encoder.backbone(crop)["stage4"].double()
-        weight, _ = probe.weight(clip.id, run.learner.features(crop, "d").numpy(), "walk")
+        weight, _ = probe.weight(clip.id, run.learner.features(crop, "dynamic").numpy(), "walk")
     away = last - last.mean(dim=2, keepdim=True)
     variance = (away**2).mean(dim=2, keepdim=True)
     shares = away**2 / (len(clip.indices) * (variance + 1e-6).sqrt())  # over time they add up to the deviation

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bgaug.model.decomposition import CODES
 from bgaug.model.losses import DualLoss, SemiNegativeLoss, info_nce, prediction_loss, queue_nce, static_partners
 
 
@@ -151,7 +152,7 @@ def test_semi_negative_loss_is_info_nce() -> None:
 
 def codes(count: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     pairs = [embeddings(count, seed=seed + i) for i in range(3)]
-    anchor, semi = ({code: pair[side] for code, pair in zip("gdr", pairs, strict=True)} for side in (0, 1))
+    anchor, semi = ({code: pair[side] for code, pair in zip(CODES, pairs, strict=True)} for side in (0, 1))
     return anchor, semi
 
 
@@ -160,7 +161,7 @@ def test_dual_loss_without_its_second_and_third_term_is_the_semi_negative_loss()
     video, weight, donor = torch.arange(6), torch.rand(6), torch.arange(6).roll(1)
     dual = DualLoss(w_motion=0, w_static=0)(anchor, semi, donor, video, weight)
     assert set(dual) == {"loss", "global"}
-    assert torch.equal(dual["loss"], SemiNegativeLoss()(anchor["g"], semi["g"], video, weight))
+    assert torch.equal(dual["loss"], SemiNegativeLoss()(anchor["global"], semi["global"], video, weight))
 
 
 def test_dual_loss_is_the_weighted_sum_of_its_terms() -> None:
@@ -168,9 +169,9 @@ def test_dual_loss_is_the_weighted_sum_of_its_terms() -> None:
     video, donor = torch.arange(6), torch.tensor([1, 2, 0, 5, 3, 4])
     out = DualLoss(1.0, 0.5, 0.25, 0.2)(anchor, semi, donor, video)
     torch.testing.assert_close(out["loss"], out["global"] + 0.5 * out["motion"] + 0.25 * out["static"])
-    torch.testing.assert_close(out["motion"], info_nce(anchor["d"], semi["d"], 0.2))
+    torch.testing.assert_close(out["motion"], info_nce(anchor["dynamic"], semi["dynamic"], 0.2))
     assert out["static"].item() == pytest.approx(
-        slow_info_nce(semi["r"], anchor["r"][donor], 0.2, donor.tolist()), abs=1e-5
+        slow_info_nce(semi["static"], anchor["static"][donor], 0.2, donor.tolist()), abs=1e-5
     )
 
 
@@ -178,20 +179,20 @@ def test_static_term_wants_the_donor_and_not_the_own_anchor() -> None:
     donor, video = torch.tensor([1, 2, 3, 0]), torch.arange(4)
     backgrounds = torch.eye(4)
     loss = DualLoss(0, 0, 1, 0.1)
-    swapped = loss({"r": backgrounds}, {"r": backgrounds[donor]}, donor, video)["static"]
-    kept = loss({"r": backgrounds}, {"r": backgrounds}, donor, video)["static"]
+    swapped = loss({"static": backgrounds}, {"static": backgrounds[donor]}, donor, video)["static"]
+    kept = loss({"static": backgrounds}, {"static": backgrounds}, donor, video)["static"]
     assert swapped < 0.01 and kept > 5
 
 
 def test_static_term_leaves_out_pairs_without_a_donor_in_the_batch() -> None:
     anchor, semi = codes(5, 3)
     video = torch.arange(5)
-    semi["r"].requires_grad_()
+    semi["static"].requires_grad_()
     donor, weight = torch.tensor([1, 0, -1, 4, 3]), torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])
     place, counts = static_partners(donor, weight)
     assert place.tolist() == [1, 0, 2, 4, 3] and counts.tolist() == [1, 1, 0, 0, 1]
     out = DualLoss(0, 0, 1)(anchor, semi, donor, video, weight)
-    (gradient,) = torch.autograd.grad(out["loss"], semi["r"])
+    (gradient,) = torch.autograd.grad(out["loss"], semi["static"])
     assert torch.isfinite(gradient).all()
     nobody = DualLoss(0, 0, 1)(anchor, semi, torch.full((5,), -1), video, weight)
     assert nobody["loss"].item() == 0
@@ -201,7 +202,7 @@ def test_static_term_lets_pairs_of_one_donor_be() -> None:
     # Clips 0 and 1 both borrowed from 2: same backgrounds, which must not push each other away.
     donor, video = torch.tensor([2, 2, 3, 0]), torch.arange(4)
     backgrounds = torch.eye(4)
-    out = DualLoss(0, 0, 1)({"r": backgrounds}, {"r": backgrounds[donor]}, donor, video)
+    out = DualLoss(0, 0, 1)({"static": backgrounds}, {"static": backgrounds[donor]}, donor, video)
     assert out["static"] < 0.01
 
 

@@ -27,7 +27,7 @@ class Reads(nn.Module):
         self.method = METHODS["bgaug"]
 
     def features(self, clips: Tensor, which: str) -> Tensor:
-        assert which == "d"  # what a run of this method is asked for elsewhere, too
+        assert which == "dynamic"  # what a run of this method is asked for elsewhere, too
         out: Tensor = self.what(clips)
         return out
 

@@ -63,7 +63,7 @@ def test_trials_lie_apart() -> None:
 def line(seed: int, swap: float, **other: Any) -> dict[str, Any]:
     scores = dict.fromkeys([*TESTS, "unbiased", "scene", "prop"], 90.0) | {"swap": swap}
     found = asdict(micro.Trial("semi", seed, 800, 0, 40)) | {"pool": "deviation", "cpu_seconds": 1.0} | other
-    return found | {"scores": {"g": scores, "d": scores | {"swap": swap + 5}, "r": scores}}
+    return found | {"scores": {"global": scores, "dynamic": scores | {"swap": swap + 5}, "static": scores}}
 
 
 def asked(*words: str) -> Any:
@@ -83,12 +83,12 @@ def test_the_table_is_of_what_was_asked_for(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_how_the_dynamic_code_was_pooled_is_said() -> None:
-    assert [micro.feature_of(line(0, 1.0, pool=pool), "d") for pool in ("mean", "change", "deviation")] == [
+    assert [micro.feature_of(line(0, 1.0, pool=pool), "dynamic") for pool in ("mean", "change", "deviation")] == [
         "mean where it moves",
         "change",
         "deviation",
     ]
-    assert micro.feature_of(line(0, 1.0), "g") == "mean"
+    assert micro.feature_of(line(0, 1.0), "global") == "mean"
 
 
 def test_trials_that_are_there_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def kept() -> list[dict[str, Any]]:
 def test_kept_lines_are_whole_and_of_different_trials(kept: list[dict[str, Any]]) -> None:
     assert len({micro.key_of(line) for line in kept}) == len(kept)
     for line in kept:
-        assert set(TESTS) <= set(line["scores"]["g"])
+        assert set(TESTS) <= set(line["scores"]["global"])
         assert line["name"] in micro.TRIALS or "commit" in line, line["name"]
 
 
@@ -163,23 +163,23 @@ def test_the_world_tempts(kept: list[dict[str, Any]]) -> None:
     """Plain contrast and plain composites both owe ten points and more to the prop."""
     for name in ("simclr", "semi"):
         for draw in (0, 1):
-            losses = owed(scores(kept, name, "g", draw))
+            losses = owed(scores(kept, name, "global", draw))
             assert losses and min(losses) >= 10
 
 
 def test_the_default_owes_the_prop_half_of_what_plain_composites_do(kept: list[dict[str, Any]]) -> None:
-    ours, semi = scores(kept, "bgaug", "d", 1), scores(kept, "semi", "g", 1)
+    ours, semi = scores(kept, "bgaug", "dynamic", 1), scores(kept, "semi", "global", 1)
     assert len(ours) == len(semi) >= 3
     assert mean(owed(ours)) <= mean(owed(semi)) / 2
     for metric, gain in (("swap", 8), ("wide", 3), ("iid", 0), ("unbiased", 5)):
         assert all(a[metric] >= b[metric] + gain for a, b in zip(ours, semi, strict=True)), metric
     for rival in ("simclr", "fame"):
-        theirs = scores(kept, rival, "g", 1)
+        theirs = scores(kept, rival, "global", 1)
         assert len(theirs) >= 3 and mean(one["swap"] for one in ours) >= 20 + max(one["swap"] for one in theirs)
 
 
 def test_training_the_dynamic_code_is_worth_more_than_reading_it(kept: list[dict[str, Any]]) -> None:
-    trained, read = scores(kept, "bgaug", "d", 1), scores(kept, "semi", "d", 1)
+    trained, read = scores(kept, "bgaug", "dynamic", 1), scores(kept, "semi", "dynamic", 1)
     assert mean(one["swap"] for one in trained) >= 3 + mean(one["swap"] for one in read)
     assert mean(owed(trained)) <= mean(owed(read)) - 2
 
@@ -188,6 +188,7 @@ def test_the_finding_holds_elsewhere(kept: list[dict[str, Any]]) -> None:
     """On the draw of the search, and at twice the size."""
     for draw, size in ((0, 40), (1, 80)):
         (ours,), (semi,) = (
-            scores(kept, name, code, draw, steps=400, size=size) for name, code in (("bgaug", "d"), ("semi", "g"))
+            scores(kept, name, code, draw, steps=400, size=size)
+            for name, code in (("bgaug", "dynamic"), ("semi", "global"))
         )
         assert owed([ours])[0] < owed([semi])[0] - 3 and ours["swap"] > semi["swap"] + 3

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method, queue_length
 from bgaug.model.backbones import Backbone, Tiny, build_backbone
-from bgaug.model.decomposition import MotionAwareDecomposition
+from bgaug.model.decomposition import CODES, MotionAwareDecomposition
 from bgaug.model.losses import info_nce, queue_nce
 from bgaug.model.modes import activation, input_modes
 from bgaug.pairs import Pairs
@@ -65,7 +65,7 @@ def test_in_batch_forms_are_info_nce_of_the_embeddings() -> None:
     for name in ("simclr", "semi"):
         model = learner(name).eval()
         out = model(pairs)
-        a, s = model.encoder(pairs.anchor)["g"], model.encoder(pairs.semi)["g"]
+        a, s = model.encoder(pairs.anchor)["global"], model.encoder(pairs.semi)["global"]
         assert set(out) == {"loss", "global"}
         torch.testing.assert_close(out["loss"], info_nce(a, s, 0.1, pairs.video, pairs.weight))
 
@@ -80,11 +80,11 @@ def test_without_donors_and_second_stream_dual_semi_and_simclr_are_one() -> None
 
 
 def test_the_feature_of_a_method_is_the_code_that_it_trains_on_motion() -> None:
-    assert {name: method.feature for name, method in METHODS.items() if method.feature != "g"} == {
-        "bgaug": "d",
-        "dual": "d",
+    assert {name: method.feature for name, method in METHODS.items() if method.feature != "global"} == {
+        "bgaug": "dynamic",
+        "dual": "dynamic",
     }
-    assert replace(METHODS["bgaug"], pool="mean").feature == "g"
+    assert replace(METHODS["bgaug"], pool="mean").feature == "global"
 
 
 def test_dual_has_all_terms_and_trains_every_parameter() -> None:
@@ -144,8 +144,8 @@ def test_the_second_stream_is_built_for_the_static_term_alone(caplog: pytest.Log
 
 def test_heads_suit_the_backbone() -> None:
     tiny = ContrastiveLearner("tiny", "dual")
-    assert tiny.encoder.embedding_dim == 64 and set(tiny.encoder.heads) == {"g", "d", "r"}
-    kinds = [type(layer) for layer in tiny.encoder.heads["g"].children()]
+    assert tiny.encoder.embedding_dim == 64 and set(tiny.encoder.heads) == {"global", "dynamic", "static"}
+    kinds = [type(layer) for layer in tiny.encoder.heads["global"].children()]
     assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     with torch.device("meta"):
         large = Encoder(build_backbone("r3d18"), METHODS["semi"])
@@ -156,11 +156,11 @@ def test_heads_suit_the_backbone() -> None:
 def test_features_are_the_codes() -> None:
     model, clips = learner("dual").eval(), torch.rand(2, 3, 4, 16, 16)
     codes = model.encode(clips)
-    assert torch.equal(model.features(clips, "g"), codes.global_code)
+    assert torch.equal(model.features(clips, "global"), codes.global_code)
     assert torch.equal(model.features(clips), model.features(clips, model.method.feature))
-    assert torch.equal(model.features(clips, "d"), codes.dynamic)
-    assert torch.equal(model.features(clips, "dr"), torch.cat([codes.dynamic, codes.static], dim=1))
-    with pytest.raises(ValueError, match="features are g, d, r, dr, got 'x'"):
+    assert torch.equal(model.features(clips, "dynamic"), codes.dynamic)
+    assert torch.equal(model.features(clips, "dynamic+static"), torch.cat([codes.dynamic, codes.static], dim=1))
+    with pytest.raises(ValueError, match="features are global, dynamic, static, dynamic.static, got 'x'"):
         model.features(clips, "x")
 
 
@@ -216,7 +216,7 @@ def filled(model: ContrastiveLearner) -> ContrastiveLearner:
 def test_queues_fill_before_the_first_step_and_wrap_around() -> None:
     model = filled(learner(momentum_method()))
     assert torch.equal(model.queue_video, torch.arange(B, 4 * B))
-    for code in "gdr":
+    for code in CODES:
         queue = model.get_buffer(f"queue_{code}")
         torch.testing.assert_close(queue.norm(dim=1), torch.ones(3 * B))
     model(make_pairs(9))
@@ -229,9 +229,9 @@ def test_keys_are_the_anchors_in_the_batchs_order() -> None:
     model = learner(momentum_method(bn_groups=1))
     pairs = make_pairs()
     assert model.key_encoder is not None
-    expected = F.normalize(copy.deepcopy(model.key_encoder)(pairs.anchor)["g"], dim=1)
+    expected = F.normalize(copy.deepcopy(model.key_encoder)(pairs.anchor)["global"], dim=1)
     model(pairs)
-    torch.testing.assert_close(model.get_buffer("queue_g")[:B], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.get_buffer("queue_global")[:B], expected, atol=1e-5, rtol=0)
 
 
 def test_keys_and_queries_are_normalised_in_different_groups(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +260,7 @@ def test_momentum_terms_are_those_of_the_definition() -> None:
     assert model.key_encoder is not None
     query, key = model.encoder(pairs.semi), model.key_encoder(pairs.anchor)
     valid = torch.arange(B) != pairs.donor
-    for code, term in (("g", "global"), ("d", "motion")):
+    for code, term in (("global", "global"), ("dynamic", "motion")):
         expected = queue_nce(
             query[code],
             key[code],
@@ -273,10 +273,10 @@ def test_momentum_terms_are_those_of_the_definition() -> None:
         )
         torch.testing.assert_close(out[term], expected)
     static = queue_nce(
-        query["r"],
-        key["r"][pairs.donor],
-        key["r"],
-        model.get_buffer("queue_r"),
+        query["static"],
+        key["static"][pairs.donor],
+        key["static"],
+        model.get_buffer("queue_static"),
         video=pairs.video[pairs.donor],
         queue_video=model.queue_video,
         weight=pairs.weight,
@@ -291,8 +291,8 @@ def test_symmetric_form_also_asks_with_the_anchors() -> None:
     forth = filled(learner(one_way)).eval()(pairs)["loss"]
     assert model.key_encoder is not None
     taker = torch.tensor([1, 2, 0, 4, 5, 3])
-    keys = model.key_encoder(pairs.semi)["g"]
-    back = queue_nce(model.encoder(pairs.anchor)["g"], keys, keys[taker], model.get_buffer("queue_g"))
+    keys = model.key_encoder(pairs.semi)["global"]
+    back = queue_nce(model.encoder(pairs.anchor)["global"], keys, keys[taker], model.get_buffer("queue_global"))
     torch.testing.assert_close(model(pairs)["loss"], (forth + back) / 2)
 
 
@@ -300,10 +300,10 @@ def test_symmetric_static_term_finds_who_took_the_background() -> None:
     model = filled(learner(momentum_method(w_global=0, w_motion=0, w_static=1, symmetric=True))).eval()
     pairs = make_pairs(donor=[1, 2, 0, 4, 4, 5], weight=[1, 1, 1, 1, 0, 0])
     assert model.key_encoder is not None
-    key, composites = model.key_encoder(pairs.anchor)["r"], model.key_encoder(pairs.semi)["r"]
-    queue, queue_video = model.get_buffer("queue_r"), model.queue_video
+    key, composites = model.key_encoder(pairs.anchor)["static"], model.key_encoder(pairs.semi)["static"]
+    queue, queue_video = model.get_buffer("queue_static"), model.queue_video
     forth = queue_nce(
-        model.encoder(pairs.semi)["r"],
+        model.encoder(pairs.semi)["static"],
         key[pairs.donor],
         key,
         queue,
@@ -313,7 +313,12 @@ def test_symmetric_static_term_finds_who_took_the_background() -> None:
     # 0 gave to 2, 1 to 0, 2 to 1, 4 to 3; nobody took the backgrounds of 3 and 5.
     taker, taken = torch.tensor([2, 0, 1, 3, 3, 5]), torch.tensor([1.0, 1, 1, 0, 1, 0])
     back = queue_nce(
-        model.encoder(pairs.anchor)["r"], composites[taker], composites, queue, queue_video=queue_video, weight=taken
+        model.encoder(pairs.anchor)["static"],
+        composites[taker],
+        composites,
+        queue,
+        queue_video=queue_video,
+        weight=taken,
     )
     torch.testing.assert_close(model(pairs)["loss"], (forth + back) / 2)
 
@@ -460,8 +465,8 @@ def byol() -> ContrastiveLearner:
 def test_byol_predicts_the_keys_of_the_following_encoder() -> None:
     model, pairs = byol().eval(), replace(make_pairs(), donor=torch.full((B,), -1))
     assert model.key_encoder is not None and model.queue_full
-    predicted = model.predictors["g"](model.encoder(pairs.semi)["g"])
-    key = model.key_encoder(pairs.anchor)["g"]
+    predicted = model.predictors["global"](model.encoder(pairs.semi)["global"])
+    key = model.key_encoder(pairs.anchor)["global"]
     expected = (2 - 2 * F.cosine_similarity(predicted, key)).mean()
     out = model(pairs)
     torch.testing.assert_close(out["loss"], expected)
@@ -525,7 +530,7 @@ def test_fame_in_the_momentum_form_asks_with_composites_for_plain_keys() -> None
     model = filled(learner(momentum_method("fame", bn_groups=1))).eval()
     pairs = make_pairs(donor=[1, 2, 0, 4, 5, 3])
     assert model.key_encoder is not None
-    query, key = model.encoder(pairs.semi)["g"], model.key_encoder(pairs.anchor)["g"]
-    queue = model.get_buffer("queue_g")
+    query, key = model.encoder(pairs.semi)["global"], model.key_encoder(pairs.anchor)["global"]
+    queue = model.get_buffer("queue_global")
     torch.testing.assert_close(model(pairs)["loss"], queue_nce(query, key, key[pairs.donor], queue))
-    assert set(model.encoder.heads) == {"g"} and Method.resolve("fame", momentum=True).compose.mask == "fame"
+    assert set(model.encoder.heads) == {"global"} and Method.resolve("fame", momentum=True).compose.mask == "fame"

@@ -119,7 +119,7 @@ def test_the_learner_of_a_run_is_loaded(small_store: Path, tmp_path: Path) -> No
     assert config["crop"] == 24 and not learner.training
     clips = torch.rand(2, 3, 8, 24, 24)
     assert learner.features(clips).shape == (2, 96)
-    assert learner.features(clips, "r").shape == (2, 96)
+    assert learner.features(clips, "static").shape == (2, 96)
 
 
 def test_checkpoints_that_cannot_be_used(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from bgaug.errors import CheckpointError
 from bgaug.files import replacing, writing
 from bgaug.model.backbones import build_backbone
 from bgaug.model.backbones.weights import check_finite
+from bgaug.model.decomposition import OLD_FEATURES
 from bgaug.model.learner import ContrastiveLearner
 from bgaug.model.parallel import choose_device
 from bgaug.model.pretrained.builders import NOTHING_SAID, Word, check_fit, check_options
@@ -194,7 +196,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: {name} must map names to tensors")
     if "learner" not in state:
         raise CheckpointError(f"{path} holds no learner")
+    for name in ("learner", "averaged"):
+        if state.get(name) is not None:
+            state[name] = {_OLD_CODE.sub(_new_code, key): value for key, value in state[name].items()}
     return state
+
+
+_OLD_CODE = re.compile(r"(?<=heads\.)[gdr](?=\.)|(?<=predictors\.)[gdr](?=\.)|(?<=queue_)[gdr]$")
+"""Codes in the names of weights that were written before the codes had whole names."""
+
+
+def _new_code(found: re.Match[str]) -> str:
+    return OLD_FEATURES[found[0]]
 
 
 def _is_state(state: object) -> bool:

@@ -5,9 +5,9 @@ Letters: B clips, C channels, T', H', W' frames and cells of a feature map.
 With features z, and z_static from the same or another last stage:
 
     M = minmax over cells of  mean_c mean_t |z[t + 1] - z[t]|       saliency
-    g = mean over cells and time of z                               global code
-    d = sum M std_t z / sum M                                       dynamic code
-    r = sum (1 - M) mean_t z_static / sum (1 - M)                   static code
+    global  = mean over cells and time of z
+    dynamic = sum M std_t z / sum M
+    static  = sum (1 - M) mean_t z_static / sum (1 - M)
 
 The dynamic code is of how much features vary over time, not of what they are: what lies still, as a mat under the mover
 does, is in their mean however well M weighs it, and in their deviation not at all.
@@ -31,8 +31,12 @@ FLAT = 1e-3
 POOLS = ("deviation", "mean")
 STILL = 1e-6  # added to a variance, that its root has a gradient where nothing varies
 STRETCHES = ("minmax", "softmax", "sigmoid")
-FEATURES = ("g", "d", "r", "dr")
-"""What a clip's downstream feature may be: global, dynamic or static code, or the last two side by side."""
+CODES = ("global", "dynamic", "static")
+FEATURES = (*CODES, "dynamic+static")
+"""Features of a clip: one of its codes, or the last two side by side."""
+
+OLD_FEATURES = {"g": "global", "d": "dynamic", "r": "static", "dr": "dynamic+static"}
+"""Names of features in files that were written before these names."""
 
 
 @dataclass
@@ -40,9 +44,9 @@ class Codes:
     """What one clip is reduced to.
 
     Attributes:
-        global_code: float32 (B, C), g: the mean of the features.
-        dynamic: float32 (B, C), d: the features' deviation over time, or their mean, weighted by the saliency.
-        static: float32 (B, C), r: the mean weighted by its complement, of the static stream where there is one.
+        global_code: float32 (B, C), the mean of the features.
+        dynamic: float32 (B, C), the features' deviation over time, or their mean, weighted by the saliency.
+        static: float32 (B, C), the mean weighted by its complement, of the static stream where there is one.
         saliency: float32 in [0, 1], (B, H', W'), M; carries no gradient. Of a map for each channel the mean.
     """
 
@@ -52,15 +56,19 @@ class Codes:
     saliency: Tensor
 
     def feature(self, which: str) -> Tensor:
-        """The downstream feature of this name: float32 (B, C), of "dr" (B, 2C).
+        """The downstream feature of this name: float32 (B, C), of "dynamic+static" (B, 2C).
 
         Raises:
             ValueError: it is none of `FEATURES`.
         """
         if which not in FEATURES:
             raise ValueError(f"features are {', '.join(FEATURES)}, got {which!r}")
-        parts = {"g": self.global_code, "d": self.dynamic, "r": self.static}
-        return torch.cat([parts[code] for code in which], dim=1)
+        return torch.cat([self.by_name[code] for code in which.split("+")], dim=1)
+
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """The codes by their names in `CODES`."""
+        return {"global": self.global_code, "dynamic": self.dynamic, "static": self.static}
 
 
 def saliency_map(

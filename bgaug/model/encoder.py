@@ -56,9 +56,9 @@ class Encoder(nn.Module):
         return codes_of(self.backbone(clips), self.decomposition, self.static_stage, self.gamma)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Embeddings (B, D), not normalised, by code: "g", "d" and "r", those that have a term."""
+        """Embeddings (B, D), not normalised, by code, of the codes that have a term."""
         codes = self.codes(clips)
-        inputs = {"g": codes.global_code, "d": codes.dynamic, "r": codes.static}
+        inputs = codes.by_name
         return {code: head(inputs[code]) for code, head in self.heads.items()}
 
 

@@ -21,7 +21,7 @@ from bgaug.model.modes import modes_loss
 from bgaug.model.parallel import gather, gather_pairs, num_processes, own_part
 from bgaug.pairs import Pairs, random_bits
 
-TERMS = {"g": "global", "d": "motion", "r": "static"}
+TERMS = {"global": "global", "dynamic": "motion", "static": "static"}
 
 
 class ContrastiveLearner(nn.Module):
@@ -116,8 +116,7 @@ class ContrastiveLearner(nn.Module):
 
         Args:
             clips: float in [0, 1], (B, 3, T, h, w).
-            which: "g", "d" or "r" for one code (B, C), "dr" for the last two side by side (B, 2C); by default the feature of
-                the method, see `Method.feature`.
+            which: one of `bgaug.model.decomposition.FEATURES`; by default `Method.feature`.
 
         Raises:
             ValueError: no such feature.
@@ -176,7 +175,7 @@ class ContrastiveLearner(nn.Module):
             return {code: prediction_loss(query, keys[code], pairs.weight) for code, query in queries.items()}
         for code, query in queries.items():
             own, other = keys[code], keys[code][partner]
-            static = code == "r"
+            static = code == "static"
             losses[code] = queue_nce(
                 query,
                 other if static else own,

@@ -22,8 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CODES = ("g", "d", "r")
-
 
 def info_nce(
     a: Tensor, b: Tensor, temperature: float = 0.1, video: Tensor | None = None, weight: Tensor | None = None
@@ -170,9 +168,9 @@ class DualLoss(nn.Module):
 
     With N the symmetric InfoNCE in the batch, p anchors, s semi-negatives, pi the donors:
 
-        w_global N(g(p_i), g(s_i))          wide: the same motion over another background is a positive
-        + w_motion N(d(p_i), d(s_i))        micro: the same on the code pooled where things move
-        + w_static N(r(s_i), r(p_pi(i)))    static: the semi-negative finds its donor; its own anchor is a negative
+        w_global N(global(p_i), global(s_i))           wide: the same motion over another background is a positive
+        + w_motion N(dynamic(p_i), dynamic(s_i))       micro: the same on the code pooled where things move
+        + w_static N(static(s_i), static(p_pi(i)))     static: the semi-negative finds its donor; its own anchor is a negative
 
     Terms of weight 0 are neither computed nor need embeddings. In the static term, what counts as the same is the
     background: pairs that borrowed from one video do not push each other away, and pairs without a donor in the batch
@@ -208,7 +206,7 @@ class DualLoss(nn.Module):
         """The loss and its terms.
 
         Args:
-            anchor: embeddings (B, D) of the anchors by code: "g", "d", "r", those whose term has a weight.
+            anchor: embeddings (B, D) of the anchors by code: "global", "dynamic", "static", those whose term has a weight.
             semi: likewise of the semi-negatives.
             donor: int64 (B,), place of each clip's donor in the batch, -1 for one from elsewhere.
             video: int64 (B,), index of each clip's video.
@@ -219,12 +217,15 @@ class DualLoss(nn.Module):
         """
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.w_global:
-            terms["global"] = self.w_global, info_nce(anchor["g"], semi["g"], self.temperature, video, weight)
+            terms["global"] = self.w_global, info_nce(anchor["global"], semi["global"], self.temperature, video, weight)
         if self.w_motion:
-            terms["motion"] = self.w_motion, info_nce(anchor["d"], semi["d"], self.temperature, video, weight)
+            terms["motion"] = (
+                self.w_motion,
+                info_nce(anchor["dynamic"], semi["dynamic"], self.temperature, video, weight),
+            )
         if self.w_static:
             place, counts = static_partners(donor, weight)
-            static = info_nce(semi["r"], anchor["r"][place], self.temperature, video[place], counts)
+            static = info_nce(semi["static"], anchor["static"][place], self.temperature, video[place], counts)
             terms["static"] = self.w_static, static
         return total(terms)
 

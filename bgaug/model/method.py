@@ -13,7 +13,7 @@ Objective = Literal["infonce", "byol", "dclr"]
 
 IN_BATCH_VIDEOS = 2000
 SHORT_RUN_STEPS = 10_000
-WEIGHTS = {"g": "w_global", "d": "w_motion", "r": "w_static"}
+WEIGHTS = {"global": "w_global", "dynamic": "w_motion", "static": "w_static"}
 DCLR_CODES = ("vv", "vs", "vd", "sv", "dv")
 
 
@@ -133,8 +133,11 @@ class Method:
 
     @property
     def feature(self) -> str:
-        """The code that is its feature where none is asked for: "d" where a term trains it so that only motion shows."""
-        return "d" if self.w_motion and self.pool == "deviation" else "g"
+        """The default feature of its encoders: the dynamic code where a term trains it as a deviation, else the global one.
+
+        This is the only place that decides it.
+        """
+        return "dynamic" if self.w_motion and self.pool == "deviation" else "global"
 
     @property
     def has_queue(self) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bgaug.metrics import LinearProbe, knn_accuracy
 from bgaug.metrics.heatmap import centre_crop_masks, localisation, score_heatmaps, stretch, upsample
 from bgaug.model import ContrastiveLearner
+from bgaug.model.decomposition import CODES
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.heatmap.compute import class_code, class_map
 from bgaug.testing.synthetic import ACTIONS, KINDS, REFERENCE_SIZE, SyntheticSplit
@@ -28,7 +29,10 @@ SPLITS_NEEDED = ("probe_train", *TESTS, "unbiased_train", "unbiased_test")
 
 
 def probe_accuracies(
-    learner: ContrastiveLearner, splits: Mapping[str, SyntheticSplit], tests: Sequence[str] = TESTS, which: str = "g"
+    learner: ContrastiveLearner,
+    splits: Mapping[str, SyntheticSplit],
+    tests: Sequence[str] = TESTS,
+    which: str = "global",
 ) -> dict[str, float]:
     """Accuracy in percent of a linear probe on frozen features, by test.
 
@@ -47,7 +51,7 @@ def probe_accuracies(
 
 
 def world_scores(learner: ContrastiveLearner, splits: Mapping[str, SyntheticSplit]) -> dict[str, dict[str, float]]:
-    """Everything the world tells of an encoder, in percent, by feature: "g", "d" and "r".
+    """Everything the world tells of an encoder, in percent, by code.
 
     Of each feature: the tests of `probe_accuracies`; `knn_iid`, `knn_swap` (ten nearest neighbours); `unbiased`, where
     the probe is trained and tested on videos without correlations: how much motion is in the feature at all; `scene` and
@@ -58,7 +62,7 @@ def world_scores(learner: ContrastiveLearner, splits: Mapping[str, SyntheticSpli
         learner: in evaluation mode.
         splits: those of `SPLITS_NEEDED`.
     """
-    features: dict[str, dict[str, NDArray[np.float32]]] = {which: {} for which in "gdr"}
+    features: dict[str, dict[str, NDArray[np.float32]]] = {which: {} for which in CODES}
     for name in SPLITS_NEEDED:
         for which, values in encode_all(learner, splits[name].frames).items():
             features[which][name] = values
@@ -95,7 +99,7 @@ def heatmap_scores(
     learner: ContrastiveLearner,
     splits: Mapping[str, SyntheticSplit],
     probe_train: SyntheticSplit,
-    which: str = "g",
+    which: str = "global",
 ) -> dict[str, dict[str, dict[str, float]]]:
     """How much of what an encoder looks at, and of what its decisions rest on, is the mover.
 
@@ -107,7 +111,7 @@ def heatmap_scores(
         learner: in evaluation mode.
         splits: with their truth.
         probe_train: what the probe is trained on.
-        which: the code, "g" or "d".
+        which: the code, "global" or "dynamic".
 
     Returns:
         Numbers by split and map, means over its videos.
@@ -135,7 +139,7 @@ def heatmap_scores(
 
 
 def class_maps(
-    learner: ContrastiveLearner, probe: LinearProbe, clips: torch.Tensor, which: str = "g"
+    learner: ContrastiveLearner, probe: LinearProbe, clips: torch.Tensor, which: str = "global"
 ) -> dict[str, torch.Tensor]:
     """What speaks for each clip's predicted class in every stage but the first, at the clips' size.
 
@@ -143,7 +147,7 @@ def class_maps(
         learner: in evaluation mode.
         probe: fitted on the code that `which` names.
         clips: float32 in [0, 1], (B, 3, T, h, w).
-        which: "g" or "d", see `bgaug.pipelines.heatmap.compute.class_map`.
+        which: "global" or "dynamic", see `bgaug.pipelines.heatmap.compute.class_map`.
 
     Returns:
         By stage, float32, 0 or more, (B, T, h, w).
@@ -191,7 +195,7 @@ def _maps_of(learner: ContrastiveLearner) -> Any:
 
 
 def encode(
-    learner: ContrastiveLearner, frames: NDArray[np.uint8], which: str = "g", batch_size: int = 128
+    learner: ContrastiveLearner, frames: NDArray[np.uint8], which: str = "global", batch_size: int = 128
 ) -> NDArray[np.float32]:
     """Features (N, D) of the middle frames of uint8 videos (N, T, S, S, 3)."""
     device = next(learner.parameters()).device
@@ -202,11 +206,11 @@ def encode(
 def encode_all(
     learner: ContrastiveLearner, frames: NDArray[np.uint8], batch_size: int = 128
 ) -> dict[str, NDArray[np.float32]]:
-    """Features "g", "d" and "r" of the same clips in one pass."""
-    parts: dict[str, list[Any]] = {which: [] for which in "gdr"}
+    """All codes of the same clips in one pass."""
+    parts: dict[str, list[Any]] = {which: [] for which in CODES}
     for clips in _clips(frames, batch_size, next(learner.parameters()).device):
         codes = learner.encode(clips)
-        for which, code in zip("gdr", (codes.global_code, codes.dynamic, codes.static), strict=True):
+        for which, code in codes.by_name.items():
             parts[which].append(code.cpu().numpy())
     return {which: np.concatenate(values) for which, values in parts.items()}
 

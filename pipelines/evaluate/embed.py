@@ -54,7 +54,7 @@ class EmbedOptions:
     """Which features, of which clips.
 
     Attributes:
-        which: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see `bgaug.model.Method.feature`.
+        which: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`.
         clips: V, evenly spaced over each video's longest shot.
         per_clip: keep one feature a clip; else their mean.
         batch_size: videos of a store encoded at once, of files one at a time; does not change the result but for rounding.

@@ -22,7 +22,7 @@ from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import UsageError
 from bgaug.model.checkpoint import Run
-from bgaug.model.decomposition import FEATURES
+from bgaug.model.decomposition import CODES, FEATURES, OLD_FEATURES
 from bgaug.model.pretrained import own_clips
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.demo.truth import UNREADABLE, write_arrays
@@ -31,7 +31,6 @@ from bgaug.provenance import store_content
 from bgaug.store import Store
 from bgaug.untrusted.archives import read_npz
 
-CODES = ("g", "d", "r")
 FOLDER = "features"
 FORM = 1
 """Of the files; another number makes all of them stale."""
@@ -43,7 +42,7 @@ class Features:
 
     Attributes:
         videos: int64 (N,), index in the store.
-        codes: float32 (N, D) by name: "g" (global), "d" (dynamic), "r" (static); means over each video's clips.
+        codes: float32 (N, D) by name in `CODES`; means over each video's clips.
         file: where they are kept, None if nowhere.
         reused: whether they were there already.
     """
@@ -54,7 +53,7 @@ class Features:
     reused: bool = False
 
     def of(self, which: str, videos: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Features (n, D), or (n, 2D) of "dr", of these videos, by default of all.
+        """Features (n, D), or (n, 2D) of "dynamic+static", of these videos, by default of all.
 
         Raises:
             UsageError: no such feature.
@@ -62,7 +61,7 @@ class Features:
         """
         if which not in FEATURES:
             raise UsageError(f"features are {', '.join(FEATURES)}, got {which!r}")
-        values = np.concatenate([self.codes[code] for code in which], axis=1)
+        values = np.concatenate([self.codes[code] for code in which.split("+")], axis=1)
         if videos is None:
             return values
         places = np.searchsorted(self.videos, videos)
@@ -182,8 +181,7 @@ def _encode(
     for clips in evaluation_clips(dataset, run.config["crop"], run.device, batch_size, threads):
         with own_clips(run.config):
             codes = run.learner.encode(clips)
-        parts = (codes.global_code, codes.dynamic, codes.static)
-        for name, values in zip(CODES, parts, strict=True):
+        for name, values in codes.by_name.items():
             found[name].append(values.float().view(-1, views, values.shape[1]).mean(1).cpu())
         progress.advance(len(clips) // views)
     return {name: torch.cat(values).numpy() for name, values in found.items()}
@@ -208,6 +206,12 @@ def _read(file: Path, key: str, count: int) -> dict[str, NDArray[np.float32]] | 
     """Codes of a file; None if they are not there whole, or are something else's."""
     try:
         arrays = read_npz(file, [*CODES, "key"], compressed=0)
+    except KeyError:
+        try:
+            old = read_npz(file, ["g", "d", "r", "key"], compressed=0)
+        except UNREADABLE:
+            return None
+        arrays = {OLD_FEATURES.get(name, name): values for name, values in old.items()}
     except UNREADABLE:
         return None
     if str(arrays.pop("key")) != key:

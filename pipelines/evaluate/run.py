@@ -53,8 +53,7 @@ class EvaluateOptions:
     """How runs are evaluated.
 
     Attributes:
-        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see
-            `bgaug.model.Method.feature`. Fine-tuning always goes through "g".
+        which: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`. Fine-tuning always goes through the global code.
         clips: evenly spaced clips of each video, whose features, or logits, are averaged.
         batch_size: videos encoded at once; does not change the result but for rounding.
         threads: that read clips.

@@ -33,14 +33,14 @@ class ClipProbe:
         embedding: of the labelled videos.
         fold: of each labelled video; videos of the fold that is asked for are left out of its probe's training.
         train: bool (N,), videos that any probe may be fitted on.
-        feature: the code that they read, "g" (global) or "d" (dynamic): a class map has to explain the same one.
+        feature: the code that they read, "global" or "dynamic": a class map has to explain the same one.
     """
 
     classes: tuple[str, ...]
     embedding: Embedding
     fold: NDArray[np.int64]
     train: NDArray[np.bool_]
-    feature: str = "g"
+    feature: str = "global"
     _fitted: dict[int, tuple[LinearProbe, NDArray[np.int64]]] = field(default_factory=dict)
 
     def weight(
@@ -98,7 +98,7 @@ def fit_probes(
         progress: receives what happens.
         hold_out: the videos that are shown are of this store: of its train split where it has one and a test split, else
             each group is held out where groups are known, else each tenth of the videos.
-        feature: "g" or "d"; None for the run's own, `bgaug.model.Method.feature`, which `evaluate` and `embed` report.
+        feature: "global" or "dynamic"; None for the run's own, `bgaug.model.Method.feature`, which `evaluate` and `embed` report.
 
     Raises:
         UsageError: nothing is labelled.

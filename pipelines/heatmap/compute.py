@@ -88,7 +88,7 @@ def class_code(learner: ContrastiveLearner, stages: Mapping[str, Tensor], featur
     Args:
         learner: in evaluation mode.
         stages: from its backbone, in order, float (B, C, T', H', W').
-        feature: "g" (global) or "d" (dynamic).
+        feature: "global" or "dynamic".
 
     Returns:
         float32 (B, D), what `ContrastiveLearner.features` gives.
@@ -112,7 +112,7 @@ def class_map(
     Returns:
         float32, 0 or more, (B, T', H', W').
     """
-    if feature == "g":
+    if feature == "global":
         return grad_cam(stages[at], score)
     return hires_cam(stages[at], score, about_mean=learner.encoder.decomposition.reads_deviation(stages))
 

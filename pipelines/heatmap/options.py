@@ -9,7 +9,7 @@ from bgaug.errors import UsageError
 from bgaug.names import MaskValues
 
 MAPS = ("cam", "activation", "saliency")
-FEATURES = ("g", "d")
+FEATURES = ("global", "dynamic")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class HeatmapOptions:
         first: number of a video's first frame in the names of masks.
         values: what pixels of masks mean.
         films: write a film a clip.
-        feature: the code whose classes "cam" explains, "g" (global) or "d" (dynamic); by default each run's own.
+        feature: the code whose classes "cam" explains, "global" or "dynamic"; by default each run's own.
 
     Raises:
         UsageError: a value out of its range.
@@ -50,6 +50,6 @@ class HeatmapOptions:
         if unknown or self.maps == ():
             raise UsageError(f"maps are {', '.join(MAPS)}; got {', '.join(unknown) or 'none'}")
         if self.feature not in (None, *FEATURES):
-            raise UsageError(f"class maps explain the feature g or d, got {self.feature!r}")
+            raise UsageError(f"class maps explain the feature global or dynamic, got {self.feature!r}")
         if self.videos < 0 or self.clips < 1:
             raise UsageError(f"videos must be 0 (all) or more and clips 1 or more, got {self.videos} and {self.clips}")

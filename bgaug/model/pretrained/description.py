@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bgaug import __version__
 from bgaug.errors import CheckpointError
 from bgaug.model import Method
+from bgaug.model.decomposition import OLD_FEATURES
 from bgaug.pairs import Composition
 
 MARK = "bgaug_encoder"
@@ -64,7 +65,10 @@ class _Info(_Clips):
     method: Word
     checkpoint_sha256: Word
     bgaug_version: Word
-    feature: Literal["g", "d", "r", "dr"] = "g"
+    feature: Annotated[
+        Literal["global", "dynamic", "static", "dynamic+static"],
+        BeforeValidator(lambda name: OLD_FEATURES.get(name, name)),
+    ] = "global"
     decomposition: dict[str, Any] = {}
     static_stage: bool = False
 
@@ -85,7 +89,7 @@ class EncoderInfo:
         method: that trained it.
         checkpoint_sha256: of the checkpoint's bytes.
         bgaug_version: that wrote it.
-        feature: the feature of its method, which `bgaug evaluate` and `bgaug embed` take: "g" (global) or "d" (dynamic).
+        feature: the feature of its method, which `bgaug evaluate` and `bgaug embed` take.
         decomposition: how the codes are made of features, by fields of `bgaug.model.Method`; the default where one is missing.
         static_stage: whether the static code has a last stage of its own.
     """
@@ -101,7 +105,7 @@ class EncoderInfo:
     method: str
     checkpoint_sha256: str
     bgaug_version: str = __version__
-    feature: str = "g"
+    feature: str = "global"
     decomposition: Mapping[str, Any] = field(default_factory=dict)
     static_stage: bool = False
 

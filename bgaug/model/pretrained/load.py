@@ -53,17 +53,17 @@ class VideoEncoder(nn.Module):
         Args:
             clips: float in [0, 1], (B, 3, T, h, w), RGB, every `info.stride`-th frame. Size and T need not be those of
                 training, but features are best where they are near.
-            feature: "g" (global: the mean over cells and time of the last stage), "d" (dynamic), "r" (static) or "dr" (both);
-                by default `self.feature`.
+            feature: one of `bgaug.model.decomposition.FEATURES`; "global" is the mean over cells and time of the last
+                stage; by default `self.feature`.
 
         Returns:
-            float32 (B, D), of "dr" (B, 2D).
+            float32 (B, D), of "dynamic+static" (B, 2D).
 
         Raises:
             ValueError: clips of another type or shape, too short to read motion from, or no such feature.
         """
         which = feature or self.feature
-        if which != "g":
+        if which != "global":
             return self.codes(clips).feature(which)
         last = list(self.stages(clips).values())[-1]
         return last.mean(dim=2).float().mean(dim=(2, 3))
@@ -101,8 +101,8 @@ def load_encoder(
         path: folder of a run, one of its checkpoints, or a .safetensors file that `export_encoder` wrote.
         best: of a run: its best checkpoint instead of the last.
         averaged: of a run that kept a moving average of the encoder: take that.
-        feature: which feature a call gives: "g", "d", "r" or "dr"; by default the one that `bgaug evaluate` and `bgaug embed`
-            take of the same run.
+        feature: which feature a call gives, one of `bgaug.model.decomposition.FEATURES`; by default the one that
+            `bgaug evaluate` and `bgaug embed` take of the same run.
         backbone: what builds the encoder, in place of the file's own word: a name, "module:function", or the function.
         trust: import the "module:function" that the file names. Only for files of your own.
 

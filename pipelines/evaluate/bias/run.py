@@ -175,8 +175,7 @@ def evaluate_bias(
         store_path: made by `build_shards`.
         progress: receives what happens.
         options: what the test is made of.
-        which: feature: "g" (global), "d" (dynamic), "r" (static) or "dr"; by default the run's own, see
-            `bgaug.model.Method.feature`.
+        which: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`.
         device: by default CUDA where there is one, else the CPU.
         word: the user's, on who builds an encoder that is none of bgaug's.
 
