@@ -145,13 +145,18 @@ def test_offline_work_loads_no_torch(code: str) -> None:
 
 def test_importing_bgaug_is_quick() -> None:
     assert not loaded_after("import bgaug") & {"numpy", "zarr", "av", "cv2", "torch", "decord"}
-    best = 10.0
-    for _ in range(4):
-        begun = os.times()
-        subprocess.run([sys.executable, "-m", "bgaug.cli.main", "--help"], capture_output=True, check=True)
-        ended = os.times()  # of children: time on a processor, whatever else runs
-        best = min(best, ended.children_user - begun.children_user + ended.children_system - begun.children_system)
-    assert best < 0.5, f"bgaug --help took {best:.2f} s of a processor"
+    # A processor that others use, too, is slower, so the limit is measured beside it and not a number of seconds.
+    pairs = [(cpu_seconds("-m", "bgaug.cli.main", "--help"), cpu_seconds("-c", "import numpy")) for _ in range(4)]
+    spent, numpy = (min(times) for times in zip(*pairs, strict=True))
+    assert spent < 5 * numpy, f"bgaug --help took {spent:.2f} s of a processor, `import numpy` {numpy:.2f} s"
+
+
+def cpu_seconds(*words: str) -> float:
+    """Time that Python with these arguments takes on a processor."""
+    begun = os.times()
+    subprocess.run([sys.executable, *words], capture_output=True, check=True)
+    ended = os.times()
+    return ended.children_user - begun.children_user + ended.children_system - begun.children_system
 
 
 def test_public_names_import() -> None:

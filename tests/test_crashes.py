@@ -17,10 +17,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ import pytest
 from typer.testing import CliRunner
 from worlds import Recorder, moving_square
 
+from bgaug.cli.console import TerminalProgress
 from bgaug.cli.main import app
 from bgaug.errors import StoreError
 from bgaug.pipelines.build.options import ShardOptions
@@ -47,10 +48,10 @@ MARK = "BGAUG_TEST_BUILD"
 _numbers = itertools.count()
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it never came about"
+        assert time.monotonic() < end, f"not so after {seconds:g} s"
         time.sleep(0.001)
 
 
@@ -96,6 +97,25 @@ class Build:
             except ProcessLookupError:
                 continue
 
+    def stop(self, where: Callable[[], object]) -> bool:
+        """Stop all of them while a condition holds; False if they ended before."""
+        while self.process.poll() is None:
+            until(lambda: where() or self.process.poll() is not None)
+            self.signal(signal.SIGSTOP)
+            until(self.stands_still)
+            if where() and self.process.poll() is None:
+                return True
+            self.signal(signal.SIGCONT)
+        return False
+
+    def stands_still(self) -> bool:
+        """Whether all of them are stopped or have ended."""
+        states = []
+        for pid in self.processes():
+            with suppress(OSError):
+                states.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        return all(state in "TZX" for state in states)
+
     def kill(self, *, all_of_them: bool) -> None:
         """By SIGKILL: the whole tree, or the first process alone, with which the others have to die."""
         if all_of_them:
@@ -107,10 +127,23 @@ class Build:
     def end(self, *codes: int) -> str:
         """Wait for it to leave with one of these codes and for its workers to be gone; returns its stderr."""
         said, errors = self.process.communicate(timeout=120)
-        until(lambda: not self.processes(), 10)
+        until(lambda: not self.processes())
         assert self.process.returncode in codes, (self.process.returncode, said, errors)
         assert "Traceback" not in errors, errors
         return errors
+
+
+def stopped_build(videos: Path, out: Path, where: Callable[[], object], jobs: int = 1) -> Build:
+    """A build whose processes are stopped while a condition holds. One that ended before is begun again."""
+    before = names(out / "shards")
+    for _ in range(5):
+        build = Build(videos, out, jobs)
+        if build.stop(where):
+            return build
+        build.end(0)
+        for name in names(out / "shards") - before:
+            shutil.rmtree(out / "shards" / name)
+    raise AssertionError("five builds ended before they could be stopped")
 
 
 BUILDS: list[Build] = []
@@ -507,6 +540,17 @@ def content_hash(small_store: Path) -> str | None:
     return verify_store(small_store).content_hash
 
 
+def at_each_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Run this whenever the command reports progress on videos. Meanwhile no other shard is begun."""
+    advance = TerminalProgress.advance
+
+    def acting(self: TerminalProgress, count: int = 1, note: str = "") -> None:
+        advance(self, count, note)
+        act()
+
+    monkeypatch.setattr(TerminalProgress, "advance", acting)
+
+
 def says_what_to_do(said: str) -> bool:
     return (
         re.search(r"make room|make space|free some|more space|more room|another --out|name another", said) is not None
@@ -525,13 +569,14 @@ def test_too_small_a_disk_is_told_before_the_first_byte(video_folder: Path, disk
 
 
 def test_a_disk_that_fills_up_costs_what_was_not_yet_written(
-    video_folder: Path, disk: Disk, content_hash: str | None
+    video_folder: Path, disk: Disk, content_hash: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.mount("size=8m")
     out = disk.path / "store"
 
     def fill() -> None:
-        until(lambda: visible(out))
+        if not visible(out) or (disk.path / "other").exists():
+            return
         with open(disk.path / "other", "wb", buffering=0) as file:
             try:
                 while True:
@@ -539,10 +584,8 @@ def test_a_disk_that_fills_up_costs_what_was_not_yet_written(
             except OSError as error:
                 assert error.errno == errno.ENOSPC
 
-    filling = threading.Thread(target=fill, daemon=True)
-    filling.start()
+    at_each_step(monkeypatch, fill)
     said = run(video_folder, out, 1)
-    filling.join()
     assert str(out) in said and "No space left" in said
     assert says_what_to_do(said), said
     there = visible(out)
@@ -592,20 +635,19 @@ def test_a_file_in_the_way_is_told(video_folder: Path, tmp_path: Path, place: st
 
 
 def test_a_video_that_goes_after_the_planning_is_missing(
-    video_folder: Path, tmp_path: Path, content_hash: str | None
+    video_folder: Path, tmp_path: Path, content_hash: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos, out, away = tmp_path / "videos", tmp_path / "store", tmp_path / "away.mp4"
     shutil.copytree(video_folder, videos)
     last = max(videos.rglob("*.mp4"))
 
     def take_away() -> None:
-        until((out / "zarr.json").exists)
-        last.rename(away)
+        if (out / "zarr.json").exists() and last.exists():
+            last.rename(away)
 
-    taking = threading.Thread(target=take_away, daemon=True)
-    taking.start()
-    said = run(videos, out, 1)
-    taking.join()
+    with monkeypatch.context() as patched:
+        at_each_step(patched, take_away)
+        said = run(videos, out, 1)
     assert last.name in said and "[missing]" in said
     lines = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert [(line["id"], line["reason"]) for line in lines] == [(last.relative_to(videos).as_posix(), "missing")]
@@ -626,16 +668,8 @@ def test_a_second_writer_is_told_of_the_first(
     shutil.copytree(small_store, out)
     for number in (3, 4, 5):
         shutil.rmtree(out / "shards" / f"{number:05}")
-    first = Build(video_folder, out)
-    while True:
-        until(lambda: temporary(out) or first.process.poll() is not None)
-        assert first.process.poll() is None, "it was over before it could be stopped"
-        first.signal(signal.SIGSTOP)
-        time.sleep(0.05)  # until they stand still
-        if held := temporary(out):
-            break
-        first.signal(signal.SIGCONT)
-    there = visible(out)
+    first = stopped_build(video_folder, out, lambda: temporary(out))
+    there, held = visible(out), temporary(out)
     try:
         said = run(video_folder, out, 1)
         named = re.search(r"is being written by process (\d+) on (\S+?);? ", said)
@@ -709,9 +743,9 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_build_goes_on(video_folder: Path, tmp_path: Path, content_hash: str | None) -> None:
     out = tmp_path / "store"
-    build = Build(video_folder, out, jobs=2)
-    until(lambda: visible(out) and temporary(out))
-    build.process.send_signal(signal.SIGINT)
+    build = stopped_build(video_folder, out, lambda: visible(out) and temporary(out), jobs=2)
+    for number in (signal.SIGINT, signal.SIGCONT):  # its workers stand still, so no other shard is finished
+        build.process.send_signal(number)
     assert "interrupted; the same command goes on from here" in build.end(130)
     there = visible(out)
     assert 0 < len(there) < 6 and len(temporary(out)) <= 2

@@ -32,7 +32,8 @@ from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify, open_sto
 from bgaug.store.format.layout import COMMIT
 from bgaug.store.locks.lock import ShardLock
 
-LIMIT_SECONDS = 1.0
+LIMIT_SECONDS = 2.0
+"""For one video. One that is not told to be slow takes milliseconds, so a busy machine may be a hundred times slower."""
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +58,10 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-def until(true: Callable[[], object], seconds: float = 10) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it never came about"
+        assert time.monotonic() < end, f"not so after {seconds:g} s"
         time.sleep(0.01)
 
 
@@ -233,9 +234,9 @@ def test_the_command_leaves_with_1_and_takes_a_time_limit(tmp_path: Path, monkey
     videos = make_videos(tmp_path / "v", "fine", "forever")
     monkeypatch.setattr("bgaug.pipelines.build.backgrounds.ExtractVideo", lambda options: Act(tmp_path / "log"))
     command = ["extract-backgrounds", str(videos), "--out", str(tmp_path / "s"), "--json", "--timeout"]
-    result = CliRunner().invoke(app, [*command, "0.5"])
+    result = CliRunner().invoke(app, [*command, f"{LIMIT_SECONDS:g}"])
     assert result.exit_code == 1, result.output
-    assert "01-forever.mp4: was not done within 0.5 seconds [timeout]" in result.stderr
+    assert "01-forever.mp4: was not done within 2 seconds [timeout]" in result.stderr
     counts = json.loads(result.stdout.splitlines()[-1])
     assert (counts["ok"], counts["failed"]) == (1, 1)
     assert CliRunner().invoke(app, [*command, "-1"]).exit_code == 2
@@ -440,7 +441,7 @@ def test_only_time_that_the_run_was_not_stopped_counts(tmp_path: Path, sleep: in
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     script = STOPPED.format(paths=paths, begun=str(tmp_path / "begun"), sleep=sleep)
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    until((tmp_path / "begun").exists, 60)
+    until((tmp_path / "begun").exists)
     stopped = workers_of(run.pid) + ([run.pid] if who == "all" else [])
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for pid in stopped:

@@ -64,8 +64,10 @@ def shard_folder(
                 held.enter_context(shard_lock(root, shard))
             settle(root, shard)
             if replace or not os.path.lexists(final):
+                held.callback(
+                    shutil.rmtree, folder, ignore_errors=True
+                )  # also where the disk is full at the first byte
                 begin_group(folder)
-                held.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder if folder.exists() else None
 
 
