@@ -272,10 +272,10 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
                 crop=32,
                 momentum=row.momentum,
                 change=row.change,
+                resume=True,
+                device="cpu",
+                threads=0,
             ),
-            resume=True,
-            device="cpu",
-            threads=0,
         )
     if only == "train":
         return

@@ -31,7 +31,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -231,7 +231,7 @@ def run_trial(trial: Trial, work: Path) -> None:
         change=row.change,
         amp="off",
     )
-    train(data / "shards", folder, Silent(), options=options, resume=True, device=trial.device, threads=0)
+    train(data / "shards", folder, Silent(), options=replace(options, resume=True, device=trial.device, threads=0))
     seconds = time.process_time() - begun
     names = list(SPLITS_NEEDED)
     splits = world_splits(names, trial.draw, COUNTS, 1, Silent(), cache=data / "splits", world="micro", size=trial.size)

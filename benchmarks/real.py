@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -146,7 +147,7 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> tuple[Contrast
             **CLIP,
         }
         how = TrainOptions(method=name, momentum=name == "moco", **asked)
-        train(options.work / "pretrain", out, Silent(), options=how, resume=True, device="cpu", threads=0)
+        train(options.work / "pretrain", out, Silent(), options=replace(how, resume=True, device="cpu", threads=0))
     run = load_run(out, device="cpu")
     learner, config = run.learner, run.config
     learner.encoder.decomposition.pool = "deviation"  # a reading: no weight depends on it

@@ -1,6 +1,6 @@
-"""Names that options take, importable without numpy, OpenCV or torch: help, completion and validation need them at once.
+"""Names that options take, importable without numpy, OpenCV or torch: help, completion and validation need them.
 
-A closed set is a `Literal`. An open one is a registry: a new background method is one new file and one entry here;
+A closed set is a `Literal`. An open one is a registry: a new background method, backbone or training method is one new file and one entry here;
 a new format of lists of labels is one in `bgaug.labels.FORMATS`.
 """
 
@@ -53,3 +53,39 @@ BACKGROUND_METHODS = Registry(
     }
 )
 """Estimators of static backgrounds; see `bgaug.background.methods.Estimator`."""
+
+BACKBONES = Registry(
+    {
+        "tiny": "bgaug.model.backbones.tiny:Tiny",
+        "r3d18": "bgaug.model.backbones.resnet18:r3d18",
+        "r2plus1d18": "bgaug.model.backbones.resnet18:r2plus1d18",
+        "r2plus1d18-14m": "bgaug.model.backbones.vcop:ShallowR2Plus1D",
+        "s3d": "bgaug.model.backbones.s3d:S3D",
+        "slow_r18": "bgaug.model.backbones.slow:SlowR18",
+        "c3d": "bgaug.model.backbones.c3d:C3D",
+        "vit": "bgaug.model.backbones.vit:VideoViT",
+    }
+)
+"""Video encoders: functions or classes that return a `bgaug.model.backbones.Backbone`."""
+
+METHODS = Registry(
+    {
+        "bgaug": "bgaug.model.presets:BGAUG",
+        "semi": "bgaug.model.presets:SEMI",
+        "dual": "bgaug.model.presets:DUAL",
+        "simclr": "bgaug.model.presets:SIMCLR",
+        "moco": "bgaug.model.presets:MOCO",
+        "byol": "bgaug.model.presets:BYOL",
+        "fame": "bgaug.model.presets:FAME",
+        "fame-published": "bgaug.model.presets:FAME_PUBLISHED",
+        "be": "bgaug.model.presets:BE",
+        "be-inter": "bgaug.model.presets:BE_INTER",
+        "stillmix": "bgaug.model.presets:STILLMIX",
+        "actorcutmix": "bgaug.model.presets:ACTORCUTMIX",
+        "actorcutmix-published": "bgaug.model.presets:ACTORCUTMIX_PUBLISHED",
+        "mixup": "bgaug.model.presets:MIXUP",
+        "cutmix": "bgaug.model.presets:CUTMIX",
+        "dclr": "bgaug.model.presets:DCLR",
+    }
+)
+"""Training methods: presets of `bgaug.model.Method`."""

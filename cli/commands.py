@@ -76,21 +76,28 @@ def parameters_of(kind: type[Options], prefix: str = "") -> Iterator[Parameter]:
     """The parameters of a record and of the records in it."""
     hints, options = get_type_hints(kind), options_of(kind)
     for field in fields(kind):
-        hint = hints[field.name]
-        if inspect.isclass(hint) and issubclass(hint, Options):
-            yield from parameters_of(hint, f"{prefix}{field.name}_")
+        if is_record(hints[field.name]):
+            yield from parameters_of(hints[field.name], f"{prefix}{field.name}_")
         elif field.name in options:
-            option = options[field.name]
-            value_type, several, choices = _value_type(hint)
-            flag, off = f"--{flag_of(field.name, option)}", ""
-            if option.argument:
-                flag = option.metavar or field.name.upper()
-            elif value_type is bool and (field.default is True or type(None) in get_args(hint)):
-                off = f"--no-{flag[2:]}"
-            names = choices or option.choices
-            required = field.default is MISSING and field.default_factory is MISSING
-            default = "" if required else option.default or _shown(field.default, option)
-            yield Parameter(prefix + field.name, flag, off, value_type, several, names, default, required, option)
+            default = field.default if field.default_factory is MISSING else None
+            yield _parameter(field.name, prefix, hints[field.name], options[field.name], default)
+
+
+def _parameter(name: str, prefix: str, hint: Any, option: Option, default: Any) -> Parameter:
+    kind, several, choices = _value_type(hint)
+    flag = f"--{flag_of(name, option)}"
+    switches_off = kind is bool and (default is True or NoneType in get_args(hint))
+    return Parameter(
+        prefix + name,
+        (option.metavar or name.upper()) if option.argument else flag,
+        f"--no-{flag[2:]}" if switches_off else "",
+        kind,
+        several,
+        choices or option.choices,
+        option.default or _shown(default, option),
+        default is MISSING,
+        option,
+    )
 
 
 def _value_type(hint: Any) -> tuple[type, bool, tuple[str, ...]]:
@@ -202,17 +209,25 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     """A function for typer, whose parameters are the fields of the records that `function` takes.
 
     Args:
-        function: its parameters are records (subclasses of `Options`) and `as_json`.
+        function: its parameters are records (subclasses of `Options`), arguments annotated with `Option`, and `as_json`.
     """
-    kinds = {name: hint for name, hint in get_type_hints(function).items() if _is_record(hint)}
-    own = {one.name: one for kind in kinds.values() for one in parameters_of(kind)}
-    ordered = sorted(own.values(), key=lambda one: (not one.option.argument, not one.required))
+    hints = get_type_hints(function, include_extras=True)
+    kinds = {name: hint for name, hint in hints.items() if is_record(hint)}
+    own = [
+        _parameter(name, "", hint.__origin__, part, MISSING)
+        for name, hint in hints.items()
+        for part in getattr(hint, "__metadata__", ())
+        if isinstance(part, Option)
+    ]
+    given = [one.name for one in own]
+    own += [one for kind in kinds.values() for one in parameters_of(kind)]
+    ordered = sorted(own, key=lambda one: (not one.option.argument, not one.required))
 
     def run(context: typer.Context, as_json: bool, debug: bool, config: None, help_all: None, **values: Any) -> None:
         with reported(debug):
             _check_sources(context, values)
             records = {name: _built(kind, values) for name, kind in kinds.items()}
-            function(**records, as_json=as_json)
+            function(**{name: values[name] for name in given}, **records, as_json=as_json)
 
     run.__doc__, run.__name__ = function.__doc__, function.__name__
     typed = [*((one, _annotation(one)) for one in ordered), *_COMMON]
@@ -235,7 +250,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
-def _is_record(hint: Any) -> bool:
+def is_record(hint: Any) -> bool:
+    """Whether a type is a record of options."""
     return inspect.isclass(hint) and issubclass(hint, Options)
 
 
@@ -267,7 +283,7 @@ def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> 
     hints, options = get_type_hints(kind), options_of(kind)
     given: dict[str, Any] = {}
     for field in fields(kind):
-        if _is_record(hints[field.name]):
+        if is_record(hints[field.name]):
             given[field.name] = _built(hints[field.name], values, f"{prefix}{field.name}_")
         elif field.name in options:
             value, option = values.get(prefix + field.name), options[field.name]

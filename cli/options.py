@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bgaug.pipelines.options import Option
+
 if TYPE_CHECKING:
     from bgaug.model.pretrained import Word
 
@@ -161,3 +163,4 @@ Trust = Annotated[
     bool, typer.Option("--trust", help="Import the MODULE:FUNCTION that a file names: only for files of your own.")
 ]
 StoreArgument = Annotated[Path, typer.Argument(help="A store.", show_default=False)]
+StorePath = Annotated[Path, Option("A store.", argument=True, metavar="STORE")]

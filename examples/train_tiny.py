@@ -25,8 +25,8 @@ def main() -> None:
     built = build_shards(ShardOptions(inputs=[options.videos], out=store), Silent())
     print(f"{built.to_json()['videos']} videos, {built.bytes / 1e6:.1f} MB")
 
-    chosen = TrainOptions(backbone="tiny", epochs=options.epochs, num_frames=8, crop=options.crop)
-    result = train(store, run, Silent(), options=chosen, resume=True)
+    chosen = TrainOptions(backbone="tiny", epochs=options.epochs, num_frames=8, crop=options.crop, resume=True)
+    result = train(store, run, Silent(), chosen)
     print(f"{result.trained.steps} steps, loss {result.trained.loss:.2f}")
 
     learner = load_run(run, device="cpu").learner  # learner.features(clips) gives (B, 96)

@@ -6,9 +6,11 @@ records. Nothing here imports numpy or torch, so that help answers at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
@@ -79,7 +81,7 @@ def _known(option: Option, value: Any) -> Any:
     for name in value if isinstance(value, tuple) else () if value is None else (value,):
         if name not in option.choices and not (option.own and ":" in name):
             own = ", or module:function for your own" if option.own else ""
-            raise ValueError(f"there is no {name!r}; choose from {', '.join(option.choices)}{own}")
+            raise ValueError(f"there is no {name!r}; there are {', '.join(option.choices)}{own}")
     return value
 
 
@@ -88,30 +90,27 @@ class Options:
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    def toml(self) -> str:
-        """The options as a file for `--config`."""
-        import json
 
-        lines = []
-        for name, option in options_of(type(self)).items():
-            value = _plain(getattr(self, name))
-            if value not in (None, []) and not option.argument:
-                lines.append(f"{flag_of(name, option)} = {json.dumps(value)}\n")
-        return "".join(lines)
+def to_toml(options: Options, leave_out: Collection[str] = ()) -> str:
+    """Options as a file for `--config`, with the command line's names."""
+    lines = []
+    for name, option in options_of(type(options)).items():
+        value = getattr(options, name)
+        if isinstance(value, Mapping):
+            value = [f"{key}={json.dumps(part)}" for key, part in value.items()]
+        if value not in (None, [], ()) and not option.argument and name not in leave_out:
+            lines.append(f"{flag_of(name, option)} = {json.dumps(plain(value))}\n")
+    return "".join(lines)
 
 
-def _plain(value: Any) -> Any:
-    import json
-    from pathlib import Path
-
-    if isinstance(value, Mapping):
-        return [f"{key}={json.dumps(part)}" for key, part in value.items()]
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def record(kind: type[R]) -> type[R]:
     """Make a class of annotated fields a frozen, keyword-only, validated dataclass.
 
@@ -137,17 +136,18 @@ def _told(kind: type[Options], error: Any) -> str:
         return message
     option = options_of(kind).get(name)
     shown = name if option is None else f"--{flag_of(name, option)}"
-    return f"{shown}: {message}, got {error['input']!r}"
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"{shown}: {message}{got}"
 
 
 def options_of(kind: type[Options]) -> dict[str, Option]:
     """The options of a record by field, in the order of its fields."""
     hints = get_type_hints(kind, include_extras=True)
     found = {}
-    for field in fields(kind):
-        for part in getattr(hints[field.name], "__metadata__", ()):
+    for one in fields(kind):
+        for part in getattr(hints[one.name], "__metadata__", ()):
             if isinstance(part, Option):
-                found[field.name] = part
+                found[one.name] = part
     return found
 
 
@@ -166,3 +166,9 @@ class DeviceOptions(Options):
     device: Annotated[
         str | None, Option("Device of torch, such as cpu or cuda:1; by default CUDA if there is one.", panel=RUNNING)
     ] = None
+
+
+Trust = Annotated[
+    bool,
+    Option("Import the MODULE:FUNCTION that a file names: only for files of your own.", panel=RUNNING, rare=True),
+]

@@ -598,7 +598,7 @@ def test_what_cannot_be_tested_is_said(biased: Store) -> None:
 def test_a_run_is_evaluated_and_again_from_its_manifest(biased: Store, tmp_path: Path) -> None:
     run, out, store = tmp_path / "run", tmp_path / "out", Path(biased.path)
     options = TrainOptions(backbone="tiny", steps=2, batch_size=4, crop=CROP, num_frames=T)
-    train(store, run, Silent(), options=options, device="cpu", threads=1)
+    train(store, run, Silent(), options=replace(options, device="cpu", threads=1))
     made = BiasOptions(min_grade=None, composites=2, out=out, sheet_rows=3)
     report = evaluate_bias(run, store, Silent(), options=made, device="cpu")
     assert report.settings["frames"] == T and report.settings["crop"] == CROP and report.settings["videos"] == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_meters_stand_in_the_log_and_on_the_board(small_store: Path, tmp_path: P
         tensorboard=True,
         best="motion_r1",
     )
-    train(small_store, tmp_path / "r", Silent(), options=options, device="cpu", threads=0)
+    train(small_store, tmp_path / "r", Silent(), options=replace(options, device="cpu", threads=0))
     lines = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
     measured = [line["meters"] for line in lines if "meters" in line]
     assert len(measured) == 2, "one an epoch"
@@ -116,7 +117,7 @@ def test_meters_do_not_change_a_run(small_store: Path, tmp_path: Path) -> None:
 
     for name, count in (("with", 6), ("without", 0)):
         options = TrainOptions(backbone="tiny", steps=4, batch_size=3, num_frames=4, stride=1, crop=16, meters=count)
-        train(small_store, tmp_path / name, Silent(), options=options, device="cpu", threads=0)
+        train(small_store, tmp_path / name, Silent(), options=replace(options, device="cpu", threads=0))
     one, other = (load_checkpoint(last_checkpoint(tmp_path / name))["learner"] for name in ("with", "without"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
@@ -124,4 +125,4 @@ def test_meters_do_not_change_a_run(small_store: Path, tmp_path: Path) -> None:
 def test_too_few_videos_are_told(small_store: Path, tmp_path: Path) -> None:
     options = TrainOptions(backbone="tiny", steps=1, batch_size=3, num_frames=4, stride=1, crop=16, meters=2)
     with pytest.raises(UsageError, match="--meters 2: bias meters need 4 videos"):
-        train(small_store, tmp_path / "r", Silent(), options=options, device="cpu", threads=0)
+        train(small_store, tmp_path / "r", Silent(), options=replace(options, device="cpu", threads=0))

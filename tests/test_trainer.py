@@ -35,11 +35,7 @@ def run(store: Path, out: Path, *, resume: bool = False, stop_after: int | None 
         store,
         out,
         Silent(),
-        options=TrainOptions(**{**OPTIONS, **options}),
-        resume=resume,
-        stop_after=stop_after,
-        device="cpu",
-        threads=1,
+        options=TrainOptions(**{**OPTIONS, **options}, resume=resume, stop_after=stop_after, device="cpu", threads=1),
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from bgaug.progress import Silent
 def run(store: Path, out: Path, *, resume: bool = False, stop_after: int | None = None, **options: Any) -> RunResult:
     small: dict[str, Any] = {"backbone": "tiny", "batch_size": 3, "num_frames": 4, "stride": 1, "crop": 16, "steps": 4}
     chosen = TrainOptions(**{**small, **options})
-    return train(store, out, Silent(), options=chosen, resume=resume, stop_after=stop_after, device="cpu", threads=0)
+    return train(
+        store, out, Silent(), options=replace(chosen, resume=resume, stop_after=stop_after, device="cpu", threads=0)
+    )
 
 
 def state(out: Path) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def test_a_compiled_encoder_learns_the_same(small_store: Path, tmp_path: Path) -
 def test_a_device_that_is_not_here(small_store: Path, tmp_path: Path) -> None:
     options = TrainOptions(backbone="tiny", steps=1)
     with pytest.raises(UsageError, match="no device 'tpu9'"):
-        train(small_store, tmp_path / "r", Silent(), options=options, device="tpu9")
+        train(small_store, tmp_path / "r", Silent(), options=replace(options, device="tpu9"))
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="CUDA is not available here"):
-            train(small_store, tmp_path / "r", Silent(), options=options, device="cuda")
+            train(small_store, tmp_path / "r", Silent(), options=replace(options, device="cuda"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from bgaug.model.decomposition import POOLS, STRETCHES
+from bgaug.names import METHODS
 from bgaug.pairs import Composition
 
 Objective = Literal["infonce", "byol", "dclr"]
@@ -171,7 +172,7 @@ class Method:
         """
         if name not in METHODS:
             raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
-        preset = METHODS[name]
+        preset: Method = METHODS[name]
         if not preset.composite and momentum not in (None, preset.momentum):
             other = {"simclr": "moco", "moco": "simclr"}.get(name)
             raise ValueError(f"{name!r} has one form; {momentum = } is not it" + (f", take {other!r}" if other else ""))
@@ -185,39 +186,6 @@ class Method:
         if not method.has_queue:
             return method
         return replace(method, queue=queue_length(method.queue, batch_size or 1, num_videos))
-
-
-METHODS = {
-    method.name: method
-    for method in (
-        Method("bgaug", w_motion=0.5),
-        Method("semi"),
-        Method("dual", w_motion=0.5, w_static=0.5),
-        Method("simclr", policy="none"),
-        Method("moco", policy="none", momentum=True),
-        Method("byol", policy="none", objective="byol", momentum=True, bn_groups=1),
-        Method("fame", policy="fame"),
-        Method("fame-published", policy="fame-published"),
-        Method("be", policy="be"),
-        Method("be-inter", policy="be-inter"),
-        Method("stillmix", policy="stillmix"),
-        Method("actorcutmix", policy="actorcutmix"),
-        Method("actorcutmix-published", policy="actorcutmix-published"),
-        Method("mixup", policy="mixup"),
-        Method("cutmix", policy="cutmix"),
-        Method("dclr", policy="none", objective="dclr"),
-    )
-}
-"""Presets by name.
-
-`bgaug` is the default: the wide and the micro term. `semi` is the wide term alone; `dual` has the static term beside
-them, for those who want a code of the scene: it costs a second last stage and changes no accuracy. `simclr`, `moco` and `byol` see plain views; the
-others are `semi` with the pairs of a published policy (see `bgaug.pairs.POLICIES`), so that a comparison is of pairs
-alone; `dclr` compares input modes, see `bgaug.model.modes`.
-
-References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum contrastive
-learning" (MoCo v2), 2020, arXiv 2003.04297; J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv 2006.07733.
-"""
 
 
 def queue_length(wanted: int, batch_size: int, num_videos: int | None = None) -> int:

@@ -158,8 +158,8 @@ def demo(
                 stride=1,
                 crop=CROP,
                 momentum=False,  # the form in the batch for both: equal views, equal steps
+                resume=True,
             ),
-            resume=True,
         )
         learners[method] = load_run(out / f"run-{method}", device="cpu").learner
         accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-OptimiserName = Literal["sgd", "adamw", "lars"]
-Schedule = Literal["cosine", "step"]
-Precision = Literal["off", "bf16", "fp16"]
+from bgaug.pipelines.train.options import OptimiserName, Precision, Schedule
 
 
 @dataclass(frozen=True)

@@ -1,131 +1,191 @@
-"""What decides a training run, and how it is run: one model, checked as a whole."""
+"""Options of training: what decides a run, and how it is run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import field, fields
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator
 
 from bgaug.errors import UsageError
+from bgaug.names import BACKBONES, METHODS
+from bgaug.pipelines.options import RUNNING, DeviceOptions, Option, Trust, plain, record, to_toml
 
-HOW_ALONE = ("compile", "channels_last", "checkpoint_every", "keep", "best", "log_every", "meters", "tensorboard")
+OptimiserName = Literal["sgd", "adamw", "lars"]
+Schedule = Literal["cosine", "step"]
+Precision = Literal["off", "bf16", "fp16"]
+
+METHOD, OPTIMISATION, CLIPS, MONITOR = "Method and pairs", "Optimisation", "Clips", "Checkpoints and monitoring"
+SPEED = "Speed"
+OF_A_CALL = ("device", "threads", "resume", "stop_after", "overwrite", "trust")
+"""Options that are not kept in the run's config.toml."""
+NOT_DECIDING = (
+    *("compile", "channels_last", "checkpoint_every", "keep", "best", "log_every", "meters", "tensorboard"),
+    *OF_A_CALL,
+)
 """Options that do not change the result: a resumed run may have others."""
 
 
-class TrainOptions(BaseModel):
-    """What decides a run; None stands for what suits backbone and data.
+def _changes(value: Any) -> Any:
+    return parse_changes(value) if isinstance(value, list | tuple) else value
 
-    Attributes:
-        method: a key of `bgaug.model.METHODS`.
-        backbone: a name of `bgaug.model.backbones.BACKBONES`, or one's own as module:function.
-        weights: file of published weights to begin with, by torchvision's names; the backbone then pads with zeros in
-            time and normalises its input, as they expect.
-        epochs: passes over the videos.
-        steps: of the whole run, instead of epochs.
-        batch_size: clips a step, of all processes together; by default 64, or half of the videos if that is less.
-        accumulate: batches whose gradients make one step; each is contrasted within itself.
-        seed: of weights, order, clips and augmentation.
-        optimiser: "sgd", "adamw" or "lars"; by default sgd, for `tiny` adamw.
-        lr: highest learning rate; by default .01 x batch / 64, for `tiny` 2e-3.
-        weight_decay: on all weights but biases and normalisations.
-        warmup: share of the run, in [0, 1).
-        schedule: "cosine", or "step": `drop` times less at each of the shares `drop_at`.
-        drop_at: shares of the run.
-        drop: factor.
-        clip_norm: the gradient's norm is brought down to this.
-        ema: keep a moving average of the encoder, of which this share stays at each step; it is what is evaluated.
-        num_frames: frames of a clip.
-        stride: distance of the frames.
-        crop: side of the crops, pixels; by default 112, or what the store's frames hold.
-        flip: probability of a left-right flip; 0 where left and right mean something. `tiny` does not flip by default.
-        masks: "stored", or "motion" to compute them anew on the device; what the method says if None.
-        bank: the store's bank of pictures that donors come from, where the pairs want one.
-        change: fields of `bgaug.model.Method` and of `bgaug.pairs.Composition` to replace, by name: an ablation.
-        momentum: the form with momentum encoder and queue; by default for more than 2,000 videos.
-        splits: videos to train on, by split; by default "train" where the store has such a split, else all.
-        min_grade: leave out shots below this grade.
-        sync_norm: with several CUDA processes, synchronise batch normalisation in the form in the batch.
-        amp: "off", "bf16" or "fp16"; by default bf16 on CUDA.
-        compile: the encoder, by torch.compile.
-        channels_last: memory format of the convolutions; by default on CUDA with mixed precision, where it pays.
-        checkpoint_every: steps, beside the ends of epochs.
-        keep: checkpoints that stay.
-        best: also keep the best by this number of the epochs, such as motion_r1; with a leading minus the lowest.
-        log_every: steps whose numbers are fetched together; by default 1 on a CPU, else 20.
-        meters: videos on which the bias is measured after each epoch; 0 for none.
-        tensorboard: also write what TensorBoard shows.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@record
+class TrainOptions(DeviceOptions):
+    """`bgaug train`; None stands for what suits backbone and data."""
 
-    method: str = "bgaug"
-    backbone: str = "r3d18"
-    weights: str | None = None
-    epochs: int = Field(default=200, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=2)
-    accumulate: int = Field(default=1, ge=1)
-    seed: int = 0
-    optimiser: Literal["sgd", "adamw", "lars"] | None = None
-    lr: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    schedule: Literal["cosine", "step"] = "cosine"
-    drop_at: tuple[float, ...] = (0.6, 0.8)
-    drop: float = Field(default=0.1, gt=0, lt=1)
-    clip_norm: float | None = Field(default=None, gt=0)
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    num_frames: int = Field(default=16, ge=2)
-    stride: int = Field(default=2, ge=1)
-    crop: int | None = Field(default=None, ge=8)
-    flip: float | None = Field(default=None, ge=0, le=1)
-    masks: Literal["stored", "motion"] | None = None
-    bank: str | None = None
-    change: dict[str, Any] = Field(default_factory=dict)
-    momentum: bool | None = None
-    splits: tuple[str, ...] | None = None
-    min_grade: str | None = None
-    sync_norm: bool = True
-    amp: Literal["off", "bf16", "fp16"] | None = None
-    compile: bool = False
-    channels_last: bool | None = None
-    checkpoint_every: int | None = Field(default=None, ge=1)
-    keep: int = Field(default=2, ge=1)
-    best: str | None = None
-    log_every: int | None = Field(default=None, ge=1)
-    meters: int = Field(default=0, ge=0)
-    tensorboard: bool = False
-
-    @classmethod
-    def checked(cls, **values: Any) -> TrainOptions:
-        """Options from values of any source.
-
-        Raises:
-            UsageError: an unknown name or a value that cannot be; all of them are listed.
-        """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-            raise UsageError(f"these options cannot be: {said}") from error
+    method: Annotated[
+        str, Option("Training method: the pairs and the terms of the loss; see docs/methods.md.", names=METHODS)
+    ] = "bgaug"
+    backbone: Annotated[str, Option("Encoder.", names=BACKBONES, own=True)] = "r3d18"
+    weights: Annotated[
+        str | None,
+        Option("File of published weights to begin with, under torchvision's names.", panel=METHOD, metavar="PATH"),
+    ] = None
+    epochs: Annotated[int, Option("Passes over the videos.", ge=1)] = 200
+    steps: Annotated[int | None, Option("Steps of the whole run, instead of epochs.", ge=1)] = None
+    batch_size: Annotated[
+        int | None,
+        Option("Clips per step, of all processes together; by default 64, or half of the videos if fewer.", ge=2),
+    ] = None
+    accumulate: Annotated[
+        int,
+        Option(
+            "Batches whose gradients make one step; each is contrasted within itself.",
+            panel=OPTIMISATION,
+            ge=1,
+            rare=True,
+        ),
+    ] = 1
+    seed: Annotated[int, Option("Seed of the random generator for weights, order, clips and augmentation.")] = 0
+    optimiser: Annotated[
+        OptimiserName | None, Option("Optimiser; by default sgd, for tiny adamw.", panel=OPTIMISATION)
+    ] = None
+    lr: Annotated[
+        float | None,
+        Option("Highest learning rate; by default .01 x batch / 64, for tiny .002.", panel=OPTIMISATION, gt=0),
+    ] = None
+    weight_decay: Annotated[
+        float, Option("Weight decay, of all weights except biases and normalisations.", panel=OPTIMISATION, ge=0)
+    ] = 1e-4
+    warmup: Annotated[
+        float, Option("Share of the run in which the learning rate rises.", panel=OPTIMISATION, ge=0, lt=1, rare=True)
+    ] = 0.05
+    schedule: Annotated[Schedule, Option("How the learning rate falls.", panel=OPTIMISATION, rare=True)] = "cosine"
+    drop_at: Annotated[
+        tuple[float, ...],
+        Option(
+            "With --schedule step: shares of the run where the rate drops.", panel=OPTIMISATION, metavar="X", rare=True
+        ),
+    ] = (0.6, 0.8)
+    drop: Annotated[
+        float, Option("With --schedule step: factor of each drop.", panel=OPTIMISATION, gt=0, lt=1, rare=True)
+    ] = 0.1
+    clip_norm: Annotated[
+        float | None,
+        Option("Largest norm of the gradient; larger ones are scaled.", panel=OPTIMISATION, gt=0, rare=True),
+    ] = None
+    ema: Annotated[
+        float | None,
+        Option(
+            "Keep a moving average of the encoder, of which this share stays at each step, such as .999; the average is "
+            "what is evaluated.",
+            panel=OPTIMISATION,
+            gt=0,
+            lt=1,
+            rare=True,
+        ),
+    ] = None
+    num_frames: Annotated[int, Option("Frames of a clip.", flag="frames", ge=2)] = 16
+    stride: Annotated[int, Option("Distance of a clip's frames.", panel=CLIPS, ge=1)] = 2
+    crop: Annotated[
+        int | None, Option("Side of the crops, in pixels; by default 112, or what the frames hold.", panel=CLIPS, ge=8)
+    ] = None
+    flip: Annotated[
+        float | None,
+        Option("Probability of a left-right flip; 0 where left and right differ in meaning.", panel=CLIPS, ge=0, le=1),
+    ] = None
+    masks: Annotated[
+        Literal["stored", "motion"] | None,
+        Option(
+            "Masks of the store, or computed from motion on the device; by default what the method defines.",
+            flag="mask-source",
+            panel=METHOD,
+            old=("masks",),
+        ),
+    ] = None
+    bank: Annotated[
+        str | None, Option("The store's bank of images that donors come from, with --set donor=bank.", panel=METHOD)
+    ] = None
+    change: Annotated[
+        dict[str, Any],
+        BeforeValidator(_changes),
+        Option(
+            "Change a field of the method or of its pairs, such as donor=frame, gamma=0 or stages=stage2,stage3.",
+            flag="set",
+            panel=METHOD,
+            metavar="NAME=VALUE",
+        ),
+    ] = field(default_factory=dict)
+    momentum: Annotated[
+        bool | None, Option("Momentum encoder and queue; by default above 2,000 videos.", panel=METHOD)
+    ] = None
+    splits: Annotated[
+        tuple[str, ...] | None,
+        Option("Train on the videos of this split only; by default train, where there is one.", flag="split"),
+    ] = None
+    min_grade: Annotated[
+        str | None, Option("Leave out shots graded worse, A to F.", panel=CLIPS, metavar="GRADE", rare=True)
+    ] = None
+    sync_norm: Annotated[
+        bool,
+        Option("Synchronise batch normalisation of several GPUs, in the form in the batch.", panel=SPEED, rare=True),
+    ] = True
+    amp: Annotated[Precision | None, Option("Mixed precision; by default bf16 on CUDA.", panel=SPEED)] = None
+    compile: Annotated[bool, Option("Compile the encoder: a slow start, faster steps.", panel=SPEED)] = False
+    channels_last: Annotated[
+        bool | None,
+        Option("Memory format channels_last; by default on CUDA with mixed precision.", panel=SPEED, rare=True),
+    ] = None
+    checkpoint_every: Annotated[
+        int | None, Option("Steps between checkpoints, besides the ends of epochs.", panel=MONITOR, ge=1, rare=True)
+    ] = None
+    keep: Annotated[int, Option("Number of newest checkpoints that are kept.", panel=MONITOR, ge=1, rare=True)] = 2
+    best: Annotated[
+        str | None,
+        Option(
+            "Also keep the best checkpoint by a number of the epochs, such as motion_r1; -NAME for the lowest.",
+            flag="best-by",
+            panel=MONITOR,
+            old=("best",),
+        ),
+    ] = None
+    log_every: Annotated[
+        int | None,
+        Option("Steps whose numbers are fetched together; by default 1, on a GPU 20.", panel=MONITOR, ge=1, rare=True),
+    ] = None
+    meters: Annotated[
+        int, Option("Videos on which the bias is measured after each epoch; 0 for none.", panel=MONITOR, ge=0)
+    ] = 0
+    tensorboard: Annotated[bool, Option("Also write events for TensorBoard.", panel=MONITOR)] = False
+    threads: Annotated[int, Option("Threads that read clips.", panel=RUNNING, ge=0)] = 2
+    resume: Annotated[bool, Option("Continue from the last checkpoint in --out.")] = False
+    trust: Trust = False
+    stop_after: Annotated[
+        int | None, Option("Stop after so many steps, as an interruption would.", panel=RUNNING, ge=1, rare=True)
+    ] = None
+    overwrite: Annotated[bool, Option("Begin again where --out holds a run.", panel=RUNNING)] = False
 
     def deciding(self) -> dict[str, Any]:
-        """Those that change the result, as plain JSON values."""
-        values: dict[str, Any] = self.model_dump(mode="json", exclude=set(HOW_ALONE))
-        return values
+        """The options that change the result, as plain JSON values."""
+        names = [field.name for field in fields(self) if field.name not in NOT_DECIDING]
+        return {name: plain(getattr(self, name)) for name in names}
 
     def toml(self) -> str:
-        """As a file for `--config`, with the command line's names."""
-        renamed = {"num_frames": "frames", "splits": "split"}
-        lines = []
-        for name, value in self.model_dump(mode="json").items():
-            if name == "change":
-                value, name = [f"{key}={json.dumps(part)}" for key, part in value.items()], "set"
-            if value is not None and value != []:
-                lines.append(f"{renamed.get(name, name).replace('_', '-')} = {json.dumps(value)}")
-        return "".join(f"{line}\n" for line in lines)
+        """The options of the run as a file for `--config`."""
+        return to_toml(self, leave_out=OF_A_CALL)
 
 
 def parse_changes(settings: Sequence[str]) -> dict[str, Any]:

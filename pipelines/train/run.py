@@ -72,13 +72,7 @@ def train(
     store_path: Path,
     out: Path,
     progress: Progress,
-    *,
     options: TrainOptions | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    stop_after: int | None = None,
-    device: str | None = None,
-    threads: int = 2,
 ) -> RunResult:
     """Train an encoder on a store.
 
@@ -86,12 +80,7 @@ def train(
         store_path: made by `build_shards`.
         out: folder of the run.
         progress: receives what happens.
-        options: what decides the run.
-        resume: go on from the last checkpoint in `out`, if there is one.
-        overwrite: begin anew where `out` holds a run.
-        stop_after: stop after so many steps of this call, as an interruption would.
-        device: by default CUDA where there is one, else the CPU.
-        threads: that read clips.
+        options: what decides the run, and how it is run.
 
     Raises:
         UsageError: options that contradict each other or the store.
@@ -100,21 +89,21 @@ def train(
         WriteError: `out` cannot be written; found out before the work where that can be.
     """
     options = options or TrainOptions()
-    with processes(device) as here, ExitStack() as held:
+    with processes(options.device) as here, ExitStack() as held:
         progress = progress if here.first else Silent()
         store = open_store(store_path)
-        _find_run(out, resume=resume, overwrite=overwrite)  # nothing is written into a folder that is not ours
+        _find_run(out, options)  # nothing is written into a folder that is not ours
         if here.first:
             held.enter_context(only_run(out))
-        checkpoint = _find_run(out, resume=resume, overwrite=overwrite)
+        checkpoint = _find_run(out, options)
         check_folder(out)
         check_folder(out / CHECKPOINTS)
         here.wait()  # until all have looked at the folder as it was
-        run = _Run.prepare(store, options, here, threads)
+        run = _Run.prepare(store, options, here)
         config = run_config(options, store, run.learner.method, run.batch_size)
         if checkpoint is None and here.first:
-            _begin_run(out, config, options, store_path, overwrite)
-        return RunResult(run.train(out, config, checkpoint, stop_after, progress), out, here.first)
+            _begin_run(out, config, options, store_path)
+        return RunResult(run.train(out, config, checkpoint, progress), out, here.first)
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,7 @@ class _Run:
     meters: BiasMeters | None
 
     @classmethod
-    def prepare(cls, store: Store, options: TrainOptions, here: Processes, threads: int) -> _Run:
+    def prepare(cls, store: Store, options: TrainOptions, here: Processes) -> _Run:
         check_best(options)
         torch.manual_seed(options.seed)
         dataset = make_dataset(store, options)
@@ -139,7 +128,12 @@ class _Run:
         if batch_size % here.world:
             raise UsageError(f"--batch-size {batch_size} cannot be shared out equally to {here.world} processes")
         loader = ClipLoader(
-            dataset, batch_size // here.world, seed=options.seed, threads=threads, rank=here.rank, world=here.world
+            dataset,
+            batch_size // here.world,
+            seed=options.seed,
+            threads=options.threads,
+            rank=here.rank,
+            world=here.world,
         )
         optimisation = make_optimisation(options, batch_size, len(loader), here.device)
         learner = make_learner(options, len(dataset), batch_size, optimisation.total_steps).to(here.device)
@@ -153,9 +147,7 @@ class _Run:
         """Clips a step, of all processes."""
         return self.loader.batch_size * self.here.world
 
-    def train(
-        self, out: Path, config: dict[str, Any], checkpoint: Path | None, stop_after: int | None, progress: Progress
-    ) -> Trained:
+    def train(self, out: Path, config: dict[str, Any], checkpoint: Path | None, progress: Progress) -> Trained:
         """Begin, or go on from a checkpoint; stop at the end or after so many steps."""
         told = Telling(progress, self.learner, self.meters, self.optimisation.total_steps, self._clips_a_step)
         if self.options.tensorboard and self.here.first:
@@ -180,7 +172,7 @@ class _Run:
         progress.start(f"training {name}", self.optimisation.total_steps)
         progress.advance(trainer.step)
         with told.begin(trainer.step):
-            return trainer.run(stop_after)
+            return trainer.run(self.options.stop_after)
 
     @property
     def _clips_a_step(self) -> int:
@@ -222,7 +214,7 @@ def check_best(options: TrainOptions) -> None:
     known = ("loss", *NUMBERS) if options.meters else ("loss",)
     if options.best is not None and options.best.removeprefix("-") not in known:
         more = "" if options.meters else f"; with --meters also {', '.join(NUMBERS)}"
-        raise UsageError(f"--best: there is no number {options.best!r}; there are {', '.join(known)}{more}")
+        raise UsageError(f"--best-by: there is no number {options.best!r}; there are {', '.join(known)}{more}")
 
 
 def make_meters(store: Store, options: TrainOptions, here: Processes) -> BiasMeters | None:
@@ -251,26 +243,26 @@ def run_config(options: TrainOptions, store: Store, method: Method, batch_size: 
     }
 
 
-def _find_run(out: Path, *, resume: bool, overwrite: bool) -> Path | None:
+def _find_run(out: Path, options: TrainOptions) -> Path | None:
     """The checkpoint to go on from; None to begin."""
     if not (out / CHECKPOINTS).exists() and not (out / CONFIG).exists():
         if holds_something(out):
             raise UsageError(f"{out} exists and holds something else than a run; name another --out")
         return None
-    if resume:
+    if options.resume:
         try:
             return last_checkpoint(out)
         except CheckpointError:
             return None  # interrupted before its first checkpoint
-    if not overwrite:
+    if not options.overwrite:
         raise CheckpointError(f"{out} holds a run already: --resume to go on with it, --overwrite to begin anew")
     return None
 
 
-def _begin_run(out: Path, config: dict[str, Any], options: TrainOptions, store: Path, overwrite: bool) -> None:
+def _begin_run(out: Path, config: dict[str, Any], options: TrainOptions, store: Path) -> None:
     make_folder(out)
     with writing(out):
-        if overwrite:
+        if options.overwrite:
             for path in (out / CHECKPOINTS).glob("*.pt"):
                 path.unlink()
         (out / LOG).unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from bgaug.model.backbones.c3d import C3D as C3D
 from bgaug.model.backbones.contract import STAGES as STAGES
 from bgaug.model.backbones.contract import Backbone as Backbone
 from bgaug.model.backbones.contract import count_parameters as count_parameters
-from bgaug.model.backbones.registry import BACKBONES as BACKBONES
 from bgaug.model.backbones.registry import build_backbone as build_backbone
 from bgaug.model.backbones.resnet18 import ResNet18 as ResNet18
 from bgaug.model.backbones.s3d import S3D as S3D
@@ -26,3 +25,4 @@ from bgaug.model.backbones.tiny import Tiny as Tiny
 from bgaug.model.backbones.vcop import ShallowR2Plus1D as ShallowR2Plus1D
 from bgaug.model.backbones.vit import VideoViT as VideoViT
 from bgaug.model.backbones.weights import load_weights as load_weights
+from bgaug.names import BACKBONES as BACKBONES

@@ -10,34 +10,9 @@ import inspect
 from collections.abc import Callable
 from typing import cast
 
-from bgaug.model.backbones.c3d import C3D
 from bgaug.model.backbones.contract import Backbone, checked_backbone
-from bgaug.model.backbones.resnet18 import ResNet18
-from bgaug.model.backbones.s3d import S3D
-from bgaug.model.backbones.slow import SlowR18
-from bgaug.model.backbones.tiny import Tiny
-from bgaug.model.backbones.vcop import ShallowR2Plus1D
-from bgaug.model.backbones.vit import VideoViT
+from bgaug.names import BACKBONES
 
-
-def _r3d18(temporal_padding: str = "replicate", normalise: bool = False) -> Backbone:
-    return ResNet18(False, temporal_padding, normalise)
-
-
-def _r2plus1d18(temporal_padding: str = "replicate", normalise: bool = False) -> Backbone:
-    return ResNet18(True, temporal_padding, normalise)
-
-
-BACKBONES: dict[str, Callable[..., Backbone]] = {
-    "tiny": Tiny,
-    "r3d18": _r3d18,
-    "r2plus1d18": _r2plus1d18,
-    "r2plus1d18-14m": ShallowR2Plus1D,
-    "s3d": S3D,
-    "slow_r18": SlowR18,
-    "c3d": C3D,
-    "vit": VideoViT,
-}
 LARGEST = {"width": 512, "dim": 2048, "depth": 64, "num_heads": 64, "patch": 64, "tubelet": 16}
 """Options of these encoders as a file may give them; a caller may give more."""
 
@@ -78,7 +53,7 @@ def builder_of(name: str | Callable[..., object]) -> Callable[..., object]:
         return _imported(name)
     if name not in BACKBONES:
         raise ValueError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}, and module:function for your own")
-    return BACKBONES[name]
+    return cast(Callable[..., object], BACKBONES[name])
 
 
 def _call(function: Callable[..., object], origin: str, options: dict[str, float | str]) -> object:

@@ -110,3 +110,13 @@ def _split_stem(temporal_padding: str) -> nn.Module:
     time = convolution(45, 64, (3, 1, 1), temporal_padding=temporal_padding)
     layers = [space, nn.BatchNorm3d(45), nn.ReLU(inplace=True), time, nn.BatchNorm3d(64), nn.ReLU(inplace=True)]
     return initialised(nn.Sequential(*layers))
+
+
+def r3d18(temporal_padding: str = "replicate", normalise: bool = False) -> ResNet18:
+    """R3D-18, with 3-D convolutions."""
+    return ResNet18(False, temporal_padding, normalise)
+
+
+def r2plus1d18(temporal_padding: str = "replicate", normalise: bool = False) -> ResNet18:
+    """R(2+1)D-18, whose convolutions are split into space and time."""
+    return ResNet18(True, temporal_padding, normalise)

@@ -1,0 +1,31 @@
+"""Training methods as values; their names are in `bgaug.names.METHODS`.
+
+`bgaug` is the default: the wide and the micro term. `semi` is the wide term alone; `dual` has the static term beside
+them, for those who want a code of the scene: it costs a second last stage and changes no accuracy.
+`simclr`, `moco` and `byol` see plain views; the others are `semi` with the pairs of a published policy (see
+`bgaug.pairs.POLICIES`), so that a comparison is of pairs only; `dclr` compares input modes, see `bgaug.model.modes`.
+
+References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum contrastive
+learning" (MoCo v2), 2020, arXiv 2003.04297; J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv 2006.07733.
+"""
+
+from __future__ import annotations
+
+from bgaug.model.method import Method
+
+BGAUG = Method("bgaug", w_motion=0.5)
+SEMI = Method("semi")
+DUAL = Method("dual", w_motion=0.5, w_static=0.5)
+SIMCLR = Method("simclr", policy="none")
+MOCO = Method("moco", policy="none", momentum=True)
+BYOL = Method("byol", policy="none", objective="byol", momentum=True, bn_groups=1)
+FAME = Method("fame", policy="fame")
+FAME_PUBLISHED = Method("fame-published", policy="fame-published")
+BE = Method("be", policy="be")
+BE_INTER = Method("be-inter", policy="be-inter")
+STILLMIX = Method("stillmix", policy="stillmix")
+ACTORCUTMIX = Method("actorcutmix", policy="actorcutmix")
+ACTORCUTMIX_PUBLISHED = Method("actorcutmix-published", policy="actorcutmix-published")
+MIXUP = Method("mixup", policy="mixup")
+CUTMIX = Method("cutmix", policy="cutmix")
+DCLR = Method("dclr", policy="none", objective="dclr")
