@@ -39,7 +39,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bgaug.data.batch import unpack_masks
 from bgaug.pairs import (
     HUE_GENERATOR,
     KINETICS_MEAN,
@@ -58,6 +57,7 @@ from bgaug.pairs import (
     flips,
     gaussian_blur,
 )
+from bgaug.pairs.masks import unpack_masks
 from bgaug.pairs.taps import blur_radius
 
 GROW, FEATHER = 2, 2.0  # pixels at 112, the defaults of `SemiNegativePairs`

@@ -88,7 +88,7 @@ def test_there_is_something_to_look_at() -> None:
 
 def on_device(module: str) -> bool:
     """Whether a module needs torch and numpy only."""
-    return room(module) in DEVICE_ROOMS or module == "bgaug.data.batch"
+    return room(module) in DEVICE_ROOMS
 
 
 @pytest.mark.parametrize("module", sorted(IMPORTS))
@@ -112,7 +112,7 @@ def test_imports_go_one_way(module: str) -> None:
         if here in NUMPY_ROOMS:
             assert there in NUMPY_ROOMS, f"{module} is numpy code and imports {name}"
         if on_device(module):
-            allowed = on_device(name) or name.startswith("bgaug.data.batch") or there in FOR_FILES
+            allowed = on_device(name) or there in FOR_FILES
             assert allowed, f"{module} is device code and imports {name}"
 
 

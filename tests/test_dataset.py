@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from bgaug.data.batch import FIELDS, Batch, unpack_masks
+from bgaug.data.batch import FIELDS, Batch
 from bgaug.data.dataset import ClipDataset, ClipOptions, Short, below, random_words
 from bgaug.errors import UsageError
+from bgaug.pairs.masks import unpack_masks
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent

@@ -21,7 +21,7 @@ class Batch(MutableMapping[str, Tensor]):
 
     Attributes:
         frames: uint8 (B, V, T, H, W, 3), RGB.
-        masks: uint8 (B, V, T, P), foreground bits, most significant first, rows of W then H; see `unpack_masks`.
+        masks: uint8 (B, V, T, P), foreground bits, most significant first, rows of W then H; see `bgaug.pairs.masks.unpack_masks`.
         backgrounds: uint8 (B, H, W, 3), RGB: the static background of the shot that the clips come from.
         video: int64 (B,), index of the video in the store.
         shot: int64 (B,), index of the shot in its video.
@@ -71,25 +71,3 @@ class Batch(MutableMapping[str, Tensor]):
 
 
 FIELDS = tuple(field.name for field in fields(Batch))
-
-
-def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
-    """Foreground bits to one byte a pixel.
-
-    Args:
-        packed: uint8 (..., P) with P = ceil(height * width / 8), most significant bit first.
-        height: pixels H.
-        width: pixels W.
-
-    Returns:
-        uint8 (..., H, W), 0 or 1, on the device of `packed`.
-
-    Raises:
-        ValueError: P does not fit height and width.
-    """
-    expected = (height * width + 7) // 8
-    if packed.shape[-1] != expected:
-        raise ValueError(f"masks of {height}x{width} pack into {expected} bytes a frame, got {packed.shape = }")
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
-    bits = (packed.unsqueeze(-1) >> shifts) & 1
-    return bits.flatten(-2)[..., : height * width].reshape(*packed.shape[:-1], height, width)

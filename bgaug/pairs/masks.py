@@ -18,6 +18,28 @@ FAME_BINS = 10
 FAME_FOREGROUND, FAME_BACKGROUND = 0.5, 0.1  # shares of the picture that move most and least
 
 
+def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
+    """Foreground bits to one byte a pixel.
+
+    Args:
+        packed: uint8 (..., P) with P = ceil(height * width / 8), most significant bit first.
+        height: pixels H.
+        width: pixels W.
+
+    Returns:
+        uint8 (..., H, W), 0 or 1, on the device of `packed`.
+
+    Raises:
+        ValueError: P does not fit height and width.
+    """
+    expected = (height * width + 7) // 8
+    if packed.shape[-1] != expected:
+        raise ValueError(f"masks of {height}x{width} pack into {expected} bytes a frame, got {packed.shape = }")
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    bits = (packed.unsqueeze(-1) >> shifts) & 1
+    return bits.flatten(-2)[..., : height * width].reshape(*packed.shape[:-1], height, width)
+
+
 def soften(mask: Tensor, grow: float, sigma: float, out: Tensor | None = None) -> Tensor:
     """A mask grown and feathered, so that its rim carries some of the clip's own background.
 

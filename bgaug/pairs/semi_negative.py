@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bgaug.data.batch import unpack_masks
 from bgaug.pairs.augmentation import Augmentation
 from bgaug.pairs.colours import colour_jitter
 from bgaug.pairs.crops import crop_boxes, crop_resize, crop_resize_images, crop_resize_masks, flips
 from bgaug.pairs.donors import derangement, fill_foreground, permutation, similar_backgrounds
 from bgaug.pairs.draws import uniform
-from bgaug.pairs.masks import area_weight, box_masks, fame_masks, motion_masks, random_boxes, soften
+from bgaug.pairs.masks import area_weight, box_masks, fame_masks, motion_masks, random_boxes, soften, unpack_masks
 from bgaug.pairs.policy import GRADE_WEIGHTS, Composition
 
 MOTION_BETA, FAME_BETA = 0.35, 0.5

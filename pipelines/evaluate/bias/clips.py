@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bgaug.data.batch import unpack_masks
 from bgaug.errors import UsageError
 from bgaug.pairs import centre_crop, crop_resize_masks
+from bgaug.pairs.masks import unpack_masks
 from bgaug.sizing import fit_frame
 from bgaug.store import Store
 
