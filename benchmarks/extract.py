@@ -28,7 +28,7 @@ import numpy as np
 from bgaug.background import Background, ShotSampler, background_of, fit_background, median_by_bits
 from bgaug.masks import foreground_mask, frame_mask, threshold_map
 from bgaug.pipelines.build.options import VideoOptions
-from bgaug.pipelines.build.process_video import watch
+from bgaug.pipelines.build.process_video import process_video
 from bgaug.sizing import STORE_SIZE, fit_frame
 from bgaug.testing.scenarios import make_scenario
 from bgaug.video import open_video, write_video
@@ -62,7 +62,7 @@ def median_and_noise(path: Path, side: int = 360) -> Background:
 def extract(path: Path, method: str = "median", shots: bool = True) -> None:
     """As `bgaug extract-backgrounds` does: of each shot, with cuts, camera verdict and grade."""
     with open_video(path) as reader:
-        watch(reader, VideoOptions(method=method, shots=shots))
+        process_video(reader, VideoOptions(method=method, shots=shots))
 
 
 def extract_and_mask(path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from worlds import moving_square, scene
 
 from bgaug.background import (
     Background,
+    Canvas,
     ShotSampler,
     evenly_spaced,
     fit_background,
@@ -163,20 +165,26 @@ def test_evenly_spaced_takes_both_ends_and_an_odd_number() -> None:
         assert len(set(chosen.tolist())) == len(chosen) and (len(chosen) % 2 or count == 2)
 
 
+def canvas_of(image: np.ndarray, shift: int) -> Canvas:
+    """A canvas of the image's size in which the only frame lies `shift` pixels to the right."""
+    size = (image.shape[0], image.shape[1])
+    transform = np.array([[1, 0, shift], [0, 1, 0]], np.float32)
+    noise, valid = np.zeros(size, np.float32), np.ones(size, np.bool_)
+    return Canvas(image, noise, valid, transform[None], np.ones(1, np.float32), transform, np.arange(1), size)
+
+
 def test_fitted_background_is_fitted_as_frames_are() -> None:
     background = Background(scene(1), np.full((48, 64), 2.0, np.float32), np.ones((48, 64), np.bool_))
     fitted = fit_background(background, (40, 40), "pad")
     assert fitted.image.shape == (40, 40, 3) and fitted.noise.shape == fitted.valid.shape == (40, 40)
     assert not fitted.valid[0].any() and fitted.valid[20].all()
-    moved = Background(background.image, background.noise, background.valid, np.zeros((3, 2, 3), np.float32))
     with pytest.raises(ValueError, match="moving camera"):
-        fit_background(moved, (40, 40), "stretch")
+        fit_background(replace(background, canvas=canvas_of(background.image, 0)), (40, 40), "stretch")
 
 
 def test_transforms_bring_the_background_to_the_frame() -> None:
-    image = scene(2)
-    shift = np.array([[[1, 0, 5], [0, 1, 0]]], np.float32)  # frame -> background: 5 px to the right
-    seen = Background(image, np.zeros((48, 64), np.float32), np.ones((48, 64), np.bool_), shift).at(0)
+    image, noise, valid = scene(2), np.zeros((48, 64), np.float32), np.ones((48, 64), np.bool_)
+    seen = Background(image, noise, valid, canvas_of(image, 5)).at(0)
     assert np.array_equal(seen[:, :-5], image[:, 5:])
 
 

@@ -11,7 +11,7 @@ from worlds import moving_square
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.names import FrameKind
 from bgaug.pipelines.build.backgrounds import extract_backgrounds
-from bgaug.pipelines.build.long_video import Cutter
+from bgaug.pipelines.build.clips import Cutter
 from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions, VideoOptions
 from bgaug.pipelines.build.run import Outcome
 from bgaug.pipelines.build.shards import build_shards

@@ -108,10 +108,10 @@ def test_a_thousand_opens_leak_nothing(clip: Path) -> None:
 EXTRACT = """
 import re, sys
 from pathlib import Path
-from bgaug.pipelines.build.process_video import watch
+from bgaug.pipelines.build.process_video import process_video
 from bgaug.video import open_video
 with open_video(sys.argv[1]) as reader:
-    seen = watch(reader, VideoOptions())
+    seen = process_video(reader, VideoOptions())
 # Not getrusage: its peak is handed down from the process that forked this one.
 print(len(seen.pts_seconds), re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,18 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bgaug.background import Background, ShotSampler, ShotSamples
-from bgaug.background.align import MIN_CONFIDENCE, FrameAligner
-from bgaug.background.image import view
+from bgaug.background import Background, Canvas, ShotSampler, ShotSamples
+from bgaug.background.align import FrameAligner
+from bgaug.background.image import MIN_CONFIDENCE, view
 from bgaug.background.median import median_where
-from bgaug.background.stabilise import (
-    Canvas,
-    align_frames,
-    background_on,
-    put_together,
-    stabilise_samples,
-    steadied,
-)
+from bgaug.background.moving import align_frames, put_together, stabilise_samples, steadied
 from bgaug.masks import foreground_mask
 from bgaug.masks.difference import frame_mask, threshold_map
 from bgaug.shots.cuts import camera_motion
@@ -53,7 +47,7 @@ def seen_by(world: Frames, matrices: np.ndarray, noise: float = 2.0, seed: int =
 def stabilised(frames: Frames, shot: ShotSamples, shifts: np.ndarray) -> Background | None:
     """The background of a shaking camera, if there is one."""
     canvas = stabilise_samples(shot, shifts)
-    return None if canvas is None else background_on(canvas, frames)
+    return None if canvas is None else replace(canvas.usual_view(), canvas=align_frames(canvas, frames))
 
 
 def moved(shifts: np.ndarray) -> np.ndarray:
@@ -129,8 +123,9 @@ def test_a_still_camera_stays_where_it_is() -> None:
     frames, _ = with_walker(seen_by(WORLD, moved(np.zeros((40, 2))), 4))
     shot = shot_of(frames)
     background = stabilised(frames, shot, np.zeros((len(shot.images), 2), np.float32))
-    assert background is not None and background.transforms is not None
-    assert max(corners_apart(transform, background.transforms[20]) for transform in background.transforms) < 0.1
+    assert background is not None and background.canvas is not None
+    transforms = background.canvas.transforms
+    assert max(corners_apart(transform, transforms[20]) for transform in transforms) < 0.1
     assert np.abs(background.at(7).astype(int) - background.image).max() <= 2
     assert background.image.shape == frames.shape[1:] and background.valid.all()
 
@@ -151,18 +146,19 @@ def test_a_shaking_camera_has_a_sharp_background_and_good_masks(tmp_path: Path) 
     assert canvas is not None
     height, width, _ = canvas.image.shape
     assert H + 4 <= height <= H + 10 and W + 4 <= width <= W + 10
-    transforms, confidence = align_frames(iter(frames), canvas)
+    aligned = align_frames(canvas, iter(frames))
+    transforms = aligned.transforms
     # Up to the place of the whole: that of the usual frame.
     offset = np.median(transforms[:, :, 2] - SHAKES, axis=0)
     wanted = moved(SHAKES - 40 + offset)
     assert max(corners_apart(a, b) for a, b in zip(transforms, wanted, strict=True)) < 0.35
-    assert confidence.min() > 0.7
+    assert aligned.confidence.min() > 0.7
     threshold = [threshold_map(np.asarray(view(canvas.noise, t, canvas.size))) for t in transforms]
     seen = [np.asarray(view(canvas.image, transform, canvas.size), np.uint8) for transform in transforms]
     found = np.stack([frame_mask(*three) for three in zip(frames, seen, threshold, strict=True)])
     assert f1(found, masks) > 0.9
-    background = background_on(canvas, frames)
-    assert background.image.shape == frames.shape[1:] and background.plane is not None
+    background = replace(canvas.usual_view(), canvas=aligned)
+    assert background.image.shape == frames.shape[1:]
     assert f1(foreground_mask(frames, background), masks) > 0.85
     unmoved = Background(background.image, background.noise, background.valid)
     assert f1(foreground_mask(frames, unmoved), masks) < 0.5
@@ -229,9 +225,9 @@ def test_a_frame_that_cannot_be_aligned_lies_between_its_neighbours() -> None:
     assert canvas is not None
     broken = frames.copy()
     broken[31] = 0
-    transforms, confidence = align_frames(broken, canvas)
-    assert confidence[31] < MIN_CONFIDENCE
-    np.testing.assert_array_equal(transforms[31], canvas.guess(31))
+    aligned = align_frames(canvas, broken)
+    assert aligned.confidence[31] < MIN_CONFIDENCE
+    np.testing.assert_array_equal(aligned.transforms[31], canvas.guess(31))
 
 
 def test_frames_of_another_kind_are_refused() -> None:
@@ -292,7 +288,7 @@ def test_aligning_is_quick(report: list[str]) -> None:
 def test_masks_of_some_frames_are_those_among_all() -> None:
     frames, masks = with_walker(seen_by(WORLD, moved(SHAKES), 3))
     background = estimate_background(frames)
-    assert background.plane is not None and background.grade is not None
+    assert background.canvas is not None and background.grade is not None
     together = foreground_mask(frames, background)
     assert f1(together, masks) > 0.85
     some = [33, 5, 20]

@@ -12,13 +12,12 @@ models      OpenCV's models, for comparison
 evidence    which of two pictures shows the background, told without knowing it
 auto        all of them weighed against each other, region by region
 align       where a frame of a moving camera lies in a background
-stabilise   the background of a camera that shakes
-mosaic      the background of a camera that pans
+moving      the background of a camera that shakes or pans
 """
 
 from bgaug.background.image import NOISE_STEP as NOISE_STEP
 from bgaug.background.image import Background as Background
-from bgaug.background.image import Plane as Plane
+from bgaug.background.image import Canvas as Canvas
 from bgaug.background.image import fit_background as fit_background
 from bgaug.background.image import quantise_noise as quantise_noise
 from bgaug.background.median import NUM_SAMPLES as NUM_SAMPLES

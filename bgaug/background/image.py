@@ -1,6 +1,6 @@
-"""A static background and what is known of it.
+"""The static background of a shot: one image, or, for a camera that moves, an image with a transform for each frame.
 
-Letters: T frames, H, W pixels.
+Letters: T frames, S samples, H, W pixels of a frame, h, w of a canvas.
 """
 
 from __future__ import annotations
@@ -15,22 +15,51 @@ from numpy.typing import NDArray
 from bgaug.sizing import Fit, Size, fit_frame
 
 NOISE_STEP = 0.125
-"""Noise is kept in eighths of a grey level."""
+"""Noise is stored in eighths of a grey level."""
+
+MIN_CONFIDENCE = 0.5
+"""A frame below this confidence counts as not aligned. Correct alignments have .6 and more, other scenes less."""
 
 
 @dataclass(frozen=True)
-class Plane:
-    """What the frames of a moving camera each see a part of.
+class Canvas:
+    """A background put together from frames of a camera that moved, with the place of each frame in it.
 
     Attributes:
         image: uint8 (h, w, 3), RGB; may be larger than a frame.
-        noise: float32 (h, w), see `Background.noise`.
-        valid: bool (h, w), where it was really seen.
+        noise: float32 (h, w), grey levels, see `Background.noise`; measured between aligned samples.
+        valid: bool (h, w), where enough samples saw it.
+        transforms: float32 (S, 2, 3), frame to canvas, of the frames `indices`.
+        confidence: float32 (S,), see `Alignment`.
+        usual: float32 (2, 3), transform of the usual frame, to which `Background.image` belongs.
+        indices: int64 (S,), frame numbers within the shot.
+        size: (height, width) of a frame.
     """
 
     image: NDArray[np.uint8]
     noise: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    transforms: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    usual: NDArray[np.float32]
+    indices: NDArray[np.int64]
+    size: Size
+
+    def layer_at(self, layer: NDArray[Any], place: int) -> NDArray[Any]:
+        """The part of a layer (h, w, ...) that the frame number `place` of `transforms` sees: (H, W, ...)."""
+        return view(layer, self.transforms[place], self.size)
+
+    def guess(self, frame: int) -> NDArray[np.float32]:
+        """The transform of a frame, interpolated between the aligned frames around it: float32 (2, 3)."""
+        sure = self.confidence >= MIN_CONFIDENCE
+        known = self.transforms[sure].reshape(-1, 6)
+        between = [np.interp(frame, self.indices[sure], column) for column in known.T]
+        return np.array(between, np.float32).reshape(2, 3)
+
+    def usual_view(self) -> Background:
+        """The part of the canvas that the usual frame sees, as the background of a camera that stands still."""
+        image, noise, valid = (view(layer, self.usual, self.size) for layer in (self.image, self.noise, self.valid))
+        return Background(image, noise, valid)
 
 
 @dataclass(frozen=True)
@@ -38,47 +67,40 @@ class Background:
     """The static background of one shot.
 
     Attributes:
-        image: uint8 (H, W, 3), RGB; of a moving camera, as its usual frame sees it.
+        image: uint8 (H, W, 3), RGB; for a moving camera, the view of its usual frame.
         noise: float32 (H, W), grey levels: how much a still pixel changes from frame to frame; 0 where the shot was
-            too short to tell.
-        valid: bool (H, W), where the background was really seen; elsewhere it is filled in. A median holds every pixel
-            for seen.
-        transforms: float32 (T, 2, 3), frame to plane, for a camera that shakes or pans; None where it stands still.
-        plane: what they lead into; None where that is the picture itself.
-        grade: A to F, how far to trust it; None where it was not graded.
+            too short to measure it.
+        valid: bool (H, W), where the background was really seen; elsewhere it is filled in. A median counts every
+            pixel as seen.
+        canvas: for a camera that shakes or pans, the larger background and the place of each frame; None for a still
+            camera.
+        grade: A to F, predicted quality; None where it was not graded.
         reasons: what lowered the grade.
     """
 
     image: NDArray[np.uint8]
     noise: NDArray[np.float32]
     valid: NDArray[np.bool_]
-    transforms: NDArray[np.float32] | None = None
-    plane: Plane | None = None
+    canvas: Canvas | None = None
     grade: str | None = None
     reasons: tuple[str, ...] = ()
 
     def at(self, frame: int) -> NDArray[np.uint8]:
         """The background as frame number `frame` of the shot sees it, uint8 (H, W, 3)."""
-        return self.layer_at((self.plane or self).image, frame)
+        return self.image if self.canvas is None else self.canvas.layer_at(self.canvas.image, frame)
 
     def valid_at(self, frame: int) -> NDArray[np.bool_]:
         """Where the background of a frame was really seen, bool (H, W)."""
-        return self.layer_at((self.plane or self).valid, frame)
-
-    def layer_at(self, layer: NDArray[Any], frame: int) -> NDArray[Any]:
-        """What a frame sees of a layer of the plane, (h, w, ...), or of the picture where there is no plane: (H, W, ...)."""
-        if self.transforms is None:
-            return layer
-        return view(layer, self.transforms[frame], (self.image.shape[0], self.image.shape[1]))
+        return self.valid if self.canvas is None else self.canvas.layer_at(self.canvas.valid, frame)
 
 
 def view(layer: NDArray[Any], transform: NDArray[np.float32], size: Size) -> NDArray[Any]:
-    """What a frame of `size` = (height, width) sees of a layer: (height, width, ...) of its type.
+    """The part of a layer that a frame sees: (height, width, ...) of the layer's type.
 
     Args:
         layer: (h, w, ...), uint8, float32 or bool.
-        transform: float32 (2, 3), frame to layer; what lies beyond the layer is repeated from its rim.
-        size: of the frame.
+        transform: float32 (2, 3), frame to layer; beyond the layer, its rim is repeated.
+        size: (height, width) of the frame.
     """
     solid = layer.astype(np.uint8) * 255 if layer.dtype == np.bool_ else layer
     seen = cv2.warpAffine(
@@ -88,18 +110,18 @@ def view(layer: NDArray[Any], transform: NDArray[np.float32], size: Size) -> NDA
 
 
 def fit_background(background: Background, size: Size, fit: Fit) -> Background:
-    """A background brought to a store's size, exactly as the frames are.
+    """A background at a store's size, fitted exactly as the frames are.
 
     Raises:
-        ValueError: it is of a stabilised shot: its transforms hold for its own size alone.
+        ValueError: it has a canvas, whose transforms hold only for its own size.
     """
-    if background.transforms is not None:
-        raise ValueError("a background of a moving camera cannot be brought to another size; its `image` can")
+    if background.canvas is not None:
+        raise ValueError("a background of a moving camera cannot be resized, only its `image` can")
     noise = fit_frame(quantise_noise(background.noise), size, fit).astype(np.float32) * np.float32(NOISE_STEP)
     valid = fit_frame(background.valid.astype(np.uint8) * 255, size, fit) > 127
     return replace(background, image=fit_frame(background.image, size, fit), noise=noise, valid=valid)
 
 
 def quantise_noise(noise: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Noise in grey levels as whole eighths, saturating at 255 of them: uint8 of the same shape."""
+    """Noise in grey levels as whole eighths, at most 255 of them: uint8 of the same shape."""
     return np.asarray(np.clip(np.rint(noise / np.float32(NOISE_STEP)), 0, 255), np.uint8)

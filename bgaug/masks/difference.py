@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, max_channel_difference
-from bgaug.background.align import transforms_of
+from bgaug.background.align import locate_frames
 from bgaug.masks.light import lit_as
 from bgaug.masks.refine import learn_colours, refine_mask
 from bgaug.masks.shadow import without_shadows
@@ -64,16 +64,18 @@ def foreground_mask(
             f"frames must be uint8 (T, H, W, 3) at the background's size {background.image.shape}, "
             f"got {frames.dtype} {frames.shape = }"
         )
-    seen = replace(background, transforms=transforms_of(frames, background))
-    threshold = threshold_map((background.plane or background).noise)
+    canvas = None if background.canvas is None else locate_frames(background.canvas, frames)
+    seen = replace(background, canvas=canvas)
+    threshold = threshold_map((canvas or background).noise)
     masks = np.empty(frames.shape[:3], np.bool_)
     for index, image in enumerate(frames):
-        masks[index] = frame_mask(image, seen.at(index), seen.layer_at(threshold, index), shadows=shadows)
+        limit = threshold if canvas is None else canvas.layer_at(threshold, index)
+        masks[index] = frame_mask(image, seen.at(index), limit, shadows=shadows)
     if refine:
         colours = learn_colours(frames, seen.at, masks)
         for index, image in enumerate(frames):
             masks[index] = refine_mask(image, seen.at(index), masks[index], colours)
-    if seen.transforms is not None:  # nothing is known beyond what was seen
+    if canvas is not None:  # beyond what was seen, the canvas is filled in
         for index in range(len(frames)):
             masks[index] &= seen.valid_at(index)
     return masks

@@ -93,7 +93,7 @@ def grade_shot(shot: ShotSamples, background: Background, camera: Camera | None 
     Args:
         shot: the samples that the background was estimated from.
         background: of that shot, at the samples' size.
-        camera: what the camera did; None where it was not looked at. Of no account for a stabilised background.
+        camera: motion of the camera; None where it was not examined.
 
     Raises:
         ValueError: the background has another size than the samples.
@@ -103,7 +103,7 @@ def grade_shot(shot: ShotSamples, background: Background, camera: Camera | None 
             f"the background must have the samples' size {shot.images[0].shape}, got {background.image.shape = }"
         )
     signals, is_empty = _measure(shot, background)
-    verdict = camera.verdict if camera is not None and background.transforms is None else "static"
+    verdict = "static" if camera is None else camera.verdict
     terms = {"camera": _CAMERA.get(verdict, 1.0), "unseen": 1 - _UNSEEN * signals["unseen"]}
     if is_empty:
         terms["nothing"] = NOTHING_MOVES
@@ -179,9 +179,6 @@ def _looks(shot: ShotSamples, background: Background, size: Size) -> Iterator[_L
     behind = _small(background.image, size)
     contrast = _contrast(behind)
     for i in evenly_spaced(len(shot.images), _SAMPLES):
-        if background.transforms is not None:
-            behind = _small(background.at(int(shot.indices[i])), size)
-            contrast = _contrast(behind)
         yield _Look(_small(shot.images[i], size), behind, contrast, _small(shot.changes[i], size))
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bgaug.errors import BgaugError, VideoError
 from bgaug.labels import Label
+from bgaug.pipelines.build.clips import fitted_shot
 from bgaug.pipelines.build.find_videos import FoundVideos, Source, find_videos
 from bgaug.pipelines.build.options import BuildOptions, VideoOptions
 from bgaug.pipelines.build.plan import native_size
-from bgaug.pipelines.build.process_video import Watched, watch
+from bgaug.pipelines.build.process_video import process_video, put_shot
 from bgaug.pipelines.build.run import Outcome, Recipe, build_store
 from bgaug.pipelines.build.shard import Put
-from bgaug.pipelines.build.shot_masks import known_shot, placed_shots
 from bgaug.progress import Progress
 from bgaug.sizing import Size
-from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify
-from bgaug.video import VideoInfo, open_video
+from bgaug.store import Header, VideoPayload, VideoRow
+from bgaug.video import open_video
 
 
 @dataclass(frozen=True)
@@ -28,46 +27,15 @@ class ExtractVideo:
 
     def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
         """See `EachVideo`."""
-        try:
-            payload = VideoPayload(header)
-            with open_video(source.path, self.options.decoder) as reader:
-                watched = watch(reader, self.options)
-            for pts_seconds in watched.pts_seconds:
-                payload.add_frame(pts_seconds, None)
-            shots = placed_shots(payload, [known_shot(header, shot) for shot in watched.shots])
-            row = row_of(source, label, reader.info, shots, watched)
-            put(payload)
-            return [row]
-        except VideoError as error:
-            if self.options.on_error == "fail":
-                raise ended_run(error) from error
-            raise
-
-
-def ended_run(error: VideoError) -> BgaugError:
-    """The error that a bad video ends the run with, where that was asked for."""
-    return BgaugError(f"{error}; it ends the run because of --on-error fail")
-
-
-def row_of(source: Source, label: Label, info: VideoInfo, shots: list[Shot], watched: Watched) -> VideoRow:
-    """The row of a video."""
-    status = "ok" if any(shot.background >= 0 for shot in shots) else "no_static_background"
-    return VideoRow(
-        id=source.id,
-        label=label.name,
-        group=label.group,
-        split=label.split,
-        fps=info.fps,
-        height=info.display_size[0],
-        width=info.display_size[1],
-        start=0,
-        num_frames=len(watched.pts_seconds),
-        status="partial" if watched.broken else status,
-        shots=shots,
-        expected_frames=info.declared_frames if watched.broken else None,
-        identity=identify(source.path),
-        content="",
-    )
+        payload = VideoPayload(header)
+        with open_video(source.path, self.options.decoder) as reader:
+            video = process_video(reader, self.options)
+        for pts_seconds in video.pts_seconds:
+            payload.add_frame(pts_seconds, None)
+        shots = [put_shot(payload, fitted_shot(header, shot)) for shot in video.shots]
+        row = video.row(source, label, reader, shots)
+        put(payload)
+        return [row]
 
 
 def size_of(options: BuildOptions, sources: Sequence[Source]) -> Size:

@@ -1,98 +1,113 @@
-"""One pass over a video: its frames' times, its shots, and what each shot's background is estimated from."""
+"""One pass over a video: decode, find cuts, and estimate the background and grade of each shot."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from bgaug.background import Background, ShotSampler
-from bgaug.background.stabilise import Canvas
+from bgaug.background import ShotSampler
 from bgaug.errors import VideoDecodeError
+from bgaug.labels import Label
+from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.options import VideoOptions
 from bgaug.shots.cuts import CutFinder
-from bgaug.shots.estimate import estimate_shot
+from bgaug.shots.estimate import Shot, estimate_shot
+from bgaug.store import Shot as ShotRow
+from bgaug.store import VideoPayload, VideoRow, identify
 from bgaug.video import DecodedFrame, VideoReader
 
-MIN_SHOT_SECONDS = 1.0
-_TOLERANCE_SECONDS = 1e-6
+_MIN_SHOT_SECONDS, _TOLERANCE_SECONDS = 1.0, 1e-6
 
 
 @dataclass
-class WatchedShot:
-    """A shot, as far as it was seen.
-
-    Attributes:
-        start: first frame.
-        stop: one past the last.
-        camera: verdict, see `bgaug.shots.cuts.Camera`; "unknown" for a shot too short to be judged.
-        background: at the working size; None where there is none that stands still.
-        canvas: of a camera that shakes, at the working size: what its frames are held against.
-        grade: A to F; None for a shot too short to be judged.
-        reasons: what lowered it.
-    """
-
-    start: int
-    stop: int
-    camera: str = "unknown"
-    background: Background | None = None
-    canvas: Canvas | None = None
-    grade: str | None = None
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass
-class Watched:
-    """What a pass saw.
+class ProcessedVideo:
+    """The result of a pass.
 
     Attributes:
         pts_seconds: time of every frame.
         shots: in order, together all frames.
-        broken: why the video breaks off behind them; None where it does not.
+        broken: why the video breaks off after them; None where it does not.
     """
 
     pts_seconds: list[float] = field(default_factory=list)
-    shots: list[WatchedShot] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
     broken: VideoDecodeError | None = None
 
+    def row(self, source: Source, label: Label, reader: VideoReader, shots: list[ShotRow]) -> VideoRow:
+        """The row of the video in a store, with its shots as the store has them."""
+        info = reader.info
+        status = "ok" if any(shot.background >= 0 for shot in shots) else "no_static_background"
+        return VideoRow(
+            id=source.id,
+            label=label.name,
+            group=label.group,
+            split=label.split,
+            fps=info.fps,
+            height=info.display_size[0],
+            width=info.display_size[1],
+            start=0,
+            num_frames=len(self.pts_seconds),
+            status="partial" if self.broken else status,
+            shots=shots,
+            expected_frames=info.declared_frames if self.broken else None,
+            identity=identify(source.path),
+            content="",
+        )
 
-def watch(
+
+def process_video(
     reader: VideoReader,
     options: VideoOptions,
     on_frame: Callable[[DecodedFrame], None] | None = None,
     *,
-    sample: bool = True,
-    on_shot: Callable[[WatchedShot], None] | None = None,
-) -> Watched:
-    """See a video through.
+    known: Sequence[Shot] | None = None,
+    on_shot: Callable[[Shot], None] | None = None,
+) -> ProcessedVideo:
+    """Decode a video and estimate what its shots need.
 
     Args:
         reader: open.
         options: how.
-        on_frame: called with every frame, in order, some frames late around cuts.
-        sample: False where the shots and their backgrounds are known already; none are returned then.
-        on_shot: called with every shot once it has been seen whole; none are kept then.
+        on_frame: called with every frame, in order; around cuts some frames late.
+        known: the shots with their backgrounds, where a store has them already: then nothing is estimated.
+        on_shot: called with every shot once it is complete; the result then holds no shots.
 
     Raises:
         VideoDecodeError: the video breaks off, and is not to be salvaged or has no good frame.
     """
-    watched = Watched()
-    tell = on_shot or watched.shots.append
+    video = ProcessedVideo(shots=list(known or ()))
+    if known is not None:
+        for frame, _ in _settled(reader, replace(options, shots=False), video):
+            if on_frame is not None:
+                on_frame(frame)
+        return video
+    add = on_shot or video.shots.append
     sampler = _new_sampler(reader, options, 0)
     start = 0
-    for frame, is_cut in _settled(reader, options, watched):
+    for frame, is_cut in _settled(reader, options, video):
         if is_cut:
-            tell(_judge(sampler, start, frame.index, _seconds(watched, start, frame.index, reader), options))
+            add(_judge(sampler, start, _seconds(video, start, frame.index, reader), options))
             sampler, start = _new_sampler(reader, options, frame.index), frame.index
-        if sample and sampler.wants(frame.index - start):
+        if sampler.wants(frame.index - start):
             sampler.add(frame.index - start, frame.rgb)
         if on_frame is not None:
             on_frame(frame)
-    stop = len(watched.pts_seconds)
-    if not sample:
-        return watched
-    tell(_judge(sampler, start, stop, _seconds(watched, start, stop, reader) if start else None, options))
-    return watched
+    stop = len(video.pts_seconds)
+    add(_judge(sampler, start, _seconds(video, start, stop, reader) if start else None, options))
+    return video
+
+
+def put_shot(payload: VideoPayload, shot: Shot) -> ShotRow:
+    """The background of a shot, at the store's size, into the payload; the shot as a row has it."""
+    return ShotRow(
+        start=shot.start,
+        stop=shot.stop,
+        background=-1 if shot.background is None else payload.add_background(shot.background),
+        camera=shot.camera,
+        grade=shot.grade,
+        reasons=list(shot.reasons),
+    )
 
 
 def _new_sampler(reader: VideoReader, options: VideoOptions, start: int) -> ShotSampler:
@@ -101,18 +116,18 @@ def _new_sampler(reader: VideoReader, options: VideoOptions, start: int) -> Shot
         num_samples=options.num_samples,
         memory=options.memory,
         side=options.background_side,
-        expected_frames=(reader.info.declared_frames or 0) - start,  # were it the last shot; a hint, no more
+        expected_frames=(reader.info.declared_frames or 0) - start,  # of the last shot; only a hint
     )
 
 
-def _settled(reader: VideoReader, options: VideoOptions, watched: Watched) -> Iterator[tuple[DecodedFrame, bool]]:
-    """Frames, each with whether a new shot begins with it; held back for as long as that is not sure."""
+def _settled(reader: VideoReader, options: VideoOptions, video: ProcessedVideo) -> Iterator[tuple[DecodedFrame, bool]]:
+    """Frames, each with whether it begins a new shot; a frame is held back until that is certain."""
     finder = CutFinder()
     held: deque[DecodedFrame] = deque()
     cuts: set[int] = set()
     try:
         for frame in reader.scan():
-            watched.pts_seconds.append(frame.pts_seconds)
+            video.pts_seconds.append(frame.pts_seconds)
             if not options.shots:
                 yield frame, False
                 continue
@@ -123,28 +138,24 @@ def _settled(reader: VideoReader, options: VideoOptions, watched: Watched) -> It
                 yield held[0], held[0].index in cuts
                 held.popleft()
     except VideoDecodeError as error:
-        if options.on_error != "salvage" or not watched.pts_seconds:
+        if options.on_error != "salvage" or not video.pts_seconds:
             raise
-        watched.broken = error
+        video.broken = error
     cuts |= set(finder.finish())
     for frame in held:
         yield frame, frame.index in cuts
 
 
-def _seconds(watched: Watched, start: int, stop: int, reader: VideoReader) -> float:
-    """How long a shot is shown, by the times of its frames: rates vary, and a shot has its own."""
-    times = watched.pts_seconds
+def _seconds(video: ProcessedVideo, start: int, stop: int, reader: VideoReader) -> float:
+    """How long a shot is shown, by the times of its frames: the frame rate may vary."""
+    times = video.pts_seconds
     end = times[stop] if stop < len(times) else times[-1] + 1 / reader.info.fps
     return end - times[start]
 
 
-def _judge(sampler: ShotSampler, start: int, stop: int, seconds: float | None, options: VideoOptions) -> WatchedShot:
-    """A shot with its background, if it has one; `seconds` None for the only shot of a video, however short."""
-    shot = WatchedShot(start, stop)
-    if seconds is not None and seconds < MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:
-        return shot  # too short to tell, and to train on
-    found = estimate_shot(sampler.shot(), options.method, look_at_camera=options.shots)
-    shot.camera = found.camera
-    shot.background, shot.canvas = found.background, found.canvas
-    shot.grade, shot.reasons = found.quality.grade, found.quality.reasons
-    return shot
+def _judge(sampler: ShotSampler, start: int, seconds: float | None, options: VideoOptions) -> Shot:
+    """A shot with its background, if it has one; `seconds` is None for the only shot of a video, however short."""
+    if seconds is not None and seconds < _MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:
+        return Shot(start, start + sampler.num_frames)  # too short to be graded, and to train on
+    shot = estimate_shot(sampler.shot(), options.method, look_at_camera=options.shots)
+    return replace(shot, start=start, stop=start + sampler.num_frames)

@@ -146,9 +146,11 @@ class ShardTask:
             with writers[0].whole_or_not():
                 self._put_and_note(writers, source, label, on_part)
         except VideoError as error:
+            if self._ends_run:
+                raise BgaugError(f"{error}; it ends the run because of --on-error fail") from error
             return Failure(id=source.id, reason=error.reason, message=error.message)
         except FileNotFoundError:
-            return Failure(id=source.id, reason="missing", message="was there, and is gone")
+            return Failure(id=source.id, reason="missing", message="the file was deleted while the build was running")
         except BgaugError:
             raise
         except MemoryError:
@@ -177,6 +179,11 @@ class ShardTask:
             if place is not None:
                 writer.note(row, place)
 
+    @property
+    def _ends_run(self) -> bool:
+        """Whether a bad video ends the run."""
+        return bool(self.header.options.get("on_error") == "fail")
+
     def without(self, lost: WorkerLost) -> ShardTask:
         """The same shard with the video in quarantine that a worker was lost to.
 
@@ -187,7 +194,7 @@ class ShardTask:
         if lost.place is None:
             raise StoreError(self.root / SHARDS / shard_name(self.shards[0]), f"cannot be built: {lost.message}")
         name = self.videos[lost.place][0].id
-        if self.header.options.get("on_error") == "fail":
+        if self._ends_run:
             raise BgaugError(f"{name}: {lost.message} [{lost.reason}]; it ends the run because of --on-error fail")
         failure = Failure(id=name, reason=lost.reason, message=lost.message)
         return replace(self, quarantine={**self.quarantine, name: failure})

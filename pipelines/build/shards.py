@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, fit_background
-from bgaug.errors import UsageError, VideoError
+from bgaug.errors import UsageError
 from bgaug.labels import Label
-from bgaug.pipelines.build.backgrounds import ended_run, find_sources, row_of, size_of
+from bgaug.pipelines.build.backgrounds import find_sources, size_of
+from bgaug.pipelines.build.clips import Cutter, LongVideo, ShotMasks, fitted_shot
 from bgaug.pipelines.build.find_videos import FoundVideos, Source
 from bgaug.pipelines.build.forecast import Forecast, forecast
-from bgaug.pipelines.build.long_video import Cutter, LongVideo
 from bgaug.pipelines.build.options import ShardOptions, VideoOptions
-from bgaug.pipelines.build.process_video import Watched, WatchedShot, watch
+from bgaug.pipelines.build.process_video import ProcessedVideo, process_video, put_shot
 from bgaug.pipelines.build.run import Outcome, Recipe, build_store
 from bgaug.pipelines.build.shard import Put
-from bgaug.pipelines.build.shot_masks import KnownShot, ShotMasker, known_shot, placed_shots
 from bgaug.progress import Progress
+from bgaug.shots.cuts import Verdict
+from bgaug.shots.estimate import Shot
 from bgaug.sizing import Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.video import DecodedFrame, VideoReader, declared_length, open_video
@@ -41,29 +42,22 @@ class BuildVideo:
 
     def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
         """See `EachVideo`."""
-        try:
-            with open_video(source.path, self.options.decoder) as reader:
-                known = self._stored_shots(source, header, reader)
-                if parts > 1:
-                    return self._in_parts(source, label, header, reader, known, put, parts)
-                payload = VideoPayload(header)
-                if known is not None:
-                    shots = placed_shots(payload, known)
-                    watched = self._masks_known(reader, payload, known)
-                else:
-                    watched, held = self._in_one_pass(reader, payload)
-                    known = [known_shot(header, shot) for shot in watched.shots]
-                    shots = placed_shots(payload, known)
-                    self._masks_after(reader, payload, known, held)
-                row = row_of(source, label, reader.info, shots, watched)
-            put(payload)
-            return [row]
-        except VideoError as error:
-            if self.options.on_error == "fail":
-                raise ended_run(error) from error
-            raise
+        with open_video(source.path, self.options.decoder) as reader:
+            known = self._stored_shots(source, header, reader)
+            if parts > 1:
+                return self._in_parts(source, label, header, reader, known, put, parts)
+            payload = VideoPayload(header)
+            if known is not None:
+                video, shots = self._masks_known(reader, payload, known), known
+            else:
+                video, held = self._in_one_pass(reader, payload)
+                shots = [fitted_shot(header, shot) for shot in video.shots]
+                self._masks_after(reader, payload, shots, held)
+            row = video.row(source, label, reader, [put_shot(payload, shot) for shot in shots])
+        put(payload)
+        return [row]
 
-    def _stored_shots(self, source: Source, header: Header, reader: VideoReader) -> list[KnownShot] | None:
+    def _stored_shots(self, source: Source, header: Header, reader: VideoReader) -> list[Shot] | None:
         """Shots from the store of backgrounds; None where it has none of this very file."""
         if self.backgrounds is None:
             return None
@@ -75,11 +69,15 @@ class BuildVideo:
         if row.identity != identify(source.path):
             return None  # the file is another one now
         if any(shot.camera == "jitter" for shot in row.shots):
-            return None  # its masks are made against a canvas, which the store does not hold
+            return None  # its masks need a canvas, which the store does not hold
         return [
-            KnownShot(
-                shot,
+            Shot(
+                shot.start,
+                shot.stop,
+                cast(Verdict, shot.camera),
                 self._fitted(self.backgrounds, video, number, header, reader) if shot.background >= 0 else None,
+                grade=shot.grade,
+                reasons=tuple(shot.reasons),
             )
             for number, shot in enumerate(row.shots)
         ]
@@ -91,20 +89,21 @@ class BuildVideo:
             return fit_background(found, header.size, header.fit)
         return fit_background(found, header.size, "stretch")
 
-    def _masks_known(self, reader: VideoReader, payload: VideoPayload, known: list[KnownShot]) -> Watched:
+    def _masks_known(self, reader: VideoReader, payload: VideoPayload, known: list[Shot]) -> ProcessedVideo:
         """One pass whose shots and backgrounds are known: frames and masks as they come."""
-        maskers = _maskers(payload.header, known)
+        masks = ShotMasks(payload.header, known)
 
         def keep(frame: DecodedFrame) -> None:
             fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
             payload.add_frame(frame.pts_seconds, fitted)
-            payload.add_masks(maskers(frame.index).mask(frame.index, fitted)[None])
+            payload.add_masks(masks.mask(frame.index, fitted)[None])
 
-        # Cuts and cameras were looked at when the backgrounds were made.
-        return watch(reader, replace(self.options, shots=False), keep, sample=False)
+        return process_video(reader, self.options, keep, known=known)
 
-    def _in_one_pass(self, reader: VideoReader, payload: VideoPayload) -> tuple[Watched, list[NDArray[np.uint8]]]:
-        """Shots, backgrounds and frames in the same pass; fitted frames are held for the masks, if memory allows."""
+    def _in_one_pass(
+        self, reader: VideoReader, payload: VideoPayload
+    ) -> tuple[ProcessedVideo, list[NDArray[np.uint8]]]:
+        """Shots, backgrounds and frames in one pass; fitted frames are held for the masks, if memory allows."""
         header = payload.header
         held: list[NDArray[np.uint8]] = []
         limit = self.options.memory // (header.size[0] * header.size[1] * 3)
@@ -115,21 +114,21 @@ class BuildVideo:
             if len(held) == frame.index < limit:
                 held.append(fitted)
 
-        return watch(reader, self.options, keep), held
+        return process_video(reader, self.options, keep), held
 
     def _masks_after(
-        self, reader: VideoReader, payload: VideoPayload, known: list[KnownShot], held: list[NDArray[np.uint8]]
+        self, reader: VideoReader, payload: VideoPayload, shots: list[Shot], held: list[NDArray[np.uint8]]
     ) -> None:
         """Masks of every frame, from the frames held, else from a second pass."""
-        maskers = _maskers(payload.header, known)
+        masks = ShotMasks(payload.header, shots)
         count = len(payload.pts_seconds)
-        if len(held) == count and not any(one.canvas for one in known):
+        if len(held) == count and not any(shot.canvas for shot in shots):
             for index, fitted in enumerate(held):
-                payload.add_masks(maskers(index).mask(index, fitted)[None])
+                payload.add_masks(masks.mask(index, fitted)[None])
             return
         for frame in islice(reader.scan(), count):
             fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
-            payload.add_masks(maskers(frame.index).mask(frame.index, fitted, frame.rgb())[None])
+            payload.add_masks(masks.mask(frame.index, fitted, frame.rgb())[None])
 
     def _in_parts(
         self,
@@ -137,34 +136,34 @@ class BuildVideo:
         label: Label,
         header: Header,
         reader: VideoReader,
-        known: list[KnownShot] | None,
+        known: list[Shot] | None,
         put: Put,
         parts: int,
     ) -> list[VideoRow]:
-        """A long video; see `bgaug.pipelines.build.long_video`."""
+        """A long video; see `bgaug.pipelines.build.clips`."""
         expected = reader.info.declared_frames or declared_length(source.path)
         long = LongVideo(header, Cutter(expected, parts), put)
         if known is not None:
-            begins = {one.shot.start: one for one in known}
+            begins = {shot.start: shot for shot in known}
 
             def keep(frame: DecodedFrame) -> None:
                 if frame.index in begins:
                     long.begin_shot(begins[frame.index])
                 long.add(frame)
 
-            watched = watch(reader, replace(self.options, shots=False), keep, sample=False)
+            video = process_video(reader, self.options, keep, known=known)
         else:
             with open_video(source.path, self.options.decoder) as follower:
                 frames = follower.scan()
 
-                def follow(shot: WatchedShot) -> None:
-                    long.begin_shot(known_shot(header, shot))
+                def follow(shot: Shot) -> None:
+                    long.begin_shot(fitted_shot(header, shot))
                     for frame in islice(frames, shot.stop - shot.start):
                         long.add(frame)
 
-                watched = watch(reader, self.options, on_shot=follow)
+                video = process_video(reader, self.options, on_shot=follow)
         long.finish()
-        row = row_of(source, label, reader.info, [shot for _, shots in long.parts for shot in shots], watched)
+        row = video.row(source, label, reader, [shot for _, shots in long.parts for shot in shots])
         return [
             row.model_copy(
                 update={
@@ -176,20 +175,6 @@ class BuildVideo:
             )
             for first, shots in long.parts
         ]
-
-
-def _maskers(header: Header, known: list[KnownShot]) -> Callable[[int], ShotMasker]:
-    """The masker of a frame's shot. Frames must be asked for in order."""
-    place, masker = 0, ShotMasker(header, known[0])
-
-    def of(index: int) -> ShotMasker:
-        nonlocal place, masker
-        while index >= known[place].shot.stop and place + 1 < len(known):
-            place += 1
-            masker = ShotMasker(header, known[place])
-        return masker
-
-    return of
 
 
 def _unstretched(background: Background, source: Size) -> Background:
