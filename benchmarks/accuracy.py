@@ -28,11 +28,12 @@ from typing import Any
 import cv2
 import joblib
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from bgaug import pairs
 from bgaug.background import Background
 from bgaug.masks import difference_mask, foreground_mask
-from bgaug.masks.fame import fame_mask
 from bgaug.names import BACKGROUND_METHODS as METHODS
 from bgaug.shots.cuts import find_cuts, shots_between
 from bgaug.shots.estimate import estimate_background
@@ -296,13 +297,14 @@ def difference_masks(frames: Frames) -> Iterator[Bools]:
 
 
 def fame_masks(frames: Frames) -> Iterator[Bools]:
-    """FAME's one mask of 16 frames from the middle at 112x112, brought to full size, for every frame."""
+    """FAME's mask of 16 frames from the middle at 112x112, resized to full size, for every frame."""
     stride = FAME_STRIDE if len(frames) > FAME_STRIDE * (FAME_FRAMES - 1) else 1
     count = min(FAME_FRAMES, len(frames))
     first = (len(frames) - 1 - stride * (count - 1)) // 2
     clip = np.stack([resize_area(frames[first + stride * k], (FAME_SIDE, FAME_SIDE)) for k in range(count)])
     height, width = frames.shape[1:3]
-    small = fame_mask(clip, FAME_SHARE).astype(np.uint8)
+    tensor = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] / 255
+    small = pairs.fame_masks(tensor, FAME_SHARE)[0, 0, 0].numpy().astype(np.uint8)
     mask = cleaned(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST) > 0)
     for _ in frames:
         yield mask

@@ -57,8 +57,8 @@ from bgaug.pairs import (
     flips,
     gaussian_blur,
 )
+from bgaug.pairs.filters import blur_radius
 from bgaug.pairs.masks import unpack_masks
-from bgaug.pairs.taps import blur_radius
 
 GROW, FEATHER = 2, 2.0  # pixels at 112, the defaults of `SemiNegativePairs`
 ANCHOR, SEMI = 0, 1

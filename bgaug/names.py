@@ -57,11 +57,11 @@ BACKGROUND_METHODS = Registry(
 BACKBONES = Registry(
     {
         "tiny": "bgaug.model.backbones.tiny:Tiny",
-        "r3d18": "bgaug.model.backbones.resnet18:r3d18",
-        "r2plus1d18": "bgaug.model.backbones.resnet18:r2plus1d18",
-        "r2plus1d18-14m": "bgaug.model.backbones.vcop:ShallowR2Plus1D",
+        "r3d18": "bgaug.model.backbones.residual:r3d18",
+        "r2plus1d18": "bgaug.model.backbones.residual:r2plus1d18",
+        "r2plus1d18-14m": "bgaug.model.backbones.residual:ShallowR2Plus1D",
         "s3d": "bgaug.model.backbones.s3d:S3D",
-        "slow_r18": "bgaug.model.backbones.slow:SlowR18",
+        "slow_r18": "bgaug.model.backbones.residual:SlowR18",
         "c3d": "bgaug.model.backbones.c3d:C3D",
         "vit": "bgaug.model.backbones.vit:VideoViT",
     }

@@ -30,7 +30,7 @@ from bgaug.pairs import (
     random_bits,
     uniform,
 )
-from bgaug.pairs.taps import blur_radius, blur_taps, resize_taps
+from bgaug.pairs.filters import blur_radius, blur_taps, resize_taps
 
 PLAIN = Augmentation(size=16, flip=0, jitter=0, grey=0, blur=0)
 
@@ -199,7 +199,7 @@ def test_steps_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, share:
     whole = crop_resize(frames, boxes, 12, flip)
     coloured, blurred, grown = colour_jitter(whole, keys(3), config), gaussian_blur(whole, 1.5), dilate(masks, 1.5)
     # One frame of one clip, then two frames of it, then both of them of more clips.
-    monkeypatch.setattr("bgaug.pairs.taps.CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
+    monkeypatch.setattr("bgaug.pairs.filters.CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
     torch.testing.assert_close(crop_resize(frames, boxes, 12, flip), whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(colour_jitter(whole, keys(3), config), coloured, atol=1e-6, rtol=0)
     torch.testing.assert_close(gaussian_blur(whole, 1.5), blurred, atol=1e-6, rtol=0)
@@ -435,13 +435,13 @@ def test_presets() -> None:
         ({"ratio": (2.0, 1.0)}, "ratio must be"),
         ({"brightness": -0.1}, "brightness is the half-width"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma must be"),
-        ({"mean": (110.2, 100.6, 96.0)}, "mean is of R, G, B in"),
-        ({"mean": (0.5,)}, "mean is of R, G, B in"),
-        ({"std": (0.2, 0.2, 0.0)}, "std is of R, G, B in"),
+        ({"mean": (110.2, 100.6, 96.0)}, "mean must be three numbers in"),
+        ({"mean": (0.5,)}, "mean must be three numbers in"),
+        ({"std": (0.2, 0.2, 0.0)}, "std must be three numbers in"),
         ({"std": (58.1, 56.5, 55.3)}, "divide by 255"),
     ],
 )
-def test_wrong_options_are_told(options: dict[str, float], message: str) -> None:
+def test_wrong_options_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Augmentation(**options)  # type: ignore[arg-type]
 

@@ -183,13 +183,13 @@ def test_pairs_are_composed_as_defined() -> None:
 def test_stored_masks_of_ones_give_the_clip_and_of_zeros_the_donors_background() -> None:
     batch = make_batch()
     config = without_colour()
-    plain = SemiNegativePairs(config, composite=False)(batch)
+    plain = SemiNegativePairs(config, policy="none")(batch)
     batch.masks = torch.full_like(batch.masks, 255)
     torch.testing.assert_close(SemiNegativePairs(config)(batch).semi, plain.semi, atol=1e-6, rtol=0)
     batch.masks = torch.zeros_like(batch.masks)
     batch.frames = batch.backgrounds[:, None, None].expand_as(batch.frames)
     pairs = SemiNegativePairs(config)(batch)
-    own_background = SemiNegativePairs(config, composite=False)(batch).semi
+    own_background = SemiNegativePairs(config, policy="none")(batch).semi
     torch.testing.assert_close(pairs.semi, own_background[pairs.donor], atol=1e-6, rtol=0)
 
 
@@ -209,7 +209,7 @@ def test_same_batch_gives_the_same_pairs_to_the_bit() -> None:
 @pytest.mark.parametrize("masks", ["stored", "motion"])
 def test_permuting_the_batch_permutes_the_pairs(masks: str) -> None:
     batch, order = make_batch(videos=[1, 1, 2, 3, 4]), torch.tensor([3, 0, 4, 2, 1])
-    module = SemiNegativePairs(Augmentation(size=16), masks=masks)
+    module = SemiNegativePairs(Augmentation(size=16), mask=masks)
     pairs, moved = module(batch), module(reordered(batch, order))
     for name in ("anchor", "semi", "mask", "weight", "video"):
         torch.testing.assert_close(getattr(moved, name), getattr(pairs, name)[order], atol=1e-6, rtol=0)
@@ -221,7 +221,7 @@ def test_permuting_the_batch_permutes_the_pairs(masks: str) -> None:
 def test_clips_without_a_donor_stay_plain_at_weight_zero() -> None:
     batch = make_batch(videos=[7, 7, 7, 7, 9])
     pairs = SemiNegativePairs(without_colour())(batch)
-    plain = SemiNegativePairs(without_colour(), composite=False)(batch)
+    plain = SemiNegativePairs(without_colour(), policy="none")(batch)
     left = pairs.weight == 0
     assert int(left.sum()) == 3 and pairs.weight[4] == 1
     torch.testing.assert_close(pairs.semi[left], plain.semi[left])
@@ -232,7 +232,7 @@ def test_clips_without_a_donor_stay_plain_at_weight_zero() -> None:
 def test_plain_views_have_no_donor() -> None:
     batch = dict(make_batch())
     del batch["masks"], batch["backgrounds"]
-    pairs = SemiNegativePairs(Augmentation(size=16), composite=False)(batch)
+    pairs = SemiNegativePairs(Augmentation(size=16), policy="none")(batch)
     assert (pairs.donor == -1).all() and (pairs.weight == 1).all() and (pairs.mask == 1).all()
     assert (pairs.provenance["donor_video"] == -1).all()
 
@@ -273,12 +273,12 @@ def test_nothing_waits_for_the_device(masks: str) -> None:
             "key": torch.empty(4, dtype=torch.int64),
             "box": torch.empty(4, 4, dtype=torch.int64),
         }
-        assert SemiNegativePairs(Augmentation(size=16), masks=masks)(batch).semi.shape == (4, 3, 3, 16, 16)
+        assert SemiNegativePairs(Augmentation(size=16), mask=masks)(batch).semi.shape == (4, 3, 3, 16, 16)
 
 
 def test_wrong_batches_are_told() -> None:
     module, batch = SemiNegativePairs(Augmentation(size=16)), dict(make_batch())
-    with pytest.raises(ValueError, match="lacks masks"):
+    with pytest.raises(ValueError, match="has no masks"):
         module({name: value for name, value in batch.items() if name != "masks"})
     with pytest.raises(ValueError, match="V = 1"):
         module(batch | {"frames": batch["frames"][:, :1]})
@@ -286,8 +286,8 @@ def test_wrong_batches_are_told() -> None:
         module(batch | {"frames": batch["frames"].float()})
     with pytest.raises(ValueError, match="pack into 60 bytes"):
         module(batch | {"masks": batch["masks"][..., :-1]})
-    with pytest.raises(ValueError, match="masks must be one of none, stored, motion"):
-        SemiNegativePairs(Augmentation(), masks="soft")
+    with pytest.raises(ValueError, match="mask must be one of none, stored, motion"):
+        SemiNegativePairs(Augmentation(), mask="soft")
     with pytest.raises(ValueError, match="at least 0"):
         SemiNegativePairs(Augmentation(), grow=-1)
     with pytest.raises(ValueError, match="at least 0"):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from bgaug.data.batch import FIELDS, Batch
-from bgaug.data.dataset import ClipDataset, ClipOptions, Short, below, random_words
+from bgaug.data.dataset import ClipDataset, ClipOptions, Short, _below, random_words
 from bgaug.errors import UsageError
 from bgaug.pairs.masks import unpack_masks
 from bgaug.pipelines.build.options import ShardOptions
@@ -362,10 +362,10 @@ def test_classes_and_statuses_are_kept_by_name(small_store: Path) -> None:
 def test_random_words_are_spread_and_scaled_evenly() -> None:
     words = [word for video in range(2000) for word in random_words(-1, 3, video, 5)]
     assert len(set(words)) == len(words) and all(0 <= word < 2**64 for word in words)
-    counts = Counter(below(10, word) for word in words)
+    counts = Counter(_below(10, word) for word in words)
     assert set(counts) == set(range(10))
     assert all(count == pytest.approx(1000, abs=5 * math.sqrt(900)) for count in counts.values())
-    assert (below(7, 0), below(7, 2**64 - 1), below(1, 2**64 - 1)) == (0, 6, 0)
+    assert (_below(7, 0), _below(7, 2**64 - 1), _below(1, 2**64 - 1)) == (0, 6, 0)
     assert random_words(0, 0, 1, 2) == random_words(0, 0, 1, 4)[:2]
 
 

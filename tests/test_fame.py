@@ -2,9 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from worlds import moving_square
 
-from bgaug.masks.fame import fame_mask
+from bgaug.pairs import fame_masks
+
+
+def fame_mask(frames: np.ndarray, share: float = 0.5, published: bool = False) -> np.ndarray:
+    """The mask of one clip, uint8 (T, H, W, 3) to bool (H, W)."""
+    clips = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None].float() / 255
+    return np.asarray(fame_masks(clips, share, published)[0, 0, 0].bool().numpy())
 
 
 def hues_to_tell_apart() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +67,7 @@ def test_without_motion_the_mask_still_has_its_share() -> None:
 
 def test_wrong_input_is_named() -> None:
     frames = moving_square(num_frames=4)[0]
-    with pytest.raises(ValueError, match="T >= 2"):
+    with pytest.raises(ValueError, match="at least 2 frames"):
         fame_mask(frames[:1])
     with pytest.raises(ValueError, match="share must be"):
         fame_mask(frames, 0.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worlds import moving_square, scene
 
 from bgaug.background import Background
-from bgaug.masks import FLOOR, fame_mask, foreground_mask, frame_mask, pack_mask, soft_mask, threshold_map, unpack_mask
+from bgaug.masks import FLOOR, foreground_mask, frame_mask, pack_mask, soft_mask, threshold_map, unpack_mask
 from bgaug.masks.light import lit_as
 from bgaug.masks.refine import learn_colours, refine_mask
 from bgaug.masks.shadow import shadow_like
@@ -187,10 +187,6 @@ def test_soft_mask_is_a_ramp_around_the_threshold() -> None:
         soft_mask(difference, np.full((8, 8), 40, np.uint8))
     with pytest.raises(ValueError, match="uint8"):
         soft_mask(difference, np.full((16, 16), 40, np.float32))
-
-
-def test_fames_mask_is_among_the_masks() -> None:
-    assert fame_mask(moving_square()[0], share=0.25).mean() == 0.25
 
 
 def test_other_sizes_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""What crosses from the host to the device: one batch of clips with masks and backgrounds, all uint8.
+"""`Batch`: clips with masks and backgrounds, all uint8, as they are copied from the host to the device.
 
 Letters: B clips, V views (clips of one video), T frames, H, W pixels, P packed bytes of one mask = ceil(H * W / 8).
 """
@@ -14,10 +14,10 @@ from torch import Tensor
 
 @dataclass
 class Batch(MutableMapping[str, Tensor]):
-    """A batch of training samples, at rest layout; also a mapping from field name to tensor.
+    """A batch of training samples in the layout at rest; also a mapping from field name to tensor.
 
-    One sample, as ``ClipDataset[i]`` returns it, is the same object without the leading B. Being a mutable mapping, it
-    goes through torch's ``default_collate`` and ``pin_memory`` and comes out as a ``Batch`` again.
+    One sample, as ``ClipDataset[i]`` returns it, is the same object without the leading B. Because it is a mutable
+    mapping, torch's ``default_collate`` and ``pin_memory`` return a ``Batch`` again.
 
     Attributes:
         frames: uint8 (B, V, T, H, W, 3), RGB.
@@ -26,10 +26,11 @@ class Batch(MutableMapping[str, Tensor]):
         video: int64 (B,), index of the video in the store.
         shot: int64 (B,), index of the shot in its video.
         label: int64 (B,), class index, -1 where unknown.
-        grade: int64 (B,), of the shot: 1 to 6 for A to F, 0 where it has none.
+        grade: int64 (B,), grade of the shot: 1 to 6 for A to F, 0 for none.
         start: int64 (B, V), first frame of each clip in its video.
         pts_seconds: float64 (B, V, T), presentation time of each frame.
-        box: int64 (B, 4), (top, left, height, width) of the picture inside the frame: all of it, but for padded stores.
+        box: int64 (B, 4), (top, left, height, width) of the image inside the frame: the whole frame, except in padded
+            stores.
         key: int64 (B,), the sample's key of randomness, a function of (seed, epoch, sample) alone.
     """
 

@@ -28,10 +28,10 @@ Sampling = Literal["random", "uniform"]
 Short = Literal["loop", "pad", "skip"]
 
 _TOLERANCE_SECONDS = 1e-6
-"""By how much rounded times may miss the end of a shot: less than a tick of any container's clock."""
+"""Tolerance for rounded times at the end of a shot: less than one tick of any container's clock."""
 
 _MANY_TIMES = 4
-"""By how much a shot must exceed a clip, by frames and mean frame rate, for its times not to be asked for."""
+"""A shot that is this many times as long as a clip, by its mean frame rate, holds it; its times are not read."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class ClipOptions:
         views: V, clips drawn from one shot.
         sampling: "random" for training, each view anywhere in a shot; "uniform" for evaluation, views evenly spaced
             over the longest shot.
-        short: what a shot shorter than the clip does: "loop" begins it again, "pad" repeats the last frame that the
-            stride reaches, "skip" leaves the shot out, and the video where it has no other.
-        stride_seconds: distance of the frames in time, in place of `stride`: frame k is the one whose time is nearest to
-            k times this after the first frame's, whatever the frame rate is and however it varies.
-        min_shot_seconds: shots shorter than this, by frames and frame rate, take no part in random sampling where the
-            video has a longer one: fragments between cuts. 0 draws from all.
+        short: how a shot shorter than the clip is used: "loop" repeats it from its first frame, "pad" repeats the last
+            frame that the stride reaches, "skip" leaves the shot out, and the video if it has no other.
+        stride_seconds: distance of the frames in time, in place of `stride`: frame k is the frame whose time is nearest
+            to k times this after the first frame's, at any frame rate, constant or not.
+        min_shot_seconds: shots shorter than this, by frames and frame rate, are fragments between cuts and are not
+            sampled if the video has a longer shot. 0 samples all.
 
     Raises:
         UsageError: a value out of its range.
@@ -83,30 +83,31 @@ class ClipOptions:
 
 
 class ClipDataset(Dataset[Batch]):
-    """One sample a video: V clips of one shot, with their masks and the shot's background.
+    """One sample per video: V clips of one shot, with their masks and the shot's background.
 
-    Samples are at rest: uint8 frames, bit-packed masks. `SemiNegativePairs` makes training pairs of a batch of them on
-    its device. Works in a plain ``DataLoader`` with any start method; ``collate_fn=ClipDataset.collate`` spares it a
-    copy. A shot is drawn with a chance in proportion to its frames, a view anywhere in it where the clip fits.
+    Samples have the layout at rest: uint8 frames, bit-packed masks. `SemiNegativePairs` makes training pairs of a batch
+    on its device. The dataset works in a plain ``DataLoader`` with any start method; ``collate_fn=ClipDataset.collate``
+    avoids a copy. A shot is drawn with a probability in proportion to its frames, a view anywhere in it where the clip
+    fits.
 
     Args:
         store: an open store, or the path or URL of one.
         options: how clips are drawn.
-        seed: of all randomness.
+        seed: seed of all randomness.
         splits: keep the videos of these splits; None keeps all.
         labels: keep the videos of these classes; None keeps all.
         statuses: keep the videos that were built with these results ("ok", "partial", "no_static_background"); None
             keeps all.
-        labelled: keep labelled videos alone.
-        min_grade: keep videos whose every shot has this grade (A to F) or a better one; None keeps all.
-        backgrounds: keep videos with a static background alone, and draw from shots that have one. Needed for training
-            pairs.
+        labelled: keep only labelled videos.
+        min_grade: keep videos of which every shot has this grade (A to F) or a better one; None keeps all.
+        backgrounds: keep only videos with a static background, and draw from shots that have one. Training pairs need
+            them.
 
     Attributes:
         videos: int64 (samples,), index in the store of each sample's video.
 
     Raises:
-        UsageError: a name that the store does not have, nothing is left, or the store keeps no frames or masks.
+        UsageError: a name that the store does not have, no video is left, or the store has no frames.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class ClipDataset(Dataset[Batch]):
         self.epoch = 0
         self._needs_background = backgrounds
         if self.store.header.frames == "none":
-            raise UsageError(f"{self.store.path} keeps no frames; make a training store with `bgaug build-shards`")
+            raise UsageError(f"{self.store.path} has no frames; make a training store with `bgaug build-shards`")
         c = self.store.columns
         keep = np.ones(len(self.store), np.bool_)
         keep &= self._among(c.split, "split", splits, self.store.names.splits)
@@ -138,8 +139,8 @@ class ClipDataset(Dataset[Batch]):
             keep &= c.label >= 0
         if min_grade is not None:
             keep &= self._graded(min_grade)
-        # Frames to draw from, added up over the shots of all videos: a draw is one search, and a worker holds no object
-        # a video.
+        # Cumulative frames to draw from over the shots of all videos: a draw is one search, and a worker holds no
+        # object per video.
         weights = self._shot_weights(keep)
         self._ends: NDArray[np.int64] = np.concatenate([[0], np.cumsum(weights, dtype=np.int64)])
         keep &= np.diff(self._ends[c.shot_offsets]) > 0
@@ -154,19 +155,19 @@ class ClipDataset(Dataset[Batch]):
         self._box = None if padded else np.array([0, 0, *self.store.size])
 
     def _among(
-        self, codes: NDArray[Any], what: str, wanted: Sequence[str] | None, known: Sequence[str]
+        self, codes: NDArray[Any], what: str, requested: Sequence[str] | None, known: Sequence[str]
     ) -> NDArray[np.bool_] | bool:
-        """Which videos have one of the wanted names, given the code of each."""
-        if wanted is None:
+        """Which videos have one of the requested names, given the code of each."""
+        if requested is None:
             return True
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        names = [requested] if isinstance(requested, str) else list(requested)
         for name in names:
             if name not in known:
                 raise UsageError(f"{self.store.path} has no {what} {name!r}; it has: {', '.join(known) or 'none'}")
         return np.isin(codes, [known.index(name) for name in names])
 
     def _graded(self, min_grade: str) -> NDArray[np.bool_]:
-        """Which videos have no shot that is worse than this, or without a grade."""
+        """Which videos have no shot with a worse grade or without a grade."""
         if min_grade not in GRADES[1:]:
             raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, got {min_grade!r}")
         grade = self.store.columns.shot_grade
@@ -178,7 +179,7 @@ class ClipDataset(Dataset[Batch]):
         return np.diff(counts[self.store.columns.shot_offsets]) > 0
 
     def _shot_weights(self, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Frames of each shot that clips may be drawn from, 0 for all others: int64 (S,)."""
+        """Frames of each shot that clips may be drawn from, 0 for all other shots: int64 (S,)."""
         c = self.store.columns
         lengths = (c.shot_stop - c.shot_start).astype(np.int64)
         per_video = np.diff(c.shot_offsets)
@@ -193,14 +194,12 @@ class ClipDataset(Dataset[Batch]):
         return np.where(usable, lengths, 0)
 
     def _holds_a_clip(self, lengths: NDArray[np.int64], asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of the shots asked for hold a whole clip: (S,). By seconds, this reads their first and last times.
-
-        Not those of shots that are many times as long by the mean frame rate of their video: that would take seconds for
-        a large store. If one is short for all that, it is padded.
-        """
+        """Which of the shots `asked` hold a whole clip: (S,)."""
         if self.options.stride_seconds is None:
             return lengths >= self.options.span
         c = self.store.columns
+        # By seconds the first and last times of a shot are read, but only where the mean frame rate leaves a doubt: all
+        # of them would take seconds for a large store. If a long shot is too short after all, it is padded.
         needed = (self.options.num_frames - 1) * self.options.stride_seconds - _TOLERANCE_SECONDS
         holds = lengths - 1 > _MANY_TIMES * needed * np.repeat(c.fps, np.diff(c.shot_offsets))
         asked = asked & ~holds
@@ -216,7 +215,7 @@ class ClipDataset(Dataset[Batch]):
         return len(self.videos)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other clips: those of this epoch."""
+        """Draw the clips of this epoch from now on."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> Batch:
@@ -224,7 +223,7 @@ class ClipDataset(Dataset[Batch]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        """Several samples, views of one batch: `collate` gives that batch back without a copy."""
+        """Several samples, views of one batch: `collate` returns that batch without a copy."""
         batch = self.allocate(len(indices))
         self.fill_slots(batch, enumerate(indices))
         samples = [Batch(*parts) for parts in zip(*(batch[name].unbind() for name in FIELDS), strict=True)]
@@ -234,18 +233,18 @@ class ClipDataset(Dataset[Batch]):
 
     @staticmethod
     def collate(samples: Sequence[Batch]) -> Batch:
-        """A batch from samples; without a copy where `__getitems__` made them together."""
+        """A batch of samples; without a copy if one call of `__getitems__` made them."""
         whole = samples[0].__dict__.get("_whole")
         if isinstance(whole, Batch) and len(whole.video) == len(samples):
             return whole
         return Batch(**{name: torch.stack([sample[name] for sample in samples]) for name in FIELDS})
 
     def video_ids(self, batch: Batch) -> list[str]:
-        """Ids in the store of the videos of a batch, or of one sample."""
+        """Ids of the videos of a batch, or of one sample."""
         return [self.store.video_id(video) for video in batch.video.reshape(-1).tolist()]
 
     def allocate(self, batch_size: int, *, pin: bool = False) -> Batch:
-        """An empty batch of the right shapes, to be filled by `fill`; pinned for fast copies to a GPU on request."""
+        """An empty batch of the right shapes for `fill`, pinned on request for fast copies to a GPU."""
         B, V, T = batch_size, self.options.views, self.options.num_frames
         height, width = self.store.size
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
@@ -261,13 +260,13 @@ class ClipDataset(Dataset[Batch]):
             "box": ((B, 4), np.int64),
             "key": ((B,), np.int64),
         }
-        # Zeros of numpy cost nothing until they are written; torch would write them, by threads that a forked process
+        # numpy's zeros cost nothing until they are written; torch would write them with threads that a forked process
         # does not have.
         tensors = {name: torch.from_numpy(np.zeros(shape, dtype)) for name, (shape, dtype) in shapes.items()}
         return Batch(**{name: value.pin_memory() if pin else value for name, value in tensors.items()})
 
     def fill(self, batch: Batch, slot: int, index: int, epoch: int | None = None) -> None:
-        """Read sample `index` of `epoch` (default: the current one) into a slot of a batch.
+        """Read sample `index` of `epoch` (by default the current one) into a slot of a batch.
 
         Raises:
             IndexError: there is no such sample.
@@ -276,7 +275,7 @@ class ClipDataset(Dataset[Batch]):
         self.fill_slots(batch, [(slot, index)], epoch)
 
     def fill_slots(self, batch: Batch, slots: Iterable[tuple[int, int]], epoch: int | None = None) -> None:
-        """`fill` for each (slot, index); cheaper than one by one. Threads may share an iterator over them."""
+        """`fill` for each (slot, index), cheaper than one by one. Threads may share an iterator over them."""
         epoch = self.epoch if epoch is None else epoch
         arrays: dict[str, NDArray[Any]] = {name: batch[name].numpy() for name in FIELDS}
         for slot, index in slots:
@@ -294,9 +293,9 @@ class ClipDataset(Dataset[Batch]):
         else:
             frames, times = self._frames_by_seconds(video, start, stop, words)
         clips, masks = arrays["frames"][slot], arrays["masks"][slot]
-        for view, wanted in enumerate(frames):
-            store.frames_at(video, wanted, clips[view])
-            store.packed_masks_at(video, wanted, masks[view])
+        for view, numbers in enumerate(frames):
+            store.frames_at(video, numbers, clips[view])
+            store.packed_masks_at(video, numbers, masks[view])
         if self._needs_background:
             store.background_into(video, shot, arrays["backgrounds"][slot])
         arrays["video"][slot] = video
@@ -318,21 +317,21 @@ class ClipDataset(Dataset[Batch]):
             if self.options.sampling == "uniform":
                 shot += int(np.diff(ends).argmax())
             else:
-                place = int(ends[0]) + below(int(ends[-1] - ends[0]), word)
+                place = int(ends[0]) + _below(int(ends[-1] - ends[0]), word)
                 shot += int(np.searchsorted(ends, place, side="right")) - 1
         return shot - first, int(c.shot_start[shot]), int(c.shot_stop[shot])
 
     def _places(self, count: int, words: Sequence[int]) -> NDArray[np.int64]:
-        """Where the views begin, of `count` possible places: int64 (V,)."""
+        """Place at which each view begins, of `count` possible places: int64 (V,)."""
         if self.options.sampling == "uniform":
             middles = (np.arange(self.options.views) + 0.5) / self.options.views
             return np.round(middles * (count - 1)).astype(np.int64)
-        return np.array([below(count, word) for word in words])
+        return np.array([_below(count, word) for word in words])
 
     def _folded(self, available: int) -> NDArray[np.int64]:
-        """Which of the first `available` frames of a clip stand for all T, by the policy for short shots: int64 (T,)."""
-        wanted = np.arange(self.options.num_frames)
-        return wanted % available if self.options.short == "loop" else np.minimum(wanted, available - 1)
+        """Indices below `available` for all T frames of a clip, by the policy for short shots: int64 (T,)."""
+        frames = np.arange(self.options.num_frames)
+        return frames % available if self.options.short == "loop" else np.minimum(frames, available - 1)
 
     def _frames_by_stride(self, start: int, stop: int, words: Sequence[int]) -> NDArray[np.int64]:
         """Frames of all views, counted within the video: int64 (V, T)."""
@@ -349,26 +348,26 @@ class ClipDataset(Dataset[Batch]):
         V, T, stride = self.options.views, self.options.num_frames, self.options.stride_seconds
         assert stride is not None
         stored = self.store.pts_at(video, np.arange(start, stop))
-        times = np.maximum.accumulate(stored)  # where a container's times run backwards, time stands still
+        times = np.maximum.accumulate(stored)  # times that run backwards count as the latest time before them
         latest = times[-1] + _TOLERANCE_SECONDS
         count = int(np.searchsorted(times, latest - (T - 1) * stride, side="right"))
         if count:
-            wanted = times[self._places(count, words)][:, None] + np.arange(T) * stride
+            targets = times[self._places(count, words)][:, None] + np.arange(T) * stride
         else:
             folded = self._folded(int((latest - times[0]) // stride) + 1)
-            wanted = np.tile(times[0] + folded * stride, (V, 1))
-        # The nearest frame: the first whose middle to its successor is not yet passed.
-        nearest = np.searchsorted((times[1:] + times[:-1]) / 2, wanted)
+            targets = np.tile(times[0] + folded * stride, (V, 1))
+        # The nearest frame is the first for which the target is not after the middle between it and its successor.
+        nearest = np.searchsorted((times[1:] + times[:-1]) / 2, targets)
         return start + nearest, stored[nearest]
 
 
 def random_words(seed: int, epoch: int, video: int, count: int) -> tuple[int, ...]:
-    """`count` random numbers of 64 bits: a hash of what they are for, so the same in any worker and in any order."""
-    purpose = struct.pack("<QQQ", seed % 2**64, epoch, video)
-    words: tuple[int, ...] = struct.unpack(f"<{count}Q", hashlib.shake_128(purpose).digest(8 * count))
+    """`count` random numbers of 64 bits: a hash of the arguments, so the same in any worker and in any order."""
+    key = struct.pack("<QQQ", seed % 2**64, epoch, video)
+    words: tuple[int, ...] = struct.unpack(f"<{count}Q", hashlib.shake_128(key).digest(8 * count))
     return words
 
 
-def below(count: int, word: int) -> int:
+def _below(count: int, word: int) -> int:
     """A random number of 64 bits scaled to 0 ... count - 1."""
     return (word * count) >> 64

@@ -1,8 +1,8 @@
-"""`ClipLoader`: batches of clips read by threads into reused buffers, in an order known ahead.
+"""`ClipLoader`: batches of clips read by threads into reused buffers, in an order known in advance.
 
-The order is a function of (seed, epoch): the same for any number of threads, and a resumed run goes on with exactly
-the next batch. Reading releases Python's lock, so threads do what worker processes do without copying batches between
-processes.
+The order is a function of (seed, epoch): it is the same for any number of threads, and a resumed run continues with
+exactly the next batch. Reading releases Python's lock, so threads replace worker processes, and no batch is copied
+between processes.
 """
 
 from __future__ import annotations
@@ -33,32 +33,31 @@ Shuffle = bool | Literal["blocks"]
 class ClipLoader:
     """Host batches of a `ClipDataset`, epoch after epoch.
 
-    Iterating yields the batches of the current epoch, then the epoch advances: each ``for`` loop is one epoch. No video
-    comes twice in an epoch, so none comes twice in a batch. The clips left over when the videos do not fill the last
-    batch are dropped; the next epoch has another order.
+    Each ``for`` loop yields the batches of the current epoch, then the epoch advances. No video occurs twice in an epoch,
+    so none occurs twice in a batch. Videos that do not fill the last batch are dropped; the next epoch has another order.
 
-    A batch lies in a buffer that is used again: it holds until the next one is drawn. Copy it, or move it to its device,
-    before. With CUDA buffers are pinned, and a copy with ``non_blocking=True`` on the current stream is waited for.
+    A batch is in a reused buffer and is valid until the next one is drawn. Copy it, or move it to its device, before
+    that. With CUDA, buffers are pinned, and the loader waits for a copy with ``non_blocking=True`` on the current stream.
 
-    A loop that is left by ``break`` or by an error stops the threads; the next one goes on behind the last batch that was
-    drawn. One loop runs at a time: a second one ends the first, which says so when it draws again. After a fork both
-    processes may go on, each by itself.
+    A loop that ends by ``break`` or by an error stops the threads; the next loop continues after the last batch that was
+    drawn. One loop runs at a time: a second one ends the first, which raises an error when it draws again. After a fork
+    both processes may continue independently.
 
     Args:
-        dataset: what to load.
-        batch_size: clips (videos) a batch, on each rank.
-        seed: of the order; clips are drawn by the dataset's own seed.
-        threads: that read; 0 reads in the calling thread.
-        prefetch: batches read ahead.
-        shuffle: True for a random order; False for that of the index; "blocks" for stores in which it is dear to reach
-            many shards at a time: shards in random order, and the videos of `block_shards` of them mixed, block after
-            block. A batch at the seam of two blocks draws from both.
-        block_shards: shards of a block.
-        rank: of this process among `world`, each of which gets an equal, disjoint part of one order.
+        dataset: dataset to load.
+        batch_size: clips (videos) per batch, on each rank.
+        seed: seed of the order; clips are drawn by the dataset's own seed.
+        threads: reading threads; 0 reads in the calling thread.
+        prefetch: batches read in advance.
+        shuffle: True for a random order; False for the order of the index; "blocks" for stores in which it is expensive
+            to reach many shards at a time: shards in random order, and the videos of `block_shards` of them mixed, block
+            after block. A batch at the border of two blocks draws from both.
+        block_shards: shards per block.
+        rank: rank of this process among `world`; each gets an equal, disjoint part of one order.
         world: number of processes.
 
     Attributes:
-        epoch: the current one.
+        epoch: current epoch.
         step: batches drawn in it.
 
     Raises:
@@ -101,7 +100,7 @@ class ClipLoader:
         self.world = world
         self.epoch = 0
         self.step = 0
-        self._buffers: deque[Batch] = deque()  # the next one to be handed out stands first
+        self._buffers: deque[Batch] = deque()  # the next buffer to be returned is first
         self._reading: _Reading | None = None
         self._pinned = False
         self._copied: torch.cuda.Event | None = None
@@ -128,7 +127,7 @@ class ClipLoader:
         return np.lexsort([rng.random(count), block])
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.step >= len(self):  # the last loop was left at the last batch of an epoch
+        if self.step >= len(self):  # the last loop ended at the last batch of an epoch
             self.epoch, self.step = self.epoch + 1, 0
         reading = self._begin()
         try:
@@ -138,7 +137,7 @@ class ClipLoader:
                 self._wait_for_copies()
                 batch = reading.next()
                 self._buffers.rotate(-1)
-                # Counted before it is handed out: a checkpoint taken while it is in use goes on behind it.
+                # Counted before it is yielded: a checkpoint taken while it is in use continues after it.
                 self.step += 1
                 yield batch
                 if self._reading is not reading:
@@ -157,7 +156,7 @@ class ClipLoader:
         return {**self.__dict__, "_buffers": deque(), "_reading": None, "_copied": None}
 
     def _begin(self) -> _Reading:
-        """Start to read what is left of the epoch; whoever read before is stopped."""
+        """Start to read the rest of the epoch; an earlier reading is stopped."""
         self._end()
         if not self._buffers:
             self._pinned = torch.cuda.is_available()
@@ -173,17 +172,17 @@ class ClipLoader:
         self._reading = None
 
     def _wait_for_copies(self) -> None:
-        """Wait until the device has taken the batch before the last one, whose buffer is written next."""
+        """Wait until the device has copied the batch before the last one, whose buffer is written next."""
         if not self._pinned:
             return
         if self._copied is not None:
             self._copied.synchronize()
-        # Of the last one the copy may go on meanwhile: there is one buffer more than batches are read ahead.
+        # The last batch may still be copied meanwhile: there is one buffer more than batches are read in advance.
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._copied.record()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, and what its order depends on; plain numbers, strings and truth values."""
+        """Position of the loader and what its order depends on: plain numbers, strings and booleans."""
         return {"epoch": self.epoch, "step": self.step, **self._identity()}
 
     def _identity(self) -> dict[str, Any]:
@@ -205,20 +204,20 @@ class ClipLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the batch after the last one that was drawn when the state was taken.
+        """Continue with the batch after the last one that was drawn when the state was taken.
 
-        The number of threads may differ, and that of processes, if all their batches together have the same size.
+        The number of threads may differ, and the number of processes if the global batch has the same size.
 
         Raises:
-            UsageError: the state is of a loader with another order: another seed, batch, shuffling, or other videos.
+            UsageError: the state belongs to a loader with another seed, batch size, shuffling, or other videos.
         """
         ours = self._identity()
         missing = sorted({"epoch", "step", *ours} - state.keys())
         if missing:
-            raise UsageError(f"the state has no {', '.join(missing)}: it is not of a ClipLoader of this version")
+            raise UsageError(f"the state has no {', '.join(missing)}; expected the state of a ClipLoader")
         for name, value in ours.items():
             if state[name] != value:
-                raise UsageError(f"the state is of a loader with {name} {state[name]!r}, this one has {value!r}")
+                raise UsageError(f"the state belongs to a loader with {name} {state[name]!r}, this one has {value!r}")
         self._end()
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
 
@@ -230,7 +229,7 @@ class _Filling:
     Attributes:
         batch: the buffer.
         slots: (slot, index) pairs that no thread has taken yet.
-        parts: what the threads do, one for each.
+        parts: one future per thread.
     """
 
     batch: Batch
@@ -239,13 +238,13 @@ class _Filling:
 
 
 class _Reading:
-    """Reads batches ahead, in order, by threads of its own, until it is closed.
+    """Reads batches in advance, in order, with its own threads, until it is closed.
 
-    A task a thread and batch, not one a sample: handing out tasks would cost as much as small clips do. The threads
-    take the slots of a batch from one iterator, so that they end together however long each clip takes.
+    There is one task per thread and batch, because one per sample would cost as much as small clips do. The threads
+    take the slots of a batch from one iterator, so they end at the same time even if clips take different times.
 
     Attributes:
-        pid: the process in which the threads run.
+        pid: process in which the threads run.
     """
 
     def __init__(
@@ -290,9 +289,9 @@ class _Reading:
     def close(self) -> None:
         """Stop the threads, each after the clip that it reads, and wait for them."""
         if self._pool is None or self.pid != os.getpid():
-            return  # in a forked process there are no threads, and their locks may be held for ever
+            return  # a forked process has no threads, and their locks may be held forever
         for filling in self._ahead:
-            deque(filling.slots, maxlen=0)  # takes what is left
+            deque(filling.slots, maxlen=0)  # take the slots that are left
         self._pool.shutdown(cancel_futures=True)
 
 
@@ -301,12 +300,12 @@ class SemiNegativeDataset(IterableDataset[Pairs]):
 
     Args:
         store: an open store, or the path or URL of one.
-        batch_size: pairs a batch.
-        pairs: what composes them; moved to the device.
+        batch_size: pairs per batch.
+        pairs: composes the pairs; it is moved to the device.
         dataset: clips to draw from; by default a `ClipDataset` of the store.
-        device: where pairs are composed.
-        seed: of order and clips.
-        threads: that read.
+        device: device on which pairs are composed.
+        seed: seed of order and clips.
+        threads: reading threads.
         shuffle: True, False or "blocks"; see `ClipLoader`.
     """
 
@@ -332,14 +331,14 @@ class SemiNegativeDataset(IterableDataset[Pairs]):
 
     def __iter__(self) -> Iterator[Pairs]:
         if torch.utils.data.get_worker_info() is not None:
-            raise UsageError("SemiNegativeDataset reads by threads of its own: use DataLoader(..., num_workers=0)")
+            raise UsageError("SemiNegativeDataset reads with its own threads; use DataLoader(..., num_workers=0)")
         for batch in self.loader:
             yield self.pairs(batch.to(self.device, non_blocking=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the pairs stand: the state of the loader."""
+        """The state of the loader."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the next pairs; see `ClipLoader.load_state_dict`."""
+        """Continue with the next pairs; see `ClipLoader.load_state_dict`."""
         self.loader.load_state_dict(state)

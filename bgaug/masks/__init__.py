@@ -5,7 +5,6 @@ light       the background in the light of a frame
 shadow      what is the background made darker
 refine      the rim cut along edges
 soft        masks with soft rims
-fame        one mask for a clip by motion and colour, without a background
 bits        masks as they are stored
 foreign     masks made elsewhere, by people or by other models
 """
@@ -17,5 +16,4 @@ from bgaug.masks.difference import difference_mask as difference_mask
 from bgaug.masks.difference import foreground_mask as foreground_mask
 from bgaug.masks.difference import frame_mask as frame_mask
 from bgaug.masks.difference import threshold_map as threshold_map
-from bgaug.masks.fame import fame_mask as fame_mask
 from bgaug.masks.soft import soft_mask as soft_mask

@@ -22,7 +22,7 @@ from bgaug import __version__
 from bgaug.errors import CheckpointError
 from bgaug.files import replacing, writing
 from bgaug.model.backbones import build_backbone
-from bgaug.model.backbones.weights import check_finite
+from bgaug.model.backbones.contract import check_finite
 from bgaug.model.decomposition import OLD_FEATURES
 from bgaug.model.learner import ContrastiveLearner
 from bgaug.model.parallel import choose_device

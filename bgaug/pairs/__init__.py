@@ -2,7 +2,7 @@
 
 The terms, as this library uses them:
 
-- **donor**: the video whose static background another clip borrows. Within a batch the donors are a derangement by
+- **donor**: the video that lends its static background to another clip. Within a batch the donors are a derangement by
   video, ``pi``: no clip borrows from its own video.
 - **composite**: ``m * x + (1 - m) * S[pi]``: the moving foreground of a clip (its pixels under the mask ``m``) over the
   background *image* of its donor. It is an image because a donor's moving clip would bring a second moving object.
@@ -13,18 +13,16 @@ The terms, as this library uses them:
 Modules:
 
     policy         every policy as one dataclass; the published ones with their papers and faults
-    semi_negative  SemiNegativePairs: from a batch to pairs, and again from their provenance
-    masks          soft masks on the device: stored ones grown and feathered, by motion, FAME's, boxes
-    donors         derangements, near and far backgrounds, images filled where a person stood
-    augmentation   Augmentation: the random changes of a view
-    draws          random numbers as a function of (key, stream, index)
+    semi_negative  SemiNegativePairs: makes pairs from a batch, or the same pairs from their provenance
+    masks          soft masks on the device: stored masks grown and feathered, masks by motion, FAME's, boxes
+    donors         derangements, near and far backgrounds, images whose foreground is filled
+    augmentation   Augmentation: the random changes of a view, and its colours as one affine map
     crops          boxes, flips, and frames cut and resized by them
-    colours        brightness, contrast, saturation, hue, grey and normalisation as one affine map
-    filters        blur and dilation
-    taps           banded matrices that compute crops and filters
+    filters        banded matrices, blur and dilation
+    draws          random numbers as a function of (key, stream, index)
 
 Letters: B clips, V views, T frames, C channels, H, W pixels of the stored frame, h, w pixels of the crop, S side of a
-square crop, K images of a bank (in `donors`) or taps of a filter (in `taps`).
+square crop, K images of a bank (in `donors`) or taps of a filter (in `filters`).
 
 Every random number is a pure function of (key, stream, index): the same batch gives the same views whatever ran before,
 on any device, and a clip's views do not depend on its neighbours in the batch. No function waits for the device or
@@ -41,46 +39,34 @@ fused with other static factors, "a random background image where the foreground
 The formulas here are ours.
 """
 
-from bgaug.pairs.augmentation import KINETICS_MEAN, KINETICS_STD, Augmentation
-from bgaug.pairs.colours import HUE_GENERATOR, LUMA, colour_jitter
-from bgaug.pairs.crops import centre_crop, crop_boxes, crop_resize, crop_resize_images, crop_resize_masks, flips
-from bgaug.pairs.donors import derangement, fill_foreground, permutation, similar_backgrounds
-from bgaug.pairs.draws import random_bits, uniform
-from bgaug.pairs.filters import dilate, gaussian_blur
-from bgaug.pairs.masks import area_weight, box_masks, fame_masks, motion_masks, random_boxes, soften
-from bgaug.pairs.policy import POLICIES, Composition
-from bgaug.pairs.semi_negative import Pairs, SemiNegativePairs, composite
-
-__all__ = [
-    "HUE_GENERATOR",
-    "KINETICS_MEAN",
-    "KINETICS_STD",
-    "LUMA",
-    "POLICIES",
-    "Augmentation",
-    "Composition",
-    "Pairs",
-    "SemiNegativePairs",
-    "area_weight",
-    "box_masks",
-    "centre_crop",
-    "colour_jitter",
-    "composite",
-    "crop_boxes",
-    "crop_resize",
-    "crop_resize_images",
-    "crop_resize_masks",
-    "derangement",
-    "dilate",
-    "fame_masks",
-    "fill_foreground",
-    "flips",
-    "gaussian_blur",
-    "motion_masks",
-    "permutation",
-    "random_bits",
-    "random_boxes",
-    "similar_backgrounds",
-    "soften",
-    "uniform",
-]
+from bgaug.pairs.augmentation import HUE_GENERATOR as HUE_GENERATOR
+from bgaug.pairs.augmentation import KINETICS_MEAN as KINETICS_MEAN
+from bgaug.pairs.augmentation import KINETICS_STD as KINETICS_STD
+from bgaug.pairs.augmentation import LUMA as LUMA
+from bgaug.pairs.augmentation import Augmentation as Augmentation
+from bgaug.pairs.augmentation import colour_jitter as colour_jitter
+from bgaug.pairs.crops import centre_crop as centre_crop
+from bgaug.pairs.crops import crop_boxes as crop_boxes
+from bgaug.pairs.crops import crop_resize as crop_resize
+from bgaug.pairs.crops import crop_resize_images as crop_resize_images
+from bgaug.pairs.crops import crop_resize_masks as crop_resize_masks
+from bgaug.pairs.crops import flips as flips
+from bgaug.pairs.donors import derangement as derangement
+from bgaug.pairs.donors import fill_foreground as fill_foreground
+from bgaug.pairs.donors import permutation as permutation
+from bgaug.pairs.donors import similar_backgrounds as similar_backgrounds
+from bgaug.pairs.draws import random_bits as random_bits
+from bgaug.pairs.draws import uniform as uniform
+from bgaug.pairs.filters import dilate as dilate
+from bgaug.pairs.filters import gaussian_blur as gaussian_blur
+from bgaug.pairs.masks import area_weight as area_weight
+from bgaug.pairs.masks import box_masks as box_masks
+from bgaug.pairs.masks import fame_masks as fame_masks
+from bgaug.pairs.masks import motion_masks as motion_masks
+from bgaug.pairs.masks import random_boxes as random_boxes
+from bgaug.pairs.masks import soften as soften
+from bgaug.pairs.policy import POLICIES as POLICIES
+from bgaug.pairs.policy import Composition as Composition
+from bgaug.pairs.semi_negative import Pairs as Pairs
+from bgaug.pairs.semi_negative import SemiNegativePairs as SemiNegativePairs
+from bgaug.pairs.semi_negative import composite as composite

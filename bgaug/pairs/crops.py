@@ -10,32 +10,31 @@ import math
 import torch
 from torch import Tensor
 
-from bgaug.pairs.augmentation import Augmentation, Colour, check_normalisation
-from bgaug.pairs.colours import channels
+from bgaug.pairs.augmentation import Augmentation, Colour, channels, check_normalisation
 from bgaug.pairs.draws import between, uniform
-from bgaug.pairs.taps import Taps, clips_at_once, frames_at_once, resize_taps
+from bgaug.pairs.filters import Taps, clips_at_once, frames_at_once, resize_taps
 
-CROP_ATTEMPTS = 10
+_ATTEMPTS = 10
 
 
 def crop_boxes(key: Tensor, box: Tensor, config: Augmentation, view: int = 0) -> Tensor:
-    """Random resized crops, one a clip, in fractions of a pixel.
+    """Random resized crops, one per clip, with fractional edges.
 
-    Area and log-ratio are drawn until the crop fits, at most ten times; after that the largest centred crop of an
-    allowed ratio is taken.
+    Area and log-ratio are drawn until the crop fits, at most ten times; after that it is the largest centred crop of an
+    allowed ratio.
 
     Args:
         key: int64 (B,).
-        box: (B, 4), (top, left, height, width) of the picture inside the frame, pixels.
-        config: its `scale` and `ratio`.
+        box: (B, 4), (top, left, height, width) of the image inside the frame, pixels.
+        config: gives `scale` and `ratio`.
         view: number of the view; each draws its own crops.
 
     Returns:
         float32 (B, 4), (top, left, height, width), inside `box`.
     """
     top, left, height, width = box.to(torch.float32).unbind(1)
-    draws = uniform(key, f"crop/{view}", 2 * CROP_ATTEMPTS + 2)
-    area, ratio = draws[:, :CROP_ATTEMPTS], draws[:, CROP_ATTEMPTS:-2]
+    draws = uniform(key, f"crop/{view}", 2 * _ATTEMPTS + 2)
+    area, ratio = draws[:, :_ATTEMPTS], draws[:, _ATTEMPTS:-2]
     area = (height * width).unsqueeze(1) * between(area, *config.scale)
     ratio = torch.exp(between(ratio, math.log(config.ratio[0]), math.log(config.ratio[1])))
     heights, widths = (area / ratio).sqrt(), (area * ratio).sqrt()
@@ -57,12 +56,11 @@ def flips(key: Tensor, config: Augmentation, view: int = 0) -> Tensor:
 def crop_resize(frames: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
     """Cut one box out of all frames of a clip and resize it to a square, antialiased.
 
-    A triangle filter whose width follows the scale, by rows, then by columns: what
-    ``interpolate(mode="bilinear", antialias=True)`` gives on the cut picture, for boxes with fractional edges too.
+    A triangle filter, wider for smaller outputs, along rows, then along columns: equal to
+    ``interpolate(mode="bilinear", antialias=True)`` of the cut image, but boxes may have fractional edges.
 
-    One pass over the frames, each byte read once, which is also all that a CPU does in main memory but for writing the
-    result. Elsewhere that pass writes them as float32, and two matrix products, for rows and for columns, are a pass
-    each over four bytes a number. No pass turns the result, which comes in order out of the second product.
+    One pass over the frames, which reads each byte once; a CPU then only writes the result. Other devices write the
+    frames as float32 in that pass, and two matrix products, for rows and for columns, are a pass each.
 
     Args:
         frames: uint8 (B, T, H, W, C).
@@ -85,29 +83,29 @@ def crop_resize_masks(masks: Tensor, boxes: Tensor, size: int, flip: Tensor | No
 
 
 def crop_resize_images(images: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
-    """`crop_resize` for still pictures: uint8 (B, H, W, C) -> float32 in [0, 1], (B, C, 1, S, S)."""
+    """`crop_resize` for images: uint8 (B, H, W, C) -> float32 in [0, 1], (B, C, 1, S, S)."""
     return _crop_resize(images.unsqueeze(1), boxes, size, flip, gain=1 / 255)
 
 
 def centre_crop(
     frames: Tensor, box: Tensor, size: int, mean: Colour = (0.0, 0.0, 0.0), std: Colour = (1.0, 1.0, 1.0)
 ) -> Tensor:
-    """The evaluation view: the short side resized to `size`, then the centre square.
+    """The evaluation view: the centre square, resized to `size`.
 
-    Passes as `crop_resize`; normalising is one more over the result.
+    The passes are those of `crop_resize`, and one more over the result if it is normalised.
 
     Args:
         frames: uint8 (B, T, H, W, 3).
-        box: (B, 4), (top, left, height, width) of the picture inside the frame, pixels.
+        box: (B, 4), (top, left, height, width) of the image inside the frame, pixels.
         size: side S of the output.
-        mean: of R, G, B, as in the `Augmentation` that the network was trained with.
-        std: likewise.
+        mean: mean of R, G, B in the `Augmentation` that the network was trained with.
+        std: standard deviation of R, G, B in that `Augmentation`.
 
     Returns:
         float32 (B, 3, T, S, S), in [0, 1] unless normalised.
 
     Raises:
-        ValueError: frames is not uint8 (B, T, H, W, C), or mean and std are not of colours in [0, 1].
+        ValueError: frames is not uint8 (B, T, H, W, C), or mean and std are out of range.
     """
     check_normalisation(mean, std)
     top, left, height, width = box.to(torch.float32).unbind(1)
@@ -141,11 +139,11 @@ def _crop_resize(frames: Tensor, boxes: Tensor, size: int, flip: Tensor | None, 
 
 
 def _by_taps(frames: Tensor, down: Taps, across: Taps, out: Tensor) -> None:
-    """uint8 (B, T, H, W, C) to float32 (B, C, T, S, S), a few frames at a time, rows summed by their taps alone."""
+    """uint8 (B, T, H, W, C) to float32 (B, C, T, S, S), a few frames at a time, rows summed only by their taps."""
     B, T, H, W, C = frames.shape
     size = out.shape[4]
     step = frames_at_once(4 * B * H * W * C, T, frames.device)
-    # The same memory in every step: it stays in the cache, and no fresh pages are asked for.
+    # The same memory in every step stays in the cache and needs no fresh pages.
     floats = frames.new_empty(B * step * H * W * C, dtype=torch.float32)
     turned = frames.new_empty(B * step * W * C * size, dtype=torch.float32)
     for part, place in zip(torch.split(frames, step, dim=1), torch.split(out, step, dim=2), strict=True):
@@ -164,7 +162,7 @@ def _by_products(frames: Tensor, down: Tensor, across: Tensor) -> Tensor:
     B, T, H, W, C = frames.shape
     size = down.shape[1]
     lines = frames.permute(0, 2, 3, 4, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    # Each product leaves its result turned, so that the side to be summed next comes first by itself.
+    # Each product transposes its result, so that the axis to be summed next comes last without a copy.
     rows = torch.bmm(lines.view(B, H, W * C * T).transpose(1, 2), down.transpose(1, 2))
     pixels = torch.bmm(rows.view(B, W, C * T * size).transpose(1, 2), across.transpose(1, 2))
     return pixels.view(B, C, T, size, size)

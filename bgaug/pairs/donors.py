@@ -1,4 +1,4 @@
-"""Who lends a background to whom, and pictures that are fit to be lent.
+"""Which clip borrows the background of which, and images whose foreground is filled.
 
 Letters: B clips, T frames, h, w pixels.
 """
@@ -12,16 +12,16 @@ from torch import Tensor
 from bgaug.pairs.draws import random_bits
 from bgaug.pairs.filters import gaussian_blur
 
-THUMBNAIL = 8  # side of the pictures by which backgrounds are compared
-FILL_SIGMA = 1 / 8  # of the height: how far colours reach into what is filled
+_THUMBNAIL = 8  # side of the images by which backgrounds are compared
+_FILL_SIGMA = 1 / 8  # share of the height: how far colours reach into a filled region
 
 
 def derangement(video: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """A donor of another video for every clip, each clip giving at most once where all can be served.
+    """A donor of another video for every clip; each clip is a donor at most once where that is possible.
 
-    The clips are put in a random order that keeps those of one video together, and each takes the clip as many places
-    on as the largest video has clips. That serves everybody exactly when no video holds more than half of the batch,
-    and otherwise as many as can be served. Permuting the batch permutes the result.
+    The clips are put in a random order in which clips of one video are neighbours, and each takes the clip k places
+    further on, where k is the number of clips of the largest video. Every clip gets a donor exactly if no video holds
+    more than half of the batch, and otherwise as many as possible do. Permuting the batch permutes the result.
 
     Args:
         video: int64 (B,), index of each clip's video.
@@ -29,10 +29,10 @@ def derangement(video: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         donor: int64 (B,), a place in the batch; the clip's own where no other video was left for it.
-        valid: bool (B,), whether the donor is of another video.
+        valid: bool (B,), whether the donor is another video.
     """
     (B,) = video.shape
-    # Salted by all keys at once, in a way that does not depend on their order; a bijection of the video's index.
+    # The salt depends on all keys, but not on their order; with it the hash is a bijection of the video's index.
     salt = random_bits(key, "derangement/batch").sum()
     group = random_bits(video + salt, "derangement/group")
     within = torch.argsort(random_bits(key, "derangement/clip"), stable=True)
@@ -45,30 +45,31 @@ def derangement(video: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def permutation(key: Tensor) -> Tensor:
-    """A random permutation of the batch, fixed points and all, as published code draws donors: int64 (B,).
+    """A random permutation of the batch, with fixed points, as published code draws donors: int64 (B,).
 
-    Permuting the batch permutes the result: the clip with the n-th smallest of one hash takes the clip with the n-th
-    smallest of another.
+    Permuting the batch permutes the result.
     """
+    # The clip with the n-th smallest value of one hash takes the clip with the n-th smallest value of another.
     takers = torch.argsort(random_bits(key, "permutation/taker"), stable=True)
     givers = torch.argsort(random_bits(key, "permutation/giver"), stable=True)
     return torch.empty_like(takers).scatter_(0, takers, givers)
 
 
 def similar_backgrounds(backgrounds: Tensor, video: Tensor, far: bool = False) -> tuple[Tensor, Tensor]:
-    """For every clip the background of another video that is most, or least, like its own.
+    """For every clip the most, or the least, similar background of another video.
 
-    Likeness is the mean absolute difference of pictures shrunk to 8x8. Several clips may get the same donor.
+    Backgrounds are compared by the mean absolute difference of images of 8x8 pixels. Several clips may get the same
+    donor.
 
     Args:
         backgrounds: float (B, 3, 1, h, w).
         video: int64 (B,).
-        far: the least similar.
+        far: take the least similar.
 
     Returns:
-        donor and valid, as `derangement` has them.
+        donor and valid, as in `derangement`.
     """
-    small = F.adaptive_avg_pool2d(backgrounds[:, :, 0], THUMBNAIL).flatten(1)
+    small = F.adaptive_avg_pool2d(backgrounds[:, :, 0], _THUMBNAIL).flatten(1)
     distance = torch.cdist(small, small, p=1.0)
     same = video.unsqueeze(0) == video.unsqueeze(1)
     distance = distance.masked_fill(same, -torch.inf if far else torch.inf)
@@ -78,23 +79,23 @@ def similar_backgrounds(backgrounds: Tensor, video: Tensor, far: bool = False) -
 
 
 def fill_foreground(images: Tensor, masks: Tensor) -> Tensor:
-    """Pictures whose foreground is filled smoothly with the colours around it.
+    """Images whose foreground is filled smoothly with the colours around it.
 
-    Colours and their weights (1 outside of the mask) are blurred alike, and divided: near colours count more. The
-    reach is an eighth of the height; what lies deeper takes the mean of the whole outside.
+    Colours and their weights (1 outside the mask) are blurred in the same way, and divided: near colours count more.
+    They reach an eighth of the height; further inside the fill is the mean colour outside the mask.
 
     Args:
         images: float in [0, 1], (B, 3, 1, h, w).
         masks: float in [0, 1], (B, 1, 1, h, w).
 
     Returns:
-        float in [0, 1], (B, 3, 1, h, w); equal to the picture where the mask is 0.
+        float in [0, 1], (B, 3, 1, h, w); equal to the image where the mask is 0.
     """
     B, C, T, h, w = images.shape
     outside = 1 - masks
     both = torch.cat([images * outside, outside], dim=1)
-    reach = gaussian_blur(both, FILL_SIGMA * h)
-    # A faint share of the mean colour: all that is left where no colour reaches.
+    reach = gaussian_blur(both, _FILL_SIGMA * h)
+    # A small share of the mean colour, which decides only where no colour reaches.
     total = both.mean(dim=(2, 3, 4), keepdim=True)
     reach = reach + 1e-3 * total + 1e-12
     return torch.lerp(images, (reach[:, :C] / reach[:, C:]).clamp(0, 1), masks)

@@ -28,18 +28,18 @@ def random_bits(key: Tensor, stream: str) -> Tensor:
 def uniform(key: Tensor, stream: str, n: int) -> Tensor:
     """Random numbers from a key by counting, as splitmix64 does.
 
-    Integer arithmetic alone, so the same on every device; no generator is read or advanced.
+    Only integer arithmetic, so the same on every device; no generator is read or advanced.
 
     Args:
         key: int64 (B,).
         stream: names what the numbers are for.
-        n: numbers a key.
+        n: numbers per key.
 
     Returns:
         float32 (B, n), multiples of 2^-24 in [0, 1).
     """
-    # Counts by doubling what is there. A counter times the constant is shorter, but it overflows, as it should; where a
-    # compiler makes a loop over that counter out of it in C++, it takes overflow for impossible: other numbers.
+    # The counters are made by doubling. A counter times the constant would be shorter, but a compiler turns it into a
+    # loop in C++ in which overflow is undefined, and other numbers come out.
     count = random_bits(key, stream).unsqueeze(1) + _signed(_GOLDEN)
     while (done := count.shape[1]) < n:
         count = torch.cat([count, count[:, : n - done] + _signed(done * _GOLDEN)], dim=1)
@@ -56,7 +56,7 @@ def _salt(stream: str) -> int:
     return _signed(int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest(), "big"))
 
 
-# For a compiler's trace the hash is a constant. torch.compiler.assume_constant_result sets this mark and no more, but
+# The hash is a constant for a compiler's trace. torch.compiler.assume_constant_result only sets this attribute, but
 # calling it imports the compiler, which takes seconds.
 _salt._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -68,7 +68,7 @@ def _signed(value: int) -> int:
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """The finaliser of splitmix64: a bijection of int64 in which every input bit stirs every output bit."""
+    """The finaliser of splitmix64: a bijection of int64 in which every input bit affects every output bit."""
     bits = (bits ^ ((bits >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
     bits = (bits ^ ((bits >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
     return bits ^ ((bits >> 31) & ((1 << 33) - 1))

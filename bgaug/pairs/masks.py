@@ -1,4 +1,4 @@
-"""Foreground masks on the device: stored ones made soft, and those that are computed from the clip.
+"""Foreground masks on the device: stored masks made soft, and masks that are computed from the clip.
 
 Letters: B clips, T frames, h, w pixels of the crop.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 from bgaug.pairs.draws import uniform
 from bgaug.pairs.filters import dilate, gaussian_blur
 
-FAME_BINS = 10
-FAME_FOREGROUND, FAME_BACKGROUND = 0.5, 0.1  # shares of the picture that move most and least
+_BINS = 10
+_FOREGROUND, _BACKGROUND = 0.5, 0.1  # FAME: shares of the image that move most and least
 
 
 def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
@@ -41,12 +41,11 @@ def unpack_masks(packed: Tensor, height: int, width: int) -> Tensor:
 
 
 def soften(mask: Tensor, grow: float, sigma: float, out: Tensor | None = None) -> Tensor:
-    """A mask grown and feathered, so that its rim carries some of the clip's own background.
+    """A mask grown and feathered, so that its border keeps some of the clip's own background.
 
     Args:
         mask: float32 in [0, 1], (B, 1, T, h, w).
-        grow: dilation by a square, pixels on each side. A fraction blends the two whole dilations around it, so 0.57
-            gives the next ring of pixels the weight 0.57.
+        grow: radius of the dilation, see `bgaug.pairs.dilate`.
         sigma: Gaussian feather, pixels; 0 for none.
         out: memory for the result, perhaps `mask` itself; new memory if None.
 
@@ -65,16 +64,16 @@ def soften(mask: Tensor, grow: float, sigma: float, out: Tensor | None = None) -
 
 
 def motion_masks(clips: Tensor, background: Tensor, beta: float = 0.35) -> Tensor:
-    """Soft foreground masks of clips that come without stored ones: what differs from the background or moves.
+    """Soft foreground masks of clips without stored masks, from their difference from the background and their motion.
 
     The larger of the difference from the background and the difference from the previous frame, blurred (5x5, sigma
-    5/3 at 32 pixels, scaled with the height), through a sigmoid at the quantile ``1 - 0.6 beta`` over the clip. Ours,
-    by experiment.
+    5/3 at 32 pixels, scaled with the height), goes through a sigmoid at its quantile ``1 - 0.6 beta`` over the clip. The
+    constants are ours, found by experiment.
 
     Args:
         clips: float32 in [0, 1], (B, 3, T, h, w), T at least 2.
         background: float32 in [0, 1], (B, 3, 1, h, w), the same crop of the static background.
-        beta: how much of the clip to keep, in (0, 1]; 0.35 keeps about a quarter.
+        beta: share of the clip to keep, in (0, 1]; 0.35 keeps about a quarter.
 
     Returns:
         float32 in (0, 1), (B, 1, T, h, w).
@@ -98,17 +97,17 @@ def motion_masks(clips: Tensor, background: Tensor, beta: float = 0.35) -> Tenso
 
 
 def fame_masks(clips: Tensor, share: float = 0.5, published: bool = False) -> Tensor:
-    """FAME's mask: the share of the picture that most likely belongs to what moves, once for all frames.
+    """FAME's mask: the share of the image that most likely belongs to the foreground, one mask for all frames.
 
-    `bgaug.masks.fame_mask`, which explains it, for a batch on its device: where frames differ most and least on average
-    give two colour histograms of the mean frame; each pixel's colour then says how much more often it is seen where
-    things move.
+    The pixels whose mean difference between frames is largest and smallest give two colour histograms of the mean frame.
+    The likelihood of a pixel is the share of its colour that was seen among the moving pixels. Differences and
+    likelihood are blurred by a Gaussian.
 
     Args:
         clips: float in [0, 1], (B, 3, T, h, w), T at least 2, before any change of colour.
-        share: in (0, 1], of the picture that the mask covers; the paper's beta, there 0.5.
-        published: take the hue as the published code does: in radians, times 2 pi once more. Everything else is as
-            published either way.
+        share: share of the image that the mask covers, in (0, 1]; the paper's beta, there 0.5.
+        published: multiply the hue in radians by 2 pi once more, as the published code does. Everything else is as
+            published in both cases.
 
     Returns:
         float32, 0 or 1, (B, 1, 1, h, w): `int(share * h * w)` ones a clip, at least one.
@@ -129,9 +128,10 @@ def fame_masks(clips: Tensor, share: float = 0.5, published: bool = False) -> Te
     motion = (clips[:, :, 1:] - clips[:, :, :-1]).abs().mean(dim=2).sum(dim=1)
     motion = _reflecting_blur(motion, length)
     colours = _colour_bins(clips.mean(dim=2), published)
-    moving, still = _largest(motion, FAME_FOREGROUND), _largest(-motion, FAME_BACKGROUND)
+    moving, still = _largest(motion, _FOREGROUND), _largest(-motion, _BACKGROUND)
     among_moving, among_still = (_histogram(colours, seeds) for seeds in (moving, still))
-    among_still = among_still + 1  # no colour is impossible
+    # The paper also stretches the likelihood to [0, 1], which changes no order and so no mask.
+    among_still = among_still + 1  # no colour gets the probability 0
     among_moving = among_moving / among_moving.sum(dim=1, keepdim=True)
     among_still = among_still / among_still.sum(dim=1, keepdim=True)
     likelihood = (among_moving / (among_moving + among_still)).gather(1, colours)
@@ -139,18 +139,18 @@ def fame_masks(clips: Tensor, share: float = 0.5, published: bool = False) -> Te
 
 
 def box_masks(mask: Tensor) -> Tensor:
-    """The box around each frame's mask, as a detector would draw it: 0 or 1, (B, 1, T, h, w); none where it is empty."""
+    """The bounding box of each frame's mask, as a detector would draw it: 0 or 1, (B, 1, T, h, w); 0 where it is empty."""
     inside = mask > 0.5
     rows, columns = _span(inside.any(dim=4)), _span(inside.any(dim=3))
     return (rows.unsqueeze(4) & columns.unsqueeze(3)).to(torch.float32)
 
 
 def random_boxes(key: Tensor, area: Tensor, size: tuple[int, int]) -> Tensor:
-    """One box a clip, of the picture's aspect, anywhere; what lies beyond the border is cut off.
+    """One box per clip, with the image's aspect, at a random place; it is cut at the border.
 
     Args:
         key: int64 (B,).
-        area: float (B,), share of the picture that a whole box covers.
+        area: float (B,), share of the image that a whole box covers.
         size: (h, w), pixels.
 
     Returns:
@@ -169,10 +169,10 @@ def random_boxes(key: Tensor, area: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def area_weight(area: Tensor) -> Tensor:
-    """What a pair counts by the share r of the clip that is its own: 1 - (1 - r)^4.
+    """Weight of a pair of which the share r is the clip's own: 1 - (1 - r)^4.
 
     Reference: Y. Zou et al., "Learning representational invariances for data-efficient action recognition", 2021,
-        arXiv 2103.16565 (ActorCutMix), where it weighs labels.
+        arXiv 2103.16565 (ActorCutMix), where it is the weight of labels.
     """
     return 1 - (1 - area.clamp(0, 1)) ** 4
 
@@ -185,7 +185,7 @@ def _span(flags: Tensor) -> Tensor:
 
 
 def _reflecting_blur(score: Tensor, length: int) -> Tensor:
-    """Gaussian of the given odd length, sigma a third of it, of (B, h, w); the border mirrors, its pixel once."""
+    """Gaussian blur of (B, h, w) by an odd length, sigma a third of it; the border is reflected without its pixel."""
     half = length // 2
     if half == 0:
         return score
@@ -198,7 +198,7 @@ def _reflecting_blur(score: Tensor, length: int) -> Tensor:
 
 
 def _largest(score: Tensor, share: float) -> Tensor:
-    """The share of pixels with the largest score, 0 or 1, (B, h w); of equal ones the first in reading order."""
+    """The share of pixels with the largest score, 0 or 1, (B, h w); of equal scores the first in reading order."""
     B, h, w = score.shape
     flat = score.flatten(1)
     count = max(1, int(share * h * w))  # rounded down, as published
@@ -207,8 +207,8 @@ def _largest(score: Tensor, share: float) -> Tensor:
 
 
 def _histogram(colours: Tensor, seeds: Tensor) -> Tensor:
-    """How many seeds have each colour: (B, bins)."""
-    return seeds.new_zeros(len(seeds), FAME_BINS**3).scatter_add_(1, colours, seeds)
+    """Number of seeds of each colour: (B, bins)."""
+    return seeds.new_zeros(len(seeds), _BINS**3).scatter_add_(1, colours, seeds)
 
 
 def _colour_bins(image: Tensor, published: bool) -> Tensor:
@@ -230,5 +230,5 @@ def _colour_bins(image: Tensor, published: bool) -> Tensor:
     parts = ((saturation * angle.cos() + 1) / 2, (saturation * angle.sin() + 1) / 2, high)
     # As published: bins are centred on multiples of a ninth, and counted from 1 before rounding. That matters for grey,
     # where both parts are exactly 0.5: a tie, which rounds to the even number.
-    bins = [(part * (FAME_BINS - 1) + 1).round().long() - 1 for part in parts]
-    return ((bins[0] * FAME_BINS + bins[1]) * FAME_BINS + bins[2]).flatten(1)
+    bins = [(part * (_BINS - 1) + 1).round().long() - 1 for part in parts]
+    return ((bins[0] * _BINS + bins[1]) * _BINS + bins[2]).flatten(1)

@@ -1,8 +1,8 @@
 """Composition policies: ours and the published alternatives, as values of one dataclass.
 
-Every policy answers four questions: which share of each pixel is the clip's own (the mask), what stands in the rest (the
-donor), which clips take part (the probability), and what a pair counts (the weight). All are computed from the uint8
-batch on its device; see `bgaug.pairs.semi_negative`.
+Every policy has four parts: which share of each pixel is the clip's own (the mask), what fills the rest (the donor),
+which clips are composed (the probability), and the weight of a pair in the loss. All are computed from the uint8 batch
+on its device; see `bgaug.pairs.semi_negative`. A new policy is one more entry of `POLICIES`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ Mask = Literal["none", "stored", "motion", "fame", "fame-published", "boxes", "r
 Donor = Literal[
     "background", "frame", "clip", "scene", "scene-published", "inpainted", "bank", "near", "far", "own_frame"
 ]
-Pairing = Literal["derangement", "permutation"]
-Weight = Literal["one", "area", "grade"]
-DonorCrop = Literal["view", "own"]
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "mask": get_args(Mask),
+    "donor": get_args(Donor),
+    "weight": ("one", "area", "grade"),
+    "pairing": ("derangement", "permutation"),
+    "donor_crop": ("view", "own"),
+}
 
 GRADE_WEIGHTS = (0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0)
-"""What a pair counts by the grade of its foreground's shot: without one, A, B, C, D, E, F; ours."""
+"""Weight of a pair by the grade of its foreground's shot: no grade, A, B, C, D, E, F; ours."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +33,23 @@ class Composition:
     Attributes:
         mask: the clip's own share of each pixel. "stored": the batch's masks, grown and feathered; "motion": computed
             from the clip and its background, see `motion_masks`; "fame": one mask for all frames by motion and colour,
-            see `fame_masks`, "fame-published" with the published code's hue; "boxes": around each frame's stored mask;
-            "random_box": all but one box of a random place; "blend": the same share everywhere, drawn from `blend`;
-            "none": the clip stays whole.
-        donor: what stands in the rest. "background": the static background of the donor's shot; "frame": one frame of
+            see `fame_masks`, "fame-published" with the published code's hue; "boxes": the bounding box of each frame's
+            stored mask; "random_box": everything outside one random box; "blend": the same share everywhere, drawn from
+            `blend`; "none": the clip stays whole.
+        donor: what fills the rest. "background": the static background of the donor's shot; "frame": one frame of
             the donor's clip; "clip": the donor's moving clip; "scene": that clip with its own actors' boxes filled from
             its background, "scene-published" with black; "inpainted": one frame of the donor, its own foreground filled
-            smoothly from around it; "bank": a picture of the bank; "near", "far": the static background in the batch
-            most or least like the clip's own (several clips may take the same); "own_frame": one frame of the clip.
-        probability: that a clip is composed at all; the others stay plain, at full weight.
-        weight: what a pair counts. "one"; "area": 1 - (1 - r)^4 of the mask's share r of the clip; "grade": by the
+            smoothly from the colours around it; "bank": an image of the bank; "near", "far": the static background in
+            the batch that is most or least similar to the clip's own; "own_frame": one frame of the clip.
+        probability: probability that a clip is composed; the others stay plain, at full weight.
+        weight: weight of a pair. "one"; "area": 1 - (1 - r)^4 for the mask's share r of the clip; "grade": by the
             grade of the clip's shot, see `GRADE_WEIGHTS`.
         pairing: "derangement" by video, or a plain random "permutation", in which a clip may be its own donor.
-        donor_groups: parts of the batch, in its order, within which donors are drawn: what as many processes do, each with
-            its own part.
-        donor_crop: "view": the donor is seen as its own second view is; "own": through another crop and flip.
+        donor_groups: number of parts of the batch, in its order, within which donors are drawn, as if each part were the
+            batch of another process.
+        donor_crop: "view": the donor has the crop of its own second view; "own": it has another crop and flip.
         blend: (distribution, first, second) of the *donor's* share, for "blend" and the area of "random_box":
-            ("uniform", low, high), or ("beta", a, a) with a whole a, at most 1/2 where `majority` asks for it.
+            ("uniform", low, high), or ("beta", a, a) with a whole a, at most 1/2 if `majority`.
         majority: the clip keeps at least half of what is blended or boxed.
         beta: share of the clip that "motion" (0.35) and "fame" (0.5) keep.
         grow: dilation of stored masks, pixels of a crop of 112; scales with the crop.
@@ -58,10 +62,10 @@ class Composition:
     mask: Mask = "stored"
     donor: Donor = "background"
     probability: float = 1.0
-    weight: Weight = "one"
-    pairing: Pairing = "derangement"
+    weight: Literal["one", "area", "grade"] = "one"
+    pairing: Literal["derangement", "permutation"] = "derangement"
     donor_groups: int = 1
-    donor_crop: DonorCrop = "view"
+    donor_crop: Literal["view", "own"] = "view"
     blend: tuple[str, float, float] = ("uniform", 0.0, 0.3)
     majority: bool = True
     beta: float | None = None
@@ -69,11 +73,9 @@ class Composition:
     sigma: float = 2.0
 
     def __post_init__(self) -> None:
-        kinds = {"mask": Mask, "donor": Donor, "weight": Weight, "pairing": Pairing, "donor_crop": DonorCrop}
-        for name, kind in kinds.items():
-            if getattr(self, name) not in get_args(kind):
-                said = "masks" if name == "mask" else name
-                raise ValueError(f"{said} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability lies in [0, 1], got {self.probability}")
         if self.grow < 0 or self.sigma < 0:
@@ -81,7 +83,7 @@ class Composition:
         if self.donor_groups < 1:
             raise ValueError(f"donor_groups must be at least 1, got {self.donor_groups}")
         if self.beta is not None and not 0 < self.beta <= 1:
-            raise ValueError(f"beta is a share of the clip, in (0, 1], got {self.beta}")
+            raise ValueError(f"beta is a share of the clip in (0, 1], got {self.beta}")
         object.__setattr__(self, "blend", tuple(self.blend))  # JSON has no tuples
         distribution, first, second = self.blend
         uniform = distribution == "uniform" and 0 <= first <= second <= 1
@@ -107,22 +109,22 @@ class Composition:
 
     @property
     def composes(self) -> bool:
-        """Whether anything is composed at all."""
+        """Whether the second view is composed."""
         return self.mask != "none"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Fields of the batch it takes beside frames, video, key and box."""
+        """Fields of the batch that are needed besides frames, video, key and box."""
         stored = self.mask in ("stored", "boxes") or self.donor in ("scene", "scene-published", "inpainted")
         backgrounds = self.mask == "motion" or self.donor in ("background", "scene", "near", "far")
         if not self.composes:
             return ()
-        wanted = (("masks", stored), ("backgrounds", backgrounds), ("grade", self.weight == "grade"))
-        return tuple(name for name, needed in wanted if needed)
+        fields = (("masks", stored), ("backgrounds", backgrounds), ("grade", self.weight == "grade"))
+        return tuple(name for name, needed in fields if needed)
 
     @property
     def donor_shows(self) -> bool:
-        """Whether the composite's background is that of a video in the batch, as its own anchor shows it."""
+        """Whether the composite shows the background of a video in the batch, as that video's anchor does."""
         blended = self.mask in ("blend", "none")
         return not blended and self.donor not in ("bank", "inpainted", "own_frame")
 
@@ -148,34 +150,34 @@ POLICIES: dict[str, Composition] = {
 }
 """Policies by name.
 
-Ours: `background` (the default) and its variants `frame`, `clip`, `inpainted`, `bank`, `near`, `far`, which differ in
-the donor alone; `none` leaves both views plain.
+Ours: `background` (the default) and its variants `frame`, `clip`, `inpainted`, `bank`, `near`, `far`, which differ only
+in the donor; `none` leaves both views plain.
 
-Published, each as a composition of the second view. What they do beside it (other losses, label mixing, reference
-networks) is not theirs here, so that a comparison is of the pairs alone:
+Published, each as a composition of the second view. Their other parts (losses, label mixing, reference networks) are
+left out, so that a comparison is about pairs only:
 
 - `fame`, `fame-published`. S. Ding et al., "Motion-aware contrastive video representation learning via
-  foreground-background merging", CVPR 2022, arXiv 2109.15130. One mask of half of the picture for all frames, over the
-  donor's *moving* clip. Faults: the mask smears a mover along its way; the donor's actor comes along; the published code
-  multiplies a hue in radians by 2 pi once more, which scrambles the colour bins, and draws donors by a permutation that
-  may leave a clip with itself. `fame` mends the last two, `fame-published` keeps them; colour bins and numbers of pixels
-  are the published code's in both.
+  foreground-background merging", CVPR 2022, arXiv 2109.15130. One mask of half of the image for all frames, over the
+  donor's *moving* clip. Faults: the mask covers the whole path of the actor; the donor's actor is visible; the published
+  code multiplies a hue in radians by 2 pi once more, which mixes up the colour bins, and draws donors by a permutation
+  in which a clip may be its own donor. `fame` fixes the last two, `fame-published` keeps them; colour bins and numbers of
+  pixels are those of the published code in both.
 - `be`, `be-inter`. J. Wang et al., "Removing the background by adding the background: towards background robust
   self-supervised video representation learning", CVPR 2021, arXiv 2009.05769. One frame of the same clip (or of another
   video) blended into all frames, its share drawn from U(0, 0.3). Fault: the clip's own background stays at 70 % or more.
-  Its extra negative (a clip of disturbed motion) is left out: it is a third encoded view.
+  Its extra negative (a clip of disturbed motion) is left out, because it is a third encoded view.
 - `stillmix`. H. Li et al., "Mitigating and evaluating static bias of action representations in the background and the
   foreground", ICCV 2023, arXiv 2211.12883. Half of every pixel is one frame of another video, on half of the clips. The
-  paper picks the frames by a 2-D network that recognises the class in them; here any frame of the batch, or those of a
-  bank you picked (``donor="bank"``). Fault: the mixed-in frame shows its own actor.
+  paper picks frames in which a 2-D network recognises the class; here it is any frame of the batch, or an image of a
+  bank that you made (``donor="bank"``). Fault: the mixed-in frame shows its own actor.
 - `actorcutmix`, `actorcutmix-published`. Y. Zou et al., "Learning representational invariances for data-efficient action
-  recognition", 2021, arXiv 2103.16565. The actors' boxes over the other clip, whose own actors are cut out; the pair
-  counts 1 - (1 - r)^4 of the boxes' area r. Boxes are drawn around the stored masks, a detector's stand-in. Faults: boxes
-  carry the source's background along; the published code leaves black holes where the donor's actors were
-  (`actorcutmix` fills them from the donor's background) and pairs the batch with its reverse, for which a random
-  permutation stands here: it leaves one clip a batch with itself, on average.
+  recognition", 2021, arXiv 2103.16565. The actors' boxes over the other clip, whose own actors are cut out; the weight of
+  the pair is 1 - (1 - r)^4 for the boxes' area r. Boxes are the bounding boxes of the stored masks, in place of a
+  detector's. Faults: boxes contain some of the source's background; the published code leaves black holes where the
+  donor's actors were (`actorcutmix` fills them from the donor's background) and pairs the batch with its reverse, in
+  place of which a random permutation is used here: on average one clip per batch is its own donor.
 - `mixup`. H. Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, arXiv 1710.09412: two clips blended.
   `cutmix`. S. Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", ICCV
   2019, arXiv 1905.04899: a box of another clip. Both mix labels; a pair has none, so here the clip keeps at least half
-  and the pair counts whole. Fault: neither looks at what moves.
+  and the pair has full weight. Fault: neither depends on motion.
 """

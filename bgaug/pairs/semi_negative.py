@@ -1,6 +1,6 @@
-"""From a batch of uint8 clips to pairs: two views of each, one of them composed by a policy.
+"""Makes pairs from a batch of uint8 clips: two views of each, one of them composed by a policy.
 
-Letters: B clips, V views, T frames, H, W pixels of the stored frame, h, w pixels of the crop, K pictures of a bank.
+Letters: B clips, V views, T frames, H, W pixels of the stored frame, h, w pixels of the crop, K images of a bank.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bgaug.pairs.augmentation import Augmentation
-from bgaug.pairs.colours import colour_jitter
+from bgaug.pairs.augmentation import Augmentation, colour_jitter
 from bgaug.pairs.crops import crop_boxes, crop_resize, crop_resize_images, crop_resize_masks, flips
 from bgaug.pairs.donors import derangement, fill_foreground, permutation, similar_backgrounds
 from bgaug.pairs.draws import uniform
@@ -21,7 +20,7 @@ from bgaug.pairs.masks import area_weight, box_masks, fame_masks, motion_masks, 
 from bgaug.pairs.policy import GRADE_WEIGHTS, Composition
 
 MOTION_BETA, FAME_BETA = 0.35, 0.5
-REFERENCE_CROP = 112  # `grow` and `sigma` are pixels of such a crop
+_REFERENCE_CROP = 112  # `grow` and `sigma` are pixels of such a crop
 ANCHOR, SEMI, DONOR = 0, 1, 2  # views that draw their own crops
 
 
@@ -30,19 +29,19 @@ class Pairs:
     """Two views of every clip of a batch, ready for an encoder.
 
     Attributes:
-        anchor: float32 in [0, 1], (B, 3, T, h, w): the first view, untouched but for colour.
+        anchor: float32 in [0, 1], (B, 3, T, h, w): the first view, only its colours are changed.
         semi: float32 in [0, 1], (B, 3, T, h, w): the second view over its donor's background.
         donor: int64 (B,), place in the batch of the clip whose background `semi` shows: itself where no other video
-            was left, -1 where nothing was composed or what shows is not the background of a clip in the batch (a
-            picture of a bank, a blend).
-        weight: float32 (B,), what the pair counts in the loss: 0 where no donor was left, else as the policy says.
+            was left, -1 where nothing was composed or no background of a clip in the batch is shown (an image of a
+            bank, a blend).
+        weight: float32 (B,), weight of the pair in the loss: 0 where no donor was left, else by the policy.
         mask: float32 in [0, 1], (B, 1, T, h, w): the share of `semi` that is the clip's own.
         video: int64 (B,), index of the clip's video.
-        provenance: what explains and replays each pair, every tensor with leading B: video; donor_video (-1 where
-            none); donor_key, the key of the donor's sample, donor_frame and bank_picture (-1 where none); mask_area
-            (share of the clip); key; anchor_crop, semi_crop and donor_crop ((top, left, height, width) in
-            pixels of the stored frame); anchor_flip, semi_flip, donor_flip; and shot and start where the batch has them.
-        positive: float32 (B, 3, T, h, w): the second view without a donor, where it was asked for.
+        provenance: explains and replays each pair, every tensor with leading B: video; donor_video (-1 for none);
+            donor_key, the key of the donor's sample, donor_frame and bank_image (-1 for none); mask_area (share of the
+            clip); key; anchor_crop, semi_crop and donor_crop ((top, left, height, width) in pixels of the stored
+            frame); anchor_flip, semi_flip, donor_flip; and shot and start if the batch has them.
+        positive: float32 (B, 3, T, h, w): the second view without a donor, if `plain_positive`.
     """
 
     anchor: Tensor
@@ -63,16 +62,16 @@ class _View(NamedTuple):
 
 
 class _Layers(NamedTuple):
-    """What a composite is made of."""
+    """Parts of a composite."""
 
     mask: Tensor  # (B, 1, T or 1, h or 1, w or 1)
     donor: Tensor  # (B, 3, T or 1, h, w)
-    frame: Tensor  # int64 (B,), of the donor, -1 where all or none
-    picture: Tensor  # int64 (B,), of the bank, -1 where none
+    frame: Tensor  # int64 (B,), frame of the donor, -1 for all or none
+    image: Tensor  # int64 (B,), image of the bank, -1 for none
 
 
 class _Second(NamedTuple):
-    """The second view as it was made."""
+    """The second view and how it was made."""
 
     clips: Tensor  # (B, 3, T, h, w)
     mask: Tensor  # (B, 1, T, h, w)
@@ -81,16 +80,16 @@ class _Second(NamedTuple):
     composed: Tensor  # bool (B,)
     donor_view: _View
     frame: Tensor  # int64 (B,), as in _Layers
-    picture: Tensor
+    image: Tensor
 
 
 def _plain(clips: Tensor, view: _View) -> _Second:
     """A second view without a donor."""
-    everybody = torch.ones_like(view.flip)
+    valid = torch.ones_like(view.flip)
     places = torch.arange(len(clips), device=clips.device)
-    nobody = torch.full_like(places, -1)
+    none = torch.full_like(places, -1)
     mask = clips.new_ones(()).expand_as(clips[:, :1])
-    return _Second(clips, mask, places, everybody, ~everybody, view, nobody, nobody)
+    return _Second(clips, mask, places, valid, ~valid, view, none, none)
 
 
 def composite(foreground: Tensor, mask: Tensor, donor_background: Tensor) -> Tensor:
@@ -108,27 +107,27 @@ def composite(foreground: Tensor, mask: Tensor, donor_background: Tensor) -> Ten
 
 
 class SemiNegativePairs(nn.Module):
-    """From a batch of uint8 clips, masks and backgrounds to semi-negative pairs, in one pass on the batch's device.
+    """Makes semi-negative pairs from a batch of uint8 clips, masks and backgrounds, on the batch's device.
 
     ``anchor_i = J(v1_i)`` and ``semi_i = J(m v2_i + (1 - m) S_pi(i))``: v1 and v2 are the two views of a video, each
     with its own crop, J the colour jitter, drawn for each view, and S the background of the donor's second view, under
-    the donor's own crop. The composite is made before the jitter, so both sides of the seam get the same colours.
+    the donor's own crop. The composite is made before the jitter, so both sides of its seam get the same colours.
     Published alternatives are policies of the same form: see `bgaug.pairs.POLICIES`.
 
     All randomness comes from the batch's keys: the same batch gives the same pairs, to the bit on the same device and
     build, and permuting the batch permutes them.
 
     Passes over memory: each byte of the uint8 frames is read once, by the crop; each view is then written once at the
-    crop's size, and read and written once by the composite (the second view alone) and once by the colours. Masks and
+    crop's size, and read and written once by the composite (only the second view) and once by the colours. Masks and
     backgrounds are read once, packed.
 
     Args:
         augmentation: geometry and colour of both views.
         policy: how the second view is composed: a key of `POLICIES`, or a `Composition`.
         plain_positive: also return the second view without a donor, under its own colours.
-        bank: uint8 (K, H, W, 3), RGB: pictures for the donor "bank", kept on the module's device; not part of its state.
-        options: fields of `Composition` to replace, such as ``masks="motion"`` (or ``mask=``), ``donor="frame"``,
-            ``grow=0``, ``probability=0.5``; ``composite=False`` is the policy "none".
+        bank: uint8 (K, H, W, 3), RGB: images for the donor "bank", kept on the module's device; not part of its state.
+        options: fields of `Composition` to replace, such as ``mask="motion"``, ``donor="frame"``, ``grow=0``,
+            ``probability=0.5``.
 
     Raises:
         ValueError: no such policy, a value out of range, or a bank that is missing or not of that shape.
@@ -147,18 +146,14 @@ class SemiNegativePairs(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if "masks" in options:
-            options["mask"] = options.pop("masks")
-        if not options.pop("composite", True):
-            policy = "none"
         self.augmentation = augmentation
         self.policy = Composition.resolve(policy, **options)
         self.plain_positive = plain_positive
         if bank is not None and (bank.dtype != torch.uint8 or bank.ndim != 4 or bank.shape[3] != 3 or not len(bank)):
-            raise ValueError(f"a bank is uint8 (K, H, W, 3) of one picture or more, got {bank.dtype} {bank.shape = }")
+            raise ValueError(f"a bank is uint8 (K, H, W, 3) of one image or more, got {bank.dtype} {bank.shape = }")
         if bank is None and self.policy.donor == "bank" and self.policy.composes:
             raise ValueError(
-                "donors from a bank need bank=, uint8 pictures (K, H, W, 3); see `bgaug import --backgrounds`"
+                "donors from a bank need bank=, uint8 images (K, H, W, 3); see `bgaug import --backgrounds`"
             )
         self.register_buffer("bank", bank, persistent=False)
 
@@ -168,9 +163,9 @@ class SemiNegativePairs(nn.Module):
 
         Args:
             batch: a `bgaug.data.batch.Batch` with two views, or a mapping with the same names: frames, video, key, box,
-                and what the policy needs of backgrounds, masks and grade.
-            donor: int64 (B,), places of the donors, in place of drawn ones: replays pairs from their clips and their
-                donors' (`provenance`), whatever batch they were in.
+                and backgrounds, masks and grade if the policy needs them.
+            donor: int64 (B,), places of the donors, in place of drawn places. Replays pairs from their clips and the
+                clips of their donors (`provenance`), whatever batch they were in.
 
         Raises:
             ValueError: a field is missing, or frames are not uint8 (B, 2, T, H, W, 3).
@@ -184,8 +179,8 @@ class SemiNegativePairs(nn.Module):
         made = self._compose(batch, second, views[SEMI], donor) if self.policy.composes else _plain(second, views[SEMI])
         area = made.mask.mean(dim=(1, 2, 3, 4))
         positive = colour_jitter(second, key, config, view=DONOR) if self.plain_positive else None
-        # Views are coloured where they lie: on a CPU fresh memory for them costs more than their colours. The plain
-        # positive comes first, because `second` may be what is written over.
+        # Views are coloured in place: on a CPU fresh memory for them costs more than their colours. The plain positive
+        # comes first, because `second` may be overwritten.
         return Pairs(
             anchor=colour_jitter(first, key, config, view=ANCHOR, out=first),
             semi=colour_jitter(made.clips, key, config, view=SEMI, out=made.clips),
@@ -202,7 +197,7 @@ class SemiNegativePairs(nn.Module):
         return f"{self.policy}, plain_positive={self.plain_positive}"
 
     def _compose(self, batch: Mapping[str, Tensor], clips: Tensor, view: _View, given: Tensor | None) -> _Second:
-        """The second view over its donors; those that are not composed stay as they are."""
+        """The second view over its donors; clips that are not composed stay as they are."""
         key, video, policy = batch["key"], batch["video"], self.policy
         place, valid = self._donors(batch, view) if given is None else (given, video[given] != video)
         if policy.donor in ("own_frame", "bank") or policy.pairing == "permutation":
@@ -211,30 +206,29 @@ class SemiNegativePairs(nn.Module):
         donor_view = self._donor_view(batch, place, view)
         layers = self._layers(batch, clips, place, view, donor_view)
         mask = layers.mask.masked_fill_(~composed.view(-1, 1, 1, 1, 1), 1)
-        # In the clips' own memory, unless they are wanted plain too; see `composite`.
+        # In the clips' own memory, unless they are also needed plain; see `composite`.
         merged = torch.lerp(layers.donor, clips, mask, out=None if self.plain_positive else clips)
-        return _Second(
-            merged, mask.expand_as(clips[:, :1]), place, valid, composed, donor_view, layers.frame, layers.picture
-        )
+        mask = mask.expand_as(clips[:, :1])
+        return _Second(merged, mask, place, valid, composed, donor_view, layers.frame, layers.image)
 
     def _shown(self, made: _Second) -> Tensor:
         """Place of the clip whose background each second view shows; see `Pairs.donor`."""
-        nobody = torch.full_like(made.place, -1)
-        shown = torch.where(made.composed, made.place, nobody) if self.policy.donor_shows else nobody
-        return torch.where(made.valid, shown, torch.arange(len(nobody), device=nobody.device))
+        none = torch.full_like(made.place, -1)
+        shown = torch.where(made.composed, made.place, none) if self.policy.donor_shows else none
+        return torch.where(made.valid, shown, torch.arange(len(none), device=none.device))
 
     def _provenance(
         self, batch: Mapping[str, Tensor], views: Sequence[_View], made: _Second, area: Tensor
     ) -> dict[str, Tensor]:
         key, video = batch["key"], batch["video"]
-        nobody = torch.full_like(key, -1)
+        none = torch.full_like(key, -1)
         borrowed = made.composed if self.policy.donor != "bank" else torch.zeros_like(made.composed)
         return {
             "video": video,
-            "donor_video": torch.where(borrowed, video[made.place], nobody),
-            "donor_key": torch.where(borrowed, key[made.place], nobody),
-            "donor_frame": torch.where(made.composed, made.frame, nobody),
-            "bank_picture": torch.where(made.composed, made.picture, nobody),
+            "donor_video": torch.where(borrowed, video[made.place], none),
+            "donor_key": torch.where(borrowed, key[made.place], none),
+            "donor_frame": torch.where(made.composed, made.frame, none),
+            "bank_image": torch.where(made.composed, made.image, none),
             "mask_area": area,
             "key": key,
             "anchor_crop": views[ANCHOR].crop,
@@ -247,18 +241,18 @@ class SemiNegativePairs(nn.Module):
         }
 
     def _donors(self, batch: Mapping[str, Tensor], view: _View) -> tuple[Tensor, Tensor]:
-        """A place in the batch for each clip, and whether that is another video's."""
+        """The place of each clip's donor in the batch, and whether that is another video."""
         video, key, policy = batch["video"], batch["key"], self.policy
         places = torch.arange(len(key), device=key.device)
         if policy.donor in ("own_frame", "bank"):
             return places, torch.ones_like(view.flip)
-        pictures = None
+        images = None
         if policy.donor in ("near", "far"):
-            pictures = crop_resize_images(batch["backgrounds"], batch["box"].to(torch.float32), 32)
+            images = crop_resize_images(batch["backgrounds"], batch["box"].to(torch.float32), 32)
         drawn = []
         for part in torch.chunk(places, policy.donor_groups):
-            if pictures is not None:
-                donor, valid = similar_backgrounds(pictures[part], video[part], far=policy.donor == "far")
+            if images is not None:
+                donor, valid = similar_backgrounds(images[part], video[part], far=policy.donor == "far")
             elif policy.pairing == "permutation":
                 donor = permutation(key[part])
                 valid = video[part][donor] != video[part]
@@ -268,7 +262,7 @@ class SemiNegativePairs(nn.Module):
         return torch.cat([donor for donor, _ in drawn]), torch.cat([valid for _, valid in drawn])
 
     def _donor_view(self, batch: Mapping[str, Tensor], place: Tensor, view: _View) -> _View:
-        """How each clip's donor is looked at: as the donor's own second view is, or anew."""
+        """Crop and flip of each clip's donor: those of the donor's own second view, or new ones."""
         key, config = batch["key"], self.augmentation
         if self.policy.donor == "bank":
             assert self.bank is not None
@@ -284,18 +278,18 @@ class SemiNegativePairs(nn.Module):
     ) -> _Layers:
         """Mask and donor of each clip's composite."""
         policy, key, size = self.policy, batch["key"], self.augmentation.size
-        nobody = torch.full_like(key, -1)
+        none = torch.full_like(key, -1)
         mask = self._mask(batch, clips, view)
         if policy.donor in ("background", "near", "far"):
             image = crop_resize_images(batch["backgrounds"][place], donor_view.crop, size, donor_view.flip)
-            return _Layers(mask, image, nobody, nobody)
+            return _Layers(mask, image, none, none)
         if policy.donor == "bank":
             assert self.bank is not None
-            picture = (uniform(key, "compose/bank", 1).squeeze(1).double() * len(self.bank)).long()
-            image = crop_resize_images(self.bank[picture], donor_view.crop, size, donor_view.flip)
-            return _Layers(mask, image, nobody, picture)
+            number = (uniform(key, "compose/bank", 1).squeeze(1).double() * len(self.bank)).long()
+            image = crop_resize_images(self.bank[number], donor_view.crop, size, donor_view.flip)
+            return _Layers(mask, image, none, number)
         if policy.donor in ("clip", "scene", "scene-published"):
-            return _Layers(mask, self._moving_donor(batch, clips, place, view, donor_view), nobody, nobody)
+            return _Layers(mask, self._moving_donor(batch, clips, place, donor_view), none, none)
         T = clips.shape[2]
         frame = (uniform(key, "compose/frame", 1).squeeze(1) * T).long().clamp(max=T - 1)
         if policy.donor_crop == "own":
@@ -307,13 +301,11 @@ class SemiNegativePairs(nn.Module):
             packed = batch["masks"][place, SEMI, frame]
             bits = unpack_masks(packed, *batch["frames"].shape[3:5]).unsqueeze(1)
             bits = crop_resize_masks(bits, donor_view.crop, size, donor_view.flip)
-            donor = fill_foreground(donor, soften(bits, 2 * policy.grow * size / REFERENCE_CROP, 0))
-        return _Layers(mask, donor, frame, nobody)
+            donor = fill_foreground(donor, soften(bits, 2 * policy.grow * size / _REFERENCE_CROP, 0))
+        return _Layers(mask, donor, frame, none)
 
-    def _moving_donor(
-        self, batch: Mapping[str, Tensor], clips: Tensor, place: Tensor, view: _View, donor_view: _View
-    ) -> Tensor:
-        """The donors' clips, with their own actors or without."""
+    def _moving_donor(self, batch: Mapping[str, Tensor], clips: Tensor, place: Tensor, donor_view: _View) -> Tensor:
+        """The donors' clips, with or without their own actors."""
         size = self.augmentation.size
         if self.policy.donor_crop == "own":
             clips = crop_resize(batch["frames"][place, SEMI], donor_view.crop, size, donor_view.flip)
@@ -321,7 +313,7 @@ class SemiNegativePairs(nn.Module):
             clips = clips[place]
         if self.policy.donor == "clip":
             return clips
-        boxes = box_masks(self._stored(batch, place, donor_view))
+        boxes = box_masks(self._stored(batch["masks"][place, SEMI], batch, donor_view))
         if self.policy.donor == "scene-published":
             return clips * (1 - boxes)
         image = crop_resize_images(batch["backgrounds"][place], donor_view.crop, size, donor_view.flip)
@@ -337,18 +329,17 @@ class SemiNegativePairs(nn.Module):
             case "fame" | "fame-published":
                 return fame_masks(clips, policy.beta or FAME_BETA, policy.mask == "fame-published")
             case "boxes":
-                return box_masks(self._stored(batch, None, view))
+                return box_masks(self._stored(batch["masks"][:, SEMI], batch, view))
             case "random_box":
                 return 1 - random_boxes(batch["key"], self._share(batch["key"]), (size, size))
             case "blend":
                 return 1 - self._share(batch["key"]).view(-1, 1, 1, 1, 1)
-        scale = size / REFERENCE_CROP
-        stored = self._stored(batch, None, view)
+        scale = size / _REFERENCE_CROP
+        stored = self._stored(batch["masks"][:, SEMI], batch, view)
         return soften(stored, policy.grow * scale, policy.sigma * scale, out=stored)
 
-    def _stored(self, batch: Mapping[str, Tensor], place: Tensor | None, view: _View) -> Tensor:
-        """Stored masks of the second view as they are, of each clip or of each place: (B, 1, T, h, w)."""
-        packed = batch["masks"][:, SEMI] if place is None else batch["masks"][place, SEMI]
+    def _stored(self, packed: Tensor, batch: Mapping[str, Tensor], view: _View) -> Tensor:
+        """Stored masks under a crop: (B, T, P) to (B, 1, T, h, w)."""
         bits = unpack_masks(packed, *batch["frames"].shape[3:5])
         return crop_resize_masks(bits, view.crop, self.augmentation.size, view.flip)
 
@@ -363,7 +354,7 @@ class SemiNegativePairs(nn.Module):
         return torch.minimum(share, 1 - share) if self.policy.majority else share
 
     def _weight(self, batch: Mapping[str, Tensor], area: Tensor, composed: Tensor) -> Tensor:
-        """What each pair counts, but for those without a donor: float32 (B,)."""
+        """Weight of each pair that has a donor: float32 (B,)."""
         if self.policy.weight == "area":
             return torch.where(composed, area_weight(area), torch.ones_like(area))
         if self.policy.weight == "grade":
@@ -375,9 +366,9 @@ class SemiNegativePairs(nn.Module):
     def _check(self, batch: Mapping[str, Tensor]) -> None:
         missing = [name for name in ("frames", "video", "key", "box", *self.policy.needs) if name not in batch]
         if missing:
-            raise ValueError(f"the batch lacks {', '.join(missing)}; it has {', '.join(batch)}")
+            raise ValueError(f"the batch has no {', '.join(missing)}; it has {', '.join(batch)}")
         frames = batch["frames"]
         if frames.dtype != torch.uint8 or frames.ndim != 6 or frames.shape[5] != 3:
             raise ValueError(f"frames must be uint8 (B, 2, T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}")
         if frames.shape[1] != 2:
-            raise ValueError(f"pairs need 2 views (clips of one video) a sample, got V = {frames.shape[1]}")
+            raise ValueError(f"pairs need 2 views (clips of one video) per sample, got V = {frames.shape[1]}")

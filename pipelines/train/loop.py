@@ -20,7 +20,7 @@ from bgaug.data.loader import ClipLoader
 from bgaug.errors import BgaugError, CheckpointError, UsageError, WriteError
 from bgaug.files import write_bytes
 from bgaug.model import ContrastiveLearner
-from bgaug.model.backbones.weights import check_finite
+from bgaug.model.backbones.contract import check_finite
 from bgaug.model.checkpoint import CHECKPOINTS, check_resumable, load_checkpoint, save_checkpoint, saved_config
 from bgaug.pairs import SemiNegativePairs
 from bgaug.pipelines.train.log import LOG, Log, drop_lines_behind, memory_megabytes, plain

@@ -1,6 +1,7 @@
-"""Encoders by name, and encoders of one's own by "module:function" or by the function itself.
+"""Encoders by name, and encoders of users by "module:function" or by the function itself.
 
-A name inside a file must never come here by itself: see `bgaug.model.pretrained.builders`.
+A new encoder is one module and one entry of `bgaug.names.BACKBONES`. A name that was read from a file must not come here
+unchecked: see `bgaug.model.pretrained.builders`.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from bgaug.model.backbones.contract import Backbone, checked_backbone
 from bgaug.names import BACKBONES
 
 LARGEST = {"width": 512, "dim": 2048, "depth": 64, "num_heads": 64, "patch": 64, "tubelet": 16}
-"""Options of these encoders as a file may give them; a caller may give more."""
+"""Largest values of these encoders' options in a file; a caller may give larger ones."""
 
 
 def build_backbone(name: str | Callable[..., object], **options: float | str) -> Backbone:
     """An encoder with fresh weights, drawn from torch's generator.
 
     Args:
-        name: a key of `BACKBONES`; or "module:function" for one's own: the module is imported, and the function called
-            with the options; or that function. What it returns must have what `Backbone` names, whether it inherits from
-            it or not.
-        options: of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads, patch and
+        name: a key of `BACKBONES`; or "module:function" for your own encoder: the module is imported, and the function is
+            called with the options; or that function. Its result must have the attributes of `Backbone`, but need not
+            inherit from it.
+        options: options of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads, patch and
             tubelet; the others take temporal_padding and normalise.
 
     Returns:
@@ -32,7 +33,7 @@ def build_backbone(name: str | Callable[..., object], **options: float | str) ->
 
     Raises:
         ValueError: no such name, module or function, or an option out of range.
-        TypeError: no such option, or one's own encoder lacks what the library asks for.
+        TypeError: no such option, or your own encoder does not have the attributes of `Backbone`.
     """
     if isinstance(name, str) and name in BACKBONES:
         return cast(Backbone, _call(BACKBONES[name], f"backbone {name!r}", options))
@@ -45,7 +46,7 @@ def builder_of(name: str | Callable[..., object]) -> Callable[..., object]:
 
     Raises:
         ValueError: no such name, module or function.
-        TypeError: it is no function.
+        TypeError: the name is not that of a function.
     """
     if not isinstance(name, str):
         return name
@@ -69,12 +70,12 @@ def _call(function: Callable[..., object], origin: str, options: dict[str, float
 def _imported(name: str) -> Callable[..., object]:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name.isidentifier():
-        raise ValueError(f"a backbone of your own is named module:function, such as my.nets:build, got {name!r}")
+        raise ValueError(f"expected module:function for a backbone of your own, such as my.nets:build, got {name!r}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and misses another
+            raise  # the module was found, and imports another that was not
         raise ValueError(
             f"backbone {name!r}: no module {error.name!r}; install it, or name its folder in PYTHONPATH"
         ) from error
@@ -82,5 +83,5 @@ def _imported(name: str) -> Callable[..., object]:
         raise ValueError(f"backbone {name!r}: {module_name} has no {function_name!r}")
     function = getattr(module, function_name)
     if not callable(function):
-        raise TypeError(f"backbone {name!r} must be a function that returns an encoder, is {type(function).__name__}")
+        raise TypeError(f"backbone {name!r} must be a function that returns an encoder, got {type(function).__name__}")
     return cast(Callable[..., object], function)

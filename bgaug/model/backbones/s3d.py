@@ -1,21 +1,22 @@
 """The separable Inception network S3D, under torchvision's parameter names.
 
-Letters: B clips, C channels, T frames, H, W pixels; primes (T', H', W') for what is left of them in a feature map.
+Letters: B clips, C channels, T frames, H, W pixels; primes (T', H', W') for the size of a feature map.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bgaug.model.backbones.contract import STAGES, Backbone
-from bgaug.model.backbones.convolution import convolution, initialised, input_layer, padding_reach
+from bgaug.model.backbones.convolution import ConvolutionalBackbone, initialised, unit
 
 
 class _Widths(NamedTuple):
-    """Channels of an Inception block: in, plain branch, two branches before and in their 3x3x3, pooled branch."""
+    """Channels of an Inception block: its input, the plain branch, two branches before and in their 3x3x3, the pooled one."""
 
     inputs: int
     plain: int
@@ -26,13 +27,6 @@ class _Widths(NamedTuple):
     pooled: int
 
 
-# (kernel, stride) in time; the last pool is not padded.
-_TEMPORAL_LAYERS = {
-    "stage1": [(7, 2), (3, 1)],
-    "stage2": [(3, 1)] * 2,
-    "stage3": [(3, 2)] + [(3, 1)] * 5,
-    "stage4": [(1, 2)] + [(3, 1)] * 2,
-}
 # The Inception blocks between the pools, as in the first Inception network.
 _EARLY = (_Widths(192, 64, 96, 128, 16, 32, 32), _Widths(256, 128, 128, 192, 32, 96, 64))
 _MIDDLE = (
@@ -43,39 +37,37 @@ _MIDDLE = (
     _Widths(528, 256, 160, 320, 32, 128, 128),
 )
 _LATE = (_Widths(832, 256, 160, 320, 32, 128, 128), _Widths(832, 384, 192, 384, 48, 128, 128))
-# Layers of `S3D.features` that begin and end each stage.
-_BOUNDS = {"stage1": (0, 4), "stage2": (4, 7), "stage3": (7, 13), "stage4": (13, 16)}
 
 
-class S3D(Backbone):
+class S3D(ConvolutionalBackbone):
     """The separable Inception network S3D, without gating and classifier: 7,910,048 parameters.
 
-    (B, 3, 16, 112, 112) gives stages of (192, 8, 28, 28), (480, 8, 14, 14), (832, 4, 7, 7), (1024, 2, 3, 3): up to each
-    of its pools but the first. Its stem halves the frame rate. Clips need 5 frames and 17 pixels a side, and 7 frames
-    for motion to be read. Parameters have torchvision's names and shapes, so its `s3d` weights load.
+    (B, 3, 16, 112, 112) gives stages of (192, 8, 28, 28), (480, 8, 14, 14), (832, 4, 7, 7), (1024, 2, 3, 3): a stage
+    ends before each of its pools except the first. Its stem halves the frame rate. Clips need 5 frames and 17 pixels per
+    side, and 7 frames for motion to be read. Parameters have torchvision's names and shapes, so its `s3d` weights load.
 
-    Its batch norms have the published epsilon, 0.001, and torch's momentum, 0.1. The published momentum is 0.001, as torch
-    counts it: running statistics then settle over thousands of steps, and a short run would be left without any.
+    Its batch norms have the published epsilon, 0.001, and torch's momentum, 0.1. With the published momentum, 0.001 in
+    torch's convention, running statistics need thousands of steps, which a short run does not have.
 
     Args:
-        temporal_padding: "replicate" repeats the end frames, so that a clip that stands still has features that do;
-            "zeros" is what published weights were trained with.
-        normalise: take mean and standard deviation of Kinetics off the clips first, as published weights expect.
-
-    Raises:
-        ValueError: another padding.
+        temporal_padding: see `ConvolutionalBackbone`.
+        normalise: see `ConvolutionalBackbone`.
 
     Reference: S. Xie, C. Sun, J. Huang, Z. Tu, K. Murphy, "Rethinking spatiotemporal feature learning: speed-accuracy
     trade-offs in video classification", 2018, arXiv 1712.04851.
     """
 
+    widths: ClassVar[Sequence[int]] = (192, 480, 832, 1024)
+    # (kernel, stride) in time; the last pool is not padded.
+    temporal_layers: ClassVar[Mapping[str, Sequence[tuple[int, int]]]] = {
+        "stage1": [(7, 2), (3, 1)],
+        "stage2": [(3, 1)] * 2,
+        "stage3": [(3, 2)] + [(3, 1)] * 5,
+        "stage4": [(1, 2)] + [(3, 1)] * 2,
+    }
+
     def __init__(self, temporal_padding: str = "replicate", normalise: bool = False) -> None:
-        super().__init__()
-        self.temporal_padding = temporal_padding
-        self.dims = dict(zip(STAGES, (192, 480, 832, 1024), strict=True))
-        self.temporal_reach = padding_reach(temporal_padding, _TEMPORAL_LAYERS)
-        self.saliency_stages = ("stage1",) if self.temporal_reach else None
-        self.input = input_layer(normalise)
+        super().__init__(temporal_padding, normalise)
         early = [
             _separable(3, 64, 7, 2, temporal_padding),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
@@ -95,14 +87,10 @@ class S3D(Backbone):
     def _late(self) -> list[nn.Module]:
         return [nn.MaxPool3d(2, 2), *(_Inception(widths, self.temporal_padding) for widths in _LATE)]
 
-    def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Features of the four stages."""
-        layers, value, stages = list(self.features.children()), self.input(clips), {}
-        for name, (begin, end) in _BOUNDS.items():
-            for layer in layers[begin:end]:
-                value = layer(value)
-            stages[name] = value
-        return stages
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """See `ConvolutionalBackbone.stages`."""
+        layers = list(self.features.children())
+        return [layers[begin:end] for begin, end in pairwise((0, 4, 7, 13, 16))]
 
 
 class _Inception(nn.Module):
@@ -133,8 +121,6 @@ def _separable(inputs: int, outputs: int, size: int, stride: int, temporal_paddi
 
 
 def _unit(inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int, temporal_padding: str) -> nn.Module:
-    """Convolution, batch norm, ReLU; strided where the kernel is wider than 1."""
+    """A unit with the published epsilon, strided where the kernel is wider than 1."""
     time, height, width = (stride if size > 1 else 1 for size in kernel)
-    layer = convolution(inputs, outputs, kernel, (time, height, width), temporal_padding=temporal_padding)
-    # The published epsilon, not the published momentum: see the class.
-    return nn.Sequential(layer, nn.BatchNorm3d(outputs, eps=1e-3), nn.ReLU(inplace=True))
+    return unit(inputs, outputs, kernel, (time, height, width), temporal_padding, eps=1e-3)

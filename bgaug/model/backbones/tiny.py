@@ -1,6 +1,6 @@
-"""The encoder for small clips, tests and two processor cores: space, then time, in four stages.
+"""The encoder for small clips, tests and slow machines: space, then time, in four stages.
 
-Letters: B clips, C channels, T frames, H, W pixels; primes (T', H', W') for what is left of them in a feature map.
+Letters: B clips, C channels, T frames, H, W pixels; primes (T', H', W') for the size of a feature map.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Tiny(Backbone):
     """A split-convolution network for clips of about 8 frames at 32 pixels: 124,144 parameters at width 16.
 
     Four stages of a spatial convolution (5x5, then 3x3; stride 2, 2, 2, 1) and a temporal one (3, stride 1), each with
-    batch norm and ReLU; (B, 3, 8, 32, 32) leaves as (B, 96, 8, 4, 4). Time is never strided.
+    batch norm and ReLU; (B, 3, 8, 32, 32) becomes (B, 96, 8, 4, 4). Time is never strided.
 
     Args:
         width: channels of the first stage; the others have 2, 4 and 6 times as many.
-        temporal_padding: "replicate" repeats the end frames, so that a clip that stands still has features that do;
-            "zeros" makes the ends differ from the middle whatever the clip shows.
+        temporal_padding: "replicate" repeats the end frames, so that a clip without motion has features without motion;
+            with "zeros" the ends differ from the middle in every clip.
 
     Raises:
         ValueError: width below 1 or another padding.
@@ -55,10 +55,10 @@ class Tiny(Backbone):
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Features of the four stages."""
-        first = self.stage1(clips)
-        second = self.stage2(first)
-        third = self.stage3(second)
-        return {"stage1": first, "stage2": second, "stage3": third, "stage4": self.stage4(third)}
+        features = {}
+        for name in STAGES:
+            features[name] = clips = self.get_submodule(name)(clips)
+        return features
 
 
 class _SplitStage(nn.Module):
@@ -84,7 +84,7 @@ class _SplitStage(nn.Module):
         C, H, W = maps.shape[1:]
         lines = maps.permute(0, 2, 3, 1).reshape(B, T, H * W, C).permute(0, 3, 1, 2)
         if self.replicate:
-            # Not F.pad: what inductor makes of its gradient on a CPU has other strides than it expects (torch 2.13).
+            # Not F.pad: inductor on a CPU gives its gradient other strides than it expects (torch 2.13).
             lines = torch.cat([lines[:, :, :1], lines, lines[:, :, -1:]], dim=2)
         lines = torch.relu_(self.temporal_norm(self.temporal(lines)))
         return lines.view(B, C, T, H, W)

@@ -1,4 +1,4 @@
-"""A small video transformer whose features stand still where the clip does.
+"""A small video transformer whose features have no motion where the clip has none.
 
 Letters: B clips, C channels, T frames, H, W pixels; primes (T', H', W') for the grid of tokens; L tokens that attend to
 each other.
@@ -14,22 +14,22 @@ from bgaug.model.backbones.contract import STAGES, Backbone
 
 
 class VideoViT(Backbone):
-    """A video transformer over tubelets: 5,037,120 parameters as it is.
+    """A video transformer over tubelets: 5,037,120 parameters with the defaults.
 
-    Tokens of (tubelet, patch, patch) pixels; pre-norm blocks that attend over time at one place, then over space in one
-    frame of tokens, then widen and narrow again. With the defaults (B, 3, 16, 112, 112) gives four stages of (192, 8, 7,
-    7), two blocks each; the last ends in the layer norm.
+    Tokens of (tubelet, patch, patch) pixels; pre-norm blocks of attention over time at one place, attention over space
+    in one frame of tokens, and two linear layers. With the defaults (B, 3, 16, 112, 112) gives four stages of (192, 8,
+    7, 7), two blocks each; the last one ends with the layer norm.
 
-    The position is sines and cosines, separable: rows and columns are added to the tokens, time to what asks and what
-    is asked for (queries and keys) but not to what is told (values). Attention over time then gives a token that never
-    changes back as it is, so a clip that stands still has features that do, which a position added to the tokens would
-    not leave. There is nothing to pad and nothing of fixed size: any clip that divides into tubelets will do.
+    Positions are separable sines and cosines: rows and columns are added to the tokens, time only to queries and keys,
+    not to values. Attention over time then returns a token that never changes unchanged, so a clip without motion has
+    features without motion; a position in time added to the tokens would break that. Nothing is padded or of fixed
+    size: any clip that divides into tubelets is valid.
 
     Args:
         dim: channels of a token; a multiple of 4 and of num_heads.
-        depth: blocks; a multiple of 4.
-        num_heads: of each attention.
-        patch: pixels a side of a tubelet.
+        depth: number of blocks; a multiple of 4.
+        num_heads: heads of each attention.
+        patch: height and width of a tubelet, pixels.
         tubelet: frames of a tubelet.
 
     Raises:
@@ -38,7 +38,7 @@ class VideoViT(Backbone):
     References: A. Arnab, M. Dehghani, G. Heigold, C. Sun, M. Lucic, C. Schmid, "ViViT: a video vision transformer",
     2021, arXiv 2103.15691 (tubelets); G. Bertasius, H. Wang, L. Torresani, "Is space-time attention all you need for
     video understanding?", 2021, arXiv 2102.05095 (attention divided over time and space); N. Carion et al., "End-to-end
-    object detection with transformers", 2020, arXiv 2005.12872 (positions in queries and keys alone). The size, and
+    object detection with transformers", 2020, arXiv 2005.12872 (positions only in queries and keys). The size, and
     which position goes where, are ours.
     """
 
@@ -53,18 +53,18 @@ class VideoViT(Backbone):
         if depth % len(STAGES):
             raise ValueError(f"depth must be a multiple of {len(STAGES)}, the number of stages, got {depth = }")
         self.num_heads = num_heads
-        self.blocks_a_stage = depth // len(STAGES)
+        self.blocks_per_stage = depth // len(STAGES)
         self.cell = (tubelet, patch, patch)
         self.dims = dict.fromkeys(STAGES, dim)
         self.embed = nn.Conv3d(3, dim, self.cell, self.cell)
-        self.stage1 = _Stage(dim, num_heads, self.blocks_a_stage)
-        self.stage2 = _Stage(dim, num_heads, self.blocks_a_stage)
-        self.stage3 = _Stage(dim, num_heads, self.blocks_a_stage)
+        self.stage1 = _Stage(dim, num_heads, self.blocks_per_stage)
+        self.stage2 = _Stage(dim, num_heads, self.blocks_per_stage)
+        self.stage3 = _Stage(dim, num_heads, self.blocks_per_stage)
         self.stage4 = self.last_stage()
 
     def last_stage(self) -> nn.Module:
         """A new last stage, of the same shape in and out; see `Backbone.last_stage`."""
-        return _Stage(self.dims["stage3"], self.num_heads, self.blocks_a_stage, last=True)
+        return _Stage(self.dims["stage3"], self.num_heads, self.blocks_per_stage, last=True)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Features of the four stages.
@@ -81,14 +81,14 @@ class VideoViT(Backbone):
             )
         tokens = self.embed(clips)
         tokens = tokens + _space_position(tokens)
-        first = self.stage1(tokens)
-        second = self.stage2(first)
-        third = self.stage3(second)
-        return {"stage1": first, "stage2": second, "stage3": third, "stage4": self.stage4(third)}
+        features = {}
+        for name in STAGES:
+            features[name] = tokens = self.get_submodule(name)(tokens)
+        return features
 
 
 class _Stage(nn.Module):
-    """Some blocks over feature maps (B, C, T', H', W'), and a layer norm after the last of all."""
+    """Blocks over feature maps (B, C, T', H', W'); the last stage ends with a layer norm."""
 
     def __init__(self, dim: int, num_heads: int, num_blocks: int, last: bool = False) -> None:
         super().__init__()
@@ -128,12 +128,12 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention among L tokens, in G groups a clip: (B, G, L, C) -> the same."""
+    """Attention among L tokens, in G groups per clip: (B, G, L, C) -> the same."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        # Without bias: one on the keys would add the same to all that a query sees, and never get a gradient.
+        # No bias: a bias of the keys adds the same number to all logits of a query, so it has no gradient.
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim)
@@ -143,7 +143,7 @@ class _Attention(nn.Module):
         B, G, L, C = tokens.shape
         placed = tokens if position is None else tokens + position
         parts = (self.query(placed), self.key(placed), self.value(tokens))
-        # Clips and groups as one axis: the fast kernels take four.
+        # Clips and groups become one axis, because the fast kernels take four.
         query, key, value = (part.reshape(B * G, L, self.num_heads, -1).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(B, G, L, C))
@@ -151,7 +151,7 @@ class _Attention(nn.Module):
 
 
 def _sines(length: int, like: Tensor, dim: int | None = None) -> Tensor:
-    """Sines and cosines of places 0 ... length - 1, (length, dim), of the dtype and device of `like` (..., C)."""
+    """Sines and cosines of positions 0 ... length - 1, (length, dim), of the dtype and device of `like` (..., C)."""
     dim = like.shape[-1] if dim is None else dim
     rate = torch.arange(0, dim, 2, device=like.device, dtype=torch.float32).mul(-1 / dim)
     angle = torch.arange(length, device=like.device, dtype=torch.float32).outer(torch.pow(10_000.0, rate))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_replaceable, write_bytes
 from bgaug.model.backbones import Backbone, build_backbone
+from bgaug.model.backbones.contract import check_finite
 from bgaug.model.backbones.convolution import KineticsNormalisation
-from bgaug.model.backbones.weights import check_finite
 from bgaug.model.checkpoint import load_run
 from bgaug.model.decomposition import FEATURES, Codes
 from bgaug.model.encoder import codes_of, decomposition_for
