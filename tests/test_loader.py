@@ -311,7 +311,7 @@ def test_a_state_of_another_loader_is_refused(small_store: Path, dataset: ClipDa
         with pytest.raises(UsageError, match=message):
             ClipLoader(other, batch_size, **{"seed": 7, **options}).load_state_dict(state)
 
-    refused("of a loader with seed 7, this one has 8$", seed=8)
+    refused("to a loader with seed 7, this one has 8$", seed=8)
     refused("global_batch 2, this one has 3$", batch_size=3)
     refused("global_batch 2, this one has 4$", world=2)
     refused("shuffle True, this one has False$", shuffle=False)
@@ -322,7 +322,7 @@ def test_a_state_of_another_loader_is_refused(small_store: Path, dataset: ClipDa
     refused("samples 6, this one has 3$", fewer)
     others = copy.copy(dataset)
     others.videos = dataset.videos[::-1].copy()
-    refused("of a loader with crc32_of_videos", others)
+    refused("to a loader with crc32_of_videos", others)
     with pytest.raises(UsageError, match="block_shards 8, this one has 4"):
         ClipLoader(dataset, 2, shuffle="blocks", block_shards=4).load_state_dict(
             ClipLoader(dataset, 2, shuffle="blocks").state_dict()
