@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,14 @@ def small_store(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("store") / "shards"
     build_shards(ShardOptions(inputs=[video_folder], out=out, in_process=True, size=None), Silent())
     return out
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is run in the background begins with SIGINT ignored, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 LINES: list[str] = []

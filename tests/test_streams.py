@@ -21,7 +21,7 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A line of bash, in which $B is the program; its exit code, stdout and stderr."""
     env = os.environ | variables | {"B": " ".join(BGAUG)}
     done = subprocess.run(
-        ["bash", "-c", line], check=False, capture_output=True, text=True, errors="replace", env=env, timeout=120
+        ["bash", "-c", line], check=False, capture_output=True, text=True, errors="replace", env=env, timeout=600
     )
     assert not any(words in done.stderr for words in QUIET), done.stderr
     return done
@@ -30,16 +30,26 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("$B verify {store} --json > /dev/full", 1, "error: the results cannot be written to stdout: No space left"),
+        pytest.param(
+            "$B verify {store} --json > /dev/full",
+            1,
+            "error: the results cannot be written to stdout: No space left",
+            marks=pytest.mark.full,
+        ),
         ("$B verify {store} > /dev/full", 1, "error: the results cannot be written to stdout: No space left"),
-        ("$B --help > /dev/full", 1, "error: the results cannot be written to stdout: No space left"),
+        pytest.param(
+            "$B --help > /dev/full",
+            1,
+            "error: the results cannot be written to stdout: No space left",
+            marks=pytest.mark.full,
+        ),
         ("$B verify {store} --json >&-", 0, ""),
-        ("$B verify {store} --json 2>&-", 0, ""),
-        ("$B verify nowhere 2>&-", 1, ""),
-        ("$B verify nowhere 2>/dev/full", 1, ""),
+        pytest.param("$B verify {store} --json 2>&-", 0, "", marks=pytest.mark.full),
+        pytest.param("$B verify nowhere 2>&-", 1, "", marks=pytest.mark.full),
+        pytest.param("$B verify nowhere 2>/dev/full", 1, "", marks=pytest.mark.full),
         ("$B verify nowhere >&- 2>&- <&-", 1, ""),
         ("set -o pipefail; $B verify {store} --json | true", 141, ""),
-        ("set -o pipefail; $B --help | true", 141, ""),
+        pytest.param("set -o pipefail; $B --help | true", 141, "", marks=pytest.mark.full),
         ("$B probe {videos} 2>&1 | head -n 1 > /dev/null", 0, ""),
     ],
 )
@@ -62,7 +72,7 @@ def test_a_terminal_that_knows_no_unicode(tmp_path: Path) -> None:
     path = tmp_path / "é日\x1b[2J\u202e" / "v.mp4"
     path.parent.mkdir()
     path.write_text("no video")
-    for encoding in ("ascii", "latin-1", "utf-8"):
+    for encoding in ("ascii", "utf-8"):
         done = shell(f"$B probe {tmp_path} --json", PYTHONIOENCODING=encoding, LC_ALL="C")
         assert [video["path"] for video in json.loads(done.stdout)["videos"]] == [str(path)]
         assert (
@@ -89,7 +99,7 @@ def test_what_other_libraries_print(tmp_path: Path) -> None:
         "start.main()\n",
         "utf-8",
     )
-    done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and not re.search(r"[\x1b\x9b\u202e]", done.stderr)
     assert "a\\nerror: forged \\x1b[2J \\udcff" in done.stderr and "b\\nerror: forged \\x9b2J" in done.stderr
     assert done.stderr.splitlines()[-1] == "RuntimeError: c\\nerror: forged \\u202e"
@@ -106,19 +116,20 @@ def check_interrupted(after: float, *arguments: object) -> None:
         assert process.stderr is not None and process.stderr.readline() == "ready\n"
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
     assert process.returncode in (0, 1, 130, -signal.SIGINT), (after, process.returncode, said)
     assert process.returncode in (130, -signal.SIGINT) or "interrupt" not in said.lower(), (after, said)
     assert not any(words in said for words in QUIET), (after, said)
 
 
-def test_ctrl_c_while_it_starts_and_works(small_store: Path, tmp_path: Path) -> None:
-    for number, after in enumerate((0.1, 0.9)):
-        out = tmp_path / str(number)
-        check_interrupted(after, "embed", "nowhere", small_store, "--out", out / "f.npz")
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("after", [pytest.param(0.1, marks=pytest.mark.full), 0.9])
+def test_ctrl_c_while_it_starts_and_works(after: float, small_store: Path, tmp_path: Path) -> None:
+    check_interrupted(after, "embed", "nowhere", small_store, "--out", tmp_path / "f.npz")
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("step", range(40))
 def test_ctrl_c_at_any_time(step: int, video_folder: Path, tmp_path: Path) -> None:
     check_interrupted(0.1 * step, "build-shards", video_folder, "--out", tmp_path / "s", "--jobs", 2)

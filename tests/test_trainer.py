@@ -206,7 +206,7 @@ def test_training_begins_with_published_weights(small_store: Path, tmp_path: Pat
     torch.manual_seed(5)
     given = build_backbone("r3d18", temporal_padding="zeros").state_dict()
     torch.save(given | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)}, tmp_path / "r3d_18.pth")
-    options: dict[str, Any] = {"backbone": "r3d18", "num_frames": 16, "method": "simclr", "lr": 1e-12}
+    options: dict[str, Any] = {"backbone": "r3d18", "num_frames": 8, "crop": 16, "method": "simclr", "lr": 1e-12}
     path = str(tmp_path / "r3d_18.pth")
     run(small_store, tmp_path / "r", weights=path, stop_after=1, **options)
     loaded = load_run(tmp_path / "r", device="cpu")

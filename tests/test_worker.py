@@ -299,6 +299,7 @@ def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.
         )
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interruption_leaves_whole_files_and_no_process(tmp_path: Path, jobs: int) -> None:
     videos, log = make_videos(tmp_path / "v", "fine", "forever", "fine"), tmp_path / "log"
