@@ -105,6 +105,7 @@ import os, resource, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
 import bgaug.store.format.plan as plan, bgaug.store.commit as commit
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 plan.MAX_SHARD_BYTES = plan.LONG_SHARD_BYTES = {shard_bytes}

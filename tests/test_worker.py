@@ -248,7 +248,7 @@ def test_the_reasons_are_known() -> None:
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
 def test_a_time_limit_is_a_time(seconds: float) -> None:
-    with pytest.raises(UsageError, match="timeout_seconds must be 0"):
+    with pytest.raises(UsageError, match="--timeout: "):
         ShardOptions(inputs=[], out=Path("s"), timeout_seconds=seconds)
 
 
