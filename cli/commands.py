@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from bgaug.cli.console import panel, reported, stdout
 from bgaug.errors import UsageError
-from bgaug.pipelines.options import RUNNING, Option, Options, flag_of, options_of
+from bgaug.pipelines.options import RUNNING, Option, Options, checked, flag_of, options_of
 
 _HELP_COLUMN = 30
 
@@ -107,7 +107,7 @@ def _value_type(hint: Any) -> tuple[type, bool, tuple[str, ...]]:
         return _value_type(next(part for part in arguments if part is not NoneType))
     if get_origin(hint) is Literal:
         return str, False, arguments
-    if get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1] is ...):
+    if get_origin(hint) in (Sequence, list) or (get_origin(hint) is tuple and arguments[1] is ...):
         one, _, choices = _value_type(arguments[0])
         return one, True, choices
     if get_origin(hint) is dict:
@@ -212,9 +212,10 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         function: its parameters are records (subclasses of `Options`), arguments annotated with `Option`, and `as_json`.
     """
     hints = get_type_hints(function, include_extras=True)
+    defaults = inspect.signature(function).parameters
     kinds = {name: hint for name, hint in hints.items() if is_record(hint)}
     own = [
-        _parameter(name, "", hint.__origin__, part, MISSING)
+        _parameter(name, "", hint.__origin__, part, _default(defaults[name].default))
         for name, hint in hints.items()
         for part in getattr(hint, "__metadata__", ())
         if isinstance(part, Option)
@@ -227,7 +228,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         with reported(debug):
             _check_sources(context, values)
             records = {name: _built(kind, values) for name, kind in kinds.items()}
-            function(**{name: values[name] for name in given}, **records, as_json=as_json)
+            own_values = {name: checked(name, hints[name], values[name]) for name in given if _is_given(values[name])}
+            function(**own_values, **records, as_json=as_json)
 
     run.__doc__, run.__name__ = function.__doc__, function.__name__
     typed = [*((one, _annotation(one)) for one in ordered), *_COMMON]
@@ -248,6 +250,14 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     run.__annotations__ = {"context": typer.Context, **{one.name: annotation for one, annotation in typed}}
     run.parameters = {one.name: one for one, _ in typed} | {"help": HELP}  # type: ignore[attr-defined]
     return run
+
+
+def _default(default: Any) -> Any:
+    return MISSING if default is inspect.Parameter.empty else default
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value != [] and value != ()
 
 
 def is_record(hint: Any) -> bool:
@@ -286,10 +296,10 @@ def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> 
         if is_record(hints[field.name]):
             given[field.name] = _built(hints[field.name], values, f"{prefix}{field.name}_")
         elif field.name in options:
-            value, option = values.get(prefix + field.name), options[field.name]
+            option, value = options[field.name], values.get(prefix + field.name)  # type: Option, Any
             if option.commas and value:
                 value = [part.strip() for text in value for part in text.split(",") if part.strip()]
-            if value is not None and value != [] and value != ():
+            if _is_given(value):
                 given[field.name] = value * option.factor if option.factor != 1 else value
     return kind(**given)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,9 +16,17 @@ from bgaug.cli import encoders, evaluations, runs, stores, training, videos
 from bgaug.cli.commands import Command, command
 from bgaug.cli.console import INTERRUPTED, show_usage_error
 
+_RENAMED = {"probe": "inspect"}
+
 
 class Commands(TyperGroup):
     """The commands, with messages in which nothing of the arguments can reach the terminal as it is."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command; a former name is answered with the new one."""
+        if args and args[0] in _RENAMED:
+            ctx.fail(f"the command {args[0]} is now {_RENAMED[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def main(
         self,
@@ -73,20 +81,24 @@ def _main(
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-app.command("extract-backgrounds", cls=Command)(command(videos.extract_backgrounds_command))
-app.command("build-shards", cls=Command)(command(videos.build_shards_command))
-app.command("verify")(stores.verify_command)
-app.command("preview")(stores.preview_command)
-app.command("merge")(stores.merge_command)
-app.command("import")(stores.import_command)
-app.command("export")(stores.export_command)
-app.command("probe")(videos.probe_command)
-app.command("train", cls=Command)(command(training.train_command))
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "extract-backgrounds": videos.extract_backgrounds_command,
+    "build-shards": videos.build_shards_command,
+    "verify": stores.verify_command,
+    "preview": stores.preview_command,
+    "merge": stores.merge_command,
+    "import": stores.import_command,
+    "export": stores.export_command,
+    "inspect": videos.inspect_command,
+    "train": training.train_command,
+}
+for _name, _function in _COMMANDS.items():
+    app.command(_name, cls=Command)(command(_function))
 app.command("evaluate")(evaluations.evaluate_command)
 app.command("heatmap")(encoders.heatmap_command)
 app.command("embed")(encoders.embed_command)
 app.command("export-weights")(encoders.export_weights_command)
-app.command("demo")(runs.demo_command)
+app.command("demo", cls=Command)(command(runs.demo_command))
 
 
 if __name__ == "__main__":

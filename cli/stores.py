@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, note, pairs_table, reported, show
-from bgaug.cli.options import Debug, Json, Out, Overwrite, StoreArgument
+from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, note, pairs_table, show
+from bgaug.cli.options import StorePath
+from bgaug.names import MaskValues
+from bgaug.pipelines.build.options import Partial
+from bgaug.pipelines.options import Option
 
 if TYPE_CHECKING:
     from bgaug.store import Header, Problem, Repair
@@ -18,13 +21,11 @@ _NAMED = 20
 
 
 def verify_command(
-    store: StoreArgument,
-    deep: Annotated[bool, typer.Option("--deep", help="Also decode every frame, mask and background.")] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Drop what is damaged, so that a rerun of the build makes it again.")
-    ] = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    store: StorePath,
+    deep: Annotated[bool, Option("Also decode every frame, mask and background.")] = False,
+    repair: Annotated[bool, Option("Drop what is damaged, so that a rerun of the build makes it again.")] = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Check every commit, size and checksum of a store.
 
@@ -39,38 +40,37 @@ def verify_command(
 
         bgaug verify shards --repair
     """
-    with reported(debug):
-        from bgaug.store import repair_store, restore_header, verify_store
-        from bgaug.store.format.layout import num_shards
+    from bgaug.store import repair_store, restore_header, verify_store
+    from bgaug.store.format.layout import num_shards
 
-        restored = repair and restore_header(store)
-        with TerminalProgress() as progress:
-            progress.start("shards", num_shards(_header(store)))
-            report = verify_store(store, deep=deep, on_shard=progress.advance)
-            for problem in report.problems:
-                progress.warn(_told(problem))
-            mended = repair_store(store, report) if repair and report.problems else None
-        wrong = bool(report.problems) or restored
-        result = {
-            "ok": not wrong,
-            "problems": [_problem_json(problem) for problem in report.problems],
-            "shards": report.num_shards,
-            "videos": report.num_videos,
-            "frames": report.num_frames,
-            "bytes": report.num_bytes,
-            "content_hash": report.content_hash,
-        }
-        shown = {**result, "problems": len(report.problems), "bytes": human_bytes(report.num_bytes)}
-        verdict = "whole" if not wrong else f"{len(report.problems) + restored} problems"
-        if repair:
-            result |= _repair_json(mended, restored)
-            shown |= {name: _listed(value) for name, value in _repair_json(mended, restored).items()}
-        show(result, as_json, lambda: pairs_table(f"{store}: {verdict}", shown))
-        if wrong:
-            hint = "--repair drops what is damaged, so that the command that built the store makes it again"
-            for line in _repair_lines(mended, restored) if repair else [hint]:
-                note(line)
-            raise typer.Exit(FAILED)
+    restored = repair and restore_header(store)
+    with TerminalProgress() as progress:
+        progress.start("shards", num_shards(_header(store)))
+        report = verify_store(store, deep=deep, on_shard=progress.advance)
+        for problem in report.problems:
+            progress.warn(_told(problem))
+        mended = repair_store(store, report) if repair and report.problems else None
+    wrong = bool(report.problems) or restored
+    result = {
+        "ok": not wrong,
+        "problems": [_problem_json(problem) for problem in report.problems],
+        "shards": report.num_shards,
+        "videos": report.num_videos,
+        "frames": report.num_frames,
+        "bytes": report.num_bytes,
+        "content_hash": report.content_hash,
+    }
+    shown = {**result, "problems": len(report.problems), "bytes": human_bytes(report.num_bytes)}
+    verdict = "whole" if not wrong else f"{len(report.problems) + restored} problems"
+    if repair:
+        result |= _repair_json(mended, restored)
+        shown |= {name: _listed(value) for name, value in _repair_json(mended, restored).items()}
+    show(result, as_json, lambda: pairs_table(f"{store}: {verdict}", shown))
+    if wrong:
+        hint = "--repair drops what is damaged, so that the command that built the store makes it again"
+        for line in _repair_lines(mended, restored) if repair else [hint]:
+            note(line)
+        raise typer.Exit(FAILED)
 
 
 def _header(store: Path) -> Header:
@@ -128,15 +128,13 @@ def _first(names: Sequence[str]) -> str:
 
 
 def preview_command(
-    store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="The image, .png or .jpg.")] = Path("sheet.png"),
-    rows: Annotated[int, typer.Option(help="Videos shown.", min=1)] = 12,
-    seed: Annotated[int, typer.Option(help="Chooses frames and donors.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there, whatever it is; else only an image.")
-    ] = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    store: StorePath,
+    out: Annotated[Path, Option("The image, .png or .jpg.", metavar="IMAGE")] = Path("sheet.png"),
+    rows: Annotated[int, Option("Number of videos shown.", ge=1)] = 12,
+    seed: Annotated[int, Option("Seed of the random generator for frames and donors.")] = 0,
+    overwrite: Annotated[bool, Option("Replace an existing file, whatever it is; otherwise only an image.")] = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Draw a contact sheet: frame, background, mask, and the frame's foreground over another background.
 
@@ -146,28 +144,25 @@ def preview_command(
 
         bgaug preview shards --rows 30 --seed 1
     """
-    with reported(debug):
-        from bgaug.files import check_replaceable
-        from bgaug.store import open_store
-        from bgaug.visualize import KINDS, contact_sheet, write_picture
+    from bgaug.files import check_replaceable
+    from bgaug.store import open_store
+    from bgaug.visualize import KINDS, contact_sheet, write_picture
 
-        kind = out.suffix.lower()
-        what = f"a {kind.removeprefix('.').upper()} image" if kind in KINDS else "an image"
-        check_replaceable(out, overwrite=overwrite, kinds=KINDS.get(kind, ()), what=what, inputs=[store])
-        path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
-        show({"sheet": str(path)}, as_json, lambda: str(path))
+    kind = out.suffix.lower()
+    what = f"a {kind.removeprefix('.').upper()} image" if kind in KINDS else "an image"
+    check_replaceable(out, overwrite=overwrite, kinds=KINDS.get(kind, ()), what=what, inputs=[store])
+    path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
+    show({"sheet": str(path)}, as_json, lambda: str(path))
 
 
 def merge_command(
-    stores: Annotated[list[Path], typer.Argument(help="Stores, two or more.", show_default=False)],
-    out: Out,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy files that could be linked.")] = False,
-    prefix: Annotated[
-        bool, typer.Option("--prefix", help="Put the name of each store's folder before its videos' ids.")
-    ] = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    stores: Annotated[list[Path], Option("Stores, two or more.", argument=True, metavar="STORES...")],
+    out: Annotated[Path, Option("The new store.", metavar="STORE")],
+    copy: Annotated[bool, Option("Copy files that could be linked.")] = False,
+    prefix: Annotated[bool, Option("Put the name of each store's folder before its videos' ids.")] = False,
+    overwrite: Annotated[bool, Option("Begin again where the store exists.")] = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Join stores of the same size, fit and kind of frames into a new one.
 
@@ -180,45 +175,38 @@ def merge_command(
 
         bgaug merge ucf101 hmdb51 --out both --prefix --copy
     """
-    with reported(debug):
-        from dataclasses import asdict
+    from dataclasses import asdict
 
-        from bgaug.pipelines.build.importing import merge
+    from bgaug.pipelines.build.importing import merge
 
-        with TerminalProgress() as progress:
-            merged = merge(stores, out, progress, copy=copy, prefix=prefix, overwrite=overwrite)
-        result = asdict(merged)
-        shown = {**result, "bytes": human_bytes(merged.bytes)}
-        show(result, as_json, lambda: pairs_table(f"{len(stores)} stores in {out}", shown))
+    with TerminalProgress() as progress:
+        merged = merge(stores, out, progress, copy=copy, prefix=prefix, overwrite=overwrite)
+    result = asdict(merged)
+    shown = {**result, "bytes": human_bytes(merged.bytes)}
+    show(result, as_json, lambda: pairs_table(f"{len(stores)} stores in {out}", shown))
 
 
 def import_command(
-    store: StoreArgument,
+    store: StorePath,
     masks: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder with NAME/000000.png, NAME.npz, NAME.npy or NAME.json, NAME being a video's id with or "
-            "without its suffix; or a .json for all, as COCO or YouTube-VIS have it."
+        Option(
+            "Folder with NAME/000000.png, NAME.npz, NAME.npy or NAME.json, where NAME is a video's id with or without its "
+            "suffix; or one .json for all, in the format of COCO or YouTube-VIS."
         ),
     ] = None,
-    backgrounds: Annotated[Path | None, typer.Option(help="A folder of pictures, walked recursively.")] = None,
-    first: Annotated[
-        int, typer.Option(help="Masks: number of a video's first frame where names carry numbers.", min=0)
-    ] = 0,
+    backgrounds: Annotated[Path | None, Option("Folder of images, walked recursively.")] = None,
+    first: Annotated[int, Option("Masks: number of a video's first frame where names carry numbers.", ge=0)] = 0,
     values: Annotated[
-        Literal["nonzero", "cdnet"],
-        typer.Option(help="Masks: foreground is what is not 0, or as CDnet has it 255 alone."),
+        MaskValues, Option("Masks: foreground is every value except 0, or as CDnet defines it only 255.")
     ] = "nonzero",
     missing: Annotated[
-        Literal["keep", "empty"],
-        typer.Option(help="Masks: what frames without one get in a video that has some: their own, or an empty one."),
+        Partial, Option("Masks: what frames without one get in a video that has some: their own, or an empty one.")
     ] = "keep",
-    name: Annotated[
-        str | None, typer.Option(help="Backgrounds: name of the bank; by default that of the folder.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Backgrounds: replace a bank of that name.")] = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    name: Annotated[str | None, Option("Backgrounds: name of the bank; by default that of the folder.")] = None,
+    overwrite: Annotated[bool, Option("Backgrounds: replace an existing bank of that name.")] = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Take masks or donor pictures from elsewhere into a store.
 
@@ -233,40 +221,35 @@ def import_command(
 
         bgaug import shards --backgrounds places/ --name places
     """
-    with reported(debug):
-        from bgaug.errors import UsageError
-        from bgaug.pipelines.build.importing import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
+    from bgaug.errors import UsageError
+    from bgaug.pipelines.build.importing import ImportedBackgrounds, ImportedMasks, import_backgrounds, import_masks
 
-        if masks is not None and backgrounds is None and name is None and not overwrite:
-            with TerminalProgress() as progress:
-                imported: ImportedMasks | ImportedBackgrounds = import_masks(
-                    store, masks, progress, first=first, values=values, partial=missing
-                )
-            title = f"masks from {masks} in {store}"
-        elif backgrounds is not None and masks is None and (first, values, missing) == (0, "nonzero", "keep"):
-            with TerminalProgress() as progress:
-                imported = import_backgrounds(store, backgrounds, progress, name=name, overwrite=overwrite)
-            title = f"donors from {backgrounds} in {store}"
-        elif (masks is None) == (backgrounds is None):
-            raise UsageError(
-                "import takes either --masks or --backgrounds, got " + ("neither" if not masks else "both")
+    if masks is not None and backgrounds is None and name is None and not overwrite:
+        with TerminalProgress() as progress:
+            imported: ImportedMasks | ImportedBackgrounds = import_masks(
+                store, masks, progress, first=first, values=values, partial=missing
             )
-        else:
-            raise UsageError(
-                "--name and --overwrite go with --backgrounds, --first, --values and --missing with --masks"
-            )
-        _show_counts(title, imported.to_json(), as_json)
+        title = f"masks from {masks} in {store}"
+    elif backgrounds is not None and masks is None and (first, values, missing) == (0, "nonzero", "keep"):
+        with TerminalProgress() as progress:
+            imported = import_backgrounds(store, backgrounds, progress, name=name, overwrite=overwrite)
+        title = f"donors from {backgrounds} in {store}"
+    elif (masks is None) == (backgrounds is None):
+        raise UsageError("import takes either --masks or --backgrounds, got " + ("neither" if not masks else "both"))
+    else:
+        raise UsageError("--name and --overwrite go with --backgrounds, --first, --values and --missing with --masks")
+    _show_counts(title, imported.to_json(), as_json)
 
 
 def export_command(
-    store: StoreArgument,
-    out: Out,
-    videos: Annotated[list[str] | None, typer.Argument(help="Ids of videos.", show_default=False)] = None,
-    every: Annotated[bool, typer.Option("--all", help="All videos of the store.")] = False,
-    frames: Annotated[bool, typer.Option("--frames", help="Write the frames, too.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier export.")] = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    store: StorePath,
+    out: Annotated[Path, Option("Folder of the images and of the JSON.", metavar="FOLDER")],
+    videos: Annotated[list[str] | None, Option("Ids of videos.", argument=True, metavar="[VIDEOS...]")] = None,
+    every: Annotated[bool, Option("Export all videos of the store.", flag="all")] = False,
+    with_frames: Annotated[bool, Option("Also write the frames.", old=("frames",))] = False,
+    overwrite: Annotated[bool, Option("Replace the files of an earlier export.")] = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Write masks, backgrounds and all else that a store says of videos as PNGs and JSON.
 
@@ -274,21 +257,20 @@ def export_command(
 
     Examples:
 
-        bgaug export shards walk/1.mp4 --out pictures --frames
+        bgaug export shards walk/1.mp4 --out pictures --with-frames
 
         bgaug export shards --all --out pictures --json
     """
-    with reported(debug):
-        from bgaug.errors import UsageError
-        from bgaug.pipelines.build.export import export_videos
-        from bgaug.store import open_store
+    from bgaug.errors import UsageError
+    from bgaug.pipelines.build.export import export_videos
+    from bgaug.store import open_store
 
-        if every == bool(videos):
-            raise UsageError("export takes either ids of videos or --all, got " + ("both" if every else "neither"))
-        ids = list(open_store(store).videos) if every else videos or []
-        with TerminalProgress() as progress:
-            exported = export_videos(store, ids, out, progress, frames=frames, overwrite=overwrite)
-        _show_counts(f"from {store} in {out}", exported.to_json(), as_json)
+    if every == bool(videos):
+        raise UsageError("export takes either ids of videos or --all, got " + ("both" if every else "neither"))
+    ids = list(open_store(store).videos) if every else videos or []
+    with TerminalProgress() as progress:
+        exported = export_videos(store, ids, out, progress, frames=with_frames, overwrite=overwrite)
+    _show_counts(f"from {store} in {out}", exported.to_json(), as_json)
 
 
 def _show_counts(title: str, result: dict[str, Any], as_json: bool) -> None:

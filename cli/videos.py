@@ -1,9 +1,10 @@
-"""Commands about videos: extract, build, probe."""
+"""Commands about videos: extract, build, inspect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +15,11 @@ from bgaug.cli.console import (
     human_bytes,
     human_seconds,
     pairs_table,
-    reported,
     rows_table,
     show,
 )
-from bgaug.cli.options import Debug, FollowLinks, Json, Videos
-from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions
+from bgaug.pipelines.build.options import BackgroundOptions, FollowLinks, ShardOptions
+from bgaug.pipelines.options import Option
 
 _NAMED = 12
 
@@ -123,14 +123,14 @@ def _human_arrays(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {human_bytes(size)}" for name, size in ordered)
 
 
-def probe_command(
-    videos: Videos,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also decode: real frames, cuts, random seeks tried, decord.")
-    ] = False,
+def inspect_command(
+    videos: Annotated[
+        list[Path], Option("Folders, walked recursively, and video files.", argument=True, metavar="VIDEOS...")
+    ],
+    deep: Annotated[bool, Option("Also decode: real frames, cuts, random seeks, decord.")] = False,
     follow_links: FollowLinks = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    *,
+    as_json: bool,
 ) -> None:
     """Show what files really hold, and which reader can be trusted with them.
 
@@ -138,27 +138,26 @@ def probe_command(
 
     Examples:
 
-        bgaug probe video.avi
+        bgaug inspect video.avi
 
-        bgaug probe videos/ --deep --json
+        bgaug inspect videos/ --deep --json
     """
-    with reported(debug):
-        from bgaug.pipelines.build.find_videos import find_videos
-        from bgaug.pipelines.build.probe import probe_sources
+    from bgaug.pipelines.build.find_videos import find_videos
+    from bgaug.pipelines.build.probe import probe_sources
 
-        with TerminalProgress() as progress:
-            sources = find_videos(videos, progress, follow_links=follow_links)
-            probes = list(probe_sources(sources, progress, deep=deep))
-        bad = [p for p in probes if p.error or p.cut_short or (p.deep is not None and p.deep.breaks_off)]
-        left_out = sources.left_out.to_json()
-        result = {"videos": [probe.to_json() for probe in probes], "bad": len(bad), "left_out": left_out}
-        header = ("file", "codec", "size", "frames", "seconds", "group", "cuts", "by index", "decord")
-        title = ["group: most frames from one keyframe to the next"]
-        if str(sources.left_out):
-            title.append(f"left out: {sources.left_out}")
-        show(result, as_json, lambda: rows_table(title, header, [_probe_row(probe) for probe in probes]))
-        if bad:
-            raise typer.Exit(FAILED)
+    with TerminalProgress() as progress:
+        sources = find_videos(videos, progress, follow_links=follow_links)
+        probes = list(probe_sources(sources, progress, deep=deep))
+    bad = [p for p in probes if p.error or p.cut_short or (p.deep is not None and p.deep.breaks_off)]
+    left_out = sources.left_out.to_json()
+    result = {"videos": [probe.to_json() for probe in probes], "bad": len(bad), "left_out": left_out}
+    header = ("file", "codec", "size", "frames", "seconds", "group", "cuts", "by index", "decord")
+    title = ["group: most frames from one keyframe to the next"]
+    if str(sources.left_out):
+        title.append(f"left out: {sources.left_out}")
+    show(result, as_json, lambda: rows_table(title, header, [_probe_row(probe) for probe in probes]))
+    if bad:
+        raise typer.Exit(FAILED)
 
 
 def _probe_seconds(probe: Any) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
-from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bgaug.errors import UsageError
@@ -130,14 +130,32 @@ def record(kind: type[R]) -> type[R]:
 
 
 def _told(kind: type[Options], error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _message(error)
     name = str(error["loc"][0]) if error["loc"] else ""
     if not name:
         return message
     option = options_of(kind).get(name)
     shown = name if option is None else f"--{flag_of(name, option)}"
-    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{shown}: {message}{got}"
+    return f"{shown}: {message}"
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    return f"{error['msg']}, got {error['input']!r}"
+
+
+def checked(name: str, hint: Any, value: Any) -> Any:
+    """A value of an annotated parameter, validated.
+
+    Raises:
+        UsageError: it is not valid.
+    """
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        option = next(part for part in hint.__metadata__ if isinstance(part, Option))
+        raise UsageError(f"--{flag_of(name, option)}: {_message(error.errors()[0])}") from error
 
 
 def options_of(kind: type[Options]) -> dict[str, Option]:
@@ -168,6 +186,7 @@ class DeviceOptions(Options):
     ] = None
 
 
+Jobs = Annotated[int, Option("Worker processes; 0 for one per processor.", panel=RUNNING, ge=0)]
 Trust = Annotated[
     bool,
     Option("Import the MODULE:FUNCTION that a file names: only for files of your own.", panel=RUNNING, rare=True),

@@ -19,7 +19,7 @@ COMMANDS = (
     "merge",
     "import",
     "export",
-    "probe",
+    "inspect",
     "train",
     "evaluate",
     "heatmap",
@@ -166,7 +166,7 @@ def test_out_in_and_together(small_store: Path, tmp_path: Path) -> None:
     a, b = (shutil.copytree(small_store, tmp_path / name) for name in "ab")
     before = last_json(call("verify", a, "--json"))["content_hash"]
     name = "run/clip 1 é.mp4"
-    out = last_json(call("export", a, name, "--out", tmp_path / "out", "--frames", "--json"))
+    out = last_json(call("export", a, name, "--out", tmp_path / "out", "--with-frames", "--json"))
     assert out == {"videos": 1, "frames": 26, "files": 55, "failed": 0, "failures": {}}
     assert (tmp_path / "out" / "frames" / "run" / "clip 1 é" / "000025.png").is_file()
     call("export", a, name, "--out", tmp_path / "out", code=2)

@@ -129,7 +129,7 @@ def test_the_average_is_taken_where_the_run_kept_one(
 
 def test_the_best_checkpoint_on_request(learner: ContrastiveLearner, tmp_path: Path) -> None:
     last = write_run(tmp_path, learner)
-    with pytest.raises(CheckpointError, match="no best checkpoint; train with --best"):
+    with pytest.raises(CheckpointError, match="no best checkpoint; train with --best-by"):
         load_encoder(tmp_path, best=True)
     best = last.with_name("best.pt")
     best.write_bytes(write_run(tmp_path / "other", learner, config={"stride": 5}).read_bytes())

@@ -223,7 +223,7 @@ def test_runs_that_cannot_be_read(run: Path, learner: ContrastiveLearner, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         load_run(tmp_path / "empty")
-    with pytest.raises(CheckpointError, match="holds no best checkpoint; train with --best"):
+    with pytest.raises(CheckpointError, match="holds no best checkpoint; train with --best-by"):
         load_run(run, best=True)
     path = load_run(run).checkpoint
     path.write_bytes(path.read_bytes()[:-1000])

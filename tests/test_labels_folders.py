@@ -174,12 +174,12 @@ def test_a_store_by_folders_says_what_it_is_labelled_by(videos: Path, tmp_path: 
 
 
 def test_probe_says_which_links_it_left_out(videos: Path) -> None:
-    code, said, told = call("probe", videos, "--json")
+    code, said, told = call("inspect", videos, "--json")
     found = json.loads(said.splitlines()[-1])
     assert code == 0 and len(found["videos"]) == 3
     assert found["left_out"] == {"links_out": 1, "others": {".md": 1}}
     assert "1 links that lead out of the folders named; --follow-links follows them: train/walk" in told
-    assert len(json.loads(call("probe", videos, "--follow-links", "--json")[1].splitlines()[-1])["videos"]) == 4
+    assert len(json.loads(call("inspect", videos, "--follow-links", "--json")[1].splitlines()[-1])["videos"]) == 4
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ def test_videos(world: World, tmp_path: Path) -> None:
     bad.mkdir()
     for number, name in enumerate(world.names):
         (bad / f"{number}{name.replace('/', '')}.mp4").write_text("no video")
-    check_shown(invoke("probe", world.videos, bad), (1,))
-    probed = invoke("probe", world.videos, "--json")
+    check_shown(invoke("inspect", world.videos, bad), (1,))
+    probed = invoke("inspect", world.videos, "--json")
     check_shown(probed, (0,))
     out = tmp_path / HOSTILE[5]
     for _ in range(2):  # a rerun tells of what failed before
@@ -183,7 +183,7 @@ ARGUMENTS = [
     ("embed", "{}", "{}", "--out", "{}"),
     ("heatmap", "{}", "{}", "--out", "{}", "--map", "{}"),
     ("export-weights", "{}"),
-    ("probe", "{}"),
+    ("inspect", "{}"),
     ("extract-backgrounds", "{}", "--out", "{}"),
     ("build-shards", ".", "--out", "{}", "--labels", "{}"),
     ("merge", "{}", "{}", "--out", "{}"),

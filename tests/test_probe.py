@@ -50,12 +50,12 @@ def test_what_decoding_tells(tmp_path: Path) -> None:
 
 def test_bad_files_are_told_and_leave_with_1(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video" * 50)
-    result = CliRunner().invoke(app, ["probe", str(clip), str(tmp_path / "text.mp4"), "--deep", "--json"])
+    result = CliRunner().invoke(app, ["inspect", str(clip), str(tmp_path / "text.mp4"), "--deep", "--json"])
     assert result.exit_code == 1
     record = json.loads(result.stdout.splitlines()[-1])
     assert record["bad"] == 1
     assert [video["error"] is None for video in record["videos"]] == [True, False]
-    result = CliRunner().invoke(app, ["probe", str(clip)])
+    result = CliRunner().invoke(app, ["inspect", str(clip)])
     assert result.exit_code == 0 and "h264" in result.stdout
 
 
@@ -108,6 +108,7 @@ def test_a_thousand_opens_leak_nothing(clip: Path) -> None:
 EXTRACT = """
 import re, sys
 from pathlib import Path
+from bgaug.pipelines.build.options import VideoOptions
 from bgaug.pipelines.build.process_video import process_video
 from bgaug.video import open_video
 with open_video(sys.argv[1]) as reader:

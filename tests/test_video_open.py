@@ -172,6 +172,6 @@ def test_probe_goes_on_after_a_file_that_breaks_it(folder: Path, video: Path, mo
         return whole(path, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("bgaug.pipelines.build.probe.probe_video", breaks)
-    result = CliRunner().invoke(app, ["probe", ".", "--deep", "--json"])
+    result = CliRunner().invoke(app, ["inspect", ".", "--deep", "--json"])
     assert result.exit_code == 1 and '"bad": 1' in result.stdout and "UnboundLocalError" in result.stdout
     assert '"real_frames": 5' in result.stdout

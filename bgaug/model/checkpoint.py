@@ -145,7 +145,7 @@ def find_checkpoint(run: str | Path, *, best: bool = False) -> Path:
             found = sorted((run / CHECKPOINTS).glob(BEST if best else "step-*.pt"))
             if not found:
                 what = (
-                    "best checkpoint; train with --best"
+                    "best checkpoint; train with --best-by"
                     if best
                     else "checkpoint; is it a folder that `bgaug train` made?"
                 )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +18,11 @@ from bgaug.errors import MasksError, UsageError
 from bgaug.masks import pack_mask
 from bgaug.masks.external import ForeignMasks, find_masks
 from bgaug.names import MaskValues
+from bgaug.pipelines.build.options import Partial
 from bgaug.progress import Progress
 from bgaug.sizing import fit_frame
 from bgaug.store import Store, VideoRow, alone, finish_store, merge_stores, open_store, replace_masks, write_bank
 from bgaug.store.format.layout import SHARDS, num_shards, read_commit, read_header, shard_name
-
-Partial = Literal["keep", "empty"]
 
 _ASPECT_TOLERANCE = 0.02
 _NAMED = 5

@@ -11,11 +11,17 @@ from pydantic import AfterValidator, BeforeValidator
 from bgaug.errors import UsageError
 from bgaug.labels import FORMATS
 from bgaug.names import BACKGROUND_METHODS, Decoder, FrameKind
-from bgaug.pipelines.options import RUNNING, Option, Options, record
+from bgaug.pipelines.options import RUNNING, Jobs, Option, Options, record
 from bgaug.sizing import BACKGROUND_SIZE, STORE_SIZE, Fit, Size, parse_size
 
 OnError = Literal["skip", "salvage", "fail"]
+Partial = Literal["keep", "empty"]
 LABELS, BACKGROUNDS, VIDEOS = "Labels", "Backgrounds", "Videos"
+
+
+FollowLinks = Annotated[
+    bool, Option("Also follow links that lead out of the given folders, as in Hugging Face caches.", panel=VIDEOS)
+]
 
 
 def _size(value: object) -> object:
@@ -55,10 +61,7 @@ class FolderOptions(Options):
         ),
         AfterValidator(_layout),
     ] = "auto"
-    follow_links: Annotated[
-        bool,
-        Option("Also follow links that lead out of the given folders, as in Hugging Face caches.", panel=VIDEOS),
-    ] = False
+    follow_links: FollowLinks = False
 
 
 @record
@@ -176,7 +179,7 @@ class VideoOptions(Options):
 class WorkerOptions(Options):
     """How the work is spread over processes."""
 
-    jobs: Annotated[int, Option("Worker processes; 0 for one per processor.", panel=RUNNING, ge=0)] = 0
+    jobs: Jobs = 0
     timeout_seconds: Annotated[
         float,
         Option(

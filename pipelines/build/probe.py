@@ -1,4 +1,4 @@
-"""`bgaug probe`: what files really hold, one after another."""
+"""`bgaug inspect`: what files really hold, one after another."""
 
 from __future__ import annotations
 
