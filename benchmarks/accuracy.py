@@ -22,6 +22,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ from bgaug import pairs
 from bgaug.background import Background
 from bgaug.masks import difference_mask, foreground_mask
 from bgaug.names import BACKGROUND_METHODS as METHODS
-from bgaug.shots.cuts import find_cuts, shots_between
+from bgaug.shots.cuts import CutFinder
 from bgaug.shots.estimate import estimate_background
 from bgaug.sizing import resize_area
 from bgaug.testing.scenarios import SCENARIOS, make_scenario
 from bgaug.testing.scores import FOREGROUND, MaskScores, background_scores, ghost_share
-from bgaug.video import read_video
+from bgaug.video import read_video, thumbnail_of
 
 Frames = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -134,11 +135,13 @@ def load_ut(folder: Path, every: int | None) -> Sequence:
 
 
 def load_scenario(name: str, every: int | None) -> Sequence:
-    """A scenario as a compressed file would bring it, cut where `find_cuts` says."""
+    """A scenario as a compressed file would bring it, cut where `CutFinder` finds cuts."""
     scenario = make_scenario(name, compress=True)
     num_frames = len(scenario.frames)
     shots = []
-    for start, stop in shots_between(find_cuts(scenario.frames), num_frames):
+    finder = CutFinder()
+    cuts = [cut for image in scenario.frames if (cut := finder.feed(thumbnail_of(image))) is not None]
+    for start, stop in pairwise([0, *cuts, *finder.finish(), num_frames]):
         number = sum((start + stop) // 2 >= cut for cut in scenario.cuts)
         edges = [0, *scenario.cuts, num_frames]
         shots.append(Shot(start, stop, scenario.backgrounds[number], (edges[number] + edges[number + 1]) // 2))

@@ -9,8 +9,16 @@ from numpy.typing import NDArray
 from worlds import moving_square
 
 from bgaug.background import ShotSampler, ShotSamples, background_of, median_by_bits
-from bgaug.background.auto import auto_background, median_suffices
-from bgaug.background.evidence import Shown, Witness, gradient, in_favour, outline, regions
+from bgaug.background.auto import (
+    Shown,
+    auto_background,
+    gradient,
+    in_favour,
+    median_suffices,
+    outline,
+    outline_moves,
+    regions,
+)
 from bgaug.background.median import median_where
 from bgaug.background.patches import motion_around, patches_background
 from bgaug.background.plate import fill, plate_background, ring_error
@@ -147,14 +155,14 @@ def test_the_outline_of_a_body_moves_and_that_of_texture_does_not() -> None:
     median = median_by_bits(shot.images)
     bodies = [region for region in regions(median, ground()) if region.sum() > 300]
     assert len(bodies) >= 2
-    moves = [Witness(shot).outline_moves(median, gradient(median), body) for body in bodies]
+    moves = [outline_moves(shot, median, gradient(median), body) for body in bodies]
     assert min(moves) > 0.22, moves
     painted = ground()
     painted[40:90, 30:50] = 40
     still = shot_of(filmed(painted, []))
     picture = median_by_bits(still.images)
     region = next(regions(picture, ground()))
-    assert Witness(still).outline_moves(picture, gradient(picture), region) == 0
+    assert outline_moves(still, picture, gradient(picture), region) == 0
 
 
 def test_the_picture_s_border_is_no_outline() -> None:

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, MasksError, UsageError
-from bgaug.masks.external.arrays import ArrayMasks
+from bgaug.masks.external.pixels import ArrayMasks
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
 from bgaug.model.pretrained import EncoderInfo, backbone_options, read_weights

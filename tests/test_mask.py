@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from worlds import moving_square, scene
 
 from bgaug.background import Background
-from bgaug.masks import FLOOR, foreground_mask, frame_mask, pack_mask, soft_mask, threshold_map, unpack_mask
-from bgaug.masks.light import lit_as
+from bgaug.masks import FLOOR, foreground_mask, frame_mask, pack_mask, threshold_map, unpack_mask
+from bgaug.masks.light import lit_as, shadow_like
 from bgaug.masks.refine import learn_colours, refine_mask
-from bgaug.masks.shadow import shadow_like
 from bgaug.shots.estimate import estimate_background
 from bgaug.testing.scenarios import make_scenario
 from bgaug.testing.scores import MaskScores
@@ -176,17 +175,6 @@ def test_refining_leaves_alone_what_has_no_inside() -> None:
     nothing = np.zeros((120, 160), np.bool_)
     assert learn_colours(frames, lambda _: ground, np.stack([nothing, nothing])) is None
     assert refine_mask(frames[0], ground, nothing, None) is nothing
-
-
-def test_soft_mask_is_a_ramp_around_the_threshold() -> None:
-    difference = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    soft = soft_mask(difference, np.full((16, 16), 40, np.uint8)).ravel()
-    assert (soft[:21] == 0).all() and soft[40] == 128 and (soft[60:] == 255).all()
-    assert (np.diff(soft.astype(int)) >= 0).all()
-    with pytest.raises(ValueError, match="one size"):
-        soft_mask(difference, np.full((8, 8), 40, np.uint8))
-    with pytest.raises(ValueError, match="uint8"):
-        soft_mask(difference, np.full((16, 16), 40, np.float32))
 
 
 def test_other_sizes_are_refused() -> None:

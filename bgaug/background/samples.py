@@ -59,6 +59,11 @@ class ShotSamples:
         return np.stack(self.images)
 
     @cached_property
+    def change_stack(self) -> NDArray[np.uint8]:
+        """The changes as one array, (S, ceil(H / 2), ceil(W / 2))."""
+        return np.stack(self.changes)
+
+    @cached_property
     def median(self) -> NDArray[np.uint8]:
         """Their exact median, (H, W, 3); not to be written to."""
         return median_by_bits(self.images)

@@ -1,12 +1,10 @@
-"""Foreground masks, offline, in numpy; the device forms live in `compose`.
+"""Foreground masks, offline, in numpy; those made on the device live in `bgaug.pairs`.
 
-difference  what differs from the static background
-light       the background in the light of a frame
-shadow      what is the background made darker
-refine      the rim cut along edges
-soft        masks with soft rims
+difference  pixels that differ from the static background
+light       changes of the light over the whole image, and shadows
+refine      the rim of a mask cut again along edges
 bits        masks as they are stored
-foreign     masks made elsewhere, by people or by other models
+external    masks made by people or by other models
 """
 
 from bgaug.masks.bits import pack_mask as pack_mask
@@ -16,4 +14,3 @@ from bgaug.masks.difference import difference_mask as difference_mask
 from bgaug.masks.difference import foreground_mask as foreground_mask
 from bgaug.masks.difference import frame_mask as frame_mask
 from bgaug.masks.difference import threshold_map as threshold_map
-from bgaug.masks.soft import soft_mask as soft_mask

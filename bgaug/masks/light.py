@@ -1,4 +1,4 @@
-"""Light that changes over the whole picture: flicker, clouds, a camera that sets its exposure.
+"""Light: changes over the whole image (flicker, clouds, automatic exposure), and shadows.
 
 Letters: H, W pixels.
 """
@@ -12,24 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Bytes = NDArray[np.uint8]
+_Floats = NDArray[np.float32]
 
 _GRID = 12  # pixels
 _OFFSET = 4  # grey levels: steadies the ratio of dark pixels
-_MIN_CHANGE = 0.03  # below it the differences stay under any threshold
+_MIN_CHANGE = 0.03  # smaller changes keep the differences below any threshold
 _SATURATED, _FAR = 250, 18  # grey levels
+
+_WINDOW = (3, 3)
+_MIN_LIGHT, _MAX_LIGHT = 0.4, 0.97  # of the background's brightness
+_TOLERANCE = 6.0  # grey levels, root mean square over window and channels
 
 
 def lit_as(image: _Bytes, background: _Bytes) -> _Bytes:
-    """The background in the light of a frame, both uint8 (H, W, 3): times one factor, or itself.
+    """The background in the light of a frame, both uint8 (H, W, 3): multiplied by one factor, or itself.
 
-    The factor is the median ratio over a grid of 12 pixels, so bodies over less than half of the picture do not
-    matter; saturated pixels are left out. It is used if it is 3 % or more, and fewer of the grid's pixels then differ
-    by over 18 grey levels: light that changes in one place only stays. Mirrored pictures have the same.
+    The factor is the median ratio over a grid of 12 pixels, so bodies that cover less than half of the image do not
+    matter; saturated pixels are left out. It is used if it is 3 % or more and fewer grid pixels then differ by over 18
+    grey levels, so a change of the light in one place only is ignored. Mirrored images get the same factor.
     """
     rows, columns = _grid(image.shape[0])[:, None], _grid(image.shape[1])
     here, there = image[rows, columns].reshape(-1, 3), background[rows, columns].reshape(-1, 3)
     gain = _median_ratio(here, there)
-    if abs(gain - 1) < _MIN_CHANGE or _far(here, _times(there, gain)) >= _far(here, there):
+    if abs(gain - 1) < _MIN_CHANGE or _num_far(here, _times(there, gain)) >= _num_far(here, there):
         return background
     return _times(background, gain)
 
@@ -42,11 +47,11 @@ def _median_ratio(here: _Bytes, there: _Bytes) -> float:
     return float(np.median(seen / expected))
 
 
-def _times(picture: _Bytes, gain: float) -> _Bytes:
-    return np.asarray(cv2.convertScaleAbs(picture, alpha=gain), np.uint8)
+def _times(image: _Bytes, gain: float) -> _Bytes:
+    return np.asarray(cv2.convertScaleAbs(image, alpha=gain), np.uint8)
 
 
-def _far(here: _Bytes, there: _Bytes) -> int:
+def _num_far(here: _Bytes, there: _Bytes) -> int:
     return int((cv2.absdiff(here, there).max(1) > _FAR).sum())
 
 
@@ -54,3 +59,25 @@ def _far(here: _Bytes, there: _Bytes) -> int:
 def _grid(length: int) -> NDArray[np.intp]:
     half = np.arange(min(_GRID // 2, (length - 1) // 2), (length + 1) // 2, _GRID)
     return np.union1d(half, length - 1 - half).astype(np.intp)
+
+
+def shadow_like(image: _Bytes, background: _Bytes) -> NDArray[np.bool_]:
+    """Where a frame shows the background times one factor below 1: bool (H, W), from two uint8 (H, W, 3), RGB.
+
+    In each 3x3 window the factor is fitted by least squares over all channels, and the residual is compared with the
+    noise of a camera: colour and texture must be those of the background. Dark smooth clothes on grey ground also pass;
+    a single image does not distinguish them from a shadow.
+    """
+    seen, ground = image.astype(np.float32), background.astype(np.float32)
+    power = _mean_product(ground, ground) + 1
+    match = _mean_product(seen, ground)
+    light = match / power
+    residual = _mean_product(seen, seen) - light * match
+    shaded: NDArray[np.bool_] = (light > _MIN_LIGHT) & (light < _MAX_LIGHT) & (residual < 3 * _TOLERANCE**2)
+    return shaded
+
+
+def _mean_product(a: _Floats, b: _Floats) -> _Floats:
+    """Mean over the window of the products, summed over the channels: (H, W)."""
+    product = cv2.transform(a * b, np.ones((1, 3), np.float32))
+    return np.asarray(cv2.blur(product, _WINDOW), np.float32)

@@ -1,4 +1,4 @@
-"""The rim of a mask cut anew, along edges.
+"""The rim of a mask cut again along edges.
 
 Letters: T frames, H, W pixels.
 """
@@ -19,7 +19,7 @@ _Bools = NDArray[np.bool_]
 _Floats = NDArray[np.float64]
 
 _INWARDS, _OUTWARDS = 2, 6  # pixels that the rim may move
-_MIN_INSIDE = 0.2  # of the rim's area: of smaller bodies too little is sure to cut the rest by
+_MIN_INSIDE = 0.2  # of the rim's area: in smaller bodies too few pixels are sure
 _MARGIN = 8  # pixels around a body that the cut looks at
 _LEARN_FRAMES, _LEARN_STEP = 8, 2
 _GREY = 128
@@ -27,7 +27,7 @@ _GREY = 128
 
 @dataclass(frozen=True)
 class RimColours:
-    """How foreground and background differ from the background's picture: OpenCV's mixtures of Gaussians, (1, 65)."""
+    """Differences of foreground and background to the background image: OpenCV's mixtures of Gaussians, (1, 65)."""
 
     background: _Floats
     foreground: _Floats
@@ -38,7 +38,7 @@ def learn_colours(frames: _Bytes, background_at: Callable[[int], _Bytes], masks:
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
-        background_at: from the number of a frame to its background, uint8 (H, W, 3).
+        background_at: maps the number of a frame to its background, uint8 (H, W, 3).
         masks: bool (T, H, W).
 
     Returns:
@@ -49,20 +49,20 @@ def learn_colours(frames: _Bytes, background_at: Callable[[int], _Bytes], masks:
         return None
     chosen = shown[np.linspace(0, len(shown) - 1, min(_LEARN_FRAMES, len(shown))).round().astype(int)]
     some = (slice(None, None, _LEARN_STEP),) * 2
-    picture = np.concatenate([_change(frames[i], background_at(int(i)))[some] for i in chosen])
+    changes = np.concatenate([_change(frames[i], background_at(int(i)))[some] for i in chosen])
     plan = np.concatenate([_plan(masks[i])[some] for i in chosen])
     if not (plan == cv2.GC_FGD).any() or not (plan == cv2.GC_BGD).any():
         return None
     colours = RimColours(np.zeros((1, 65)), np.zeros((1, 65)))
     cv2.setRNGSeed(0)
-    _cut(picture, plan, colours, cv2.GC_INIT_WITH_MASK)
+    _cut(changes, plan, colours, cv2.GC_INIT_WITH_MASK)
     return colours
 
 
 def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: RimColours | None) -> _Bools:
-    """A mask whose rim, up to 2 pixels inwards and 6 outwards, follows the edges of what differs.
+    """A mask whose rim, up to 2 pixels inwards and 6 outwards, follows the edges of the difference.
 
-    What is too thin to have an inside, and bodies of a few pixels, stay as they are.
+    Parts that are too thin to have an inside, and bodies of a few pixels, stay as they are.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -70,8 +70,8 @@ def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: RimCol
         mask: bool (H, W).
         colours: see `learn_colours`; None leaves the mask as it is.
 
-    Reference: Rother, Kolmogorov, Blake, GrabCut, SIGGRAPH 2004, on the picture of the differences instead of the
-    frame, with colours learned once a clip instead of once a picture.
+    Reference: Rother, Kolmogorov, Blake, GrabCut, SIGGRAPH 2004, on the image of the differences instead of the frame,
+    with colours learned once per clip instead of once per image.
     """
     if colours is None or not mask.any():
         return mask
@@ -90,7 +90,7 @@ def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: RimCol
 
 
 def _plan(mask: _Bools) -> _Bytes:
-    """What is sure and what is to be cut: OpenCV's labels, uint8 (H, W)."""
+    """Sure pixels and pixels to be decided, by OpenCV's labels: uint8 (H, W)."""
     plain = mask.astype(np.uint8)
     plan = np.where(plain > 0, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_PR_BGD))
     plan[cv2.erode(plain, _disc(_INWARDS)) > 0] = cv2.GC_FGD
@@ -99,7 +99,7 @@ def _plan(mask: _Bools) -> _Bytes:
 
 
 def _bodies(plan: _Bytes) -> Iterator[tuple[slice, slice]]:
-    """Boxes of what is not surely background, with a margin."""
+    """Boxes around pixels that are not surely background, with a margin."""
     height, width = plan.shape
     count, _, boxes, _ = cv2.connectedComponentsWithStats((plan != cv2.GC_BGD).astype(np.uint8))
     for x, y, wide, tall, _ in boxes[1:count].tolist():
@@ -115,10 +115,10 @@ def _change(image: _Bytes, background: _Bytes) -> _Bytes:
     return np.asarray(cv2.addWeighted(image, 0.5, lit, -0.5, _GREY), np.uint8)
 
 
-def _cut(picture: _Bytes, plan: _Bytes, colours: RimColours, mode: int) -> None:
-    """GrabCut's labels into the plan, and its mixtures into the colours where the mode says so, both in place."""
-    whole = (0, 0, picture.shape[1], picture.shape[0])  # not looked at: the plan says it all
-    cv2.grabCut(picture, plan, whole, colours.background, colours.foreground, 1, mode)
+def _cut(changes: _Bytes, plan: _Bytes, colours: RimColours, mode: int) -> None:
+    """Write GrabCut's labels into the plan, and its mixtures into the colours unless the mode freezes them."""
+    whole = (0, 0, changes.shape[1], changes.shape[0])  # unused: the plan covers every pixel
+    cv2.grabCut(changes, plan, whole, colours.background, colours.foreground, 1, mode)
 
 
 def _disc(radius: int) -> cv2.typing.MatLike:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Literal
 
 import cv2
@@ -114,33 +113,6 @@ class CutFinder:
             return None
         self._last_cut = index
         return index
-
-
-def find_cuts(frames: NDArray[np.uint8]) -> list[int]:
-    """Hard cuts of a video in memory, uint8 (T, H, W, 3), RGB: first frames of all shots but the first, rising.
-
-    Raises:
-        ValueError: frames of another shape or type, or none.
-    """
-    _check_pictures(frames, "frames")
-    finder = CutFinder()
-    small = (np.asarray(cv2.cvtColor(resize_area(f, _THUMBNAIL), cv2.COLOR_RGB2YUV), np.uint8) for f in frames)
-    return [cut for thumbnail in small if (cut := finder.feed(thumbnail)) is not None] + finder.finish()
-
-
-def shots_between(cuts: Sequence[int], num_frames: int, min_frames: int = 1) -> list[tuple[int, int]]:
-    """Shots of a video as (start, stop) pairs of frame numbers, stop excluded, in order.
-
-    A shot of fewer than `min_frames` (a second is a good measure) is left out, not joined to a neighbour: it would
-    spoil that one's background. A video without a cut is a shot whatever its length, if it has a frame.
-
-    Raises:
-        ValueError: cuts that do not rise, or not within 1 to `num_frames` - 1.
-    """
-    edges = [0, *cuts, num_frames] if cuts or num_frames else []
-    if any(stop <= start for start, stop in pairwise(edges)):
-        raise ValueError(f"cuts must rise within 1 to {num_frames - 1}, got {list(cuts)}")
-    return [(start, stop) for start, stop in pairwise(edges) if stop - start >= min_frames or not cuts]
 
 
 def _change(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import MasksError, UsageError
 from bgaug.masks import pack_mask
-from bgaug.masks.external import ForeignMasks, find_masks
+from bgaug.masks.external import ExternalMasks, find_masks
 from bgaug.names import MaskValues
 from bgaug.pipelines.build.options import Partial
 from bgaug.progress import Progress
@@ -187,7 +187,7 @@ class _Replacing:
     """
 
     store: Store
-    of: Mapping[str, ForeignMasks]
+    of: Mapping[str, ExternalMasks]
     partial: Partial
     progress: Progress
     counts: Counter[str] = field(default_factory=Counter)
@@ -213,7 +213,7 @@ class _Replacing:
             self.progress.warn(f"{row.id} keeps its masks: {error}")
             return None
 
-    def _begin(self, row: VideoRow, masks: ForeignMasks) -> None:
+    def _begin(self, row: VideoRow, masks: ExternalMasks) -> None:
         """A video is met for the first time: whether its masks can be those of its frames."""
         self.seen.add(row.id)
         self.progress.advance(note=row.id)
@@ -233,7 +233,7 @@ class _Replacing:
             for index in indices:
                 self._fitted(row, masks, index)
 
-    def _renewed(self, row: VideoRow, masks: ForeignMasks, known: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _renewed(self, row: VideoRow, masks: ExternalMasks, known: NDArray[np.uint8]) -> NDArray[np.uint8]:
         renewed = np.zeros_like(known) if self.partial == "empty" else known.copy()
         inside = [index for index in masks.indices() if row.first <= index < row.first + row.num_frames]
         for index in inside:
@@ -243,7 +243,7 @@ class _Replacing:
         self.counts["emptied" if self.partial == "empty" else "kept"] += row.num_frames - len(inside)
         return renewed
 
-    def _fitted(self, row: VideoRow, masks: ForeignMasks, index: int) -> NDArray[np.uint8]:
+    def _fitted(self, row: VideoRow, masks: ExternalMasks, index: int) -> NDArray[np.uint8]:
         """Mask of a frame at the store's size, packed: uint8 (P,)."""
         mask, header = masks.frame(index), self.store.header
         assert mask is not None

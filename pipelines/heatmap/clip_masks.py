@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
-from bgaug.masks.external import ForeignMasks, find_masks
+from bgaug.masks.external import ExternalMasks, find_masks
 from bgaug.names import MaskValues
 from bgaug.sizing import Size, fit_frame
 from bgaug.store import Store
@@ -145,7 +145,7 @@ class ForeignTruth:
             )
         return indices
 
-    def _fitted(self, video: int, masks: ForeignMasks, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _fitted(self, video: int, masks: ExternalMasks, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Brought to the store's size as its frames were."""
         header, (height, width) = self._store.header, mask.shape
         if (height, width) == header.size:

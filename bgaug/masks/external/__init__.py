@@ -18,7 +18,7 @@ Letters: T frames, H, W pixels, P packed bytes of one mask.
 """
 
 from bgaug.masks.external.find import FoundMasks, find_masks
-from bgaug.masks.external.form import VALUES, ForeignMasks
-from bgaug.masks.external.runs import decode_run_lengths
+from bgaug.masks.external.pixels import VALUES, ExternalMasks
+from bgaug.masks.external.run_lengths import decode_run_lengths
 
-__all__ = ["VALUES", "ForeignMasks", "FoundMasks", "decode_run_lengths", "find_masks"]
+__all__ = ["VALUES", "ExternalMasks", "FoundMasks", "decode_run_lengths", "find_masks"]

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bgaug.errors import MasksError, UsageError
-from bgaug.masks.external.arrays import ArrayMasks
-from bgaug.masks.external.coco import Entry, RunMasks, videos_of_json
-from bgaug.masks.external.form import VALUES, ForeignMasks, leads_out
-from bgaug.masks.external.images import OTHER_PICTURES, PictureMasks
+from bgaug.masks.external.pixels import OTHER_PICTURES, VALUES, ArrayMasks, ExternalMasks, ImageMasks, leads_out
+from bgaug.masks.external.run_lengths import Entry, RunMasks, videos_of_json
 from bgaug.names import MaskValues
 
 
@@ -26,7 +24,7 @@ class FoundMasks:
         unused: what was found and belongs to no video: "folder/", "file.npz", "file.json: name".
     """
 
-    of: Mapping[str, ForeignMasks]
+    of: Mapping[str, ExternalMasks]
     without: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -57,7 +55,7 @@ def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values
     if first < 0 or values not in VALUES:
         raise UsageError(f"first is 0 or more and values one of {', '.join(VALUES)}, got {first = }, {values = }")
     names = _Names(path, ids)
-    found: dict[str, tuple[str, ForeignMasks]] = {}
+    found: dict[str, tuple[str, ExternalMasks]] = {}
     unused: set[str] = set()
     for offer in _offers(path, names, first, values):
         video_id = names.match(offer.name)
@@ -110,7 +108,7 @@ class _Offer:
 
     label: str
     name: str = ""
-    open: Callable[[str], ForeignMasks] | None = None
+    open: Callable[[str], ExternalMasks] | None = None
 
 
 def _offers(path: Path, names: _Names, first: int, values: MaskValues) -> Iterator[_Offer]:
@@ -154,7 +152,7 @@ def _offers_of_folder(
         else:
             yield _Offer(label)
     if pictures:
-        opened = PictureMasks(folder, root, first, values)
+        opened = ImageMasks(folder, root, first, values)
         yield _Offer(prefix or "./", prefix.rstrip("/"), lambda video_id: opened)
 
 
@@ -181,7 +179,7 @@ def _offers_of_json(
 ) -> Iterator[_Offer]:
     for name, entries in together:
 
-        def open_runs(video_id: str, entries: Sequence[Entry] = entries) -> ForeignMasks:
+        def open_runs(video_id: str, entries: Sequence[Entry] = entries) -> ExternalMasks:
             return RunMasks(file, video_id, entries, first)
 
         yield _Offer(f"{label}: {name}" if name else label, name, open_runs)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bgaug.errors import MasksError, UsageError
 from bgaug.masks import pack_mask
-from bgaug.masks.external import ForeignMasks, decode_run_lengths, find_masks
+from bgaug.masks.external import ExternalMasks, decode_run_lengths, find_masks
 from bgaug.names import MaskValues
 
 CORNER = np.array([[0, 1, 0], [1, 1, 0]], np.bool_)
@@ -89,14 +89,14 @@ def put_npz(root: Path, name: str, **arrays: Any) -> Path:
     return path
 
 
-def masks_of(root: Path, **options: Any) -> ForeignMasks:
+def masks_of(root: Path, **options: Any) -> ExternalMasks:
     """Masks of a.mp4, the one video."""
     found = find_masks(root, ["a.mp4"], **options)
     assert found.without == ()
     return found.of["a.mp4"]
 
 
-def get(masks: ForeignMasks, index: int) -> np.ndarray:
+def get(masks: ExternalMasks, index: int) -> np.ndarray:
     mask = masks.frame(index)
     assert mask is not None and mask.dtype == np.bool_ and mask.flags.writeable
     return mask

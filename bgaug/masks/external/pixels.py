@@ -1,0 +1,337 @@
+"""Masks as pixels: a folder of PNGs, or arrays. What their values and names mean.
+
+Letters: T frames, H, W pixels, C channels, P packed bytes of one mask.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bgaug.errors import MasksError
+from bgaug.masks.bits import unpack_mask
+from bgaug.names import MaskValues
+from bgaug.sizing import Size
+from bgaug.untrusted import MalformedFile
+from bgaug.untrusted.archives import is_npy, npz_names, read_npy, read_npz
+
+VALUES: tuple[str, ...] = get_args(MaskValues)
+
+_CDNET = (0, 50, 85, 170, 255)
+_UNTOLD = (85, 170)
+
+
+class ExternalMasks(ABC):
+    """Masks of one video, read when they are asked for.
+
+    Iterating gives (index, mask) of every frame that has one, in order, and lets go of what was read. Used as a context
+    it lets go at the end; used again, it reads again.
+
+    Attributes:
+        path: the file or folder that holds them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    @abstractmethod
+    def num_frames(self) -> int | None:
+        """Frames that it knows of; None where numbers in names stand for frames, which leaves the end open."""
+
+    @abstractmethod
+    def indices(self) -> Sequence[int]:
+        """Frames that have a mask, ascending, from 0."""
+
+    @abstractmethod
+    def frame(self, index: int) -> NDArray[np.bool_] | None:
+        """Mask of a frame, bool (H, W) at the size of the file, an array of its own; None where there is none.
+
+        Raises:
+            MasksError: what is there cannot be understood.
+        """
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """Pixels of which a frame's mask does not say what they are, bool (H, W); None where it speaks of all.
+
+        Raises:
+            MasksError: as `frame`.
+        """
+        return None
+
+    def close(self) -> None:
+        """Let go of what was read."""
+        self.__dict__.pop("_content", None)
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        with self:
+            for index in self.indices():
+                mask = self.frame(index)
+                if mask is not None:
+                    yield index, mask
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def frame_index(path: Path, name: str, first: int) -> int:
+    """Index of a frame by the last run of digits in a file's name."""
+    runs = re.findall("[0-9]+", PurePosixPath(name).stem)
+    if not runs or len(runs[-1]) > 18:
+        raise MasksError(path, f"expected names that end in the frame's number, like 000012.png, got {name!r}")
+    index = int(runs[-1]) - first
+    if index < 0:
+        raise MasksError(path, f"{name!r} lies before the first frame, which has the number {first}; see `first`")
+    return index
+
+
+def foreground(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_]:
+    """Foreground of a picture, (H, W) or (H, W, C) without alpha.
+
+    Raises:
+        ValueError: a value that the convention does not know.
+    """
+    if pixels.dtype == np.bool_ or values == "nonzero":
+        nonzero = np.asarray(pixels != 0)
+        return nonzero if nonzero.ndim == 2 else np.asarray(nonzero.any(-1))
+    if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
+        raise ValueError("values='cdnet' needs grey pixels, these have colours; read them with values='nonzero'")
+    grey = pixels if pixels.ndim == 2 else pixels[..., 0]
+    known = np.isin(grey, _CDNET)
+    if not known.all():
+        others = ", ".join(map(str, np.unique(grey[~known])[:5]))
+        raise ValueError(
+            f"values='cdnet' knows the values {', '.join(map(str, _CDNET))}, these hold {others}; "
+            "read them with values='nonzero'"
+        )
+    return np.asarray(grey == 255)
+
+
+def untold(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_] | None:
+    """Pixels that a convention calls unknown (170) or outside of what was looked at (85), bool (H, W); else None."""
+    if values != "cdnet" or pixels.dtype == np.bool_:
+        return None
+    grey = pixels if pixels.ndim == 2 else pixels[..., 0]
+    return np.isin(grey, _UNTOLD)
+
+
+def leads_out(path: str | Path, root: Path) -> bool:
+    """Whether a path is a link that leads out of the folder `root`, a resolved path."""
+    return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root)
+
+
+OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+
+
+class ImageMasks(ExternalMasks):
+    """Masks in a folder; links that lead out of `root` are refused."""
+
+    def __init__(self, path: Path, root: Path, first: int, values: MaskValues) -> None:
+        super().__init__(path)
+        self._root, self._first, self._values = root, first, values
+        self._seen: tuple[str, Size] | None = None
+
+    @cached_property
+    def _content(self) -> dict[int, str]:
+        """Name of each frame's picture."""
+        pictures: dict[int, str] = {}
+        try:
+            names = sorted(os.listdir(self.path))
+        except OSError as error:
+            raise MasksError(self.path, f"cannot be read: {error.strerror}") from error
+        for name in names:
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(OTHER_PICTURES):
+                raise MasksError(
+                    self.path / name,
+                    "masks are read from PNGs alone, JPEG blurs them; write them as PNG from the source, or move it away",
+                )
+            if not name.lower().endswith(".png"):
+                continue
+            if leads_out(self.path / name, self._root):
+                raise MasksError(
+                    self.path / name, f"is a link that leads out of {self._root}; put the mask itself there"
+                )
+            index = frame_index(self.path, name, self._first)
+            if index in pictures:
+                raise MasksError(self.path, f"{pictures[index]} and {name} are the same frame {index}; keep one")
+            pictures[index] = name
+        return pictures
+
+    @property
+    def num_frames(self) -> int | None:
+        """See `ExternalMasks`."""
+        return None
+
+    def indices(self) -> Sequence[int]:
+        """See `ExternalMasks`."""
+        return sorted(self._content)
+
+    def frame(self, index: int) -> NDArray[np.bool_] | None:
+        """See `ExternalMasks`."""
+        name = self._content.get(index)
+        if name is None:
+            return None
+        file, pixels = self.path / name, self._pixels(name)
+        try:
+            mask = foreground(pixels, self._values)
+        except ValueError as error:
+            raise MasksError(file, str(error)) from error
+        size = mask.shape[0], mask.shape[1]
+        self._seen = self._seen or (name, size)
+        if size != self._seen[1]:
+            other, (height, width) = self._seen
+            raise MasksError(
+                file, f"is {size[0]}x{size[1]}, but {other} is {height}x{width}; a video's masks have one size"
+            )
+        return mask
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """See `ExternalMasks`."""
+        name = self._content.get(index)
+        return None if name is None or self._values == "nonzero" else untold(self._pixels(name), self._values)
+
+    def _pixels(self, name: str) -> NDArray[Any]:
+        file = self.path / name
+        try:
+            return _decode_png(file.read_bytes())
+        except OSError as error:
+            raise MasksError(file, f"cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise MasksError(file, str(error)) from error
+
+
+def _decode_png(data: bytes) -> NDArray[Any]:
+    """Pixels of a PNG without alpha: (H, W) or (H, W, 3), uint8 or uint16.
+
+    Raises:
+        ValueError: not a whole PNG.
+    """
+    _check_png(data)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError(f"a PNG that cannot be decoded ({error.err}); write it anew") from error
+    if pixels is None:
+        raise ValueError("a PNG that cannot be decoded; write it anew")
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., :3])
+
+
+def _check_png(data: bytes) -> None:
+    """Every chunk there and unchanged: decoders fill what is missing with background, some of them silently."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("expected a PNG, it does not begin like one; write it anew")
+    at, kind = 8, b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            raise ValueError(f"a PNG that breaks off after {len(data)} bytes; copy or write it anew")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise ValueError(f"a PNG that breaks off after {len(data)} bytes; copy or write it anew")
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise ValueError("a PNG whose bytes are damaged (a checksum is wrong); copy or write it anew")
+        at = end
+
+
+class ArrayMasks(ExternalMasks):
+    """Masks in an .npz, read whole and kept, or an .npy, paged in by the frame."""
+
+    def __init__(self, path: Path, values: MaskValues) -> None:
+        super().__init__(path)
+        self._values = values
+
+    @cached_property
+    def _content(self) -> tuple[NDArray[Any], Size | None]:
+        """Masks (T, H, W) and None, or packed ones (T, P) and their size."""
+        try:
+            # A lone array stays on disk and is paged in by the frame; told apart by content, as numpy does.
+            return (self._checked(read_npy(self.path)), None) if is_npy(self.path) else self._of_npz()
+        except MasksError:
+            raise
+        except OSError as error:
+            raise MasksError(self.path, f"cannot be read: {error.strerror or error}") from error
+        except MemoryError as error:
+            raise MasksError(self.path, f"{error}; an .npy is read by the frame") from error
+        except (MalformedFile, KeyError) as error:
+            raise MasksError(
+                self.path, f"is no whole .npz or .npy, or holds Python objects ({error}); write it anew"
+            ) from error
+
+    def _of_npz(self) -> tuple[NDArray[Any], Size | None]:
+        keys = npz_names(self.path)
+        if "masks" not in keys and {"packed", "size"} <= set(keys):
+            held = read_npz(self.path, ["packed", "size"])
+            return self._checked_bits(held["packed"], held["size"])
+        if "masks" in keys or len(keys) == 1:
+            name = "masks" if "masks" in keys else keys[0]
+            return self._checked(read_npz(self.path, [name])[name]), None
+        raise MasksError(
+            self.path, f"expected an array `masks`, or `packed` and `size`, it has: {', '.join(keys) or 'nothing'}"
+        )
+
+    def _checked(self, masks: NDArray[Any]) -> NDArray[Any]:
+        if masks.ndim != 3 or 0 in masks.shape[1:]:
+            raise MasksError(self.path, f"masks must be (T, H, W), got {masks.shape = }; a lone mask is masks[None]")
+        if masks.dtype.kind not in "bui":
+            raise MasksError(
+                self.path,
+                f"masks must be bool or integers, got {masks.dtype = }; save scores by a threshold, like scores > 0.5",
+            )
+        return masks
+
+    def _checked_bits(self, packed: NDArray[Any], size: NDArray[Any]) -> tuple[NDArray[Any], Size]:
+        if size.shape != (2,) or size.dtype.kind not in "ui" or (size < 1).any():
+            raise MasksError(self.path, f"size must be [H, W], integers above 0, got {size.tolist()}")
+        height, width = (int(side) for side in size)
+        shape = (len(packed) if packed.ndim else 0, (height * width + 7) // 8)
+        if packed.shape != shape or packed.dtype != np.uint8:
+            raise MasksError(
+                self.path,
+                f"packed must be uint8 (T, {shape[1]}) for masks of {height}x{width}, got {packed.shape = }, "
+                f"{packed.dtype = }; see `pack_mask`",
+            )
+        return packed, (height, width)
+
+    @property
+    def num_frames(self) -> int | None:
+        """See `ExternalMasks`."""
+        return len(self._content[0])
+
+    def indices(self) -> Sequence[int]:
+        """See `ExternalMasks`."""
+        return range(len(self._content[0]))
+
+    def frame(self, index: int) -> NDArray[np.bool_] | None:
+        """See `ExternalMasks`."""
+        array, size = self._content
+        if not 0 <= index < len(array):
+            return None
+        if size is not None:
+            return unpack_mask(array[index], *size)
+        try:
+            return foreground(np.array(array[index]), self._values)
+        except ValueError as error:
+            raise MasksError(self.path, f"frame {index}: {error}") from error
+
+    def unknown(self, index: int) -> NDArray[np.bool_] | None:
+        """See `ExternalMasks`."""
+        array, size = self._content
+        inside = size is None and 0 <= index < len(array)
+        return untold(np.array(array[index]), self._values) if inside else None
