@@ -1,7 +1,8 @@
 """Names that options take, importable without numpy, OpenCV or torch: help, completion and validation need them.
 
-A closed set is a `Literal`. An open one is a registry: a new background method, backbone or training method is one new file and one entry here;
-a new format of lists of labels is one in `bgaug.labels.FORMATS`.
+A closed set is a `Literal`. An open one is a registry: a new background method, backbone,
+policy or training method is one new file and one entry here; a new format of lists of labels is an entry of
+`bgaug.labels.FORMATS`.
 """
 
 from __future__ import annotations
@@ -89,3 +90,26 @@ METHODS = Registry(
     }
 )
 """Training methods: presets of `bgaug.model.Method`."""
+
+POLICIES = Registry(
+    {
+        "none": "bgaug.pairs.policies:NONE",
+        "background": "bgaug.pairs.policies:BACKGROUND",
+        "frame": "bgaug.pairs.policies:FRAME",
+        "clip": "bgaug.pairs.policies:CLIP",
+        "inpainted": "bgaug.pairs.policies:INPAINTED",
+        "bank": "bgaug.pairs.policies:BANK",
+        "near": "bgaug.pairs.policies:NEAR",
+        "far": "bgaug.pairs.policies:FAR",
+        "fame": "bgaug.pairs.policies:FAME",
+        "fame-published": "bgaug.pairs.policies:FAME_PUBLISHED",
+        "be": "bgaug.pairs.policies:BE",
+        "be-inter": "bgaug.pairs.policies:BE_INTER",
+        "stillmix": "bgaug.pairs.policies:STILLMIX",
+        "actorcutmix": "bgaug.pairs.policies:ACTORCUTMIX",
+        "actorcutmix-published": "bgaug.pairs.policies:ACTORCUTMIX_PUBLISHED",
+        "mixup": "bgaug.pairs.policies:MIXUP",
+        "cutmix": "bgaug.pairs.policies:CUTMIX",
+    }
+)
+"""Composition policies: values of `bgaug.pairs.Composition`."""

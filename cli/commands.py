@@ -63,6 +63,7 @@ class Parameter:
         if self.choices:
             own = ["MODULE:FUNCTION"] if self.option.own else []
             parts.append(f"One of: {', '.join([*self.choices, *own])}.")
+        parts += [f"{key}: {', '.join(names)}." for key, names in self.option.keys.items()]
         if self.several and not self.option.argument:
             parts.append("Several with commas." if self.option.commas else "May be repeated.")
         if self.required:
@@ -271,11 +272,10 @@ def _annotation(one: Parameter) -> Any:
         told = typer.Argument(metavar=one.flag, help=one.option.help, show_default=False)
         return Annotated[kind if one.required else kind | None, told]
     flags = [f"{one.flag}/{one.off}" if one.off else one.flag]
-    complete = None
-    if one.choices:
 
-        def complete(incomplete: str) -> list[str]:
-            return [name for name in one.option.choices or one.choices if name.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        pairs = [f"{key}={name}" for key, names in one.option.keys.items() for name in names]
+        return [name for name in (*(one.option.choices or one.choices), *pairs) if name.startswith(incomplete)]
 
     option = typer.Option(
         *flags,
@@ -283,7 +283,7 @@ def _annotation(one: Parameter) -> Any:
         metavar=one.value or None,
         show_default=False,
         hidden=one.option.rare,
-        autocompletion=complete,
+        autocompletion=complete if one.choices or one.option.keys else None,
     )
     return Annotated[kind if one.required else kind | None, option]
 

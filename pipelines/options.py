@@ -35,6 +35,7 @@ class Option(GroupedMetadata):
         names: names that the value may have; read again for each check, so that a registry may grow.
         also: further names that the value may have.
         own: the value may also be "module:function".
+        keys: for values of the form KEY=NAME, the names that some keys may have.
         rare: shown by --help-all only.
         old: the spellings that it had.
         ge: least value.
@@ -54,6 +55,7 @@ class Option(GroupedMetadata):
     names: Collection[str] | None = None
     also: tuple[str, ...] = ()
     own: bool = False
+    keys: Mapping[str, Collection[str]] = field(default_factory=dict)
     rare: bool = False
     old: tuple[str, ...] = ()
     ge: float | None = None

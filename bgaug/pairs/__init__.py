@@ -8,7 +8,8 @@ The terms, as this library uses them:
   background *image* of its donor. It is an image because a donor's moving clip would bring a second moving object.
 - **semi-negative**: a composite, seen from its anchor, another view of the same video: same motion, foreign
   background. It is a positive for what moves and a negative for what stands still; hence "semi".
-- **policy**: which mask, which donor, and how often: ours and the published alternatives, by name, in `POLICIES`.
+- **policy**: which mask, which donor, and how often, as one value.
+- **policies**: ours and the published alternatives, by name in `POLICIES`.
 
 Modules:
 
@@ -39,6 +40,7 @@ fused with other static factors, "a random background image where the foreground
 The formulas here are ours.
 """
 
+from bgaug.names import POLICIES as POLICIES
 from bgaug.pairs.augmentation import HUE_GENERATOR as HUE_GENERATOR
 from bgaug.pairs.augmentation import KINETICS_MEAN as KINETICS_MEAN
 from bgaug.pairs.augmentation import KINETICS_STD as KINETICS_STD
@@ -65,7 +67,6 @@ from bgaug.pairs.masks import fame_masks as fame_masks
 from bgaug.pairs.masks import motion_masks as motion_masks
 from bgaug.pairs.masks import random_boxes as random_boxes
 from bgaug.pairs.masks import soften as soften
-from bgaug.pairs.policy import POLICIES as POLICIES
 from bgaug.pairs.policy import Composition as Composition
 from bgaug.pairs.semi_negative import Pairs as Pairs
 from bgaug.pairs.semi_negative import SemiNegativePairs as SemiNegativePairs

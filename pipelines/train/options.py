@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from bgaug.errors import UsageError
-from bgaug.names import BACKBONES, METHODS
+from bgaug.names import BACKBONES, METHODS, POLICIES
 from bgaug.pipelines.options import RUNNING, DeviceOptions, Option, Trust, plain, record, to_toml
 
 OptimiserName = Literal["sgd", "adamw", "lars"]
@@ -117,7 +117,8 @@ class TrainOptions(DeviceOptions):
         ),
     ] = None
     bank: Annotated[
-        str | None, Option("The store's bank of images that donors come from, with --set donor=bank.", panel=METHOD)
+        str | None,
+        Option("The store's bank of images that donors come from, with --set donor=bank.", panel=METHOD, rare=True),
     ] = None
     change: Annotated[
         dict[str, Any],
@@ -127,6 +128,7 @@ class TrainOptions(DeviceOptions):
             flag="set",
             panel=METHOD,
             metavar="NAME=VALUE",
+            keys={"policy": POLICIES},
         ),
     ] = field(default_factory=dict)
     momentum: Annotated[
