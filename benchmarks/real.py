@@ -107,7 +107,7 @@ def cell(
     options: argparse.Namespace, learner: ContrastiveLearner, config: dict[str, Any], code: str
 ) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.str_], float]:
     """Which UT clips a feature gets right, by protocol, each clip's recording, and 1 - cosine of two clips, the mean."""
-    asked = EmbedOptions(which=code, clips=10)
+    asked = EmbedOptions(feature=code, clips=10)
     embedding = embed_store(learner, config, open_store(options.work / "ut"), Silent(), asked)
     values, labels = embedding.features, np.asarray(embedding.labels)
     recordings = np.asarray(embedding.groups)

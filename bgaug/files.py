@@ -13,11 +13,15 @@ import shutil
 import socket
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bgaug.errors import UsageError, WriteError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _UNFINISHED = ".bgaug"  # hidden: neither videos nor images are looked for under such names
 _LONGEST_SUFFIX = 16
@@ -128,6 +132,18 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
     return Path(path).absolute()
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as .npz in one step, see `replacing`; `bgaug.untrusted.archives.read_npz` reads them.
+
+    Raises:
+        WriteError: the system refuses; the earlier file is as it was.
+    """
+    import numpy as np  # this module loads without it
+
+    with replacing(path) as unfinished, open(unfinished, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def make_folder(path: str | Path) -> Path:

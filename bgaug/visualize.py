@@ -154,7 +154,7 @@ def heatmap_sheet(
     return np.concatenate([_header(["frame", *titles, mask_title], width), *strips])
 
 
-def picture_sheet(
+def image_sheet(
     rows: Sequence[tuple[Sequence[NDArray[np.uint8]], str]], titles: Sequence[str], *, width: int = 160
 ) -> NDArray[np.uint8]:
     """Pictures in rows under titles, each row with a caption below.

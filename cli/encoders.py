@@ -27,7 +27,7 @@ from bgaug.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bgaug.pipelines.heatmap.run import Looked
+    from bgaug.pipelines.heatmap.run import HeatmapReport
 
 RunArgument = Annotated[Path, typer.Argument(help="A run that train made, or one checkpoint.", show_default=False)]
 Inputs = Annotated[
@@ -103,7 +103,8 @@ def heatmap_command(
         bgaug heatmap run my.mp4 --map cam --probe shards --out maps
     """
     with reported(debug):
-        from bgaug.pipelines.heatmap.run import HeatmapOptions, heatmap
+        from bgaug.pipelines.heatmap.options import HeatmapOptions
+        from bgaug.pipelines.heatmap.run import heatmap
 
         options = HeatmapOptions(
             maps=tuple(name.strip() for part in maps for name in part.split(",")) if maps else None,
@@ -141,7 +142,7 @@ def heatmap_command(
 HEATMAP_HEADER = ("map", "run", "x chance", "energy %", "pointing %", "ring x", "clips")
 
 
-def _heatmap_rows(found: Looked) -> list[tuple[str, ...]]:
+def _heatmap_rows(found: HeatmapReport) -> list[tuple[str, ...]]:
     """A run a row, each but the first with its difference to that."""
     rows = []
     for name, by_run in found.numbers.items():
@@ -223,7 +224,7 @@ def embed_command(
         if size is not None and parsed is None:
             raise UsageError("files are brought to one size; give --size HEIGHTxWIDTH")
         options = EmbedOptions(
-            which=feature,
+            feature=feature,
             clips=clips,
             per_clip=per_clip,
             batch_size=batch_size,

@@ -198,7 +198,7 @@ def evaluate_command(
         from bgaug.pipelines.evaluate.run import EvaluateOptions, compare, evaluate
 
         options = EvaluateOptions(
-            which=feature,
+            feature=feature,
             clips=clips,
             batch_size=batch_size,
             threads=threads,

@@ -36,23 +36,20 @@ from bgaug.pairs import composite
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.clips import ClipReader
-from bgaug.pipelines.evaluate.bias.manifest import Manifest
+from bgaug.pipelines.evaluate.bias.composer import Composer, bias_sheet
+from bgaug.pipelines.evaluate.bias.manifest import Manifest, read_manifest, write_manifest
 from bgaug.pipelines.evaluate.bias.run import (
     BiasOptions,
     BiasReport,
-    Composer,
-    bias_sheet,
     evaluate_bias,
     plan_bias,
-    read_manifest,
     score_bias,
-    write_manifest,
 )
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store, write_bank
 from bgaug.video import write_video
-from bgaug.visualize import picture_sheet, write_picture
+from bgaug.visualize import image_sheet, write_picture
 
 T, STRIDE, CROP = 8, 2, 32
 WAYS = {"down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -197,7 +194,7 @@ def test_conflict_lays_the_mover_before_the_one_who_stands() -> None:
 
 def test_straight_stripes_have_their_period_width_and_colours() -> None:
     stripes = Stripes((0.9, 0.2, 0.4), width=8, period=32, amplitude=0, wavelength=100, phase=0.3, angle=0)
-    picture = stripes.picture(128)
+    picture = stripes.donor_image(128)
     assert picture.shape == (3, 128, 128) and picture.dtype == torch.float32
     assert torch.equal(picture, picture[:, :, :1].expand_as(picture))  # they lie level
     torch.testing.assert_close(picture[:, 16:], picture[:, :-16])  # 32 of 256 are 16 of 128
@@ -211,10 +208,12 @@ def test_straight_stripes_have_their_period_width_and_colours() -> None:
 
 def test_a_quarter_turn_is_the_turned_picture_and_a_wave_moves_the_lines() -> None:
     straight = Stripes((1.0, 0.0, 0.0), width=10, period=40, amplitude=0, wavelength=128, phase=0, angle=0)
-    turned = replace(straight, amplitude=30, angle=0.25).picture(64)
-    torch.testing.assert_close(turned, replace(straight, amplitude=30).picture(64).rot90(-1, (1, 2)), atol=1e-5, rtol=0)
+    turned = replace(straight, amplitude=30, angle=0.25).donor_image(64)
+    torch.testing.assert_close(
+        turned, replace(straight, amplitude=30).donor_image(64).rot90(-1, (1, 2)), atol=1e-5, rtol=0
+    )
     # The middle line: 30 sin(2 pi u / 128) below the middle, u from the middle.
-    waved = replace(straight, amplitude=30, period=400).picture(256)[0]
+    waved = replace(straight, amplitude=30, period=400).donor_image(256)[0]
     for x in range(0, 256, 16):
         column = waved[:, x].double()
         middle = float((column * (torch.arange(256) + 0.5)).sum() / column.sum())
@@ -230,7 +229,7 @@ def test_drawn_stripes_hang_on_their_numbers_alone_and_stay_in_range() -> None:
         assert stripes == Stripes.draw(numbers)
         assert 5 <= stripes.width < 20 and 3 <= stripes.period / stripes.width < 5
         assert 10 <= stripes.amplitude < 110 and 32 <= stripes.wavelength < 1024
-        picture = stripes.picture(16)
+        picture = stripes.donor_image(16)
         assert picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0.01
         seen.add(stripes)
     assert len(seen) == 50
@@ -557,7 +556,7 @@ def test_pictures_of_a_bank_and_of_a_folder(biased: Store, tmp_path: Path) -> No
     composer = Composer(store, plan(store, of_folder), folder)
     row = composer.manifest.rows[0]
     expected = scene(90 + int(row.donor.id[4]), 60, 80)[:, 10:70].mean(axis=(0, 1)) / 255
-    np.testing.assert_allclose(composer.picture(row.donor)[0, :, 0].mean(dim=(1, 2)).numpy(), expected, atol=0.01)
+    np.testing.assert_allclose(composer.donor_image(row.donor)[0, :, 0].mean(dim=(1, 2)).numpy(), expected, atol=0.01)
     manifest = plan(store, of_bank)
     write_bank(root, "places", [(f"p{number}", scene(50 + number)) for number in range(4)], overwrite=True)
     with pytest.raises(UsageError, match="not the one that the manifest"):
@@ -625,4 +624,4 @@ def test_a_sheet_shows_a_row_a_composite(biased: Store, manifest: Manifest) -> N
     heights = [len(bias_sheet(composer, rows=rows, width=64)) for rows in (1, 2)]
     assert len(sheet) - heights[1] == 2 * (heights[1] - heights[0]) > 0
     with pytest.raises(ValueError, match="rows need 2 pictures"):
-        picture_sheet([([np.zeros((8, 8, 3), np.uint8)], "")], ("a", "b"))
+        image_sheet([([np.zeros((8, 8, 3), np.uint8)], "")], ("a", "b"))

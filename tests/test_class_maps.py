@@ -15,12 +15,15 @@ from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import hires_cam
 from bgaug.model import ContrastiveLearner
 from bgaug.model.backbones import Backbone
+from bgaug.model.checkpoint import Run
+from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world_score import class_maps
-from bgaug.pipelines.heatmap.clip_masks import ClipMasks
-from bgaug.pipelines.heatmap.clip_probe import fit_probes
-from bgaug.pipelines.heatmap.run import Clip, HeatmapOptions, Run, encoder_maps
+from bgaug.pipelines.evaluate.embed import store_clips
+from bgaug.pipelines.heatmap.clips import Clip, ClipMasks
+from bgaug.pipelines.heatmap.compute import class_code, encoder_maps, fit_probes
+from bgaug.pipelines.heatmap.options import HeatmapOptions
 from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import write_video
@@ -76,7 +79,7 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(method: str) -> Run:
     torch.manual_seed(0)
     learner = ContrastiveLearner(Averages(), method).eval().requires_grad_(False)
-    return Run(method, learner, CONFIG, Path("none"), "")
+    return Run(Path(method), Path(method), Path(method), "", learner, CONFIG)
 
 
 def clip_of(path: Path, name: str) -> Clip:
@@ -90,10 +93,10 @@ def clip_of(path: Path, name: str) -> Clip:
 
 
 def quarter_of_peak(heat: Tensor) -> tuple[int, int]:
-    """Where the hottest place of (1, T', H', W') lies."""
-    picture = heat[0].sum(dim=0)
-    row, column = divmod(int(picture.argmax()), picture.shape[1])
-    return 2 * row // picture.shape[0], 2 * column // picture.shape[1]
+    """The quarter (row, column) of the maximum of (1, T', H', W')."""
+    summed = heat[0].sum(dim=0)
+    row, column = divmod(int(summed.argmax()), summed.shape[1])
+    return 2 * row // summed.shape[0], 2 * column // summed.shape[1]
 
 
 @pytest.mark.parametrize("stage", ["stage2", "stage3"])
@@ -102,7 +105,7 @@ def test_a_class_map_peaks_where_the_evidence_of_the_runs_own_feature_is(
     store_path: Path, method: str, feature: str, stage: str
 ) -> None:
     run = run_of(method)
-    probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True)
+    probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True)
     maps, label = encoder_maps(run, clip_of(store_path, "wild"), ("cam",), stage, probe, None)
     assert label is not None and probe.classes[label] == "wild"
     assert quarter_of_peak(maps["cam"]) == {"dynamic": FLICKER, "global": GREEN}[feature]
@@ -112,10 +115,26 @@ def test_a_class_map_peaks_where_the_evidence_of_the_runs_own_feature_is(
     assert float(quarter[..., :half].sum() / maps["cam"].sum()) > 0.65
 
 
+@pytest.mark.parametrize("feature", [None, "global", "dynamic"])
+@pytest.mark.parametrize("method", ["bgaug", "simclr"])
+def test_a_probe_reads_the_code_that_its_map_explains(store_path: Path, method: str, feature: str | None) -> None:
+    run, store = run_of(method), open_store(store_path)
+    probe = fit_probes(run, store, Silent(), hold_out=True, feature=feature)
+    assert probe.feature == (feature or run.learner.method.feature)
+    frames = np.stack([store.frames_at(0, indices) for indices in store_clips(store, 0, CONFIG, 5)])
+    crops = centre_crop(torch.from_numpy(frames), torch.tensor([[0, 0, 32, 32]]).expand(5, -1), 32)
+    code = class_code(run.learner, run.learner.encoder.backbone(crops), probe.feature)
+    np.testing.assert_allclose(probe.values[0], code.mean(dim=0).numpy(), rtol=1e-5, atol=1e-6)
+    others = {"global", "dynamic"} - {probe.feature}
+    assert not np.allclose(
+        probe.values[0], class_code(run.learner, run.learner.encoder.backbone(crops), *others).mean(0)
+    )
+
+
 def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
     run, clip = run_of("bgaug"), clip_of(store_path, "wild")
     for feature, quarter in (("global", GREEN), ("dynamic", FLICKER)):
-        probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True, feature=feature)
+        probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True, feature=feature)
         assert quarter_of_peak(encoder_maps(run, clip, ("cam",), None, probe, "wild")[0]["cam"]) == quarter
     with pytest.raises(UsageError, match="feature global or dynamic, got 'static'"):
         HeatmapOptions(feature="static")
@@ -123,7 +142,7 @@ def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
 
 def test_what_varies_less_does_not_speak_for_the_class_that_varies_more(store_path: Path) -> None:
     run = run_of("bgaug")
-    probe = fit_probes(run.learner, run.config, open_store(store_path), Silent(), hold_out=True)
+    probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True)
     clip = clip_of(store_path, "wild")
     speaks = {
         name: encoder_maps(run, clip, ("cam",), "stage3", probe, name)[0]["cam"].max() for name in ("calm", "wild")

@@ -15,6 +15,7 @@ from test_cli import call, last_json
 from test_encoders import write_run
 from worlds import Recorder, moving_square
 
+from bgaug.data.clips import longest_shot, uniform_clips
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
@@ -23,8 +24,8 @@ from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.build.workers import WorkerLost
-from bgaug.pipelines.evaluate.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
 from bgaug.pipelines.evaluate.embed import EmbedOptions, embed, is_store
+from bgaug.pipelines.evaluate.file_clips import FileClips, ReadClips, evaluation_size
 from bgaug.progress import Silent
 from bgaug.sizing import STORE_SIZE
 from bgaug.store import open_store
@@ -63,15 +64,15 @@ def test_clips_are_those_of_the_dataset(small_store: Path, num_frames: int, stri
     dataset = ClipDataset(store, options, backgrounds=False)
     batch = ClipDataset.collate(dataset.__getitems__(range(len(dataset))))
     for place, video in enumerate(dataset.videos.tolist()):
-        shots = [(int(s[0]), int(s[1])) for s in store.shots(video)]
-        frames = uniform_frames(*longest_shot(shots), num_frames, stride, views)
+        shots = store.shots(video)
+        frames = uniform_clips(*shots[longest_shot(shots), :2].tolist(), num_frames, stride, views)
         assert np.array_equal(frames[:, 0], batch.start[place].numpy())
         expected = np.stack([store.pts_at(video, clip) for clip in frames])
         assert np.array_equal(expected, batch.pts_seconds[place].numpy())
 
 
 def test_the_longest_shot_is_the_first_of_equals() -> None:
-    assert longest_shot([(0, 3), (3, 9), (9, 15)]) == (3, 9)
+    assert longest_shot([(0, 3), (3, 9), (9, 15)]) == 1
 
 
 def test_files_are_brought_to_the_size_of_stores_or_more() -> None:
@@ -83,7 +84,7 @@ def test_files_are_brought_to_the_size_of_stores_or_more() -> None:
 def test_features_are_what_a_plain_loop_finds(
     run: Path, learner: ContrastiveLearner, raw_store: Path, tmp_path: Path
 ) -> None:
-    options = EmbedOptions(which="dynamic+static", clips=3, per_clip=True)
+    options = EmbedOptions(feature="dynamic+static", clips=3, per_clip=True)
     embed(run, [str(raw_store)], tmp_path / "f.npz", Silent(), options=options)
     found, store = read(tmp_path / "f.npz"), open_store(raw_store)
     assert found["features"].shape == (6, 3, 192) and found["features"].dtype == np.float32
@@ -127,7 +128,7 @@ def test_without_a_choice_the_feature_is_the_methods_own(run: Path, small_store:
         found = []
         for which in (None, own):
             out = tmp_path / f"{of.name}-{which}.npz"
-            asked = EmbedOptions(which=which, clips=2)
+            asked = EmbedOptions(feature=which, clips=2)
             assert embed(of, [str(small_store)], out, Silent(), options=asked).settings["feature"] == own
             found.append(read(out)["features"])
         assert np.array_equal(found[0], found[1])
@@ -191,11 +192,11 @@ def test_a_file_is_read_to_its_longest_shot(tmp_path: Path) -> None:
     task = ReadClips(tmp_path / "cut.mp4", 8, 2, 3, (48, 64))
     clips = task(lambda place: None)
     assert isinstance(clips, FileClips)
-    assert np.array_equal(clips.indices, uniform_frames(20, 60, 8, 2, 3))
+    assert np.array_equal(clips.indices, uniform_clips(20, 60, 8, 2, 3))
     both = np.concatenate([first, second])
     assert np.abs(clips.clips.astype(int) - both[clips.indices]).mean() < 3
     whole = ReadClips(tmp_path / "cut.mp4", 8, 2, 3, (48, 64), shots=False)(lambda place: None)
-    assert isinstance(whole, FileClips) and np.array_equal(whole.indices, uniform_frames(0, 60, 8, 2, 3))
+    assert isinstance(whole, FileClips) and np.array_equal(whole.indices, uniform_clips(0, 60, 8, 2, 3))
 
 
 def test_a_lost_worker_is_an_error_of_its_file(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_wrong_usage_is_told(run: Path, small_store: Path, video_folder: Path, t
     with pytest.raises(UsageError, match="is a store: name it alone"):
         is_store([str(video_folder), str(small_store)])
     with pytest.raises(UsageError, match="features are global, dynamic, static, dynamic.static, got 'x'"):
-        EmbedOptions(which="x")
+        EmbedOptions(feature="x")
     with pytest.raises(UsageError, match="at least 1"):
         EmbedOptions(clips=0)
     call("embed", run, small_store, "--out", tmp_path / "n.npz", "--size", "native", code=2)

@@ -110,7 +110,7 @@ def test_every_protocol_at_once(run: Path, small_store: Path) -> None:
 @pytest.mark.parametrize("which", ["global", "dynamic", "dynamic+static"])
 def test_numbers_are_those_of_the_pure_functions(run: Path, small_store: Path, which: str, tmp_path: Path) -> None:
     x, y = values(run, small_store, which), store_labels(open_store(small_store)).labels
-    alone = ask(run, small_store, "retrieval", "linear", "knn", which=which)
+    alone = ask(run, small_store, "retrieval", "linear", "knn", feature=which)
     expected = leave_one_out_retrieval(x, y, ks=(1, 5))
     assert alone.metrics["retrieval_r1"] == round(100 * expected.recall[1], 2)
     assert alone.metrics["retrieval_r5"] == round(100 * expected.recall[5], 2)
@@ -124,7 +124,7 @@ def test_numbers_are_those_of_the_pure_functions(run: Path, small_store: Path, w
     file = labels_file(
         small_store, tmp_path, "class,split", "a,train", "b,train", "a,train", "b,train", "a,test", "b,test"
     )
-    split = ask(run, small_store, "retrieval", "linear", "knn", which=which, labels=file, centre=True, neighbours=3)
+    split = ask(run, small_store, "retrieval", "linear", "knn", feature=which, labels=file, centre=True, neighbours=3)
     train, test, y = np.arange(4), np.array([4, 5]), np.array([0, 1] * 3)
     for centred, prefix in ((False, "retrieval"), (True, "retrieval_centred")):
         recall = retrieval(x[test], y[test], x[train], y[train], (1,), centre=centred).recall[1]
@@ -262,10 +262,10 @@ def test_features_are_shared_by_protocols_and_splits(run: Path, small_store: Pat
     shutil.copytree(run / "checkpoints", own / "checkpoints")
     for options in (
         {},
-        {"which": "global"},
+        {"feature": "global"},
         {"labels": lists},
         {"labels": lists, "splits": ()},
-        {"which": "static", "centre": True},
+        {"feature": "static", "centre": True},
     ):
         ask(own, small_store, "retrieval", "fewshot", **options)
     assert len(list((own / "features").iterdir())) == 1
@@ -316,7 +316,7 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"which": "x"}, "features are global, dynamic, static, dynamic.static, got 'x'"),
+        ({"feature": "x"}, "features are global, dynamic, static, dynamic.static, got 'x'"),
         ({"clips": 0}, "clips must be 1 or more, got 0"),
         ({"neighbours": 0}, "neighbours must be 1 or more"),
         ({"shots": ()}, "shots must be 1 or more, got 0"),

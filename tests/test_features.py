@@ -145,7 +145,9 @@ def test_damage_is_seen_and_mended(run: Path, store: Store) -> None:
         told += seen.warnings
         assert found.reused == (not seen.warnings)
     assert len(told) >= 20  # some bits are of no consequence: times, permissions
-    assert all("is damaged or of something else; its features are computed anew" in warning for warning in told)
+    assert all(
+        "is damaged or belongs to something else; its features are computed again" in warning for warning in told
+    )
 
 
 def test_a_file_of_something_else_is_not_believed(run: Path, store: Store) -> None:

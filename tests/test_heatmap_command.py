@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,12 +19,14 @@ from bgaug.masks.external import find_masks
 from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import activation_map, centre_crop_masks, class_activation_map, localisation
 from bgaug.model import ContrastiveLearner
+from bgaug.model.checkpoint import Run
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.heatmap.clip_masks import ClipMasks, ForeignTruth, StoreTruth
-from bgaug.pipelines.heatmap.clip_probe import ClipProbe, fit_probes
-from bgaug.pipelines.heatmap.run import Clip, HeatmapOptions, Run, averaged, encoder_maps, heatmap, pixel_map, score_map
+from bgaug.pipelines.heatmap.clips import Clip, ClipMasks, ForeignTruth, StoreTruth
+from bgaug.pipelines.heatmap.compute import averaged, encoder_maps, fit_probes, pixel_map, score_map
+from bgaug.pipelines.heatmap.options import HeatmapOptions
+from bgaug.pipelines.heatmap.run import heatmap
 from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.video import read_video
@@ -49,7 +52,7 @@ def run() -> Run:
     torch.manual_seed(0)
     learner = ContrastiveLearner("tiny", "dual").eval().requires_grad_(False)
     config = {"num_frames": 8, "stride": 2, "crop": 32, "backbone": "tiny", "method": "dual"}
-    return Run("run", learner, config, Path("none"), "")
+    return Run(Path("run"), Path("run"), Path("run"), "", learner, config)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,7 @@ def test_means_and_intervals_go_by_group() -> None:
 
 
 def test_maps_are_those_of_their_definitions(run: Run, clip: Clip, small_store: Path) -> None:
-    probe = fit_probes(run.learner, run.config, open_store(small_store), Silent(), hold_out=True, feature="global")
+    probe = fit_probes(run, open_store(small_store), Silent(), hold_out=True, feature="global")
     maps, label = encoder_maps(run, clip, ("cam", "activation", "saliency"), "stage4", probe, "walk")
     with torch.no_grad():
         stages = run.learner.encoder.backbone(centre_crop(clip.frames, clip.box, 32))
@@ -162,7 +165,7 @@ def test_maps_are_those_of_their_definitions(run: Run, clip: Clip, small_store: 
 
 
 def test_the_map_of_the_dynamic_code_is_its_deviation_cell_by_cell(run: Run, clip: Clip, small_store: Path) -> None:
-    probe = fit_probes(run.learner, run.config, open_store(small_store), Silent(), hold_out=True)
+    probe = fit_probes(run, open_store(small_store), Silent(), hold_out=True)
     assert probe.feature == "dynamic"  # the run's own
     maps, _ = encoder_maps(run, clip, ("cam", "saliency"), "stage4", probe, "walk")
     crop = centre_crop(clip.frames, clip.box, 32)
@@ -178,22 +181,22 @@ def test_the_map_of_the_dynamic_code_is_its_deviation_cell_by_cell(run: Run, cli
 
 
 def test_a_probe_has_not_seen_what_it_speaks_of(run: Run, small_store: Path) -> None:
-    found = fit_probes(run.learner, run.config, open_store(small_store), Silent(), hold_out=True)
+    found = fit_probes(run, open_store(small_store), Silent(), hold_out=True)
     assert np.array_equal(found.fold, np.arange(6) % 10)
-    code = found.embedding.features[:1]
+    code = found.values[:1]
     others = np.arange(6) != 0
-    expected = LinearProbe().fit(found.embedding.features[others], found.embedding.labels[others])
-    weight, label = found.weight(found.embedding.ids[0], code, 0)
+    expected = LinearProbe().fit(found.values[others], found.labels[others])
+    weight, label = found.weight(found.ids[0], code, 0)
     np.testing.assert_allclose(weight, expected.weight[:, 0])
     assert label == 0
-    predicted = found.weight(found.embedding.ids[0], code, None)[1]
+    predicted = found.weight(found.ids[0], code, None)[1]
     assert predicted == int(expected.predict(code)[0])
     stranger = found.weight("elsewhere.mp4", code, 0)[0]  # of no fold: all may be seen
-    every = LinearProbe().fit(found.embedding.features, found.embedding.labels)
+    every = LinearProbe().fit(found.values, found.labels)
     np.testing.assert_allclose(stranger, every.weight[:, 0])
     with pytest.raises(UsageError, match="no class 'fly'; there are run, walk"):
         found.weight("elsewhere.mp4", code, "fly")
-    lonely = ClipProbe(found.classes, found.embedding, found.fold, found.embedding.labels == 0)
+    lonely = replace(found, train=found.labels == 0, _fitted={})
     with pytest.raises(UsageError, match="needs two classes"):
         lonely.weight("elsewhere.mp4", code, None)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from bgaug.data.batch import FIELDS, Batch
+from bgaug.data.clips import evenly_spaced
 from bgaug.errors import UsageError
 from bgaug.store import Store, open_store
 from bgaug.store.index import GRADES, STATUSES
@@ -324,8 +325,7 @@ class ClipDataset(Dataset[Batch]):
     def _places(self, count: int, words: Sequence[int]) -> NDArray[np.int64]:
         """Place at which each view begins, of `count` possible places: int64 (V,)."""
         if self.options.sampling == "uniform":
-            middles = (np.arange(self.options.views) + 0.5) / self.options.views
-            return np.round(middles * (count - 1)).astype(np.int64)
+            return evenly_spaced(count, self.options.views)
         return np.array([_below(count, word) for word in words])
 
     def _folded(self, available: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from bgaug.metrics.checks import Array, Ints
+from bgaug.metrics.checks import Array, Bools, Ints
 
 Kind = Literal["split", "group", "video"]
 
@@ -111,6 +111,34 @@ def deal(groups: Array, labels: Array, most: int) -> Ints:
     place[np.argsort(lowest, kind="stable")] = np.arange(len(lowest))
     fold: Ints = place[numbers] % most
     return fold
+
+
+def group_folds(groups: Ints, most: int) -> Ints:
+    """Fold of each sample where every fold is left out on request: its group if all are known, else one of `most`.
+
+    Args:
+        groups: int64 (N,), group of each sample, negative where unknown.
+        most: number of folds of single samples.
+
+    Returns:
+        int64 (N,), 0 or more.
+    """
+    known = bool((groups >= 0).all()) and len(np.unique(groups)) > 1
+    return groups if known else np.arange(len(groups)) % most
+
+
+def named_folds(learnt: Sequence[str], tested: Sequence[str], most: int = MAX_FOLDS) -> Iterator[tuple[Bools, Bools]]:
+    """(samples to learn from, samples to test) of each fold, as masks; groups are dealt to folds in order of their names.
+
+    Args:
+        learnt: group of each sample that may be learnt from.
+        tested: group of each sample that is tested.
+        most: folds; several groups share a fold where there are more groups.
+    """
+    fold_of = {name: number % most for number, name in enumerate(sorted({*learnt, *tested}))}
+    train, test = (np.array([fold_of[name] for name in names]) for names in (learnt, tested))
+    for fold in np.unique(test).tolist():
+        yield train != fold, test == fold
 
 
 def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> HeldOut:

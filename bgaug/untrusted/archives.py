@@ -22,6 +22,9 @@ _ARRAYS = 2 << 30  # bytes of all arrays of a compressed archive; without compre
 _CHUNK = 4 << 20  # bytes per read; also the longest table of contents
 _MAGIC = b"\x93NUMPY"
 _HEADER = 1 << 16
+UNREADABLE = (OSError, KeyError, MalformedFile)
+"""Errors of `read_npz`."""
+
 _MALFORMED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)
 
 

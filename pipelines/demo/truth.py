@@ -6,24 +6,20 @@ Letters: N videos, T frames, S pixels of a side, P packed bytes of one mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
-from bgaug.files import replacing
+from bgaug.files import write_arrays
 from bgaug.masks import pack_mask, unpack_mask
 from bgaug.store import Store, open_store
 from bgaug.testing.scores import FOREGROUND, MaskScores, background_scores
 from bgaug.testing.synthetic import SyntheticSplit
-from bgaug.untrusted import MalformedFile
-from bgaug.untrusted.archives import read_npz
-
-UNREADABLE = (OSError, KeyError, MalformedFile)
+from bgaug.untrusted.archives import UNREADABLE, read_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +57,7 @@ def read_truth(folder: Path) -> Truth:
     """
     path = truth_file(folder)
     try:
-        arrays = read_arrays(path, "ids", "packed_masks", "backgrounds", "views")
+        arrays = read_npz(path, ("ids", "packed_masks", "backgrounds", "views"))
     except UNREADABLE as error:
         raise UsageError(f"{path} holds no truth; write the world with truth=True") from error
     return Truth(tuple(arrays.pop("ids").tolist()), **arrays)
@@ -91,7 +87,7 @@ def write_worn_masks(world: Path, folder: Path) -> Path:
     """
     path = truth_file(world)
     try:
-        arrays = read_arrays(path, "ids", "packed_worn", "backgrounds")
+        arrays = read_npz(path, ("ids", "packed_worn", "backgrounds"))
     except UNREADABLE as error:
         raise UsageError(f"{path} holds no worn masks; write the world with truth=True") from error
     size = np.array(arrays["backgrounds"].shape[1:3])
@@ -196,18 +192,3 @@ def _mask_scores(store: Store, video: int, true: NDArray[np.bool_]) -> MaskScore
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
-    """Arrays of an .npz by name; raises one of `UNREADABLE` where they are not there whole."""
-    return read_npz(path, names)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays in one step: a reader finds the old file or the new.
-
-    Raises:
-        WriteError: the system refuses; the earlier file is as it was.
-    """
-    with replacing(path) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -18,15 +18,12 @@ from numpy.typing import NDArray
 
 from bgaug import __version__
 from bgaug.errors import UsageError
-from bgaug.files import clear_unfinished, make_folder, write_bytes
+from bgaug.files import clear_unfinished, make_folder, write_arrays, write_bytes
 from bgaug.pipelines.build.run import processors
 from bgaug.pipelines.demo.truth import (
-    UNREADABLE,
-    read_arrays,
     score_offline,
     truth_arrays,
     truth_file,
-    write_arrays,
     write_worn_masks,
 )
 from bgaug.progress import Progress
@@ -41,6 +38,7 @@ from bgaug.testing.synthetic import (
     World,
     make_split,
 )
+from bgaug.untrusted.archives import UNREADABLE, read_npz
 from bgaug.video import write_video
 
 __all__ = ["clear_world", "score_offline", "world_splits", "write_world", "write_worn_masks"]
@@ -172,7 +170,7 @@ def _read_cache(
     if path is None or not path.exists():
         return None
     try:
-        arrays = {name: array[:count] for name, array in read_arrays(path, *_PLAIN, *(_TRUTH if truth else ())).items()}
+        arrays = {name: array[:count] for name, array in read_npz(path, (*_PLAIN, *(_TRUTH if truth else ()))).items()}
     except UNREADABLE as error:
         progress.warn(f"{path} cannot be read and is made anew: {error}")
         return None

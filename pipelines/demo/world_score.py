@@ -18,6 +18,7 @@ from bgaug.metrics.heatmap import centre_crop_masks, localisation, score_heatmap
 from bgaug.model import ContrastiveLearner
 from bgaug.model.decomposition import CODES
 from bgaug.pairs import centre_crop
+from bgaug.pipelines.evaluate import features
 from bgaug.pipelines.heatmap.compute import class_code, class_map
 from bgaug.testing.synthetic import ACTIONS, KINDS, REFERENCE_SIZE, SyntheticSplit
 from bgaug.visualize import HeatmapRow, heatmap_sheet
@@ -199,20 +200,16 @@ def encode(
 ) -> NDArray[np.float32]:
     """Features (N, D) of the middle frames of uint8 videos (N, T, S, S, 3)."""
     device = next(learner.parameters()).device
-    parts = [learner.features(clips, which).cpu().numpy() for clips in _clips(frames, batch_size, device)]
-    return np.concatenate(parts)
+    return features.encode(lambda clips: learner.features(clips, which), _clips(frames, batch_size, device))
 
 
 def encode_all(
     learner: ContrastiveLearner, frames: NDArray[np.uint8], batch_size: int = 128
 ) -> dict[str, NDArray[np.float32]]:
     """All codes of the same clips in one pass."""
-    parts: dict[str, list[Any]] = {which: [] for which in CODES}
-    for clips in _clips(frames, batch_size, next(learner.parameters()).device):
-        codes = learner.encode(clips)
-        for which, code in codes.by_name.items():
-            parts[which].append(code.cpu().numpy())
-    return {which: np.concatenate(values) for which, values in parts.items()}
+    clips = _clips(frames, batch_size, next(learner.parameters()).device)
+    values = features.encode(lambda part: torch.cat(list(learner.encode(part).by_name.values()), dim=1), clips)
+    return dict(zip(CODES, np.split(values, len(CODES), axis=1), strict=True))
 
 
 def middle(values: NDArray[Any]) -> NDArray[Any]:
@@ -238,9 +235,8 @@ def middle_clips(frames: NDArray[np.uint8], device: torch.device | None = None) 
 
 
 def _clips(frames: NDArray[np.uint8], batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    with torch.no_grad():
-        for start in range(0, len(frames), batch_size):
-            yield middle_clips(frames[start : start + batch_size], device)
+    for start in range(0, len(frames), batch_size):
+        yield middle_clips(frames[start : start + batch_size], device)
 
 
 def _percent(share: float) -> float:

@@ -1,14 +1,14 @@
-"""`bgaug embed`: features of videos or of a store, for others.
+"""`bgaug embed`: features of video files or of a store's videos, written for other programs.
 
-Letters: N videos, V clips of a video, T frames, H, W pixels, D features.
+Letters: N videos, V clips of a video, T frames, D features.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +18,54 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bgaug import __version__
+from bgaug.data.clips import longest_shot, uniform_clips
 from bgaug.errors import BgaugError, UsageError, VideoError
-from bgaug.files import check_replaceable
-from bgaug.model import ContrastiveLearner
-from bgaug.model.checkpoint import find_checkpoint, load_run
+from bgaug.files import check_replaceable, write_arrays
+from bgaug.labels import Labels
+from bgaug.model.checkpoint import Run, find_checkpoint, load_run
 from bgaug.model.decomposition import FEATURES
-from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
+from bgaug.model.pretrained import NOTHING_SAID, Word
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.find_videos import Source, find_videos
 from bgaug.pipelines.build.options import LabelOptions
 from bgaug.pipelines.build.plan import find_labels
 from bgaug.pipelines.build.workers import run_tasks
-from bgaug.pipelines.demo.truth import write_arrays
-from bgaug.pipelines.evaluate.clips import FileClips, ReadClips, evaluation_size, longest_shot, uniform_frames
-from bgaug.pipelines.evaluate.embedding import Embedding
+from bgaug.pipelines.evaluate.features import clips_of, encode, encoder_of, evaluation_clips, feature_of
+from bgaug.pipelines.evaluate.file_clips import FileClips, ReadClips, evaluation_size
 from bgaug.progress import Progress
 from bgaug.sizing import Fit, Size
 from bgaug.store import Store, open_store
 from bgaug.video import Decoder
 
-__all__ = [
-    "EmbedOptions",
-    "Embedded",
-    "Embedding",
-    "embed",
-    "embed_files",
-    "embed_store",
-    "is_store",
-    "store_frames",
-]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """Which features, of which clips.
+    """Which features are written, of which clips.
 
     Attributes:
-        which: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`.
-        clips: V, evenly spaced over each video's longest shot.
-        per_clip: keep one feature a clip; else their mean.
-        batch_size: videos of a store encoded at once, of files one at a time; does not change the result but for rounding.
-        labels: list of labels, for files; None for class folders.
-        layout: which level of folders means what, without a list; see `bgaug.labels.labels_from_folders`.
-        follow_links: also follow links that lead out of the folders named.
-        size: (height, width) that frames of files are brought to; by default 128x171, or what the crop needs.
-        fit: how.
-        shots: look for cuts in files; False takes each for one shot.
-        decoder: who decodes files.
-        salvage: take the good beginning of a file that breaks off.
-        jobs: processes that read files; 0 for one a processor.
-        timeout_seconds: that one file may take; 0 for no limit.
-        in_process: read files in this very process: what hangs or crashes then costs all.
+        feature: one of `bgaug.model.decomposition.FEATURES`; by default that of the run's method.
+        clips: V, evenly spaced over the longest shot of each video.
+        per_clip: keep one feature per clip instead of their mean.
+        batch_size: videos of a store that are encoded at once; it changes the result by rounding only.
+        labels: list of labels for files; None takes the names of class folders.
+        layout: meaning of the folder levels without a list; see `bgaug.labels.labels_from_folders`.
+        follow_links: also follow links that lead out of the input folders.
+        size: (height, width) that frames of files are resized to; by default 128x171, or more if the crop needs it.
+        fit: how frames are fitted to that size.
+        shots: find cuts in files; False treats each file as one shot.
+        decoder: decoder of files.
+        salvage: use the readable beginning of a damaged file.
+        jobs: processes that read files; 0 for one per processor.
+        timeout_seconds: time limit for one file; 0 for no limit.
+        in_process: read files in the calling process; a file that hangs or crashes then stops everything.
 
     Raises:
-        UsageError: a value out of its range.
+        UsageError: a value is out of range.
     """
 
-    which: str | None = None
+    feature: str | None = None
     clips: int = 10
     per_clip: bool = False
     batch_size: int = 8
@@ -91,32 +82,42 @@ class EmbedOptions:
     in_process: bool = False
 
     def __post_init__(self) -> None:
-        if self.which is not None and self.which not in FEATURES:
-            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
+        if self.feature is not None and self.feature not in FEATURES:
+            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.feature!r}")
         if self.clips < 1 or self.batch_size < 1:
             raise UsageError(f"clips and batch_size must be at least 1, got {self.clips} and {self.batch_size}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Embedded:
-    """What `embed` reports.
+    """Result of `embed`.
 
     Attributes:
+        arrays: content of the file by name: "ids" (N,); "features", float32 (N, D) or (N, V, D); "starts", int64 (N, V),
+            the first frame of each clip; int64 (N,) "labels", "groups" and "splits", -1 where unknown, with their names
+            in "class_names", "group_names" and "split_names".
+        settings: how the features were computed.
+        failures: videos that could not be used, with the reasons.
         out: the file.
-        videos: in it.
-        shape: of the features.
-        failures: videos that could not be used, and why.
-        settings: how the features were come by.
     """
 
-    out: Path
-    videos: int
-    shape: tuple[int, ...]
-    failures: Mapping[str, str]
+    arrays: Arrays
     settings: Mapping[str, Any]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    out: Path | None = None
+
+    @property
+    def videos(self) -> int:
+        """N."""
+        return len(self.arrays["ids"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the features."""
+        return self.arrays["features"].shape
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The report of `--json`."""
         return {
             "out": str(self.out),
             "videos": self.videos,
@@ -145,19 +146,19 @@ def embed(
         run: folder that `train` made, or one checkpoint.
         inputs: one store (its folder or URL), or folders and files of videos.
         out: the file.
-        progress: receives what happens.
-        options: which features, of which clips.
-        best: of the best checkpoint instead of the last.
-        device: by default CUDA where there is one, else the CPU.
-        overwrite: replace a file that is there.
-        word: the user's, on who builds an encoder that is none of bgaug's.
+        progress: receives progress and warnings.
+        options: which features are written, of which clips.
+        best: use the best checkpoint instead of the last.
+        device: CUDA by default where it is available, else the CPU.
+        overwrite: replace an existing file.
+        word: what the user says about an encoder that is not one of bgaug's.
 
     Raises:
-        UsageError: nothing to do, a store beside other inputs, or the file is there or is an input.
-        WriteError: the file cannot be written; found out before the work where that can be.
+        UsageError: there is nothing to do, a store is not the only input, or the file exists or is an input.
+        WriteError: the file cannot be written; reported before the work where possible.
         CheckpointError: the run cannot be read.
         StoreError: the store cannot be read.
-        BgaugError: not one video could be used.
+        BgaugError: none of the videos could be used.
     """
     options = options or EmbedOptions()
     checkpoint = find_checkpoint(run, best=best)
@@ -168,11 +169,10 @@ def embed(
     check_replaceable(out, overwrite=overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
     loaded = load_run(checkpoint, device=device, word=word)
-    learner, config = loaded.learner, loaded.config
     if sources is None:
-        found = embed_store(learner, config, open_store(inputs[0]), progress, options)
+        found = embed_store(loaded, open_store(inputs[0]), progress, options)
     else:
-        found = embed_files(learner, config, sources, progress, options)
+        found = _embed_files(loaded, sources, progress, options)
     settings = {
         "run": str(run),
         "checkpoint": checkpoint.name,
@@ -181,15 +181,18 @@ def embed(
         "inputs": list(inputs),
         **found.settings,
     }
-    write_arrays(out, replace(found, settings=settings).arrays())
-    return Embedded(out, len(found.ids), found.features.shape, found.failures, settings)
+    about = {name: np.array(settings[name]) for name in ("checkpoint_sha256", "bgaug_version")}
+    failed = {"failed_ids": _texts(found.failures), "failed_reasons": _texts(found.failures.values())}
+    written = {**found.arrays, **failed, "settings": np.array(json.dumps(settings, ensure_ascii=False)), **about}
+    write_arrays(out, written)
+    return Embedded(found.arrays, settings, found.failures, out)
 
 
 def is_store(inputs: Sequence[str]) -> bool:
-    """Whether the inputs are one store; else they are videos.
+    """Whether the inputs are one store; otherwise they are videos.
 
     Raises:
-        UsageError: a store and something else.
+        UsageError: a store is not the only input.
     """
     stores = [item for item in inputs if "://" in item or (Path(item) / "zarr.json").is_file()]
     if stores and len(inputs) > 1:
@@ -197,80 +200,56 @@ def is_store(inputs: Sequence[str]) -> bool:
     return bool(stores)
 
 
-def embed_store(
-    learner: ContrastiveLearner,
-    config: Mapping[str, Any],
-    store: Store,
-    progress: Progress,
-    options: EmbedOptions,
-    videos: Sequence[int] | None = None,
-) -> Embedding:
-    """Features of a store's videos, by default of all.
+def embed_store(run: Run, store: Store, progress: Progress, options: EmbedOptions) -> Embedded:
+    """Features of all videos of a store.
 
     Args:
-        learner: in evaluation mode, on its device.
-        config: of its run.
-        store: with frames.
-        progress: receives what happens.
-        options: which features, of which clips.
-        videos: their indices in the store.
+        run: the encoder.
+        store: a store with frames.
+        progress: receives progress and warnings.
+        options: which features are computed, of which clips.
 
     Raises:
-        UsageError: the store keeps no frames.
-        StoreError: it cannot be read.
+        UsageError: the store keeps no frames, or a video has no shot.
+        StoreError: the store cannot be read.
     """
-    if store.header.frames == "none":
-        raise UsageError(f"{store.path} keeps no frames; make a store to train from with `bgaug build-shards`")
-    chosen = np.arange(len(store)) if videos is None else np.asarray(videos, np.int64)
-    progress.start("features", len(chosen))
-    indices = [store_frames(store, int(video), config, options.clips) for video in chosen]
-
-    def read() -> Iterator[tuple[NDArray[np.uint8], tuple[int, int, int, int]]]:
-        for video, wanted in zip(chosen.tolist(), indices, strict=True):
-            numbers, places = np.unique(wanted, return_inverse=True)
-            yield store.frames_at(video, numbers)[places.reshape(wanted.shape)], store.content_box(video)
-            progress.advance(note=store.video_id(video))
-
+    videos, views = np.arange(len(store)), options.clips
+    dataset = clips_of(store, run.config, videos, views=views, sampling="uniform")
+    crops = evaluation_clips(dataset, run.config["crop"], run.device, options.batch_size, 2, progress)
+    values = encode(encoder_of(run, feature_of(run, options.feature)), crops, 1 if options.per_clip else views)
     c = store.columns
-    return Embedding(
-        ids=tuple(store.video_id(video) for video in chosen.tolist()),
-        features=_pooled(_encoded(learner, config, read(), options), options),
-        starts=np.array([wanted[:, 0] for wanted in indices]).reshape(len(chosen), options.clips),
-        labels=c.label[chosen].astype(np.int64),
-        class_names=store.header.classes,
-        groups=c.group[chosen].astype(np.int64),
-        group_names=store.names.groups,
-        splits=c.split[chosen].astype(np.int64),
-        split_names=store.names.splits,
-        settings=_settings(learner, config, options, store.size, store.header.fit),
-    )
+    arrays = {
+        "ids": _texts(store.videos),
+        "features": values.reshape(len(store), views, -1) if options.per_clip else values,
+        "starts": np.stack([store_clips(store, video, run.config, views)[:, 0] for video in videos.tolist()]),
+        "labels": c.label.astype(np.int64),
+        "class_names": _texts(store.header.classes),
+        "groups": c.group.astype(np.int64),
+        "group_names": _texts(store.names.groups),
+        "splits": c.split.astype(np.int64),
+        "split_names": _texts(store.names.splits),
+    }
+    return Embedded(arrays, _settings(run, options, store.size, store.header.fit))
 
 
-def store_frames(store: Store, video: int, config: Mapping[str, Any], clips: int) -> NDArray[np.int64]:
-    """Frames of evenly spaced clips of a store's video: int64 (V, T), see `uniform_frames`."""
-    start, stop = longest_shot([(int(shot[0]), int(shot[1])) for shot in store.shots(video)])
-    return uniform_frames(start, stop, config["num_frames"], config["stride"], clips)
+def store_clips(store: Store, video: int, config: Mapping[str, Any], views: int) -> NDArray[np.int64]:
+    """Frames of the evaluated clips of a store's video: int64 (V, T), see `bgaug.data.clips.uniform_clips`."""
+    shots = store.shots(video)
+    start, stop = shots[longest_shot(shots), :2].tolist()
+    return uniform_clips(start, stop, config["num_frames"], config["stride"], views)
 
 
-def embed_files(
-    learner: ContrastiveLearner,
-    config: Mapping[str, Any],
-    sources: Sequence[Source],
-    progress: Progress,
-    options: EmbedOptions,
-) -> Embedding:
-    """Features of video files; those that cannot be used are warned of and left out.
-
-    Arguments as of `embed_store`, and the files.
+def _embed_files(run: Run, sources: Sequence[Source], progress: Progress, options: EmbedOptions) -> Embedded:
+    """Features of video files; files that cannot be used are reported as warnings and left out.
 
     Raises:
-        BgaugError: not one can be used.
+        BgaugError: none of the files can be used.
         LabelsError: the labels cannot be understood.
     """
     labels = find_labels(LabelOptions(labels=options.labels, layout=options.layout), sources, progress)
-    size = options.size or evaluation_size(config["crop"])
-    tasks = [_read_clips(source, config, options, size) for source in sources]
-    found: dict[int, tuple[Tensor, NDArray[np.int64]]] = {}
+    size = options.size or evaluation_size(run.config["crop"])
+    encoder = encoder_of(run, feature_of(run, options.feature))
+    found: dict[int, tuple[NDArray[np.float32], NDArray[np.int64]]] = {}
     failures: dict[str, str] = {}
     progress.start("features", len(sources))
 
@@ -280,15 +259,16 @@ def embed_files(
             failures[name] = f"{result.message} [{result.reason}]"
             progress.warn(f"{name}: {failures[name]}")
         else:
-            (codes,) = _encoded(learner, config, [(result.clips, result.box)], options)
-            found[number] = codes, result.indices[:, 0]
+            values = encode(encoder, [_crops(run, result)], 1 if options.per_clip else options.clips)
+            found[number] = values if options.per_clip else values[0], result.indices[:, 0]
         progress.advance(note=name)
 
+    tasks = [_task(source, run, options, size) for source in sources]
     if options.in_process:
         for number, task in enumerate(tasks):
             done(number, task(lambda place: None))
     else:
-        # Whoever is done waits until its clips are encoded, so no more than a video a process is held.
+        # A process waits until its clips are encoded, so at most one video per process is held in memory.
         run_tasks(
             tasks,
             jobs=options.jobs or os.cpu_count() or 1,
@@ -299,32 +279,22 @@ def embed_files(
     if not found:
         raise BgaugError(f"none of {len(sources)} videos can be used; the first: {next(iter(failures.values()))}")
     kept = sorted(found)
-    of = [labels.of(sources[number].id) for number in kept]
-    groups, splits = (tuple(sorted({v for v in (getattr(x, name) for x in of) if v})) for name in ("group", "split"))
-    return Embedding(
-        ids=tuple(sources[number].id for number in kept),
-        features=_pooled([found[number][0] for number in kept], options),
-        starts=np.stack([found[number][1] for number in kept]),
-        labels=_codes([x.name for x in of], labels.classes),
-        class_names=labels.classes,
-        groups=_codes([x.group for x in of], groups),
-        group_names=groups,
-        splits=_codes([x.split for x in of], splits),
-        split_names=splits,
-        failures=dict(sorted(failures.items())),
-        settings={
-            **_settings(learner, config, options, size, options.fit),
-            "labels": labels.origin,
-            "label_notes": list(labels.notes),
-        },
-    )
+    ids = [sources[number].id for number in kept]
+    arrays = {
+        "ids": _texts(ids),
+        "features": np.stack([found[number][0] for number in kept]),
+        "starts": np.stack([found[number][1] for number in kept]),
+        **_label_arrays(ids, labels),
+    }
+    about = {"labels": labels.origin, "label_notes": list(labels.notes)}
+    return Embedded(arrays, _settings(run, options, size, options.fit) | about, dict(sorted(failures.items())))
 
 
-def _read_clips(source: Source, config: Mapping[str, Any], options: EmbedOptions, size: Size) -> ReadClips:
+def _task(source: Source, run: Run, options: EmbedOptions, size: Size) -> ReadClips:
     return ReadClips(
         source.path,
-        config["num_frames"],
-        config["stride"],
+        run.config["num_frames"],
+        run.config["stride"],
         options.clips,
         size,
         options.fit,
@@ -334,45 +304,36 @@ def _read_clips(source: Source, config: Mapping[str, Any], options: EmbedOptions
     )
 
 
-@torch.no_grad()
-def _encoded(
-    learner: ContrastiveLearner,
-    config: Mapping[str, Any],
-    videos: Iterable[tuple[NDArray[np.uint8], tuple[int, int, int, int]]],
-    options: EmbedOptions,
-) -> list[Tensor]:
-    """Features (V, D) of each video's clips, uint8 (V, T, H, W, 3) with the box of their picture."""
-    device = next(learner.parameters()).device
-    codes: list[Tensor] = []
-    left = iter(videos)
-    while part := list(islice(left, options.batch_size)):
-        frames = torch.from_numpy(np.concatenate([clips for clips, _ in part])).to(device)
-        boxes = torch.tensor([box for clips, box in part for _ in clips], device=device)
-        clips = centre_crop(frames, boxes, config["crop"])
-        with own_clips(config):
-            features = learner.features(clips, options.which).float().cpu()
-        codes += list(torch.split(features, options.clips))
-    return codes
+def _crops(run: Run, clips: FileClips) -> Tensor:
+    """Centre crops of a file's clips: float32 in [0, 1], (V, 3, T, S, S)."""
+    boxes = torch.tensor([clips.box], device=run.device).expand(len(clips.places), -1)
+    return centre_crop(torch.from_numpy(clips.clips).to(run.device), boxes, run.config["crop"])
 
 
-def _pooled(codes: Sequence[Tensor], options: EmbedOptions) -> NDArray[np.float32]:
-    stacked = torch.stack(list(codes))
-    pooled: NDArray[np.float32] = (stacked if options.per_clip else stacked.mean(1)).numpy()
-    return pooled
-
-
-def _settings(
-    learner: ContrastiveLearner, config: Mapping[str, Any], options: EmbedOptions, size: Size, fit: str
-) -> dict[str, Any]:
+def _label_arrays(ids: Sequence[str], labels: Labels) -> Arrays:
+    """Labels, groups and splits of files as numbers, with their names."""
+    of = [labels.of(name) for name in ids]
+    groups, splits = (sorted({v for v in (getattr(x, name) for x in of) if v}) for name in ("group", "split"))
     return {
-        "feature": options.which or learner.method.feature,
+        "labels": _codes([x.name for x in of], labels.classes),
+        "class_names": _texts(labels.classes),
+        "groups": _codes([x.group for x in of], groups),
+        "group_names": _texts(groups),
+        "splits": _codes([x.split for x in of], splits),
+        "split_names": _texts(splits),
+    }
+
+
+def _settings(run: Run, options: EmbedOptions, size: Size, fit: str) -> dict[str, Any]:
+    return {
+        "feature": feature_of(run, options.feature),
         "clips": options.clips,
         "per_clip": options.per_clip,
-        "backbone": config["backbone"],
-        "method": config["method"],
-        "frames": config["num_frames"],
-        "stride": config["stride"],
-        "crop": config["crop"],
+        "backbone": run.config["backbone"],
+        "method": run.config["method"],
+        "frames": run.config["num_frames"],
+        "stride": run.config["stride"],
+        "crop": run.config["crop"],
         "size": list(size),
         "fit": fit,
     }
@@ -380,3 +341,7 @@ def _settings(
 
 def _codes(names: Sequence[str | None], known: Sequence[str]) -> NDArray[np.int64]:
     return np.array([-1 if name is None or name not in known else known.index(name) for name in names], np.int64)
+
+
+def _texts(texts: Iterable[str]) -> NDArray[np.str_]:
+    return np.array(list(texts), dtype=np.str_)

@@ -1,13 +1,13 @@
-"""Frozen features of a store's videos: evenly spaced clips, centre crop, averaged; computed once and kept beside the run.
+"""Frozen features of clips: one `encode` for all callers, and features of a store's videos, kept beside their run.
 
-Letters: N videos, B videos of a batch, V clips of a video, T frames, S side of the crop, D features.
+Letters: N clips or videos, B videos of a batch, V clips of a video, T frames, S side of the crop, D features.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,69 @@ from bgaug.data.batch import Batch
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import UsageError
+from bgaug.files import write_arrays
 from bgaug.model.checkpoint import Run
 from bgaug.model.decomposition import CODES, FEATURES, OLD_FEATURES
 from bgaug.model.pretrained import own_clips
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.demo.truth import UNREADABLE, write_arrays
 from bgaug.progress import Progress
 from bgaug.provenance import store_content
 from bgaug.store import Store
-from bgaug.untrusted.archives import read_npz
+from bgaug.untrusted.archives import UNREADABLE, read_npz
+
+Encoder = Callable[[Tensor], Tensor]
+"""From float32 clips in [0, 1], (N, 3, T, S, S), to features (N, D)."""
 
 FOLDER = "features"
 FORM = 1
-"""Of the files; another number makes all of them stale."""
+"""Version of the feature files; a file of another version is computed again."""
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, batches: Iterable[Tensor], views: int = 1) -> NDArray[np.float32]:
+    """Encode clips to features.
+
+    Args:
+        encoder: the encoder.
+        batches: float32 clips in [0, 1], (clips, 3, T, S, S), on the encoder's device.
+        views: number of successive clips whose features are averaged.
+
+    Returns:
+        float32 (N, D), in order, where N is the number of clips divided by `views`.
+    """
+    found = []
+    for clips in batches:
+        values = encoder(clips).float()
+        # Averaged on the device: the mean of another device may differ in the last bit.
+        found.append(values.view(-1, views, values.shape[1]).mean(1).cpu())
+    features: NDArray[np.float32] = torch.cat(found).numpy()
+    return features
+
+
+def feature_of(run: Run, feature: str | None) -> str:
+    """The requested feature, else the default of the run's method, which `bgaug.model.Method.feature` decides."""
+    return feature or run.learner.method.feature
+
+
+def encoder_of(run: Run, feature: str) -> Encoder:
+    """The encoder of a run that gives one of `bgaug.model.decomposition.FEATURES`."""
+
+    def encoder(clips: Tensor) -> Tensor:
+        with own_clips(run.config):
+            return run.learner.features(clips, feature)
+
+    return encoder
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Frozen features of videos.
+    """Frozen features of a store's videos.
 
     Attributes:
-        videos: int64 (N,), index in the store.
-        codes: float32 (N, D) by name in `CODES`; means over each video's clips.
-        file: where they are kept, None if nowhere.
-        reused: whether they were there already.
+        videos: int64 (N,), index of each video in the store, ascending.
+        codes: float32 (N, D) by name in `bgaug.model.decomposition.CODES`; means over the clips of each video.
+        file: file that keeps them; None if they are not kept.
+        reused: whether they were read from that file.
     """
 
     videos: NDArray[np.int64]
@@ -52,16 +91,16 @@ class Features:
     file: Path | None = None
     reused: bool = False
 
-    def of(self, which: str, videos: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Features (n, D), or (n, 2D) of "dynamic+static", of these videos, by default of all.
+    def of(self, feature: str, videos: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Features (n, D), or (n, 2D) of "dynamic+static", of some videos; of all by default.
 
         Raises:
-            UsageError: no such feature.
-            KeyError: a video has none.
+            UsageError: there is no such feature.
+            KeyError: a video was not encoded.
         """
-        if which not in FEATURES:
-            raise UsageError(f"features are {', '.join(FEATURES)}, got {which!r}")
-        values = np.concatenate([self.codes[code] for code in which.split("+")], axis=1)
+        if feature not in FEATURES:
+            raise UsageError(f"features are {', '.join(FEATURES)}, got {feature!r}")
+        values = np.concatenate([self.codes[code] for code in feature.split("+")], axis=1)
         if videos is None:
             return values
         places = np.searchsorted(self.videos, videos)
@@ -82,23 +121,23 @@ def frozen_features(
     threads: int = 2,
     cache: bool = True,
 ) -> Features:
-    """Features of videos, from the file beside the run where that is whole and of the same checkpoint, store and clips.
+    """Features of a store's videos, read from the run's folder if the same were computed before.
 
-    The number of threads does not change the result, and that of videos a batch by no more than rounding does.
+    The number of threads does not change the result; the batch size changes it by rounding only.
 
     Args:
-        run: what encodes.
-        store: with frames.
-        videos: int64 (N,), index in the store, ascending.
-        progress: receives what happens.
-        clips: V, evenly spaced over each video's longest shot; features are averaged.
+        run: the encoder.
+        store: a store with frames.
+        videos: int64 (N,), index of each video in the store, ascending.
+        progress: receives progress and warnings.
+        clips: V, evenly spaced over the longest shot of each video; their features are averaged.
         batch_size: B.
-        threads: that read clips.
-        cache: keep the features, and take them where they are kept.
+        threads: number of threads that read clips.
+        cache: keep the features in the run's folder, and read them from there.
 
     Raises:
         UsageError: the store keeps no frames.
-        StoreError: it cannot be read.
+        StoreError: the store cannot be read.
     """
     about = _about(run, store, videos, clips)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -108,9 +147,16 @@ def frozen_features(
         codes = _read(file, key, len(videos))
         if codes is not None:
             return Features(videos, codes, file, reused=True)
-        progress.warn(f"{file} is damaged or of something else; its features are computed anew")
+        progress.warn(f"{file} is damaged or belongs to something else; its features are computed again")
     dataset = clips_of(store, run.config, videos, views=clips, sampling="uniform")
-    codes = _encode(run, dataset, progress, batch_size, threads)
+    crops = evaluation_clips(dataset, run.config["crop"], run.device, batch_size, threads, progress)
+
+    def all_codes(clips: Tensor) -> Tensor:
+        with own_clips(run.config):
+            return torch.cat(list(run.learner.encode(clips).by_name.values()), dim=1)
+
+    parts = np.split(encode(all_codes, crops, clips), len(CODES), axis=1)
+    codes = {name: np.ascontiguousarray(part) for name, part in zip(CODES, parts, strict=True)}
     if kept:
         try:
             write_arrays(file, {**codes, "key": np.array(key), "about": np.array(json.dumps(about))})
@@ -123,17 +169,17 @@ def frozen_features(
 def clips_of(
     store: Store, config: Mapping[str, Any], videos: NDArray[np.int64], *, seed: int = 0, **options: Any
 ) -> ClipDataset:
-    """Clips of these videos alone, as the run saw them, whether they have a background or not.
+    """Clips of some videos, with the frames and stride of a run, from shots with or without a background.
 
     Args:
-        store: with frames.
-        config: of the run: frames and stride.
-        videos: int64 (N,), index in the store.
-        seed: of what is drawn.
+        store: a store with frames.
+        config: configuration of the run.
+        videos: int64 (N,), index of each video in the store.
+        seed: seed of random clips.
         options: further fields of `ClipOptions`.
 
     Raises:
-        UsageError: the store keeps no frames, or a video has no shot to take clips from.
+        UsageError: the store keeps no frames, or a video has no shot.
     """
     clips = ClipOptions(config["num_frames"], config["stride"], **options)
     dataset = ClipDataset(store, clips, seed=seed, backgrounds=False)
@@ -145,50 +191,45 @@ def clips_of(
 
 
 def evaluation_clips(
-    dataset: ClipDataset, crop: int, device: torch.device, batch_size: int, threads: int
+    dataset: ClipDataset,
+    crop: int,
+    device: torch.device,
+    batch_size: int,
+    threads: int,
+    progress: Progress,
+    stage: str = "features",
 ) -> Iterator[Tensor]:
     """Centre crops of all videos in order, batch by batch: float32 in [0, 1], (B * V, 3, T, S, S).
 
     Args:
-        dataset: of V evenly spaced clips a video.
+        dataset: V evenly spaced clips of each video.
         crop: S.
-        device: where they are cut.
-        batch_size: B; the last one may be smaller.
-        threads: that read.
+        device: device of the crops.
+        batch_size: B; the last batch may be smaller.
+        threads: number of threads that read clips.
+        progress: receives each batch when it was used.
+        stage: name of the stage for `progress`.
     """
 
-    def cut(batch: Batch) -> Tensor:
+    def cropped(batch: Batch) -> Tensor:
         batch = batch.to(device, non_blocking=True)
         boxes = batch.box.repeat_interleave(batch.frames.shape[1], 0)
         return centre_crop(batch.frames.flatten(0, 1), boxes, crop)
 
+    progress.start(stage, len(dataset))
     whole = len(dataset) // batch_size
     if whole:
         for batch in ClipLoader(dataset, batch_size, shuffle=False, threads=threads):
-            yield cut(batch)
+            yield cropped(batch)
+            progress.advance(batch_size)
+    # The loader yields whole batches only.
     if left := range(whole * batch_size, len(dataset)):
-        yield cut(ClipDataset.collate(dataset.__getitems__(left)))
-
-
-@torch.no_grad()
-def _encode(
-    run: Run, dataset: ClipDataset, progress: Progress, batch_size: int, threads: int
-) -> dict[str, NDArray[np.float32]]:
-    """All codes in one pass: float32 (N, D) by name."""
-    progress.start("features", len(dataset))
-    found: dict[str, list[Tensor]] = {code: [] for code in CODES}
-    views = dataset.options.views
-    for clips in evaluation_clips(dataset, run.config["crop"], run.device, batch_size, threads):
-        with own_clips(run.config):
-            codes = run.learner.encode(clips)
-        for name, values in codes.by_name.items():
-            found[name].append(values.float().view(-1, views, values.shape[1]).mean(1).cpu())
-        progress.advance(len(clips) // views)
-    return {name: torch.cat(values).numpy() for name, values in found.items()}
+        yield cropped(ClipDataset.collate(dataset.__getitems__(left)))
+        progress.advance(len(left))
 
 
 def _about(run: Run, store: Store, videos: NDArray[np.int64], clips: int) -> dict[str, Any]:
-    """Everything that features depend on, as plain JSON values."""
+    """Everything that the features depend on, as plain JSON values."""
     ids = "\n".join(store.video_id(video) for video in videos.tolist())
     options = ClipOptions(run.config["num_frames"], run.config["stride"], views=clips, sampling="uniform")
     return {
@@ -203,20 +244,18 @@ def _about(run: Run, store: Store, videos: NDArray[np.int64], clips: int) -> dic
 
 
 def _read(file: Path, key: str, count: int) -> dict[str, NDArray[np.float32]] | None:
-    """Codes of a file; None if they are not there whole, or are something else's."""
-    try:
-        arrays = read_npz(file, [*CODES, "key"], compressed=0)
-    except KeyError:
+    """Codes of a file; None if they are incomplete or belong to something else."""
+    for names in (CODES, ("g", "d", "r")):
         try:
-            old = read_npz(file, ["g", "d", "r", "key"], compressed=0)
+            arrays = read_npz(file, [*names, "key"], compressed=0)
+        except KeyError:
+            continue
         except UNREADABLE:
             return None
-        arrays = {OLD_FEATURES.get(name, name): values for name, values in old.items()}
-    except UNREADABLE:
-        return None
-    if str(arrays.pop("key")) != key:
-        return None
-    whole = (
-        v.ndim == 2 and len(v) == count and v.dtype == np.float32 and np.isfinite(v).all() for v in arrays.values()
-    )
-    return arrays if all(whole) else None
+        if str(arrays.pop("key")) != key:
+            return None
+        whole = (
+            v.ndim == 2 and len(v) == count and v.dtype == np.float32 and np.isfinite(v).all() for v in arrays.values()
+        )
+        return {OLD_FEATURES.get(name, name): v for name, v in arrays.items()} if all(whole) else None
+    return None

@@ -1,4 +1,4 @@
-"""Fine-tuning: encoder and a linear head, trained on labelled videos and tested on others.
+"""Fine-tuning: an encoder and a linear head are trained on labelled videos and tested on others.
 
 Letters: B clips, V clips of a video, T frames, S side of the crop, N videos, K classes, D features.
 """
@@ -24,7 +24,7 @@ from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.checkpoint import Run
 from bgaug.model.pretrained import trained_form
 from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
-from bgaug.pipelines.evaluate.features import clips_of, evaluation_clips
+from bgaug.pipelines.evaluate.features import clips_of, encode, evaluation_clips
 from bgaug.pipelines.train.optimisation import Optimisation, make_optimiser
 from bgaug.progress import Progress
 from bgaug.store import Store
@@ -34,22 +34,22 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How encoder and head are trained.
+    """How the encoder and the head are trained.
 
     Attributes:
-        epochs: passes over the training videos, one clip of each.
-        batch_size: clips a step; all of the training videos where they are fewer.
+        epochs: passes over the training videos, one clip of each per pass.
+        batch_size: clips per step; all training videos if there are fewer.
         optimiser: "sgd" (momentum .9) or "adamw"; by default sgd, for `tiny` adamw.
-        lr: highest learning rate, of encoder and head alike; by default .01 x batch / 32, for `tiny` 2e-3.
-        weight_decay: on all weights but biases and normalisations.
+        lr: highest learning rate of encoder and head; by default .01 x batch / 32, for `tiny` 2e-3.
+        weight_decay: weight decay of all weights except biases and normalisations.
         warmup: share of the steps in which the rate rises; then it falls as half of a cosine.
-        dropout: before the head.
-        flip: probability of a left-right flip; by default as the run was trained.
-        seed: of the head, order, clips, augmentation and dropout; of all weights from scratch.
-        folds: parts of the groups, each tested once, where no split says who is: as many trainings.
+        dropout: dropout before the head.
+        flip: probability of a left-right flip; by default that of the run.
+        seed: seed of the head, order, clips, augmentation and dropout; from scratch also of all weights.
+        folds: number of trainings where there is no test split; each tests one part of the groups.
 
     Raises:
-        UsageError: a value out of its range.
+        UsageError: a value is out of range.
     """
 
     epochs: int = 60
@@ -80,7 +80,7 @@ class FinetuneOptions:
             raise UsageError(f"flip is a probability, got {self.flip}")
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """All of them for a run's configuration, nothing left to default."""
+        """All options with the defaults for a run's configuration filled in."""
         tiny = config["backbone"] == "tiny"
         chosen = {
             "optimiser": self.optimiser or ("adamw" if tiny else "sgd"),
@@ -96,7 +96,7 @@ class ClipClassifier(nn.Module):
     Args:
         backbone: the network.
         num_classes: K.
-        dropout: before the head.
+        dropout: dropout before the head.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
@@ -118,15 +118,14 @@ class Finetuned:
 
     Attributes:
         model: in evaluation mode, on its device.
-        classes: int64 (K,), the label of each column of its logits, ascending.
-        config: of the run that it began with: frames, stride, crop.
+        classes: int64 (K,), label of each column of its logits, ascending.
+        config: configuration of the run whose encoder was fine-tuned.
     """
 
     model: ClipClassifier
     classes: Ints
     config: Mapping[str, Any]
 
-    @torch.no_grad()
     def logits(
         self,
         store: Store,
@@ -138,32 +137,27 @@ class Finetuned:
         threads: int = 2,
         name: str = "testing",
     ) -> NDArray[np.float32]:
-        """Logits of videos: means over evenly spaced clips, centre crop.
+        """Logits of videos: means over the centre crops of evenly spaced clips.
 
         Args:
-            store: with frames.
-            videos: int64 (N,), index in the store.
-            progress: receives what happens.
+            store: a store with frames.
+            videos: int64 (N,), index of each video in the store.
+            progress: receives progress.
             clips: V.
-            batch_size: videos at once; does not change the result but for rounding.
-            threads: that read clips.
-            name: of the stage, for progress.
+            batch_size: videos per batch; it changes the result by rounding only.
+            threads: number of threads that read clips.
+            name: name of the stage for `progress`.
 
         Returns:
             float32 (N, K).
         """
-        progress.start(name, len(videos))
         dataset = clips_of(store, self.config, videos, views=clips, sampling="uniform")
         device = self.model.head.weight.device
-        found = []
-        for crops in evaluation_clips(dataset, self.config["crop"], device, batch_size, threads):
-            found.append(self.model(crops).view(-1, clips, len(self.classes)).mean(1).cpu())
-            progress.advance(len(crops) // clips)
-        values: NDArray[np.float32] = torch.cat(found).numpy()
-        return values
+        crops = evaluation_clips(dataset, self.config["crop"], device, batch_size, threads, progress, name)
+        return encode(self.model, crops, clips)
 
     def predict(self, store: Store, videos: Ints, progress: Progress, **options: Any) -> Ints:
-        """Most likely labels of videos, int64 (N,); arguments as of `logits`."""
+        """Most likely labels of videos, int64 (N,); see `logits` for the arguments."""
         labels: Ints = self.classes[self.logits(store, videos, progress, **options).argmax(axis=1)]
         return labels
 
@@ -180,30 +174,30 @@ def finetune(
     threads: int = 2,
     name: str = "fine-tuning",
 ) -> Finetuned:
-    """Train encoder and head on labelled videos.
+    """Train an encoder and a head on labelled videos.
 
-    On a CPU the same call gives the same weights to the bit, whatever the number of reading threads. The run's own learner
-    is not changed, nor is torch's generator.
+    On a CPU the same call gives the same weights to the bit, with any number of reading threads. The learner of the
+    run and the random generator of torch do not change.
 
     Args:
-        run: whose encoder is the beginning.
-        store: with frames.
-        videos: int64 (N,), index in the store.
+        run: run whose encoder is fine-tuned.
+        store: a store with frames.
+        videos: int64 (N,), index of each training video in the store.
         labels: int64 (N,), 0 or more.
-        progress: receives what happens.
-        options: how it is trained.
-        from_scratch: begin with fresh weights of the same backbone instead.
-        threads: that read clips.
-        name: of the stage, for progress.
+        progress: receives progress.
+        options: how the encoder and the head are trained.
+        from_scratch: start from fresh weights of the same backbone instead.
+        threads: number of threads that read clips.
+        name: name of the stage for `progress`.
 
     Raises:
-        UsageError: fewer than two classes to learn from.
+        UsageError: the training videos have fewer than two classes.
         BgaugError: the training diverged.
     """
     options = options or FinetuneOptions()
     classes, targets = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise UsageError(f"fine-tuning needs videos of two classes or more to learn from, got {len(classes)}")
+        raise UsageError(f"fine-tuning needs training videos of two classes or more, got {len(classes)}")
     target = torch.full((len(store),), -1, dtype=torch.int64)
     target[torch.from_numpy(videos)] = torch.from_numpy(targets)
     with seeded(options.seed, run.device):
@@ -213,7 +207,7 @@ def finetune(
 
 
 def augmentation(config: Mapping[str, Any], flip: float | None = None) -> Augmentation:
-    """The recipe that suits a run's backbone; flips as the run was trained where nothing else is said."""
+    """The augmentation for a run's backbone, by default with the flip probability of the run."""
     tiny = config["backbone"] == "tiny"
     recipe = Augmentation.tiny(config["crop"]) if tiny else Augmentation.standard(config["crop"])
     flip = config.get("flip") if flip is None else flip
@@ -222,7 +216,7 @@ def augmentation(config: Mapping[str, Any], flip: float | None = None) -> Augmen
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Randomness of torch by this seed inside, and as it was after."""
+    """Seed the random generators of torch; afterwards they are as before."""
     devices: Sequence[torch.device] = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -277,7 +271,7 @@ def _train(
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise BgaugError(
-                    f"{name} diverged at step {step} of {total}: the loss is {value}; take a lower learning rate"
+                    f"{name} diverged at step {step} of {total}: the loss is {value}; use a lower learning rate"
                 )
             progress.advance(1, f"loss {value:.3f}")
 

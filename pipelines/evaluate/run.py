@@ -53,7 +53,7 @@ class EvaluateOptions:
     """How runs are evaluated.
 
     Attributes:
-        which: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`. Fine-tuning always goes through the global code.
+        feature: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`. Fine-tuning always goes through the global code.
         clips: evenly spaced clips of each video, whose features, or logits, are averaged.
         batch_size: videos encoded at once; does not change the result but for rounding.
         threads: that read clips.
@@ -80,7 +80,7 @@ class EvaluateOptions:
         UsageError: a value out of its range.
     """
 
-    which: str | None = None
+    feature: str | None = None
     clips: int = 10
     batch_size: int = 8
     threads: int = 2
@@ -104,8 +104,8 @@ class EvaluateOptions:
     bias: BiasOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.which is not None and self.which not in FEATURES:
-            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.which!r}")
+        if self.feature is not None and self.feature not in FEATURES:
+            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.feature!r}")
         numbers = {name: getattr(self, name) for name in ("clips", "batch_size", "draws")}
         numbers |= {
             "neighbours": 1 if self.neighbours is None else self.neighbours,
@@ -174,7 +174,7 @@ def evaluate(
         job.tell(part, held)
     features = job.features(parts, held_out)
     found = [job.ask(part, held, features) for part, held in zip(parts, held_out, strict=True)]
-    bias = job.bias(device, word) if "bias" in protocols else None
+    bias = job.bias() if "bias" in protocols else None
     settings = job.settings(parts, held_out, found)
     names = parts[0].classes if parts else store.header.classes
     return _kept(gather(found, [part.split for part in parts], names, settings, bias), loaded, progress)
@@ -206,9 +206,9 @@ class _Job:
     progress: Progress
 
     @property
-    def which(self) -> str:
+    def feature(self) -> str:
         """The feature: what is asked for, else the run's own."""
-        return self.options.which or self.loaded.learner.method.feature
+        return self.options.feature or self.loaded.learner.method.feature
 
     def tell(self, part: LabelledVideos, held: HeldOut) -> None:
         """What is left out, and who cannot be right."""
@@ -249,7 +249,7 @@ class _Job:
             part = part.only(held.taking_part)
             held = part.held_out()
         if features is not None:
-            frozen = Frozen(features.of(self.which, part.videos), part, held, self.progress)
+            frozen = Frozen(features.of(self.feature, part.videos), part, held, self.progress)
             if "retrieval" in self.protocols:
                 retrieve(frozen, found, centre=o.centre)
             if "linear" in self.protocols:
@@ -295,21 +295,13 @@ class _Job:
             found.outcomes[measure] = outcome_of(part, held.test, tested == part.labels[held.test], tested)
         found.settings["finetune"] = {**o.finetune.settings(self.loaded.config), "trainings": len(folds)}
 
-    def bias(self, device: str | None, word: Word) -> BiasReport:
+    def bias(self) -> BiasReport:
         """Composites over foreign pictures: a protocol of its own."""
-        from bgaug.pipelines.evaluate.bias.run import evaluate_bias
+        from bgaug.pipelines.evaluate.bias.run import BiasOptions, bias_of
 
         if self.options.labels is not None:
             self.progress.warn("the bias protocol goes by the store's own labels, groups and splits, not by the list")
-        return evaluate_bias(
-            self.loaded.checkpoint if self.options.best else self.loaded.path,
-            self.store_path,
-            self.progress,
-            options=self.options.bias,
-            which=self.which,
-            device=device,
-            word=word,
-        )
+        return bias_of(self.loaded, self.store, self.progress, self.options.bias or BiasOptions(), self.options.feature)
 
     def settings(
         self, parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut], found: Sequence[Found]
@@ -325,7 +317,7 @@ class _Job:
             "backbone": config["backbone"],
             "store": str(self.store_path),
             "content_hash": store_content(self.store),
-            "feature": self.which,
+            "feature": self.feature,
             "clips": options.clips,
             "crop": config["crop"],
             "crop_kind": "centre",

@@ -1,1 +1,1 @@
-"""Heat maps of a trained encoder: clips, maps, numbers, images."""
+"""Heat maps of trained encoders: clips, maps, numbers, images."""

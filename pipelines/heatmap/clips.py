@@ -1,4 +1,4 @@
-"""What heat maps are made of: the runs, the store, those of its clips that are chosen, and the probes of a class.
+"""What heat maps are drawn over: runs by title, the store, its chosen clips, and the foreground masks of these clips.
 
 Letters: T frames of a clip, H, W pixels of a stored frame.
 """
@@ -10,50 +10,59 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bgaug.data.clips import longest_shot
 from bgaug.errors import BgaugError, MasksError, UsageError
-from bgaug.model import ContrastiveLearner
-from bgaug.model.checkpoint import load_run
+from bgaug.masks.external import ExternalMasks, find_masks
+from bgaug.model.checkpoint import Run, load_run
 from bgaug.model.pretrained import NOTHING_SAID, Word
+from bgaug.names import MaskValues
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.evaluate.clips import longest_shot
-from bgaug.pipelines.evaluate.embed import is_store, store_frames
-from bgaug.pipelines.heatmap.clip_masks import ClipMasks, ForeignTruth, StoreTruth
-from bgaug.pipelines.heatmap.clip_probe import ClipProbe, fit_probes
+from bgaug.pipelines.evaluate.embed import is_store, store_clips
 from bgaug.pipelines.heatmap.options import MAPS, HeatmapOptions
 from bgaug.progress import Progress
+from bgaug.sizing import Size, fit_frame
 from bgaug.store import Store, open_store
+
+_ASPECT_TOLERANCE = 0.02
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A trained encoder that is looked through.
+class ClipMasks:
+    """Foreground masks of a clip's frames.
 
     Attributes:
-        title: short and its own.
-        learner: in evaluation mode, frozen, on its device.
-        config: of the run.
-        checkpoint: the file that it comes from.
-        sha256: hash of that file.
+        foreground: bool (T, H, W), False where nothing is known.
+        unknown: bool (T, H, W), pixels that are neither foreground nor background.
+        there: bool (T,), frames that have a mask.
     """
 
-    title: str
-    learner: ContrastiveLearner
-    config: Mapping[str, Any]
-    checkpoint: Path
-    sha256: str
+    foreground: Bools
+    unknown: Bools
+    there: Bools
+
+    @classmethod
+    def none(cls, num_frames: int, size: Size) -> Self:
+        """Masks of a clip without any mask."""
+        empty = np.zeros((num_frames, *size), np.bool_)
+        return cls(empty, empty, np.zeros(num_frames, np.bool_))
 
     @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        return next(self.learner.parameters()).device
+    def middle(self) -> int:
+        """The frame with a mask that is nearest to the middle; the middle frame if there is none."""
+        half = len(self.there) // 2
+        known = np.flatnonzero(self.there)
+        return int(known[np.abs(known - half).argmin()]) if len(known) else half
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,45 +70,163 @@ class Clip:
     """A clip of a store's video.
 
     Attributes:
-        video: its index in the store.
-        id: of the video.
-        indices: int64 (T,), its frames.
+        video: index of the video in the store.
+        id: id of the video.
+        indices: int64 (T,), numbers of its frames.
         frames: uint8 (1, T, H, W, 3).
-        box: int64 (1, 4), where the picture lies in a frame.
-        masks: what is known of its foreground.
+        box: int64 (1, 4), box of the content in a frame.
+        masks: masks of its foreground.
     """
 
     video: int
     id: str
-    indices: NDArray[np.int64]
+    indices: Ints
     frames: Tensor
     box: Tensor
     masks: ClipMasks
 
     @property
     def side(self) -> int:
-        """Pixels of the stored frames' centre square."""
+        """Side of the stored frames' centre square, pixels."""
         return int(self.box[0, 2:].min())
 
 
-def load_runs(paths: Sequence[Path], device: str | None, progress: Progress, word: Word = NOTHING_SAID) -> list[Run]:
-    """The runs, warned of where they were trained on other clips than the first, whose clips all of them see."""
-    runs = []
+class StoreTruth:
+    """The masks of the store, one per frame: estimated by bgaug, unless others were imported.
+
+    Attributes:
+        name: description of these masks.
+        short: title of their column.
+        videos: indices of the videos that have masks.
+    """
+
+    name = "the store's own, which bgaug estimated unless others were imported"
+    short = "store's mask"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.videos = tuple(range(len(store)))
+
+    def moved(self, video: int, indices: Ints, shot: tuple[int, int]) -> Ints:
+        """The same clip: all frames have masks."""
+        return indices
+
+    def masks(self, video: int, indices: Ints) -> ClipMasks:
+        """Masks of frames, int64 (T,)."""
+        foreground = np.concatenate([self._store.masks(video, int(index), 1) for index in indices])
+        return ClipMasks(foreground, np.zeros_like(foreground), np.ones(len(indices), np.bool_))
+
+
+class ExternalTruth:
+    """Masks from elsewhere, of the frames that have one; see `find_masks` for the arguments.
+
+    Attributes:
+        name: description of these masks.
+        short: title of their column.
+        videos: indices of the videos that have masks.
+
+    Raises:
+        MasksError: the masks cannot be understood, or belong to no video of the store.
+        UsageError: an option is out of range.
+    """
+
+    short = "true mask"
+
+    def __init__(self, store: Store, path: Path, first: int = 0, values: MaskValues = "nonzero") -> None:
+        found = find_masks(path, list(store.videos), first=first, values=values)
+        if not found.of:
+            raise MasksError(
+                path, f"holds no masks of the {len(store)} videos of {store.path}; see `bgaug import --help`"
+            )
+        self.name = f"{path}, on the frames that have one there"
+        self._store = store
+        self._of = {store.find(video_id): masks for video_id, masks in found.of.items()}
+        self.videos: tuple[int, ...] = tuple(sorted(self._of))
+
+    def moved(self, video: int, indices: Ints, shot: tuple[int, int]) -> Ints:
+        """The nearest clip of the shot that contains a frame with a mask; the same clip if there is none."""
+        try:
+            known = self._indices(video)
+        except MasksError:
+            return indices  # reported when the masks are read
+        steps = indices - indices[0]
+        begins = np.arange(shot[0], shot[1] - steps.max())
+        sees = begins[np.isin(begins[:, None] + steps, known).any(axis=1)]
+        return indices if not len(sees) else sees[np.abs(sees - indices[0]).argmin()] + steps
+
+    def masks(self, video: int, indices: Ints) -> ClipMasks:
+        """Masks of frames, int64 (T,).
+
+        Raises:
+            MasksError: the masks cannot be understood, or belong to another video.
+        """
+        known, masks = set(self._indices(video)), self._of[video]
+        found = ClipMasks.none(len(indices), self._store.size)
+        foreground, unknown = found.foreground.copy(), found.unknown.copy()
+        with masks:
+            for place, index in enumerate(indices.tolist()):
+                mask = masks.frame(index) if index in known else None
+                if mask is None:
+                    continue
+                found.there[place] = True
+                foreground[place] = self._fitted(video, masks, mask)
+                without_answer = masks.unknown(index)
+                if without_answer is not None:
+                    unknown[place] = self._fitted(video, masks, without_answer)
+        return ClipMasks(foreground, unknown & ~foreground, found.there)
+
+    def _indices(self, video: int) -> Sequence[int]:
+        masks, num_frames = self._of[video], self._store.num_frames(video)
+        indices = masks.indices()
+        if len(indices) and indices[-1] >= num_frames:
+            fix = "; if numbers begin with 1, use --first 1" if masks.num_frames is None else ""
+            raise MasksError(
+                masks.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{fix}"
+            )
+        return indices
+
+    def _fitted(self, video: int, masks: ExternalMasks, mask: Bools) -> Bools:
+        """The mask at the store's size, fitted as the frames were."""
+        header, (height, width) = self._store.header, mask.shape
+        if (height, width) == header.size:
+            return mask
+        source = int(self._store.columns.height[video]), int(self._store.columns.width[video])
+        if abs(width * source[0] / (height * source[1]) - 1) > _ASPECT_TOLERANCE:
+            raise MasksError(
+                masks.path,
+                f"masks are {height}x{width}, the video {source[0]}x{source[1]}: expected masks of the whole image, of "
+                f"any size of its aspect, or of the store's {header.size[0]}x{header.size[1]}",
+            )
+        return np.asarray(fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127)
+
+
+Truth = StoreTruth | ExternalTruth
+
+
+def load_runs(
+    paths: Sequence[Path], device: str | None, progress: Progress, word: Word = NOTHING_SAID
+) -> dict[str, Run]:
+    """Runs by short titles, without gradients for their weights.
+
+    All runs get the clips of the first run; a warning names the runs that were trained on other clips.
+    """
+    runs: dict[str, Run] = {}
     for title, path in zip(_short_names(paths), paths, strict=True):
-        loaded = load_run(path, device=device, word=word)
-        config = loaded.config
-        runs.append(Run(title, loaded.learner.requires_grad_(False), config, loaded.checkpoint, loaded.sha256))
+        run = load_run(path, device=device, word=word)
+        run.learner.requires_grad_(False)
+        runs[title] = run
+        first, config = next(iter(runs.items())), run.config
         for name, what in (("num_frames", "frames"), ("stride", "a stride")):
-            if config[name] != runs[0].config[name]:
+            if config[name] != first[1].config[name]:
                 progress.warn(
-                    f"{title} was trained on {what} of {config[name]}, and is shown those of {runs[0].title}, "
-                    f"{runs[0].config[name]}"
+                    f"{title} was trained on {what} of {config[name]}, and gets the clips of {first[0]}, "
+                    f"{first[1].config[name]}"
                 )
     return runs
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of paths, as many as tell them apart."""
+    """The last parts of the paths, as many as are needed to distinguish them."""
     parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
@@ -112,7 +239,7 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 def opened_store(
     inputs: Sequence[str], progress: Progress, in_process: bool
 ) -> Iterator[tuple[Store, dict[str, str], bool]]:
-    """The store, the videos that failed, and whether the store is the user's own."""
+    """The store, the videos that failed, and whether the store is an input; else it is temporary."""
     if is_store(inputs):
         yield open_store(inputs[0]), {}, True
         return
@@ -130,34 +257,33 @@ def opened_store(
         yield store, failures, False
 
 
-def maps_wanted(options: HeatmapOptions, store: Store, is_ours: bool) -> tuple[str, ...]:
-    """The maps; one that needs a probe is refused where there is nothing to fit it on."""
-    can = options.probe is not None or (is_ours and bool((store.columns.label >= 0).any()))
+def requested_maps(options: HeatmapOptions, store: Store, is_input: bool) -> tuple[str, ...]:
+    """The maps to draw.
+
+    Raises:
+        UsageError: "cam" is requested, and there are no labelled videos to fit a probe on.
+    """
+    can = options.probe is not None or (is_input and bool((store.columns.label >= 0).any()))
     if options.maps is None:
         return MAPS if can else MAPS[1:]
     if "cam" in options.maps and not can:
-        what = f"{store.path} has no labelled videos" if is_ours else "video files have no probe"
-        raise UsageError(f"{what}: class maps need a labelled store, --probe STORE; or take --map activation")
+        what = f"{store.path} has no labelled videos" if is_input else "video files have no probe"
+        raise UsageError(f"{what}: class maps need a labelled store, --probe STORE; or use --map activation")
     return tuple(dict.fromkeys(options.maps))
 
 
-def run_probes(
-    runs: Sequence[Run], maps: Sequence[str], options: HeatmapOptions, store: Store, is_ours: bool, progress: Progress
-) -> list[ClipProbe | None]:
-    """A probe a run for "cam"; where it is fitted on the very store that is shown, what is shown is held out."""
-    if "cam" not in maps:
-        return [None] * len(runs)
-    labelled = open_store(options.probe) if options.probe is not None else store
-    own = options.probe is None and is_ours
-    return [
-        fit_probes(run.learner, run.config, labelled, progress, hold_out=own, feature=options.feature) for run in runs
-    ]
-
-
 def chosen_clips(
-    run: Run, store: Store, truth: StoreTruth | ForeignTruth, options: HeatmapOptions, cam: bool
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Videos and the frames of their clips."""
+    config: Mapping[str, int], store: Store, truth: Truth, options: HeatmapOptions, cam: bool
+) -> Iterator[tuple[int, Ints]]:
+    """Index of the video, and int64 (T,) frames, of each clip to draw.
+
+    Args:
+        config: configuration of the run whose frames and stride are used.
+        store: the store.
+        truth: masks; only videos with masks are chosen.
+        options: how many videos and clips.
+        cam: whether class maps are drawn; with a probe fitted on this store only its test split is chosen.
+    """
     videos = np.array(truth.videos, np.int64)
     if cam and options.probe is None and {"train", "test"} <= set(store.names.splits):
         held = videos[store.columns.split[videos] == store.names.splits.index("test")]
@@ -165,24 +291,20 @@ def chosen_clips(
     if options.target == "true":
         videos = videos[store.columns.label[videos] >= 0]
     if not len(videos):
-        raise UsageError(f"{store.path} holds no video to show: none is labelled, which --target true asks for")
+        raise UsageError(f"{store.path} holds no video to show: none is labelled, which --target true requires")
     if 0 < options.videos < len(videos):
         videos = videos[np.unique(np.linspace(0, len(videos) - 1, options.videos).round().astype(int))]
     for video in videos.tolist():
-        shot = longest_shot([(int(s[0]), int(s[1])) for s in store.shots(video)])
-        for indices in store_frames(store, video, run.config, options.clips):
-            yield video, truth.moved(video, indices, shot)
+        shots = store.shots(video)
+        start, stop = shots[longest_shot(shots), :2].tolist()
+        for indices in store_clips(store, video, config, options.clips):
+            yield video, truth.moved(video, indices, (start, stop))
 
 
 def read_clip(
-    store: Store,
-    truth: StoreTruth | ForeignTruth,
-    video: int,
-    indices: NDArray[np.int64],
-    failures: dict[str, str],
-    progress: Progress,
+    store: Store, truth: Truth, video: int, indices: Ints, failures: dict[str, str], progress: Progress
 ) -> Clip:
-    """The clip; masks that cannot be used are warned of, told among the failures, and left out."""
+    """Read a clip and its masks; masks that cannot be used are reported as a failure and left out."""
     name = store.video_id(video)
     try:
         masks = truth.masks(video, indices)

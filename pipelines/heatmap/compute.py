@@ -1,11 +1,13 @@
-"""Maps of a clip, how much of each is the foreground, and what that comes to over all clips.
+"""Maps of a clip, the linear probes behind class maps, the numbers of a map, and their means over clips.
 
-Letters: T frames of a clip, H, W pixels of a frame, T', H', W' places of a stage, S side of the centre crop.
+Letters: N videos, K classes, D features, T frames of a clip, H, W pixels of a frame, T', H', W' cells of a stage,
+S side of the centre crop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bgaug.errors import UsageError
-from bgaug.metrics import bootstrap_interval
+from bgaug.metrics import LinearProbe, bootstrap_interval
 from bgaug.metrics.heatmap import (
     activation_map,
     centre_crop_masks,
@@ -24,55 +26,156 @@ from bgaug.metrics.heatmap import (
     stretch,
     upsample,
 )
+from bgaug.metrics.held_out import group_folds
 from bgaug.model import ContrastiveLearner
-from bgaug.model.decomposition import Codes
+from bgaug.model.checkpoint import Run
+from bgaug.model.encoder import codes_of
 from bgaug.pairs import centre_crop
-from bgaug.pipelines.heatmap.clip_masks import ClipMasks
-from bgaug.pipelines.heatmap.clip_probe import ClipProbe
-from bgaug.pipelines.heatmap.clips import Clip, Run
+from bgaug.pipelines.evaluate.features import feature_of, frozen_features
+from bgaug.pipelines.heatmap.clips import Clip, ClipMasks
+from bgaug.progress import Progress
+from bgaug.store import Store
 
 NUMBERS = ("energy", "energy_ratio", "pointing", "ring", "ring_ratio", "far", "far_ratio", "iou")
 
+_PROBE_CLIPS = 5  # clips of each video whose features are averaged for the probe
+_FOLDS = 10
+
+Ints = NDArray[np.int64]
 ByRun = dict[str, dict[str, dict[str, Any]]]
 """By map, run and number."""
+
+
+# --- probes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class ClipProbe:
+    """Linear probes on one code of an encoder; a video is explained by a probe that was not fitted on its fold.
+
+    Attributes:
+        feature: the code that the probes read, "global" or "dynamic"; a class map has to explain the same code.
+        classes: names of all classes, by label.
+        ids: ids of the labelled videos, N.
+        values: float32 (N, D), the code of each video.
+        labels: int64 (N,).
+        fold: int64 (N,), fold of each video; -1 for all if the videos shown are of another store or split.
+        train: bool (N,), videos that any probe may be fitted on.
+    """
+
+    feature: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    values: NDArray[np.float32]
+    labels: Ints
+    fold: Ints
+    train: NDArray[np.bool_]
+    _fitted: dict[int, tuple[LinearProbe, Ints]] = field(default_factory=dict)
+
+    def weight(
+        self, video_id: str, code: NDArray[np.float32], target: str | int | None
+    ) -> tuple[NDArray[np.float64], int]:
+        """Weights of a class on a clip's code, float64 (D,), and the label of the class.
+
+        Args:
+            video_id: video of the clip; the probe was fitted without its fold.
+            code: float32 (1, D), the code that `feature` names.
+            target: name or label of the class. None, or a class without training videos, stands for the predicted class.
+
+        Raises:
+            UsageError: there is no such class, or the training videos have fewer than two classes.
+        """
+        if isinstance(target, str) and target not in self.classes:
+            raise UsageError(f"no class {target!r}; there are {', '.join(self.classes)}")
+        label = self.classes.index(target) if isinstance(target, str) else target
+        probe, labels = self._probe(video_id)
+        column = int(probe.scores(code)[0].argmax())
+        if label is not None and label in labels:
+            column = int(np.searchsorted(labels, label))
+        return probe.weight[:, column], int(labels[column])
+
+    def _probe(self, video_id: str) -> tuple[LinearProbe, Ints]:
+        fold = int(self.fold[self.ids.index(video_id)]) if video_id in self.ids else -1
+        if fold not in self._fitted:
+            train = self.train & ((self.fold != fold) if fold >= 0 else True)
+            labels = self.labels[train]
+            if len(np.unique(labels)) < 2:
+                raise UsageError(
+                    f"a probe needs training videos of two classes; the {int(train.sum())} labelled videos that it may be "
+                    f"fitted on have {len(np.unique(labels))}"
+                )
+            self._fitted[fold] = LinearProbe().fit(self.values[train], labels), np.unique(labels)
+        return self._fitted[fold]
+
+
+def fit_probes(run: Run, store: Store, progress: Progress, *, hold_out: bool, feature: str | None = None) -> ClipProbe:
+    """Probes on the labelled videos of a store.
+
+    Args:
+        run: the encoder.
+        store: a labelled store.
+        progress: receives progress.
+        hold_out: whether videos of this store are shown. Then the probe is fitted on the train split if there are a train
+            and a test split, else without the group of the video if groups are known, else without a tenth of the videos.
+        feature: "global" or "dynamic"; None for the default of the run's method.
+
+    Raises:
+        UsageError: the store has no labelled videos.
+    """
+    feature = feature_of(run, feature)
+    c, names = store.columns, store.names.splits
+    videos = np.flatnonzero(c.label >= 0)
+    if not len(videos):
+        raise UsageError(f"{store.path} has no labelled videos to fit a probe on; see `bgaug build-shards --labels`")
+    found = frozen_features(run, store, videos, progress, clips=_PROBE_CLIPS, cache=False)
+    fold, train = np.full(len(videos), -1), np.ones(len(videos), np.bool_)
+    if "train" in names and ("test" in names or not hold_out):
+        train = c.split[videos] == names.index("train")
+    elif hold_out:
+        fold = group_folds(c.group[videos].astype(np.int64), _FOLDS)
+    ids = tuple(store.video_id(video) for video in videos.tolist())
+    labels = c.label[videos].astype(np.int64)
+    return ClipProbe(feature, store.header.classes, ids, found.of(feature), labels, fold, train)
+
+
+# --- maps ---------------------------------------------------------------------------------------------------------
 
 
 def encoder_maps(
     run: Run, clip: Clip, maps: Sequence[str], stage: str | None, probe: ClipProbe | None, target: str | int | None
 ) -> tuple[dict[str, Tensor], int | None]:
-    """Maps of one clip, on the CPU, 0 or more, and the class that "cam" speaks of.
+    """Maps of one clip, on the CPU, 0 or more, and the label of the class that "cam" explains.
 
     Args:
         run: the encoder.
         clip: the clip.
-        maps: of `MAPS`.
+        maps: names in `MAPS`.
         stage: see `HeatmapOptions`.
-        probe: for "cam", which explains the code that the probe was fitted on, and no other.
-        target: the class of "cam"; None for what the probe predicts.
+        probe: the probe of "cam"; the map explains the code that this probe was fitted on.
+        target: class of "cam"; None for the class that the probe predicts.
 
     Returns:
-        By map, float32 (1, T', H', W') by frame, or (1, H', W') of "saliency".
+        By map, float32 (1, T', H', W'); the saliency has no time, (1, H', W').
 
     Raises:
-        UsageError: no such stage.
+        UsageError: there is no such stage.
     """
     crop = centre_crop(clip.frames.to(run.device), clip.box.to(run.device), run.config["crop"])
-    # Gradient of the clip alone: weights keep none.
+    # Only the clip needs a gradient; the weights keep none.
     with torch.set_grad_enabled("cam" in maps):
         stages: dict[str, Tensor] = run.learner.encoder.backbone(crop.requires_grad_("cam" in maps))
     names = list(stages)
     if stage is not None and stage not in stages:
-        raise UsageError(f"{run.title} has no stage {stage!r}; it has {', '.join(names)}")
+        raise UsageError(f"{run.path} has no stage {stage!r}; it has {', '.join(names)}")
     found: dict[str, Tensor] = {}
     label = None
     if "cam" in maps:
         assert probe is not None
-        at = stage or names[1]
         with torch.enable_grad():
             code = class_code(run.learner, stages, probe.feature)
             weight, label = probe.weight(clip.id, code.detach().cpu().numpy(), target)
             score = code @ torch.from_numpy(weight).to(code)
-            found["cam"] = class_map(run.learner, stages, at, probe.feature, score).cpu()
+            found["cam"] = class_map(run.learner, stages, stage or names[1], probe.feature, score).cpu()
     with torch.no_grad():
         if "activation" in maps:
             found["activation"] = activation_map(stages[stage or names[-1]].detach()).cpu()
@@ -86,27 +189,26 @@ def class_code(learner: ContrastiveLearner, stages: Mapping[str, Tensor], featur
     """The code that a probe reads and a class map explains, with gradient to the stages.
 
     Args:
-        learner: in evaluation mode.
-        stages: from its backbone, in order, float (B, C, T', H', W').
+        learner: the learner, in evaluation mode.
+        stages: float (B, C, T', H', W') by stage of its backbone, in order.
         feature: "global" or "dynamic".
 
     Returns:
-        float32 (B, D), what `ContrastiveLearner.features` gives.
+        float32 (B, D), equal to `ContrastiveLearner.features`.
     """
-    codes: Codes = learner.encoder.decomposition(stages)
-    return codes.feature(feature)
+    return codes_of(dict(stages), learner.encoder.decomposition).feature(feature)
 
 
 def class_map(
     learner: ContrastiveLearner, stages: Mapping[str, Tensor], at: str, feature: str, score: Tensor
 ) -> Tensor:
-    """What speaks for a score of a code, in one stage: Grad-CAM of the global code, HiResCAM of the dynamic one.
+    """Evidence for a score of a code in one stage: Grad-CAM for the global code, HiResCAM for the dynamic code.
 
     Args:
-        learner: in evaluation mode.
-        stages: from its backbone, in order, float (B, C, T', H', W'), with gradient.
+        learner: the learner, in evaluation mode.
+        stages: float (B, C, T', H', W') by stage of its backbone, in order, with gradient.
         at: name of the stage.
-        feature: what `score` was computed from, see `class_code`.
+        feature: the code that `score` was computed from, see `class_code`.
         score: float (B,), such as the logit of each clip's class.
 
     Returns:
@@ -118,13 +220,13 @@ def class_map(
 
 
 def pixel_map(name: str, heat: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A map at the size of pixels, in [0, 1]: what is drawn, and what is scored.
+    """A map at the size of pixels, in [0, 1]; this is what is drawn and scored.
 
-    "cam" keeps its zero, which says that nothing speaks for the class; the others are stretched, see
+    The zero of "cam" has a meaning, no evidence, and stays 0; other maps are stretched, see
     `bgaug.metrics.heatmap.stretch`.
 
     Args:
-        name: of `MAPS`.
+        name: a name in `MAPS`.
         heat: 0 or more, (1, T', H', W') or (1, H', W').
         size: (T, H, W), or (H, W).
 
@@ -137,19 +239,21 @@ def pixel_map(name: str, heat: Tensor, size: tuple[int, ...]) -> Tensor:
     return whole / whole.max().clamp(min=torch.finfo(whole.dtype).tiny)
 
 
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
 def score_map(name: str, heat: Tensor, masks: ClipMasks, box: Tensor, size: int) -> dict[str, float]:
-    """Numbers of one clip's map against the frames whose masks are known.
+    """Numbers of one clip's map against the frames that have masks.
 
     Args:
-        name: of `MAPS`.
-        heat: 0 or more, (1, T', H', W'), held against the mask of each frame; or (1, H', W'), held against all that is
-            foreground in one of them.
-        masks: of the clip.
-        box: where the picture lies in a frame.
-        size: S, pixels that the map is brought to.
+        name: a name in `MAPS`.
+        heat: 0 or more; (1, T', H', W') is compared with the mask of each frame, (1, H', W') with the union of all masks.
+        masks: masks of the clip.
+        box: box of the content in a frame.
+        size: S, side of the map in pixels.
 
     Returns:
-        `NUMBERS`, nan where there is no answer.
+        `NUMBERS`, nan where undefined.
     """
     if not masks.there.any():
         return dict.fromkeys(NUMBERS, float("nan"))
@@ -170,23 +274,23 @@ def score_map(name: str, heat: Tensor, masks: ClipMasks, box: Tensor, size: int)
 
 def means_and_differences(
     clips: Sequence[Mapping[str, Mapping[str, Mapping[str, float | None]]]],
-    groups: NDArray[np.int64],
+    groups: Ints,
     maps: Sequence[str],
     titles: Sequence[str],
 ) -> tuple[ByRun, ByRun]:
-    """Means over clips, and of each run but the first the means of its numbers less those of the first.
+    """Means over clips, and for each run except the first the mean difference to the first run.
 
     Args:
-        clips: numbers of each clip by map, run and number; None where there is no answer.
-        groups: int (clips,), what stands or falls together.
-        maps: of `MAPS`.
-        titles: of the runs.
+        clips: numbers of each clip by map, run and number; None where undefined.
+        groups: int (clips,), group of each clip.
+        maps: names in `MAPS`.
+        titles: titles of the runs.
     """
 
     def values(name: str, title: str, number: str) -> NDArray[np.float64]:
-        """Of all clips for which every run has an answer, nan for the others: so means differ by the difference."""
-        told = np.array([[clip[name][t][number] for clip in clips] for t in titles], np.float64)
-        return np.where(np.isfinite(told).all(axis=0), told[titles.index(title)], np.nan)
+        """Values of all clips, nan where any run has none, so that a difference of means is the mean difference."""
+        found = np.array([[clip[name][t][number] for clip in clips] for t in titles], np.float64)
+        return np.where(np.isfinite(found).all(axis=0), found[titles.index(title)], np.nan)
 
     means = {name: {t: {n: averaged(values(name, t, n), groups) for n in NUMBERS} for t in titles} for name in maps}
     differences = {
@@ -199,12 +303,12 @@ def means_and_differences(
     return means, differences
 
 
-def averaged(values: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str, float | int | None]:
-    """Mean over the clips that have an answer, with a 95 % interval over groups; None where there is none.
+def averaged(values: NDArray[np.float64], groups: Ints) -> dict[str, float | int | None]:
+    """Mean over the clips with a value, with a 95 % interval over groups; None if no clip has a value.
 
     Args:
-        values: (clips,), nan where there is no answer.
-        groups: int (clips,), what stands or falls together.
+        values: (clips,), nan where undefined.
+        groups: int (clips,), group of each clip.
     """
     there = np.isfinite(values)
     if not there.any():
@@ -212,8 +316,3 @@ def averaged(values: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str
     values, groups = values[there], groups[there]
     low, high = bootstrap_interval(values, groups) if len(np.unique(groups)) > 1 else (None, None)
     return {"mean": float(values.mean()), "low": low, "high": high, "clips": int(there.sum())}
-
-
-def finite(value: float) -> float | None:
-    """The number, or None for JSON, which has no nan."""
-    return value if np.isfinite(value) else None

@@ -1,11 +1,9 @@
-"""`bgaug heatmap`: where encoders look on the same clips, as pictures, films and numbers.
+"""`bgaug heatmap`: where encoders look on the same clips, as images, films and numbers.
 
-Here are the order of work and its result.
-
-    heatmap_options    what may be asked for
-    heatmap_clips      runs, clips and probes
-    heatmap_numbers    maps of a clip, and numbers of maps
-    heatmap_pictures   the sheet's rows and the films
+options    what can be requested
+clips      runs, clips and masks
+compute    maps, the probes of class maps, and numbers
+draw       rows of the sheet, and films
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,64 +22,50 @@ from numpy.typing import NDArray
 from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, replacing_files, write_bytes, writing
+from bgaug.model.checkpoint import Run
 from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
-from bgaug.pipelines.heatmap.clip_masks import ForeignTruth, StoreTruth
-from bgaug.pipelines.heatmap.clip_probe import ClipProbe
 from bgaug.pipelines.heatmap.clips import (
     Clip,
-    Run,
+    ExternalTruth,
+    StoreTruth,
     chosen_clips,
     load_runs,
-    maps_wanted,
     opened_store,
     read_clip,
-    run_probes,
+    requested_maps,
 )
 from bgaug.pipelines.heatmap.compute import (
-    averaged,
+    ClipProbe,
     encoder_maps,
-    finite,
+    fit_probes,
     means_and_differences,
-    pixel_map,
     score_map,
 )
 from bgaug.pipelines.heatmap.draw import SHEET_ROWS, column_titles, draw_clip, drawn_map, film_name
 from bgaug.pipelines.heatmap.options import HeatmapOptions
 from bgaug.progress import Progress
-from bgaug.store import Store
+from bgaug.store import Store, open_store
 from bgaug.text import json_bytes
 from bgaug.visualize import KINDS, HeatmapRow, heatmap_sheet, write_picture
-
-__all__ = [
-    "Clip",
-    "HeatmapOptions",
-    "Looked",
-    "Run",
-    "averaged",
-    "encoder_maps",
-    "heatmap",
-    "pixel_map",
-    "score_map",
-]
 
 RESULT = "heatmaps.json"
 SHEET = "sheet.png"
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
-    """What `heatmap` reports.
+class HeatmapReport:
+    """Result of `heatmap`.
 
     Attributes:
         out: the folder.
-        clips: that were looked at.
-        videos: they come from.
-        masks: what the maps were held against.
-        numbers: by map, run and number: {"mean", "low", "high", "clips"}, over the clips for which all runs have an answer;
+        clips: number of clips.
+        videos: number of videos that the clips are from.
+        masks: description of the masks that the maps are compared with.
+        numbers: by map, run and number: {"mean", "low", "high", "clips"}, over the clips for which all runs have a value;
             low and high are a 95 % interval over groups.
-        differences: by map and run, likewise: its numbers less those of the first run.
-        failures: videos that could not be used, or whose masks could not, and why.
-        settings: how all that was come by.
+        differences: by map and run, likewise: its numbers minus those of the first run.
+        failures: videos that could not be used, or whose masks could not, with the reasons.
+        settings: how the numbers were computed.
     """
 
     out: Path
@@ -94,7 +78,7 @@ class Looked:
     settings: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The report of `--json`."""
         return {
             "out": str(self.out),
             "sheet": str(self.out / SHEET),
@@ -109,15 +93,6 @@ class Looked:
         }
 
 
-@dataclass
-class _Kept:
-    """What is gathered while clips go by."""
-
-    rows: list[HeatmapRow] = field(default_factory=list)
-    told: list[dict[str, Any]] = field(default_factory=list)
-    groups: list[int] = field(default_factory=list)
-
-
 def heatmap(
     run: Path,
     inputs: Sequence[str],
@@ -130,73 +105,80 @@ def heatmap(
     overwrite: bool = False,
     in_process: bool = False,
     word: Word = NOTHING_SAID,
-) -> Looked:
-    """Draw what encoders look at on the same clips, and tell how much of it is the foreground.
+) -> HeatmapReport:
+    """Draw where encoders look on the same clips, and measure how much of it is the foreground.
 
-    All runs see the frames that the first one's configuration says, each at its own crop.
+    All runs get the frames of the first run's configuration, each at its own crop.
 
     Args:
         run: folder that `train` made, or one checkpoint.
-        inputs: one store (its folder or URL), or videos; of those a store is built for the time being, and the masks are
-            bgaug's.
-        out: folder for sheet.png, a film a clip, and heatmaps.json.
-        progress: receives what happens.
+        inputs: one store (its folder or URL), or videos, of which a temporary store with estimated masks is built.
+        out: folder for sheet.png, one film per clip, and heatmaps.json.
+        progress: receives progress and warnings.
         against: other runs.
-        options: which maps, of which clips, held against what.
-        device: by default CUDA where there is one, else the CPU.
+        options: which maps, of which clips, compared with which masks.
+        device: CUDA by default where it is available, else the CPU.
         overwrite: replace the result of an earlier call.
-        in_process: read videos in this very process.
-        word: the user's, on who builds an encoder that is none of bgaug's.
+        in_process: read videos in the calling process.
+        word: what the user says about an encoder that is not one of bgaug's.
 
     Raises:
-        UsageError: nothing labelled where a class is asked for, no such stage, or `out` holds a result.
+        UsageError: class maps without labelled videos, an unknown stage, or `out` holds a result.
         MasksError: masks from elsewhere cannot be understood, or belong to no video.
         CheckpointError: a run cannot be read.
         StoreError: a store cannot be read.
-        WriteError: `out` cannot be written; the files of an earlier call are as they were.
+        WriteError: `out` cannot be written; the files of an earlier call are unchanged.
     """
     options = options or HeatmapOptions()
     _check_out(out, overwrite)
     out = out.resolve()
     runs = load_runs([run, *against], device, progress, word)
-    with opened_store(inputs, progress, in_process) as (store, failures, is_ours):
+    with opened_store(inputs, progress, in_process) as (store, failures, is_input):
         if store.header.frames == "none":
             raise UsageError(f"{store.path} keeps no frames; make a store to train from with `bgaug build-shards`")
-        maps = maps_wanted(options, store, is_ours)
+        maps = requested_maps(options, store, is_input)
         truth = (
-            ForeignTruth(store, options.masks, options.first, options.values) if options.masks else StoreTruth(store)
+            ExternalTruth(store, options.masks, options.first, options.values) if options.masks else StoreTruth(store)
         )
-        probes = run_probes(runs, maps, options, store, is_ours, progress)
-        clips = list(chosen_clips(runs[0], store, truth, options, "cam" in maps))
+        probes: dict[str, ClipProbe] = {}
+        if "cam" in maps:
+            labelled = open_store(options.probe) if options.probe is not None else store
+            own = options.probe is None and is_input
+            probes = {
+                t: fit_probes(r, labelled, progress, hold_out=own, feature=options.feature) for t, r in runs.items()
+            }
+        first = next(iter(runs.values()))
+        clips = list(chosen_clips(first.config, store, truth, options, "cam" in maps))
         if options.films:
-            names = [film_name(number, store.video_id(video)) for number, (video, _) in enumerate(clips)]
-            _check_films(out, names, overwrite)
-        kept = _Kept()
+            for number, (video, _) in enumerate(clips):
+                _check_film(out / film_name(number, store.video_id(video)), overwrite)
+        job = _Job(runs, probes, maps, options, store)
         progress.start("heat maps", len(clips))
         with replacing_files(out) as unfinished:
             for number, (video, indices) in enumerate(clips):
                 clip = read_clip(store, truth, video, indices, failures, progress)
-                _look(kept, runs, probes, maps, options, store, clip, unfinished, number)
+                job.add(clip, unfinished, number)
                 progress.advance(note=clip.id)
-            sheet = heatmap_sheet(kept.rows, column_titles(runs, maps), mask_title=truth.short)
+            sheet = heatmap_sheet(job.rows, column_titles(list(runs), maps), mask_title=truth.short)
             write_picture(unfinished / SHEET, sheet)
             numbers, differences = means_and_differences(
-                [one["numbers"] for one in kept.told], np.array(kept.groups), maps, [run.title for run in runs]
+                [one["numbers"] for one in job.results], np.array(job.groups), maps, list(runs)
             )
-            settings = _settings(runs, probes, maps, options, store)
-            videos = len({one["video"] for one in kept.told})
-            looked = Looked(out, len(kept.told), videos, truth.name, numbers, differences, dict(failures), settings)
-            told = {**looked.to_json(), "clips": kept.told}
-            write_bytes(unfinished / RESULT, json_bytes(told, indent=1, allow_nan=False))
+            videos = len({one["video"] for one in job.results})
+            report = HeatmapReport(
+                out, len(clips), videos, truth.name, numbers, differences, dict(failures), job.settings()
+            )
+            written = {**report.to_json(), "clips": job.results}
+            write_bytes(unfinished / RESULT, json_bytes(written, indent=1, allow_nan=False))
             earlier = _films_of_earlier_call(out)
         with writing(out):
-            for name in earlier - {one["film"] for one in kept.told}:
+            for name in earlier - {one["film"] for one in job.results}:
                 (out / name).unlink(missing_ok=True)
-    return looked
+    return report
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    """See, before any work, whether a result may be written here."""
+    """Check, before any work, that a result may be written to the folder."""
     if (out / RESULT).exists() and not overwrite:
         raise UsageError(f"{out} holds heat maps already; --overwrite replaces them")
     if out.exists() and not out.is_dir():
@@ -206,104 +188,108 @@ def _check_out(out: Path, overwrite: bool) -> None:
     check_replaceable(out / SHEET, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
 
 
-def _check_films(out: Path, names: Sequence[str], overwrite: bool) -> None:
-    for name in (name for name in names if os.path.lexists(out / name)):
-        check_replaceable(out / name, overwrite=overwrite, kinds=KINDS[".mp4"], what="an MP4 video")
+def _check_film(path: Path, overwrite: bool) -> None:
+    if os.path.lexists(path):
+        check_replaceable(path, overwrite=overwrite, kinds=KINDS[".mp4"], what="an MP4 video")
 
 
 def _films_of_earlier_call(out: Path) -> set[str]:
     """Names of films that an earlier call wrote and recorded."""
     try:
-        told = json.loads((out / RESULT).read_bytes())
-        names = {Path(str(clip["film"])).name for clip in told["clips"] if clip.get("film")}
+        recorded = json.loads((out / RESULT).read_bytes())
+        names = {Path(str(clip["film"])).name for clip in recorded["clips"] if clip.get("film")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
-    # Only names that this command gives: the file may have been changed.
+    # The file may have been changed: only names of the form that this command gives are removed.
     return {name for name in names if re.fullmatch(r"\d{3,}_.*\.mp4", name)}
 
 
-def _look(
-    kept: _Kept,
-    runs: Sequence[Run],
-    probes: Sequence[ClipProbe | None],
-    maps: Sequence[str],
-    options: HeatmapOptions,
-    store: Store,
-    clip: Clip,
-    out: Path,
-    number: int,
-) -> None:
-    """One clip through all encoders: its numbers, its row of the sheet, its film."""
-    classes = probes[0].classes if probes[0] is not None else store.header.classes
-    label = int(store.columns.label[clip.video])
-    own = store.header.classes[label] if label >= 0 else None
-    wanted = {"predicted": None, "true": own}.get(options.target, options.target)
-    shown: dict[tuple[str, str], NDArray[np.float32]] = {}
-    numbers: dict[str, dict[str, Any]] = {name: {} for name in maps}
-    said = {}
-    for run, probe in zip(runs, probes, strict=True):
-        with own_clips(run.config):
-            heats, column = encoder_maps(run, clip, maps, options.stage, probe, wanted)
-        said[run.title] = None if column is None else classes[column]
-        for name, heat in heats.items():
-            numbers[name][run.title] = score_map(name, heat, clip.masks, clip.box, runs[0].config["crop"])
-            shown[name, run.title] = drawn_map(name, heat, clip)
-    drawn = draw_clip(clip, [shown[name, run.title] for name in maps for run in runs], own, said)
-    if len(kept.rows) < SHEET_ROWS:
-        kept.rows.append(drawn.row())
-    film = None
-    if options.films:
-        film = film_name(number, clip.id)
-        fps = max(1.0, float(store.columns.fps[clip.video]) / runs[0].config["stride"])
-        drawn.write_film(out / film, column_titles(runs, maps), fps)
-    group = int(store.columns.group[clip.video])
-    kept.groups.append(group if _has_groups(store) else clip.video)
-    kept.told.append(
-        {
-            "video": clip.id,
-            "frames": clip.indices.tolist(),
-            "masked_frames": clip.indices[clip.masks.there].tolist(),
-            "class": own,
-            "class_of_map": said,
-            "film": film,
-            "numbers": {
-                name: {title: {n: finite(value) for n, value in one.items()} for title, one in by_run.items()}
-                for name, by_run in numbers.items()
-            },
-        }
-    )
+@dataclass
+class _Job:
+    """The encoders and their probes, and the results of the clips so far."""
 
+    runs: Mapping[str, Run]
+    probes: Mapping[str, ClipProbe]
+    maps: Sequence[str]
+    options: HeatmapOptions
+    store: Store
+    rows: list[HeatmapRow] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
 
-def _settings(
-    runs: Sequence[Run],
-    probes: Sequence[ClipProbe | None],
-    maps: Sequence[str],
-    options: HeatmapOptions,
-    store: Store,
-) -> dict[str, Any]:
-    """How the numbers were come by."""
-    return {
-        **asdict(options),
-        "masks": None if options.masks is None else str(options.masks),
-        "maps": list(maps),
-        "intervals_over": "groups" if _has_groups(store) else "videos",
-        "runs": {
-            run.title: {
-                "checkpoint": str(run.checkpoint),
-                "sha256": run.sha256,
-                "method": run.config["method"],
-                "backbone": run.config["backbone"],
-                "crop": run.config["crop"],
-                "feature": None if probe is None else probe.feature,
+    @property
+    def first(self) -> Run:
+        """The run whose clips are used."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether intervals are over the groups of the store; otherwise they are over videos."""
+        groups = self.store.columns.group
+        return bool((groups >= 0).all()) and len(np.unique(groups)) > 1
+
+    def add(self, clip: Clip, out: Path, number: int) -> None:
+        """Encode one clip with all encoders: its numbers, its row of the sheet, its film."""
+        header, columns = self.store.header, self.store.columns
+        label = int(columns.label[clip.video])
+        own = header.classes[label] if label >= 0 else None
+        target = {"predicted": None, "true": own}.get(self.options.target, self.options.target)
+        drawn: dict[tuple[str, str], NDArray[np.float32]] = {}
+        numbers: dict[str, dict[str, Any]] = {name: {} for name in self.maps}
+        explained: dict[str, str | None] = {}
+        for title, name, heat, named in self._maps(clip, target):
+            explained[title] = named
+            values = score_map(name, heat, clip.masks, clip.box, self.first.config["crop"])
+            numbers[name][title] = {n: value if np.isfinite(value) else None for n, value in values.items()}
+            drawn[name, title] = drawn_map(name, heat, clip)
+        shown = draw_clip(clip, [drawn[name, title] for name in self.maps for title in self.runs], own, explained)
+        if len(self.rows) < SHEET_ROWS:
+            self.rows.append(shown.row())
+        film = film_name(number, clip.id) if self.options.films else None
+        if film is not None:
+            fps = max(1.0, float(columns.fps[clip.video]) / self.first.config["stride"])
+            shown.write_film(out / film, column_titles(list(self.runs), self.maps), fps)
+        self.groups.append(int(columns.group[clip.video]) if self.has_groups else clip.video)
+        self.results.append(
+            {
+                "video": clip.id,
+                "frames": clip.indices.tolist(),
+                "masked_frames": clip.indices[clip.masks.there].tolist(),
+                "class": own,
+                "class_of_map": explained,
+                "film": film,
+                "numbers": numbers,
             }
-            for run, probe in zip(runs, probes, strict=True)
-        },
-        "frames": runs[0].config["num_frames"],
-        "stride": runs[0].config["stride"],
-        "bgaug_version": __version__,
-    }
+        )
 
+    def _maps(self, clip: Clip, target: str | None) -> Iterator[tuple[str, str, Any, str | None]]:
+        """Title of the run, name of the map, the map, and the class that "cam" explains."""
+        for title, run in self.runs.items():
+            probe = self.probes.get(title)
+            with own_clips(run.config):
+                heats, label = encoder_maps(run, clip, self.maps, self.options.stage, probe, target)
+            named = None if probe is None or label is None else probe.classes[label]
+            yield from ((title, name, heat, named) for name, heat in heats.items())
 
-def _has_groups(store: Store) -> bool:
-    groups = store.columns.group
-    return bool((groups >= 0).all()) and len(np.unique(groups)) > 1
+    def settings(self) -> dict[str, Any]:
+        """How the numbers were computed."""
+        return {
+            **asdict(self.options),
+            "masks": None if self.options.masks is None else str(self.options.masks),
+            "maps": list(self.maps),
+            "intervals_over": "groups" if self.has_groups else "videos",
+            "runs": {
+                title: {
+                    "checkpoint": str(run.checkpoint),
+                    "sha256": run.sha256,
+                    "method": run.config["method"],
+                    "backbone": run.config["backbone"],
+                    "crop": run.config["crop"],
+                    "feature": self.probes[title].feature if title in self.probes else None,
+                }
+                for title, run in self.runs.items()
+            },
+            "frames": self.first.config["num_frames"],
+            "stride": self.first.config["stride"],
+            "bgaug_version": __version__,
+        }

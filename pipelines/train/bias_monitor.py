@@ -15,6 +15,7 @@ from bgaug.data.dataset import ClipDataset
 from bgaug.metrics import LinearProbe
 from bgaug.model import ContrastiveLearner
 from bgaug.pairs import Augmentation, Pairs, SemiNegativePairs
+from bgaug.pipelines.evaluate.features import encode
 
 NUMBERS = ("motion_r1", "scene_r1", "background_probe")
 BACKGROUNDS = 8  # that are told apart
@@ -82,8 +83,7 @@ class BiasMeters:
         return pairs
 
     def _encode(self, learner: ContrastiveLearner, clips: Tensor) -> NDArray[np.float32]:
-        parts = [learner.features(part, learner.method.feature) for part in torch.split(clips, CHUNK)]
-        return torch.cat(parts).float().cpu().numpy()
+        return encode(lambda part: learner.features(part, learner.method.feature), torch.split(clips, CHUNK))
 
 
 @contextmanager

@@ -1,61 +1,43 @@
-"""Choosing the composites of a bias evaluation: foregrounds, donors, still frames and those who stand beside.
+"""Choosing the composites of a bias evaluation: foregrounds, donors, still frames and inserted foregrounds.
 
-A draw is a hash of the seed, what it is for and the video's id: nothing hangs on the number of workers, the size of batches
-or how many composites there are.
+A draw is a hash of the seed, its purpose and the video's id. It does not depend on the number of workers, the batch size or
+the number of composites.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Stripes, clear_shift
-from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, picture_files, read_picture
+from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, has_splits, image_files, read_image, video_group
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Inserted, Manifest, Row, SceneTest
 from bgaug.progress import Progress
-from bgaug.store import Store
 from bgaug.store.index import GRADES
 
+_REFERENCE_CROP = 112  # the options give lengths in pixels of such a crop
 _TRIES = 64
 
-DonorSource = Literal["backgrounds", "stripes", "bank", "folder"]
-Item = TypeVar("Item")
+if TYPE_CHECKING:
+    from bgaug.pipelines.evaluate.bias.run import BiasOptions
 
-
-@dataclass(frozen=True)
-class Choice:
-    """What is drawn for a manifest; see `bgaug.pipelines.evaluate.bias.run.BiasOptions`."""
-
-    composites: int
-    clips: int
-    seed: int
-    donors: DonorSource
-    bank: str | None
-    folder: Path | None
-    min_grade: str | None
-    min_area: float
-    videos: int | None
-    scenes: int
-    scene_foregrounds: int
-    grow: float
-    feather: float
-    ring: float
+_Item = TypeVar("_Item")
 
 
 def draw(count: int, *purpose: object) -> int:
-    """A number in 0..count-1 that hangs on nothing but what it is for."""
+    """A number in 0..count-1 that depends on its purpose only."""
     return (_word(*purpose) * count) >> 64
 
 
 def uniforms(count: int, *purpose: object) -> list[float]:
-    """Numbers in [0, 1), of six digits, so that a file shows them whole."""
+    """Numbers in [0, 1) of six digits, so that a file holds them exactly."""
     return [draw(10**6, *purpose, number) / 10**6 for number in range(count)]
 
 
@@ -74,77 +56,67 @@ class _Foreground:
     starts: tuple[int, ...]
     still: int
     frame: int  # of the first clip's still, in the video
-    moving: NDArray[np.uint8]  # (S, S), 0 or 1: all that its mask ever covers
+    moving: NDArray[np.uint8]  # (S, S), 0 or 1: union of its masks over time
     standing: NDArray[np.uint8]  # (S, S), its mask in that frame
 
 
-def make_manifest(reader: ClipReader, content_hash: str, choice: Choice, progress: Progress) -> Manifest:
+def make_manifest(reader: ClipReader, content_hash: str, options: BiasOptions, progress: Progress) -> Manifest:
     """Choose foregrounds, donors, still frames and inserted foregrounds.
 
-    Foregrounds are the labelled videos with a static background: those of the "test" split where the store has it and
-    "train", else all. Donors are of another class and another group, where there is such a one.
+    Foregrounds are the labelled videos with a static background, of the test split if the store has a train and a test
+    split. Donors are of another class and, if possible, of another group.
 
     Raises:
-        UsageError: there are no such videos, or not of two classes.
+        UsageError: these videos do not have two classes.
         StoreError: the store has no such bank.
     """
     store = reader.store
-    foregrounds = _foregrounds(reader, choice, progress)
+    foregrounds = _foregrounds(reader, options, progress)
     labels = {one.label for one in foregrounds}
-    if len(labels) < 2 and choice.min_grade is not None:
-        progress.warn(f"shots of grade {choice.min_grade} or better are not of two classes: all are taken")
-        return make_manifest(reader, content_hash, replace(choice, min_grade=None), progress)
+    if len(labels) < 2 and options.min_grade is not None:
+        progress.warn(f"shots of grade {options.min_grade} or better do not have two classes: all grades are used")
+        return make_manifest(reader, content_hash, replace(options, min_grade=None), progress)
     if len(labels) < 2:
         raise UsageError(
             f"{store.path} has {len(foregrounds)} labelled test videos with foreground masks and a static background, of "
             f"{len(labels)} classes; a bias evaluation needs two classes"
         )
-    pick = _Picker(reader, choice)
+    pick = _Picker(reader, options)
+    scale = reader.crop / _REFERENCE_CROP
     rows = [
         row
         for one in foregrounds
-        for row in (_row(one, k, donor, foregrounds, choice.seed) for k, donor in enumerate(pick.donors(one)))
+        for row in (_row(one, k, donor, foregrounds, options.seed) for k, donor in enumerate(pick.donors(one)))
     ]
     return Manifest(
         content_hash=content_hash,
-        seed=choice.seed,
+        seed=options.seed,
         num_frames=reader.num_frames,
         stride=reader.stride,
         crop=reader.crop,
-        grow=choice.grow,
-        feather=choice.feather,
-        ring=choice.ring,
+        grow=round(options.grow * scale, 4),
+        feather=round(options.feather * scale, 4),
+        ring=round(options.ring * scale, 4),
         rows=tuple(rows),
-        scene=_scene(foregrounds, pick.scenes(), choice),
+        scene=_scene(foregrounds, pick.scenes(), options),
     )
 
 
-def video_group(store: Store, video: int) -> str:
-    """Group of a video; where unknown, the video is one of its own."""
-    code = int(store.columns.group[video])
-    return store.names.groups[code] if code >= 0 else store.video_id(video)
-
-
-def has_splits(store: Store) -> bool:
-    """Whether videos are told apart as "train" and "test"."""
-    return {"train", "test"} <= set(store.names.splits)
-
-
-def _foregrounds(reader: ClipReader, choice: Choice, progress: Progress) -> list[_Foreground]:
+def _foregrounds(reader: ClipReader, options: BiasOptions, progress: Progress) -> list[_Foreground]:
     store = reader.store
-    wanted = store.columns.label >= 0
+    requested = store.columns.label >= 0
     if has_splits(store):
-        wanted &= store.columns.split == store.names.splits.index("test")
-    videos = np.flatnonzero(wanted).tolist()
-    if choice.videos is not None and choice.videos < len(videos):
+        requested &= store.columns.split == store.names.splits.index("test")
+    videos = np.flatnonzero(requested).tolist()
+    if options.videos is not None and options.videos < len(videos):
         videos = sorted(
-            sorted(videos, key=lambda video: _word(choice.seed, "video", store.video_id(video)))[: choice.videos]
+            sorted(videos, key=lambda video: _word(options.seed, "video", store.video_id(video)))[: options.videos]
         )
     progress.start("foregrounds", len(videos))
     found, left_out = [], []
     for video in videos:
-        shot = _shot(reader, video, choice)
-        one = None if shot is None else _foreground(reader, video, shot, choice)
+        shot = _shot(reader, video, options)
+        one = None if shot is None else _foreground(reader, video, shot, options)
         if one is None:
             left_out.append(store.video_id(video))
         else:
@@ -152,23 +124,23 @@ def _foregrounds(reader: ClipReader, choice: Choice, progress: Progress) -> list
         progress.advance()
     if left_out:
         progress.warn(
-            f"{len(left_out)} of {len(videos)} test videos are left out, such as {left_out[0]}: no static background, one "
-            f"graded below {choice.min_grade}, or next to no foreground"
+            f"{len(left_out)} of {len(videos)} test videos are left out, such as {left_out[0]}: no static background, a "
+            f"background graded below {options.min_grade}, or almost no foreground"
         )
     return found
 
 
-def _foreground(reader: ClipReader, video: int, shot: int, choice: Choice) -> _Foreground | None:
+def _foreground(reader: ClipReader, video: int, shot: int, options: BiasOptions) -> _Foreground | None:
     store = reader.store
     name = store.video_id(video)
-    starts = reader.starts(video, shot, choice.clips)
+    starts = reader.starts(video, shot, options.clips)
     frames = [reader.frames(video, shot, start) for start in starts]
     masks = np.stack([reader.mask(video, part)[0, 0].cpu().numpy() for part in frames])  # (clips, T, S, S)
     area = masks.mean(axis=(2, 3)).min(axis=0)
-    if masks.mean() < choice.min_area or not area.any():
+    if masks.mean() < options.min_area or not area.any():
         return None
     showing = np.flatnonzero(area)
-    still = int(showing[draw(len(showing), choice.seed, "still", name)])
+    still = int(showing[draw(len(showing), options.seed, "still", name)])
     return _Foreground(
         video=video,
         id=name,
@@ -208,13 +180,13 @@ def _row(one: _Foreground, k: int, donor: Donor, foregrounds: Sequence[_Foregrou
     )
 
 
-def _pick(items: Sequence[Item], purpose: Sequence[object], allowed: Callable[[Item], bool]) -> Item | None:
-    """One of the allowed items at random; None if there is none."""
+def _pick(items: Sequence[_Item], purpose: Sequence[object], allowed: Callable[[_Item], bool]) -> _Item | None:
+    """A random one of the allowed items; None if there is none."""
     for number in range(_TRIES):
         item = items[draw(len(items), *purpose, number)]
         if allowed(item):
             return item
-    left = [item for item in items if allowed(item)]  # few are allowed: look at all
+    left = [item for item in items if allowed(item)]  # few items are allowed
     return left[draw(len(left), *purpose, "left")] if left else None
 
 
@@ -222,40 +194,40 @@ class _Picker:
     """Donors from one source.
 
     Raises:
-        UsageError: the source has nothing to give.
-        StoreError: there is no such bank.
+        UsageError: the source is empty.
+        StoreError: the store has no such bank.
     """
 
-    def __init__(self, reader: ClipReader, choice: Choice) -> None:
-        self.reader, self.choice, self.seed = reader, choice, choice.seed
+    def __init__(self, reader: ClipReader, options: BiasOptions) -> None:
+        self.reader, self.options, self.seed = reader, options, options.seed
         self.all: list[Donor] = []
         self.groups: dict[str, str] = {}  # of videos
-        if choice.donors == "backgrounds":
-            self.all = _background_donors(reader, choice)
+        if options.donors == "backgrounds":
+            self.all = _background_donors(reader, options)
             self.groups = {one.id: video_group(reader.store, reader.store.find(one.id)) for one in self.all}
-        elif choice.donors == "bank":
-            if choice.bank is None:
+        elif options.donors == "bank":
+            if options.bank is None:
                 raise UsageError('donors="bank" needs the name of a bank; `bgaug import --backgrounds` makes one')
-            bank = reader.store.bank(choice.bank)
-            pictures = zip(bank.names, bank.pictures, strict=True)
-            self.all = [Donor(kind="bank", id=f"{bank.name}/{name}", sha256=digest(image)) for name, image in pictures]
-        elif choice.donors == "folder":
-            if choice.folder is None:
-                raise UsageError('donors="folder" needs a folder of pictures')
-            files = [(name, read_picture(choice.folder / name)) for name in picture_files(choice.folder)]
+            bank = reader.store.bank(options.bank)
+            images = zip(bank.names, bank.pictures, strict=True)
+            self.all = [Donor(kind="bank", id=f"{bank.name}/{name}", sha256=digest(image)) for name, image in images]
+        elif options.donors == "folder":
+            if options.folder is None:
+                raise UsageError('donors="folder" needs a folder of images')
+            files = [(name, read_image(options.folder / name)) for name in image_files(options.folder)]
             self.all = [Donor(kind="file", id=name, sha256=digest(image)) for name, image in files]
-        elif choice.donors != "stripes":
-            raise UsageError(f"donors must be backgrounds, stripes, bank or folder, got {choice.donors!r}")
+        elif options.donors != "stripes":
+            raise UsageError(f"donors must be backgrounds, stripes, bank or folder, got {options.donors!r}")
 
     def donors(self, one: _Foreground) -> list[Donor]:
-        """A donor for each composite of a foreground, each another one as long as there are such."""
+        """A donor for each composite of a foreground, different ones as far as possible."""
         found: list[Donor] = []
-        for k in range(self.choice.composites):
+        for k in range(self.options.composites):
             found.append(self._donor(one, k, {donor.id for donor in found}))
         return found
 
     def _donor(self, one: _Foreground, k: int, used: set[str]) -> Donor:
-        if self.choice.donors == "stripes":
+        if self.options.donors == "stripes":
             return self._stripes(one.id, k)
         purpose = (self.seed, "donor", one.id, k)
 
@@ -267,7 +239,7 @@ class _Picker:
         found = found or _pick(self.all, purpose, lambda donor: donor.label != one.label)
         if found is None:
             raise UsageError(
-                f"no video of another class can lend {one.id} a background; take stripes, a bank or a folder"
+                f"no video of another class has a background for {one.id}; use stripes, a bank or a folder"
             )
         return found
 
@@ -276,52 +248,54 @@ class _Picker:
         return Donor(kind="stripes", id=name, stripes=Stripes.draw(uniforms(9, self.seed, "stripes", *purpose)))
 
     def scenes(self) -> list[Donor]:
-        """Pictures for the scene probe, of as many groups as possible."""
-        if self.choice.donors == "stripes":
-            return [self._stripes("scene", number) for number in range(self.choice.scenes)]
+        """Images for the scene probe, of as many groups as possible."""
+        if self.options.donors == "stripes":
+            return [self._stripes("scene", number) for number in range(self.options.scenes)]
         shuffled = sorted(self.all, key=lambda donor: _word(self.seed, "scene", donor.id))
-        if self.choice.donors == "backgrounds":
-            met: dict[str, int] = {}
+        if self.options.donors == "backgrounds":
+            # The first donor of every group comes before the second of any.
+            met: Counter[str] = Counter()
             turns = {}
             for donor in shuffled:
-                turns[donor.id] = met[self.groups[donor.id]] = met.get(self.groups[donor.id], -1) + 1
+                turns[donor.id] = met[self.groups[donor.id]]
+                met[self.groups[donor.id]] += 1
             shuffled.sort(key=lambda donor: turns[donor.id])
-        return shuffled[: self.choice.scenes]
+        return shuffled[: self.options.scenes]
 
 
-def _background_donors(reader: ClipReader, choice: Choice) -> list[Donor]:
-    """The labelled videos with a static background that is good enough."""
+def _background_donors(reader: ClipReader, options: BiasOptions) -> list[Donor]:
+    """The labelled videos with a static background of a sufficient grade."""
     store, found = reader.store, []
     for video in np.flatnonzero(store.columns.label >= 0).tolist():
-        shot = _shot(reader, video, choice)
+        shot = _shot(reader, video, options)
         if shot is not None:
             label = store.header.classes[int(store.columns.label[video])]
             found.append(Donor(kind="video", id=store.video_id(video), shot=shot, label=label))
     return found
 
 
-def _shot(reader: ClipReader, video: int, choice: Choice) -> int | None:
-    """The longest shot with a background, where its grade will do; shots without a grade do."""
+def _shot(reader: ClipReader, video: int, options: BiasOptions) -> int | None:
+    """The longest shot with a background if its grade is sufficient; shots without a grade are accepted."""
     shot = reader.longest_shot(video, background=True)
-    if shot is None or choice.min_grade is None:
+    if shot is None or options.min_grade is None:
         return shot
-    if choice.min_grade not in GRADES[1:]:
-        raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, or None, got {choice.min_grade!r}")
+    if options.min_grade not in GRADES[1:]:
+        raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, or None, got {options.min_grade!r}")
     columns = reader.store.columns
     grade = int(columns.shot_grade[int(columns.shot_offsets[video]) + shot])
-    return shot if grade <= GRADES.index(choice.min_grade) else None
+    return shot if grade <= GRADES.index(options.min_grade) else None
 
 
-def _scene(foregrounds: Sequence[_Foreground], donors: Sequence[Donor], choice: Choice) -> SceneTest | None:
-    """Halves of some foregrounds by group; None where there are not two groups, or two pictures."""
-    seed = choice.seed
+def _scene(foregrounds: Sequence[_Foreground], donors: Sequence[Donor], options: BiasOptions) -> SceneTest | None:
+    """Two halves of some foregrounds by group; None if there are fewer than two groups or two images."""
+    seed = options.seed
     groups = sorted({one.group for one in foregrounds}, key=lambda group: _word(seed, "scene group", group))
-    if len(donors) < 2 or len(groups) < 2 or choice.scene_foregrounds < 2:
+    if len(donors) < 2 or len(groups) < 2 or options.scene_foregrounds < 2:
         return None
     half_of = {group: place % 2 for place, group in enumerate(groups)}
     shuffled = sorted(foregrounds, key=lambda one: _word(seed, "scene foreground", one.id))
     halves: dict[str, int] = {}
     for half in (0, 1):
-        half_count = choice.scene_foregrounds // 2
+        half_count = options.scene_foregrounds // 2
         halves |= {one.id: half for one in [one for one in shuffled if half_of[one.group] == half][:half_count]}
     return SceneTest(donors=tuple(donors), halves=dict(sorted(halves.items())))

@@ -1,4 +1,4 @@
-"""Clips, masks and foreign pictures as a bias evaluation sees them: centre crops, float, read one video at a time.
+"""Clips, masks and foreign images of a bias evaluation: centre crops, float, read one video at a time.
 
 Letters: T frames, S side of the crop.
 """
@@ -15,24 +15,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bgaug.data.clips import longest_shot, looped_clip, uniform_clips
 from bgaug.errors import UsageError
 from bgaug.pairs import centre_crop, crop_resize_masks
 from bgaug.pairs.masks import unpack_masks
 from bgaug.sizing import fit_frame
 from bgaug.store import Store
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class ClipReader:
     """Centre crops of a store's clips, their masks and backgrounds, with a leading 1.
 
     Args:
-        store: with frames, masks and backgrounds.
-        num_frames: T, of a clip.
-        stride: distance of the frames.
-        crop: side S.
-        device: where the results lie.
+        store: a store with frames, masks and backgrounds.
+        num_frames: T.
+        stride: distance of the frames of a clip.
+        crop: S.
+        device: device of the results.
     """
 
     def __init__(
@@ -43,23 +44,19 @@ class ClipReader:
         self.device = torch.device(device)
 
     def longest_shot(self, video: int, *, background: bool) -> int | None:
-        """The shot that clips come from: the longest, of those with a background if need be; None if there is none."""
+        """Index of the longest shot, or of the longest with a background; None if there is none."""
         shots = self.store.shots(video)
-        lengths = (shots[:, 1] - shots[:, 0]) * ((shots[:, 2] >= 0) | (not background))
-        return int(lengths.argmax()) if len(lengths) and lengths.max() > 0 else None
+        usable = np.flatnonzero((shots[:, 1] > shots[:, 0]) & ((shots[:, 2] >= 0) | (not background)))
+        return int(usable[longest_shot(shots[usable])]) if len(usable) else None
 
     def starts(self, video: int, shot: int, clips: int) -> tuple[int, ...]:
-        """First frames of evenly spaced clips; a shot too short for one gives all from its beginning."""
+        """First frames of the evaluated clips of a shot."""
         first, stop = self.store.shots(video)[shot, :2].tolist()
-        places = max(1, stop - first - (self.num_frames - 1) * self.stride)
-        middles = (np.arange(clips) + 0.5) / clips
-        return tuple((first + np.round(middles * (places - 1)).astype(int)).tolist())
+        return tuple(uniform_clips(first, stop, self.num_frames, self.stride, clips)[:, 0].tolist())
 
     def frames(self, video: int, shot: int, start: int) -> NDArray[np.int64]:
-        """Frames of the clip that begins at `start`, counted within the video; where the shot ends it begins again."""
-        stop = int(self.store.shots(video)[shot, 1])
-        held = max(1, min(self.num_frames, -(-(stop - start) // self.stride)))
-        return start + np.arange(self.num_frames) % held * self.stride
+        """Frames of the clip that begins at `start`, int64 (T,), counted from the first frame of the video."""
+        return looped_clip(start, int(self.store.shots(video)[shot, 1]), self.num_frames, self.stride)
 
     def clip(self, video: int, frames: NDArray[np.int64]) -> Tensor:
         """Frames of a video: float32 in [0, 1], (1, 3, T, S, S)."""
@@ -80,8 +77,8 @@ class ClipReader:
         self.store.background_into(video, shot, image)
         return self._cropped(image[None], video)
 
-    def picture(self, image: NDArray[np.uint8]) -> Tensor:
-        """The centre square of any picture, uint8 (H, W, 3): float32 in [0, 1], (1, 3, 1, S, S)."""
+    def foreign(self, image: NDArray[np.uint8]) -> Tensor:
+        """The centre square of any image, uint8 (H, W, 3): float32 in [0, 1], (1, 3, 1, S, S)."""
         square = torch.from_numpy(fit_frame(image, (self.crop, self.crop), "crop")).to(self.device)
         return square.permute(2, 0, 1)[None, :, None].float() / 255
 
@@ -91,26 +88,26 @@ class ClipReader:
 
 
 def digest(image: NDArray[np.uint8]) -> str:
-    """sha256 of a picture's pixels and shape."""
+    """sha256 of an image's pixels and shape."""
     return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
-def picture_files(folder: Path) -> list[str]:
-    """Names of the pictures below a folder, in order, with forward slashes.
+def image_files(folder: Path) -> list[str]:
+    """Names of the images below a folder, sorted, with forward slashes.
 
     Raises:
         UsageError: there are none.
     """
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()]
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     names = sorted(path.relative_to(folder).as_posix() for path in found if not path.name.startswith("."))
     if not names:
-        raise UsageError(f'{folder} holds no picture ({", ".join(PICTURES)}); donors="folder" needs some')
+        raise UsageError(f'{folder} holds no image ({", ".join(IMAGE_SUFFIXES)}); donors="folder" needs some')
     return names
 
 
 @lru_cache(maxsize=64)
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture file, uint8 (H, W, 3), RGB.
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file, uint8 (H, W, 3), RGB.
 
     Raises:
         UsageError: it cannot be read.
@@ -119,7 +116,18 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         data = np.fromfile(path, np.uint8)
         found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except (OSError, cv2.error) as error:
-        raise UsageError(f"{path} cannot be read as a picture: {error}") from error
+        raise UsageError(f"{path} cannot be read as an image: {error}") from error
     if found is None:
-        raise UsageError(f"{path} cannot be read as a picture")
+        raise UsageError(f"{path} cannot be read as an image")
     return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def video_group(store: Store, video: int) -> str:
+    """Group of a video; a video without a known group is a group of its own."""
+    code = int(store.columns.group[video])
+    return store.names.groups[code] if code >= 0 else store.video_id(video)
+
+
+def has_splits(store: Store) -> bool:
+    """Whether the store has a "train" and a "test" split."""
+    return {"train", "test"} <= set(store.names.splits)

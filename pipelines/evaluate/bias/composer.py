@@ -1,4 +1,4 @@
-"""The composites that a manifest describes, and a sheet of them to look at.
+"""The composites that a manifest describes, and a contact sheet of them.
 
 Letters: T frames, S side of the crop.
 """
@@ -18,16 +18,16 @@ from torch import Tensor
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Regions, conflict, far_swap, freeze, regions, ring_swap
 from bgaug.pairs import KINETICS_MEAN, composite
-from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, read_picture
+from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, read_image
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Manifest, Row
 from bgaug.store import Store
-from bgaug.visualize import picture_sheet
+from bgaug.visualize import image_sheet
 
 OF_VIDEO = ("plain", "static_clip", "background_only", "foreground_only")
-"""Clips that a test video has once."""
+"""Views that a test video has once."""
 
 OF_ROW = ("scuba", "scufo", "conflict", "far", "ring")
-"""Clips of each composite."""
+"""Views of each composite."""
 
 SHEET = ("plain", *OF_ROW)
 
@@ -40,7 +40,7 @@ def by_video(manifest: Manifest) -> Iterator[list[Row]]:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What all composites of one clip share."""
+    """A clip and its regions, shared by all its composites."""
 
     clip: Tensor  # (1, 3, T, S, S)
     parts: Regions
@@ -50,10 +50,10 @@ class Composer:
     """Makes the clips that a manifest describes.
 
     Args:
-        store: that it was made for.
+        store: the store that the manifest was made for.
         manifest: the test.
-        folder: of the pictures, where donors are such.
-        device: where the clips lie.
+        folder: folder of the images, for donors from a folder.
+        device: device of the clips.
     """
 
     def __init__(
@@ -83,23 +83,23 @@ class Composer:
 
     def of_row(self, row: Row, base: Base) -> dict[str, Tensor]:
         """The clips of `OF_ROW`, float32 (1, 3, T, S, S) each."""
-        picture = self.picture(row.donor)
-        scuba = composite(base.clip, base.parts.foreground, picture)
+        image = self.donor_image(row.donor)
+        scuba = composite(base.clip, base.parts.foreground, image)
         other, frame = self.store.find(row.inserted.id), np.array([row.inserted.frame], np.int64)
         still, mask = self.reader.clip(other, frame), self._regions(self.reader.mask(other, frame)).foreground
         return {
             "scuba": scuba,
             "scufo": freeze(scuba, row.still),
-            "conflict": conflict(base.clip, base.parts, picture, still, mask, row.inserted.shift),
-            "far": far_swap(base.clip, base.parts, picture),
-            "ring": ring_swap(base.clip, base.parts, picture),
+            "conflict": conflict(base.clip, base.parts, image, still, mask, row.inserted.shift),
+            "far": far_swap(base.clip, base.parts, image),
+            "ring": ring_swap(base.clip, base.parts, image),
         }
 
-    def picture(self, donor: Donor) -> Tensor:
-        """A donor's picture, float32 in [0, 1], (1, 3, 1, S, S).
+    def donor_image(self, donor: Donor) -> Tensor:
+        """A donor's image, float32 in [0, 1], (1, 3, 1, S, S).
 
         Raises:
-            UsageError: it is not there, or another one now.
+            UsageError: the image is missing, or has changed since the manifest was made.
         """
         if donor.kind == "video":
             return self.reader.background(self.store.find(donor.id), donor.shot or 0)
@@ -107,24 +107,22 @@ class Composer:
             return donor.stripes.picture(self.manifest.crop, self.reader.device)[None, :, None]
         image = self._of_bank(donor.id) if donor.kind == "bank" else self._of_folder(donor.id)
         if donor.sha256 is not None and digest(image) != donor.sha256:
-            raise UsageError(f"the {donor.kind} picture {donor.id} is not the one that the manifest was made with")
-        return self.reader.picture(image)
+            raise UsageError(f"the {donor.kind} image {donor.id} is not the one that the manifest was made with")
+        return self.reader.foreign(image)
 
     def _of_bank(self, name: str) -> NDArray[np.uint8]:
-        bank, _, picture = name.partition("/")
+        bank, _, image = name.partition("/")
         if bank not in self._banks:
             found = self.store.bank(bank)
             self._banks[bank] = dict(zip(found.names, found.pictures, strict=True))
-        if picture not in self._banks[bank]:
-            raise UsageError(
-                f"the bank {bank!r} of {self.store.path} has no picture {picture!r}, which the manifest names"
-            )
-        return self._banks[bank][picture]
+        if image not in self._banks[bank]:
+            raise UsageError(f"the bank {bank!r} of {self.store.path} has no image {image!r}, which the manifest names")
+        return self._banks[bank][image]
 
     def _of_folder(self, name: str) -> NDArray[np.uint8]:
         if self._folder is None:
-            raise UsageError("the manifest's donors are pictures of a folder; say which folder")
-        return read_picture(self._folder / name)
+            raise UsageError("the manifest's donors are images of a folder; give the folder with --bias-folder")
+        return read_image(self._folder / name)
 
     def _regions(self, mask: Tensor) -> Regions:
         m = self.manifest
@@ -135,9 +133,9 @@ def bias_sheet(composer: Composer, *, rows: int = 8, width: int = 160) -> NDArra
     """Contact sheet of the first composites of as many videos: `SHEET`, one frame each, uint8 (H, W, 3) RGB.
 
     Args:
-        composer: of a manifest.
-        rows: composites shown, spread evenly over the manifest.
-        width: of one picture, pixels.
+        composer: makes the clips.
+        rows: number of composites, evenly spaced over the manifest.
+        width: width of one image, pixels.
     """
     all_ = composer.manifest.rows
     strips = []
@@ -145,12 +143,12 @@ def bias_sheet(composer: Composer, *, rows: int = 8, width: int = 160) -> NDArra
         row = all_[place]
         base = composer.base(row, row.starts[0])
         clips = {"plain": base.clip, **composer.of_row(row, base)}
-        # Far from the still frame: the static counterpart then differs from what moves.
+        # A frame far from the still frame, where the frozen clip differs from the moving one.
         T = composer.manifest.num_frames
         frame = (row.still + T // 2) % T
-        pictures = [(clips[view][0, :, frame] * 255).round().byte().permute(1, 2, 0).cpu().numpy() for view in SHEET]
+        images = [(clips[view][0, :, frame] * 255).round().byte().permute(1, 2, 0).cpu().numpy() for view in SHEET]
         behind = row.donor.id + (f" ({row.donor.label})" if row.donor.label else "")
         strips.append(
-            (pictures, f"{row.name} ({row.label}) over {behind}, beside {row.inserted.id} ({row.inserted.label})")
+            (images, f"{row.name} ({row.label}) over {behind}, beside {row.inserted.id} ({row.inserted.label})")
         )
-    return picture_sheet(strips, SHEET, width=width)
+    return image_sheet(strips, SHEET, width=width)

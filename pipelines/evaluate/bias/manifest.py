@@ -1,6 +1,6 @@
-"""Which composites a bias evaluation is made of, as a small JSON file: the same test for everybody who has the store.
+"""The composites of a bias evaluation as a small JSON file: the same test for everyone who has the store.
 
-The file's sha256 names the test.
+The sha256 of the file identifies the test.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class _Record(BaseModel):
 
 
 class Donor(_Record):
-    """What stands behind a foreground.
+    """The image behind a foreground.
 
     Attributes:
-        kind: "video" (its background), "bank" (a picture of a bank of the store), "file" or "stripes".
-        id: of the video; name of the picture; of stripes, a number.
-        shot: of the video.
+        kind: "video" (its background), "bank" (an image of a bank of the store), "file" or "stripes".
+        id: id of the video; name of the image; for stripes, a number.
+        shot: shot of the video.
         label: class of the video.
-        sha256: of the picture, so that another one of that name is noticed.
-        stripes: their parameters.
+        sha256: hash of the image, which detects another image of that name.
+        stripes: parameters of the stripes.
     """
 
     kind: Literal["video", "bank", "file", "stripes"]
@@ -44,7 +44,7 @@ class Donor(_Record):
 
 
 class Inserted(_Record):
-    """The still foreground that stands beside a moving one: a frame of another video, and how far to the right it goes."""
+    """The still foreground beside a moving one: a frame of another video, and its shift to the right."""
 
     id: str
     shot: int
@@ -57,15 +57,15 @@ class Row(_Record):
     """One composite.
 
     Attributes:
-        id: of the video whose foreground it shows.
-        k: number among that video's composites.
+        id: id of the video of the foreground.
+        k: number of the composite among those of the video.
         label: class of the video.
-        group: of the video; its id where unknown.
-        shot: that the clips come from.
+        group: group of the video; its id if unknown.
+        shot: shot of the clips.
         starts: first frame of each clip.
-        still: which of a clip's frames the static counterpart repeats, from 0.
-        donor: what stands behind.
-        inserted: for the conflict.
+        still: the frame of a clip, from 0, that its frozen version repeats.
+        donor: the image behind the foreground.
+        inserted: the still foreground of the conflict view.
     """
 
     id: str
@@ -85,7 +85,7 @@ class Row(_Record):
 
 
 class SceneTest(_Record):
-    """Foregrounds, each over all of a few pictures: which picture is it? Half 0 trains for half 1, and the reverse."""
+    """The scene probe: foregrounds, each over all donors; a probe trained on one half predicts the donors of the other."""
 
     donors: tuple[Donor, ...]
     halves: dict[str, int]
@@ -96,17 +96,17 @@ class Manifest(_Record):
 
     Attributes:
         format: `FORMAT`.
-        version: of the format.
-        content_hash: of the store it was made for.
-        seed: of all draws.
-        num_frames: of a clip.
+        version: version of the format.
+        content_hash: content hash of the store.
+        seed: seed of all draws.
+        num_frames: frames of a clip.
         stride: distance of the frames.
-        crop: side of the centre crop; lengths below are pixels of it.
+        crop: side of the centre crop; the lengths below are in its pixels.
         grow: dilation of the masks.
-        feather: of their seams.
+        feather: sigma of the blur at the edges of the masks.
         ring: width of the ring.
-        rows: the composites; those of one video together.
-        scene: the scene probe's part; None where there were too few videos.
+        rows: the composites; those of one video are consecutive.
+        scene: the scene probe; None if there were too few videos.
     """
 
     format: Literal["bgaug-bias"] = "bgaug-bias"
@@ -123,17 +123,17 @@ class Manifest(_Record):
     scene: SceneTest | None = None
 
     def to_bytes(self) -> bytes:
-        """The file, the same bytes for the same test."""
+        """Content of the file; equal tests give equal bytes."""
         return self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """Hash of the file."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 def write_manifest(manifest: Manifest, path: Path) -> Path:
-    """Write a manifest as JSON; returns its path.
+    """Write a manifest as JSON and return its path.
 
     Raises:
         WriteError: the system refuses; the earlier file is as it was.
@@ -146,7 +146,7 @@ def read_manifest(path: Path) -> Manifest:
     """A manifest from its file.
 
     Raises:
-        UsageError: it cannot be read, or is no manifest of a version that this bgaug knows.
+        UsageError: the file cannot be read, or is not a manifest of version 1.
     """
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -155,14 +155,14 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"{path} is no manifest of {FORMAT} version 1: {where}: {first['msg']}") from error
+        raise UsageError(f"{path} is not a manifest of {FORMAT} version 1: {where}: {first['msg']}") from error
 
 
 def check_manifest(manifest: Manifest, store: Store, content_hash: str, name: str) -> None:
-    """See that a manifest was made for this store.
+    """Check that a manifest was made for this store.
 
     Raises:
-        UsageError: the content hash differs, or a video is not there.
+        UsageError: the content hash differs, or a video or class is missing.
     """
     if manifest.content_hash != content_hash:
         raise UsageError(

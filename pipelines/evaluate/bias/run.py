@@ -1,15 +1,15 @@
-"""`bgaug evaluate --protocol bias`: what a run's features are worth when the background says something else.
+"""`bgaug evaluate --protocol bias`: accuracy of a run's features when the background suggests another class.
 
-Composites of a store's own foregrounds and masks over foreign pictures, chosen by a manifest; a linear probe on plain clips
-of other videos is the classifier. See `bgaug.metrics.bias` for what the tests are.
+A manifest chooses composites of the store's foregrounds over foreign images; a linear probe on plain clips of other videos
+classifies them. See `bgaug.metrics.bias` for the tests.
 
-    bias_manifest   which composites, as a file
-    bias_choice     choosing them
-    bias_clips      clips, masks and pictures of a store
-    bias_composer   the composites, and a sheet of them
-    bias_probe      the classifier and the numbers
+manifest   the composites, as a file
+choice     how they are chosen
+clips      clips, masks and images of a store
+composer   the composites, and a contact sheet
+scores     the classifier and the metrics
 
-Letters: B clips, T frames, S side of the crop, R composites, D embedding.
+Letters: B clips, T frames, S side of the crop, R composites, D features.
 """
 
 from __future__ import annotations
@@ -18,24 +18,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, write_bytes
-from bgaug.model.checkpoint import load_run
-from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
-from bgaug.pipelines.evaluate.bias.choice import Choice, DonorSource, make_manifest
+from bgaug.model.checkpoint import Run, load_run
+from bgaug.model.pretrained import NOTHING_SAID, Word
+from bgaug.pipelines.evaluate.bias.choice import make_manifest
 from bgaug.pipelines.evaluate.bias.clips import ClipReader
 from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, Composer, bias_sheet
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, check_manifest, read_manifest, write_manifest
-from bgaug.pipelines.evaluate.bias.probe import (
-    Encode,
-    Encoder,
+from bgaug.pipelines.evaluate.bias.scores import (
     Tested,
     class_table,
     classify,
@@ -44,23 +41,11 @@ from bgaug.pipelines.evaluate.bias.probe import (
     scene_probe,
     train_set,
 )
+from bgaug.pipelines.evaluate.features import Encoder, encoder_of, feature_of
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.store.verify import content_hash
 from bgaug.visualize import KINDS, write_picture
-
-__all__ = [
-    "BiasOptions",
-    "BiasReport",
-    "Composer",
-    "bias_sheet",
-    "evaluate_bias",
-    "plan_bias",
-    "read_manifest",
-    "score_bias",
-    "write_manifest",
-]
-
 
 MANIFEST, REPORT, SHEET = "manifest.json", "report.json", "sheet.png"
 OWN_FILES: dict[str, tuple[bytes, ...]] = {
@@ -68,42 +53,42 @@ OWN_FILES: dict[str, tuple[bytes, ...]] = {
     REPORT: (b'{\n "',),
     SHEET: KINDS[".png"],
 }
-"""What is written, and how files of an earlier evaluation begin."""
+"""The files that are written, with the first bytes that those of an earlier evaluation have."""
 
 
 @dataclass(frozen=True)
 class BiasOptions:
-    """What a bias evaluation is made of; lengths are pixels of a crop of 112 and scale with the crop.
+    """Options of a bias evaluation; lengths are pixels of a crop of 112 and scale with the crop.
 
     Attributes:
-        composites: of each test video, each over another picture.
-        clips: of each video, whose features are averaged.
-        seed: of all draws.
-        donors: "backgrounds" of other videos, generated "stripes", a "bank" of the store or a "folder" of pictures.
+        composites: composites of each test video, over different images.
+        clips: clips of each video; their features are averaged.
+        seed: seed of all draws.
+        donors: "backgrounds" of other videos, generated "stripes", a "bank" of the store or a "folder" of images.
         bank: name of the bank.
-        folder: of the pictures.
-        min_grade: shots graded worse are neither foregrounds nor donors, A to F; None takes all.
-        min_area: test videos whose masks cover less, as a share of the clip, are left out.
-        videos: test videos at most, chosen by the seed; all if None.
-        scenes: pictures of the scene probe.
-        scene_foregrounds: videos that it sees before each.
+        folder: folder of the images.
+        min_grade: least grade, A to F, of the shots of foregrounds and donors; None accepts all.
+        min_area: least area of a test video's masks, as a share of the clip.
+        videos: largest number of test videos, chosen by the seed; None for all.
+        scenes: images of the scene probe.
+        scene_foregrounds: foregrounds of the scene probe.
         grow: dilation of the masks.
-        feather: sigma of their seams.
+        feather: sigma of the blur at the edges of the masks.
         ring: width of the ring.
-        manifest: file with the test to take, in place of a new one; everything above but `folder` is then its business.
+        manifest: manifest of an earlier evaluation; it replaces all options above except `folder`.
         out: folder for manifest.json, report.json and sheet.png; nothing is written if None.
-        overwrite: replace files of these names in `out` whatever they are; else only those of an earlier evaluation.
+        overwrite: replace any files of these names in `out`; otherwise only those of an earlier evaluation.
         sheet_rows: composites on the sheet.
         batch_size: clips encoded at once; does not change the result.
 
     Raises:
-        UsageError: a value out of its range.
+        UsageError: a value is out of range.
     """
 
     composites: int = 3
     clips: int = 1
     seed: int = 0
-    donors: DonorSource = "backgrounds"
+    donors: Literal["backgrounds", "stripes", "bank", "folder"] = "backgrounds"
     bank: str | None = None
     folder: Path | None = None
     min_grade: str | None = "C"
@@ -133,17 +118,17 @@ class BiasOptions:
 
 @dataclass(frozen=True, eq=False)
 class BiasReport:
-    """What a bias evaluation found.
+    """Result of a bias evaluation.
 
     Attributes:
         metrics: percent by name; see docs/bias.md.
-        settings: how they were come by.
-        classes: a row a class: "class", "videos", "plain", "scuba", "contrasted", "background_only", "drop" (plain less
-            scuba), "to_background" (share predicted as the donor's class, where donors have one), and the donor over
-            which most was lost: "fooled_by", "fooled_by_class", "lost" (of the right class's probability, summed).
+        settings: how the metrics were computed.
+        classes: one row per class: "class", "videos", "plain", "scuba", "contrasted", "background_only", "drop" (plain
+            minus scuba), "to_background" (share predicted as the donor's class, where donors have one), and the donor
+            with the largest loss: "fooled_by", "fooled_by_class", "lost" (of the right class's probability, summed).
         manifest: the composites.
-        names: of the composites, `id__k`, R.
-        hits: by view, bool (R,): whether each composite was classified as the action.
+        names: names of the composites, `id__k`, R.
+        hits: bool (R,) by view, composites that are classified as their action.
     """
 
     metrics: dict[str, float]
@@ -154,7 +139,7 @@ class BiasReport:
     hits: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The report of `--json`."""
         return {**self.metrics, "classes": self.classes, "settings": self.settings}
 
 
@@ -164,52 +149,43 @@ def evaluate_bias(
     progress: Progress,
     *,
     options: BiasOptions | None = None,
-    which: str | None = None,
+    feature: str | None = None,
     device: str | None = None,
     word: Word = NOTHING_SAID,
 ) -> BiasReport:
     """Evaluate a run on composites of a store's labelled videos.
 
     Args:
-        run: folder that `train` made.
-        store_path: made by `build_shards`.
-        progress: receives what happens.
-        options: what the test is made of.
-        which: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`.
-        device: by default CUDA where there is one, else the CPU.
-        word: the user's, on who builds an encoder that is none of bgaug's.
+        run: folder that `train` made, or one checkpoint.
+        store_path: a store that `build_shards` made.
+        progress: receives progress and warnings.
+        options: options of the evaluation.
+        feature: one of `bgaug.model.decomposition.FEATURES`; by default that of the run's method.
+        device: CUDA by default where it is available, else the CPU.
+        word: what the user says about an encoder that is not one of bgaug's.
 
     Raises:
         UsageError: options that contradict each other or the store, too few videos, or a manifest of another store.
         CheckpointError: the run cannot be read.
         StoreError: the store cannot be read, or has no such bank.
-        WriteError: `options.out` cannot be written; found out before the work where that can be.
+        WriteError: `options.out` cannot be written; reported before the work where possible.
     """
     options = options or BiasOptions()
     check_out(options)
-    loaded = load_run(run, device=device, word=word)
-    learner, config = loaded.learner, loaded.config
-    store = open_store(store_path)
+    return bias_of(load_run(run, device=device, word=word), open_store(store_path), progress, options, feature)
+
+
+def bias_of(run: Run, store: Store, progress: Progress, options: BiasOptions, feature: str | None = None) -> BiasReport:
+    """`evaluate_bias` of a run and a store that are open."""
+    config = run.config
     manifest = plan_bias(store, config["num_frames"], config["stride"], config["crop"], options, progress)
     for name in ("num_frames", "stride", "crop"):
         if getattr(manifest, name) != config[name]:
             progress.warn(f"the manifest's clips have {name} {getattr(manifest, name)}; the run has {config[name]}")
-    feature = which or learner.method.feature
-    about = {"run": str(run), "feature": feature}
-
-    def encode(clips: Tensor) -> Tensor:
-        with own_clips(config):
-            return learner.features(clips, feature)
-
-    return score_bias(
-        encode,
-        store,
-        manifest,
-        progress,
-        options=options,
-        about=about,
-        device=loaded.device,
-    )
+    feature = feature_of(run, feature)
+    about = {"run": str(run.path), "feature": feature}
+    encoder = encoder_of(run, feature)
+    return score_bias(encoder, store, manifest, progress, options=options, about=about, device=run.device)
 
 
 def plan_bias(
@@ -223,12 +199,12 @@ def plan_bias(
     """The manifest that the options name, or a new one.
 
     Args:
-        store: with frames, masks and backgrounds, in a folder.
-        num_frames: of a clip, for a new manifest.
-        stride: distance of the frames, likewise.
-        crop: side of the centre crop, likewise.
-        options: what the test is made of.
-        progress: receives what happens.
+        store: a store with frames, masks and backgrounds, in a folder.
+        num_frames: frames of a clip, for a new manifest.
+        stride: distance of the frames, for a new manifest.
+        crop: side of the centre crop, for a new manifest.
+        options: options of the evaluation.
+        progress: receives progress and warnings.
 
     Raises:
         UsageError: the manifest cannot be read or was made for another store, or too few videos can be used.
@@ -239,16 +215,13 @@ def plan_bias(
         manifest = read_manifest(options.manifest)
         check_manifest(manifest, store, hashed, str(options.manifest))
         return manifest
-    scale = crop / 112
-    chosen = {name: getattr(options, name) for name in Choice.__dataclass_fields__}
-    chosen |= {name: round(getattr(options, name) * scale, 4) for name in ("grow", "feather", "ring")}
-    # Always on the CPU: another device may round a mask the other way, and the draw would differ.
-    return make_manifest(ClipReader(store, num_frames, stride, crop), hashed, Choice(**chosen), progress)
+    # Always on the CPU: another device may round masks differently, and the draws would differ.
+    return make_manifest(ClipReader(store, num_frames, stride, crop), hashed, options, progress)
 
 
 @torch.no_grad()
 def score_bias(
-    encode: Encode,
+    encoder: Encoder,
     store: Store,
     manifest: Manifest,
     progress: Progress,
@@ -259,28 +232,28 @@ def score_bias(
 ) -> BiasReport:
     """Evaluate any encoder on a manifest's composites.
 
-    The classifier is a linear probe on plain clips: of the "train" split where the store has it and "test"; else each
-    group in turn is held out (some at a time above twenty), so the probe never saw the group that it is tested on.
+    The classifier is a linear probe on plain clips. It is fitted on the train split if the store has a train and a test
+    split; otherwise each group is held out in turn, several groups at a time if there are more than twenty.
 
     Args:
-        encode: from float32 clips in [0, 1], (B, 3, T, S, S), to features (B, D).
-        store: that the manifest was made for.
+        encoder: from float32 clips in [0, 1], (B, 3, T, S, S), to features (B, D).
+        store: the store that the manifest was made for.
         manifest: the test.
-        progress: receives what happens.
-        options: `out`, `folder`, `sheet_rows` and `batch_size` count here.
-        about: further settings to report, such as the encoder's name.
-        device: where clips are composed and encoded.
+        progress: receives progress.
+        options: only `out`, `folder`, `sheet_rows` and `batch_size` are used.
+        about: further settings for the report, such as the encoder's name.
+        device: device on which clips are composed and encoded.
 
     Raises:
-        UsageError: a picture of a donor is not there or another one now, or no video is left to train the probe on.
+        UsageError: an image of a donor is missing or has changed, or no video is left to fit the probe on.
     """
     options = options or BiasOptions()
     composer = Composer(store, manifest, options.folder, device)
-    encoder = Encoder(encode, options.batch_size)
-    of_video, of_row = encode_composites(encoder, composer, progress)
-    train = train_set(encoder, composer, of_video["plain"], progress)
+    size = options.batch_size
+    of_video, of_row = encode_composites(encoder, composer, size, progress)
+    train = train_set(encoder, composer, of_video["plain"], size, progress)
     tested = classify(train, store, manifest, of_video, of_row)
-    shares = metrics(tested, of_video, of_row) | scene_probe(encoder, composer, progress)
+    shares = metrics(tested, of_video, of_row) | scene_probe(encoder, composer, size, progress)
     percent = {name: round(100 * value, 4 if name.endswith("drift") else 2) for name, value in shares.items()}
     hits = {name: tested.hit(name) for name in (*OF_VIDEO, *OF_ROW)}
     names = tuple(row.name for row in manifest.rows)
@@ -308,15 +281,15 @@ def _settings(manifest: Manifest, tested: Tested, options: BiasOptions) -> dict[
         "grow": manifest.grow,
         "feather": manifest.feather,
         "ring": manifest.ring,
-        "held_out": tested.how,
+        "held_out": tested.held_out,
     }
 
 
 def check_out(options: BiasOptions) -> None:
-    """See, before any work, whether the report may be written.
+    """Check, before any work, that the report may be written.
 
     Raises:
-        UsageError: files of other kinds are there.
+        UsageError: other files of these names exist.
         WriteError: the folder cannot be written.
     """
     if options.out is None:

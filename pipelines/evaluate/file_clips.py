@@ -1,17 +1,17 @@
-"""Clips for evaluation, evenly spaced over a video's longest shot; of a file they are read in a worker process.
+"""Evaluated clips of one video file, read in a worker process.
 
 Letters: V clips of a video, T frames of a clip, U different frames of all clips, H, W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.data.clips import longest_shot, uniform_clips
 from bgaug.errors import BgaugError, VideoDecodeError, VideoError
 from bgaug.pipelines.build.workers import Begins, WorkerLost
 from bgaug.shots.cuts import CutFinder
@@ -19,34 +19,8 @@ from bgaug.sizing import STORE_SIZE, Fit, Size, content_box, fit_frame
 from bgaug.video import Decoder, VideoReader, open_video
 
 
-def uniform_frames(start: int, stop: int, num_frames: int, stride: int, views: int) -> NDArray[np.int64]:
-    """Frames of clips that are evenly spaced over a shot, as `ClipDataset` takes them with `sampling="uniform"`.
-
-    Args:
-        start: first frame of the shot.
-        stop: one past its last.
-        num_frames: T.
-        stride: distance of the frames.
-        views: V.
-
-    Returns:
-        int64 (V, T), counted within the video. A shot that is shorter than a clip begins again.
-    """
-    span, steps = (num_frames - 1) * stride + 1, np.arange(num_frames)
-    if stop - start >= span:
-        places = np.round((np.arange(views) + 0.5) / views * (stop - start - span)).astype(np.int64)
-        return start + places[:, None] + steps * stride
-    available = -(-(stop - start) // stride)
-    return np.tile(start + steps % available * stride, (views, 1))
-
-
-def longest_shot(shots: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(start, stop) of the longest, of equally long ones the first."""
-    return max(shots, key=lambda shot: shot[1] - shot[0])
-
-
 def evaluation_size(crop: int) -> Size:
-    """Size that files are brought to before the centre crop: that of stores, or more where the crop asks for it."""
+    """Size that frames are resized to before the centre crop: the default of stores, or more if the crop needs it."""
     height, width = STORE_SIZE
     return (height, width) if crop <= height else (crop, round(crop * width / height))
 
@@ -56,10 +30,10 @@ class FileClips:
     """Clips of a file.
 
     Attributes:
-        frames: uint8 (U, H, W, 3), RGB, the frames that occur, each once.
-        places: int64 (V, T), which of `frames` each clip shows.
+        frames: uint8 (U, H, W, 3), RGB, every frame of the clips once.
+        places: int64 (V, T), place in `frames` of each frame of each clip.
         indices: int64 (V, T), their numbers in the video.
-        box: (top, left, height, width) of the picture inside a frame.
+        box: (top, left, height, width) of the content inside a frame.
     """
 
     frames: NDArray[np.uint8]
@@ -76,19 +50,21 @@ class FileClips:
 
 @dataclass(frozen=True)
 class ReadClips:
-    """Clips of one file: see `bgaug.pipelines.build.workers.Task`. What is wrong with it is returned, not raised.
+    """The task of reading the clips of one file, see `bgaug.pipelines.build.workers.Task`.
+
+    Errors of the file are returned, not raised.
 
     Attributes:
         path: the file.
         num_frames: T.
         stride: distance of the frames.
         views: V.
-        size: (height, width) that frames are brought to.
-        fit: how.
-        shots: look for cuts, and take the longest shot; False takes the whole video for one.
-        decoder: who decodes.
-        salvage: take the good beginning of a file that breaks off.
-        lost: what a worker died of that was at it.
+        size: (height, width) that frames are resized to.
+        fit: how frames are fitted to that size.
+        shots: find cuts and use the longest shot; False treats the video as one shot.
+        decoder: decoder of the file.
+        salvage: use the readable beginning of a damaged file.
+        lost: why a worker process was lost while it read this file.
     """
 
     path: Path
@@ -103,14 +79,15 @@ class ReadClips:
     lost: VideoError | None = field(default=None, compare=False)
 
     def __call__(self, begins: Begins) -> FileClips | VideoError:
-        """Two passes: one tells the shots, the other takes the frames."""
+        """Read the file twice: the first pass finds the shots, the second keeps the frames."""
         if self.lost is not None:
             return self.lost
         begins(0)
         try:
             with open_video(self.path, self.decoder) as reader:
-                shot = longest_shot(self._shots(reader))
-                indices = uniform_frames(*shot, self.num_frames, self.stride, self.views)
+                shots = self._shots(reader)
+                shot = shots[longest_shot(shots)]
+                indices = uniform_clips(*shot, self.num_frames, self.stride, self.views)
                 numbers, places = np.unique(indices, return_inverse=True)
                 return FileClips(
                     self._frames(reader, numbers),
@@ -121,11 +98,11 @@ class ReadClips:
         except VideoError as error:
             return error
         except FileNotFoundError:
-            return VideoError(self.path, "missing", "was there, and is gone")
+            return VideoError(self.path, "missing", "the file was deleted while it was read")
         except BgaugError:
             raise
         except Exception as error:  # noqa: BLE001
-            # One bad video never stops a thousand good ones, whatever it breaks.
+            # One bad video must not stop the others, whatever error it causes.
             return VideoError(self.path, "crashed", f"{type(error).__name__}: {error}")
 
     def _shots(self, reader: VideoReader) -> list[tuple[int, int]]:
@@ -144,7 +121,7 @@ class ReadClips:
         return list(zip(cuts, [*cuts[1:], count], strict=True))
 
     def _frames(self, reader: VideoReader, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Frames by ascending numbers, at the size: uint8 (U, H, W, 3)."""
+        """Frames by ascending numbers, resized: uint8 (U, H, W, 3)."""
         found = np.empty((len(numbers), *self.size, 3), np.uint8)
         place = 0
         for frame in reader.scan():
@@ -153,8 +130,8 @@ class ReadClips:
                 place += 1
                 if place == len(numbers):
                     return found
-        raise VideoError(self.path, "corrupt", "gave fewer frames when it was read again")
+        raise VideoError(self.path, "corrupt", "gave fewer frames in the second pass")
 
     def without(self, lost: WorkerLost) -> ReadClips:
-        """The same, which tells what a worker died of."""
+        """A task that returns why a worker process was lost."""
         return replace(self, lost=VideoError(self.path, lost.reason, lost.message))

@@ -1,11 +1,11 @@
-"""A linear probe on plain clips, asked about composites: scores, and what they come to.
+"""Scores of composites by linear probes on plain clips, and the metrics of these scores.
 
 Letters: V test videos, R composites, N training videos, K classes, D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,44 +17,31 @@ from torch import Tensor
 from bgaug.errors import UsageError
 from bgaug.metrics import LinearProbe, bootstrap_interval
 from bgaug.metrics.bias import class_scores, drift, fooled_most, probabilities
+from bgaug.metrics.held_out import named_folds
 from bgaug.pairs import composite
-from bgaug.pipelines.evaluate.bias.choice import has_splits, video_group
-from bgaug.pipelines.evaluate.bias.clips import ClipReader
+from bgaug.pipelines.evaluate.bias.clips import ClipReader, has_splits, video_group
 from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, Composer, by_video
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, Row
+from bgaug.pipelines.evaluate.features import Encoder, encode
 from bgaug.progress import Progress
 from bgaug.store import Store
 
-Encode = Callable[[Tensor], Tensor]
+Views = dict[str, NDArray[np.float32]]
+"""Features by view."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-MAX_FOLDS = 20  # more groups than that are held out several at a time
 
 
 # --- features -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """Features of clips, so many at once."""
-
-    encode: Encode
-    batch_size: int
-
-    def __call__(self, clips: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Features (N, D) of N clips (1, 3, T, S, S)."""
-        values = [
-            self.encode(torch.cat(list(clips[first : first + self.batch_size]))).float().cpu().numpy()
-            for first in range(0, len(clips), self.batch_size)
-        ]
-        return np.concatenate(values)
+def _encoded(encoder: Encoder, clips: Sequence[Tensor], batch_size: int) -> NDArray[np.float32]:
+    """Features (N, D) of N clips (1, 3, T, S, S)."""
+    return encode(encoder, torch.split(torch.cat(list(clips)), batch_size))
 
 
-Features = dict[str, NDArray[np.float32]]
-
-
-def encode_composites(encoder: Encoder, composer: Composer, progress: Progress) -> tuple[Features, Features]:
+def encode_composites(encoder: Encoder, composer: Composer, batch_size: int, progress: Progress) -> tuple[Views, Views]:
     """Features of the test videos, (V, D) by view, and of the composites, (R, D) by view: means over clips."""
     progress.start("composites", len(composer.manifest.rows))
     videos: dict[str, list[Any]] = {view: [] for view in OF_VIDEO}
@@ -66,7 +53,7 @@ def encode_composites(encoder: Encoder, composer: Composer, progress: Progress) 
             clips = list(composer.of_video(rows[0], base).values())
             for row in rows:
                 clips += composer.of_row(row, base).values()
-            codes.append(encoder(clips))
+            codes.append(_encoded(encoder, clips, batch_size))
         mean = np.mean(codes, axis=0)
         for view, code in zip(OF_VIDEO, mean, strict=False):
             videos[view].append(code)
@@ -78,37 +65,40 @@ def encode_composites(encoder: Encoder, composer: Composer, progress: Progress) 
     return _stacked(videos), _stacked(composites)
 
 
-def _stacked(lists: Mapping[str, list[Any]]) -> Features:
+def _stacked(lists: Mapping[str, list[Any]]) -> Views:
     return {view: np.stack(values) for view, values in lists.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class TrainSet:
-    """What probes learn from, and which videos those are."""
+    """Features, labels and groups of the videos that probes are fitted on."""
 
     features: NDArray[np.float32]  # (N, D)
     labels: Ints  # (N,)
     groups: Sequence[str]  # N
-    how: str
+    has_splits: bool
 
 
-def train_set(encoder: Encoder, composer: Composer, plain: NDArray[np.float32], progress: Progress) -> TrainSet:
-    """Plain clips of the labelled videos that probes may learn from; those of test videos are there already."""
+def train_set(
+    encoder: Encoder, composer: Composer, plain: NDArray[np.float32], batch_size: int, progress: Progress
+) -> TrainSet:
+    """Features of plain clips of the labelled videos that probes may be fitted on; `plain` has those of the test videos."""
     store, reader, rows = composer.store, composer.reader, [part[0] for part in by_video(composer.manifest)]
     columns = store.columns
-    wanted = columns.label >= 0
+    requested = columns.label >= 0
     splits = has_splits(store)
     if splits:
-        wanted &= columns.split == store.names.splits.index("train")
+        requested &= columns.split == store.names.splits.index("train")
     known = {} if splits else {row.id: code for row, code in zip(rows, plain, strict=True)}
-    shots = {video: reader.longest_shot(video, background=False) for video in np.flatnonzero(wanted).tolist()}
+    shots = {video: reader.longest_shot(video, background=False) for video in np.flatnonzero(requested).tolist()}
     codes = {video: known[name] for video in shots if (name := store.video_id(video)) in known}
     missing = [(video, shot) for video, shot in shots.items() if video not in codes and shot is not None]
     progress.start("training features", len(missing))
     clips = len(rows[0].starts)
-    for first in range(0, len(missing), encoder.batch_size):
-        part = missing[first : first + encoder.batch_size]
-        values = encoder([clip for video, shot in part for clip in _plain_clips(reader, video, shot, clips)])
+    for first in range(0, len(missing), batch_size):
+        part = missing[first : first + batch_size]
+        plain_clips = [clip for video, shot in part for clip in _plain_clips(reader, video, shot, clips)]
+        values = _encoded(encoder, plain_clips, batch_size)
         means = values.reshape(len(part), clips, -1).mean(axis=1)
         codes |= {video: code for (video, _), code in zip(part, means, strict=True)}
         progress.advance(len(part))
@@ -116,8 +106,7 @@ def train_set(encoder: Encoder, composer: Composer, plain: NDArray[np.float32], 
     if not kept:
         raise UsageError(f"{store.path} holds no labelled video to train the probe on")
     groups = [video_group(store, video) for video in kept]
-    how = "test split against train split" if splits else "each group against the others"
-    return TrainSet(np.stack([codes[video] for video in kept]), columns.label[kept].astype(np.int64), groups, how)
+    return TrainSet(np.stack([codes[video] for video in kept]), columns.label[kept].astype(np.int64), groups, splits)
 
 
 def _plain_clips(reader: ClipReader, video: int, shot: int, clips: int) -> list[Tensor]:
@@ -127,17 +116,17 @@ def _plain_clips(reader: ClipReader, video: int, shot: int, clips: int) -> list[
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """Scores of everything, and what it is.
+    """Scores of all clips, with the classes of the composites.
 
     Attributes:
         rows: the composites, R.
-        place: int64 (R,), which video each is of.
-        scores: by view, float64 (V, K) or (R, K); minus infinity for classes that a probe did not see.
+        place: int64 (R,), place of each composite's video among the test videos.
+        scores: float64 (V, K) or (R, K) by view; minus infinity for classes without training videos.
         labels: int64 (R,).
         statics: int64 (R,), class of the inserted foreground.
-        donors: int64 (R,), class of the donor, -1 where it has none.
-        classes: names, K.
-        how: which videos the probe learnt from.
+        donors: int64 (R,), class of the donor, -1 if it has none.
+        classes: names of the classes, K.
+        held_out: which videos are tested, and which the probes are fitted on.
     """
 
     rows: tuple[Row, ...]
@@ -147,10 +136,10 @@ class Tested:
     statics: Ints
     donors: Ints
     classes: Sequence[str]
-    how: str
+    held_out: str
 
     def of_rows(self, view: str) -> Floats:
-        """Scores (R, K), those of a video repeated for each of its composites."""
+        """Scores (R, K); those of a video are repeated for each of its composites."""
         return self.scores[view][self.place] if view in OF_VIDEO else self.scores[view]
 
     def predicted(self, view: str) -> Ints:
@@ -169,8 +158,8 @@ class Tested:
         return np.array([row.group for row in self.rows])
 
 
-def classify(train: TrainSet, store: Store, manifest: Manifest, of_video: Features, of_row: Features) -> Tested:
-    """Scores of all clips by probes that never saw their groups; features as `encode_composites` has them.
+def classify(train: TrainSet, store: Store, manifest: Manifest, of_video: Views, of_row: Views) -> Tested:
+    """Scores of all clips by probes that were fitted without their groups; see `encode_composites` for the features.
 
     Raises:
         UsageError: all videos are of one group.
@@ -181,9 +170,10 @@ def classify(train: TrainSet, store: Store, manifest: Manifest, of_video: Featur
     groups = np.array([row.group for row in rows])
     first = np.cumsum([0, *sizes[:-1]])
     scores = {view: np.full((len(values), len(classes)), -np.inf) for view, values in {**of_video, **of_row}.items()}
-    for learns, held_out in _folds(train, groups):
+    everything = [(np.ones(len(train.labels), np.bool_), np.ones(len(rows), np.bool_))]
+    for learns, held_out in everything if train.has_splits else named_folds(train.groups, groups.tolist()):
         if not learns.any():
-            raise UsageError("no video is left to train the probe on: all are of one group")
+            raise UsageError("no video is left to fit the probe on: all videos are of one group")
         probe = LinearProbe().fit(train.features[learns], train.labels[learns])
         columns = np.unique(train.labels[learns])
         for view, values in {**of_video, **of_row}.items():
@@ -197,27 +187,15 @@ def classify(train: TrainSet, store: Store, manifest: Manifest, of_video: Featur
         statics=np.array([of_class[row.inserted.label] for row in rows]),
         donors=np.array([of_class.get(row.donor.label or "", -1) for row in rows]),
         classes=classes,
-        how=train.how,
+        held_out="test split against train split" if train.has_splits else "each group against the others",
     )
-
-
-def _folds(train: TrainSet, groups: NDArray[np.str_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """(which of the training videos to learn from, which composites to test) of each fold."""
-    if train.how.startswith("test"):
-        yield np.ones(len(train.labels), np.bool_), np.ones(len(groups), np.bool_)
-        return
-    tested_groups = groups.tolist()
-    fold_of = {name: number % MAX_FOLDS for number, name in enumerate(sorted({*train.groups, *tested_groups}))}
-    learnt, tested = (np.array([fold_of[name] for name in names]) for names in (train.groups, tested_groups))
-    for fold in np.unique(tested).tolist():
-        yield learnt != fold, tested == fold
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
-def metrics(tested: Tested, of_video: Features, of_row: Features) -> dict[str, float]:
-    """Shares by name; those of a video count once for each of its composites, which are as many for all."""
+def metrics(tested: Tested, of_video: Views, of_row: Views) -> dict[str, float]:
+    """Shares by name; every video has the same number of composites, and counts once for each of them."""
     labels = tested.labels
     found = {"chance": 1 / len(np.unique(labels))}
     hits = {name: tested.hit(name) for name in (*OF_VIDEO, *OF_ROW)}
@@ -239,7 +217,7 @@ def _with_interval(name: str, hits: NDArray[np.bool_], groups: NDArray[np.str_])
 
 
 def _conflict_shares(tested: Tested) -> dict[str, float]:
-    """What is said of clips in which one action moves and another stands still."""
+    """Shares of predictions for clips in which one action moves and another stands still."""
     predicted, scores, columns = (
         tested.predicted("conflict"),
         tested.of_rows("conflict"),
@@ -254,7 +232,7 @@ def _conflict_shares(tested: Tested) -> dict[str, float]:
 
 
 def class_table(tested: Tested) -> list[dict[str, Any]]:
-    """A row a class; see `bgaug.pipelines.evaluate.bias.run.BiasReport`."""
+    """One row per class; see `bgaug.pipelines.evaluate.bias.run.BiasReport`."""
     columns = np.arange(len(tested.classes))
     sure = {view: probabilities(tested.of_rows(view), columns, tested.labels) for view in ("plain", "scuba")}
     lost = sure["plain"] - sure["scuba"]
@@ -282,24 +260,26 @@ def class_table(tested: Tested) -> list[dict[str, Any]]:
     return table
 
 
-def scene_probe(encoder: Encoder, composer: Composer, progress: Progress) -> dict[str, float]:
-    """How often a probe tells which picture a foreground of another half stands before; nothing where none was planned."""
+def scene_probe(encoder: Encoder, composer: Composer, batch_size: int, progress: Progress) -> dict[str, float]:
+    """Accuracy of a probe that predicts the image behind a foreground of the other half; empty if none was planned."""
     scene = composer.manifest.scene
     if scene is None:
         return {}
     first_rows = {rows[0].id: rows[0] for rows in by_video(composer.manifest)}
     progress.start("scene probe", len(scene.halves))
-    features, pictures, halves = [], [], []
+    features, images, halves = [], [], []
     for name, half in scene.halves.items():
         row = first_rows[name]
         base = composer.base(row, row.starts[0])
         shown = [place for place, donor in enumerate(scene.donors) if donor.id != name]
-        clips = [composite(base.clip, base.parts.foreground, composer.picture(scene.donors[place])) for place in shown]
-        features.append(encoder(clips))
-        pictures += shown
+        clips = [
+            composite(base.clip, base.parts.foreground, composer.donor_image(scene.donors[place])) for place in shown
+        ]
+        features.append(_encoded(encoder, clips, batch_size))
+        images += shown
         halves += [half] * len(shown)
         progress.advance()
-    values, labels, half_of = np.concatenate(features), np.array(pictures), np.array(halves)
+    values, labels, half_of = np.concatenate(features), np.array(images), np.array(halves)
     right = [
         LinearProbe().fit(values[half_of != half], labels[half_of != half]).predict(values[half_of == half])
         == labels[half_of == half]

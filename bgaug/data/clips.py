@@ -1,0 +1,49 @@
+"""Which clips of a video are evaluated: evenly spaced clips of its longest shot. Imports numpy only.
+
+Letters: V clips of a video, T frames of a clip, S shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def longest_shot(shots: NDArray[np.integer] | Sequence[tuple[int, int]]) -> int:
+    """Index of the longest of the shots (start, stop, ...), (S, 2 or more); the first of equally long ones."""
+    lengths = [int(shot[1]) - int(shot[0]) for shot in shots]
+    return lengths.index(max(lengths))
+
+
+def evenly_spaced(count: int, views: int) -> Ints:
+    """The middles of V equal parts of 0 ... count - 1: int64 (V,)."""
+    places: Ints = np.round((np.arange(views) + 0.5) / views * (count - 1)).astype(np.int64)
+    return places
+
+
+def uniform_clips(start: int, stop: int, num_frames: int, stride: int, views: int) -> Ints:
+    """Frames of evenly spaced clips of a shot, counted from the first frame of the video.
+
+    Args:
+        start: first frame of the shot.
+        stop: one past its last frame.
+        num_frames: T.
+        stride: distance of the frames of a clip.
+        views: V.
+
+    Returns:
+        int64 (V, T). In a shot that is shorter than a clip, every clip is the whole shot, looped.
+    """
+    places = evenly_spaced(max(1, stop - start - (num_frames - 1) * stride), views)
+    return places[:, None] + looped_clip(start, stop, num_frames, stride)
+
+
+def looped_clip(start: int, stop: int, num_frames: int, stride: int) -> Ints:
+    """Frames of the clip that begins at `start`, int64 (T,); where the shot ends before the clip, the clip is looped."""
+    available = max(1, min(num_frames, -(-(stop - start) // stride)))
+    frames: Ints = start + np.arange(num_frames) % available * stride
+    return frames
