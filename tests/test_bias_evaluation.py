@@ -194,7 +194,7 @@ def test_conflict_lays_the_mover_before_the_one_who_stands() -> None:
 
 def test_straight_stripes_have_their_period_width_and_colours() -> None:
     stripes = Stripes((0.9, 0.2, 0.4), width=8, period=32, amplitude=0, wavelength=100, phase=0.3, angle=0)
-    picture = stripes.donor_image(128)
+    picture = stripes.image(128)
     assert picture.shape == (3, 128, 128) and picture.dtype == torch.float32
     assert torch.equal(picture, picture[:, :, :1].expand_as(picture))  # they lie level
     torch.testing.assert_close(picture[:, 16:], picture[:, :-16])  # 32 of 256 are 16 of 128
@@ -208,12 +208,10 @@ def test_straight_stripes_have_their_period_width_and_colours() -> None:
 
 def test_a_quarter_turn_is_the_turned_picture_and_a_wave_moves_the_lines() -> None:
     straight = Stripes((1.0, 0.0, 0.0), width=10, period=40, amplitude=0, wavelength=128, phase=0, angle=0)
-    turned = replace(straight, amplitude=30, angle=0.25).donor_image(64)
-    torch.testing.assert_close(
-        turned, replace(straight, amplitude=30).donor_image(64).rot90(-1, (1, 2)), atol=1e-5, rtol=0
-    )
+    turned = replace(straight, amplitude=30, angle=0.25).image(64)
+    torch.testing.assert_close(turned, replace(straight, amplitude=30).image(64).rot90(-1, (1, 2)), atol=1e-5, rtol=0)
     # The middle line: 30 sin(2 pi u / 128) below the middle, u from the middle.
-    waved = replace(straight, amplitude=30, period=400).donor_image(256)[0]
+    waved = replace(straight, amplitude=30, period=400).image(256)[0]
     for x in range(0, 256, 16):
         column = waved[:, x].double()
         middle = float((column * (torch.arange(256) + 0.5)).sum() / column.sum())
@@ -229,7 +227,7 @@ def test_drawn_stripes_hang_on_their_numbers_alone_and_stay_in_range() -> None:
         assert stripes == Stripes.draw(numbers)
         assert 5 <= stripes.width < 20 and 3 <= stripes.period / stripes.width < 5
         assert 10 <= stripes.amplitude < 110 and 32 <= stripes.wavelength < 1024
-        picture = stripes.donor_image(16)
+        picture = stripes.image(16)
         assert picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0.01
         seen.add(stripes)
     assert len(seen) == 50
@@ -521,7 +519,7 @@ def test_a_manifest_that_does_not_fit_is_refused(biased: Store, manifest: Manife
             plan(biased, BiasOptions(manifest=path))
 
     refused({"content_hash": "0" * 64}, "made for a store with content hash 000000000000")
-    refused({"version": 2}, "no manifest of bgaug-bias version 1: version")
+    refused({"version": 2}, "not a manifest of bgaug-bias version 1: version")
     refused({"stride": 0}, "stride")
     refused({"colour": 1}, "colour")
     refused({"rows": []}, "no rows")
@@ -529,7 +527,7 @@ def test_a_manifest_that_does_not_fit_is_refused(biased: Store, manifest: Manife
     refused({"rows": [{**plain["rows"][0], "label": "fly"}]}, "classes .* such as fly")
     refused({"rows": plain["rows"][:3]}, "scene part")
     path.write_text("{")
-    with pytest.raises(UsageError, match="no manifest"):
+    with pytest.raises(UsageError, match="is not a manifest"):
         plan(biased, BiasOptions(manifest=path))
     with pytest.raises(UsageError, match="cannot be read"):
         plan(biased, BiasOptions(manifest=tmp_path / "none.json"))
@@ -561,7 +559,7 @@ def test_pictures_of_a_bank_and_of_a_folder(biased: Store, tmp_path: Path) -> No
     write_bank(root, "places", [(f"p{number}", scene(50 + number)) for number in range(4)], overwrite=True)
     with pytest.raises(UsageError, match="not the one that the manifest"):
         scored(open_store(root), looks_at_motion, of_bank, manifest)
-    with pytest.raises(UsageError, match="say which folder"):
+    with pytest.raises(UsageError, match="give the folder"):
         scored(store, looks_at_motion, BiasOptions(), plan(store, of_folder))
     with pytest.raises(StoreError, match="no bank"):
         plan(store, BiasOptions(donors="bank", bank="none"))

@@ -65,7 +65,8 @@ def test_clips_are_those_of_the_dataset(small_store: Path, num_frames: int, stri
     batch = ClipDataset.collate(dataset.__getitems__(range(len(dataset))))
     for place, video in enumerate(dataset.videos.tolist()):
         shots = store.shots(video)
-        frames = uniform_clips(*shots[longest_shot(shots), :2].tolist(), num_frames, stride, views)
+        start, stop = shots[longest_shot(shots), :2].tolist()
+        frames = uniform_clips(start, stop, num_frames, stride, views)
         assert np.array_equal(frames[:, 0], batch.start[place].numpy())
         expected = np.stack([store.pts_at(video, clip) for clip in frames])
         assert np.array_equal(expected, batch.pts_seconds[place].numpy())

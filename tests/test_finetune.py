@@ -164,7 +164,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_what_cannot_be_learnt(run: Run, store: Store) -> None:
-    with pytest.raises(UsageError, match="two classes or more to learn from, got 1"):
+    with pytest.raises(UsageError, match="training videos of two classes or more, got 1"):
         finetune(run, store, EVERYBODY, np.zeros(6, np.int64), Silent())
     with pytest.raises(BgaugError, match=r"fine-tuning diverged at step \d+ of 6: the loss is (nan|inf); take a lower"):
         tuned(run, store, epochs=6, lr=1e30, optimiser="sgd", warmup=0.0)

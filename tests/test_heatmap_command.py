@@ -197,7 +197,7 @@ def test_a_probe_has_not_seen_what_it_speaks_of(run: Run, small_store: Path) -> 
     with pytest.raises(UsageError, match="no class 'fly'; there are run, walk"):
         found.weight("elsewhere.mp4", code, "fly")
     lonely = replace(found, train=found.labels == 0, _fitted={})
-    with pytest.raises(UsageError, match="needs two classes"):
+    with pytest.raises(UsageError, match="needs training videos of two classes"):
         lonely.weight("elsewhere.mp4", code, None)
 
 

@@ -207,7 +207,7 @@ class Stripes:
         wide = 5 + 15 * width
         return cls(line, wide, wide * (3 + 2 * gap), 10 + 100 * amplitude, 32 + 992 * wavelength, phase, angle)
 
-    def picture(self, size: int, device: torch.device | str = "cpu") -> Tensor:
+    def image(self, size: int, device: torch.device | str = "cpu") -> Tensor:
         """The stripes on a square picture, float32 in [0, 1], (3, size, size); the ground has the complementary colour."""
         scale = REFERENCE_SIDE / size
         axis = (torch.arange(size, dtype=torch.float64, device=device) + 0.5) * scale - REFERENCE_SIDE / 2

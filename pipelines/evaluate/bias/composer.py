@@ -104,7 +104,7 @@ class Composer:
         if donor.kind == "video":
             return self.reader.background(self.store.find(donor.id), donor.shot or 0)
         if donor.stripes is not None:
-            return donor.stripes.picture(self.manifest.crop, self.reader.device)[None, :, None]
+            return donor.stripes.image(self.manifest.crop, self.reader.device)[None, :, None]
         image = self._of_bank(donor.id) if donor.kind == "bank" else self._of_folder(donor.id)
         if donor.sha256 is not None and digest(image) != donor.sha256:
             raise UsageError(f"the {donor.kind} image {donor.id} is not the one that the manifest was made with")
