@@ -23,7 +23,7 @@ from bgaug.model.checkpoint import Run
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.heatmap.clips import Clip, ClipMasks, ForeignTruth, StoreTruth
+from bgaug.pipelines.heatmap.clips import Clip, ClipMasks, ExternalTruth, StoreTruth
 from bgaug.pipelines.heatmap.compute import averaged, encoder_maps, fit_probes, pixel_map, score_map
 from bgaug.pipelines.heatmap.options import HeatmapOptions
 from bgaug.pipelines.heatmap.run import heatmap
@@ -220,7 +220,7 @@ def write_masks(folder: Path, store_path: Path, every: int, unknown: int | None 
 def test_masks_of_some_frames_are_used_on_those_alone(small_store: Path, tmp_path: Path) -> None:
     write_masks(tmp_path, small_store, every=5, unknown=40)
     store = open_store(small_store)
-    truth, own = ForeignTruth(store, tmp_path, values="cdnet"), StoreTruth(store)
+    truth, own = ExternalTruth(store, tmp_path, values="cdnet"), StoreTruth(store)
     indices = np.arange(3, 17, 2)
     found, full = truth.masks(0, indices), own.masks(0, indices)
     assert indices[found.there].tolist() == [5, 15] and found.middle == 1
@@ -234,7 +234,7 @@ def test_masks_of_some_frames_are_used_on_those_alone(small_store: Path, tmp_pat
 
 def test_a_clip_moves_to_where_a_mask_is(small_store: Path, tmp_path: Path) -> None:
     write_masks(tmp_path, small_store, every=20)
-    truth = ForeignTruth(open_store(small_store), tmp_path)
+    truth = ExternalTruth(open_store(small_store), tmp_path)
     indices = np.arange(1, 9, 2)
     moved = truth.moved(0, indices, (0, 24))
     assert moved.tolist() == [0, 2, 4, 6]  # one frame earlier sees frame 0
@@ -247,7 +247,7 @@ def test_masks_that_cannot_be_used_are_told(runs: list[Path], small_store: Path,
     store = open_store(small_store)
     name = store.video_id(0).removesuffix(".mp4")
     (tmp_path / "masks" / name / "000900.png").write_bytes((tmp_path / "masks" / name / "000000.png").read_bytes())
-    truth = ForeignTruth(store, tmp_path / "masks")
+    truth = ExternalTruth(store, tmp_path / "masks")
     with pytest.raises(MasksError, match=r"has a mask of frame 900, the video has \d+, counted from 0"):
         truth.masks(0, np.arange(8))
     options = HeatmapOptions(videos=0, films=False, maps=("activation",), masks=tmp_path / "masks")
@@ -256,12 +256,12 @@ def test_masks_that_cannot_be_used_are_told(runs: list[Path], small_store: Path,
     assert looked.numbers["activation"]["seed0"]["energy"]["clips"] == 5
     with pytest.raises(MasksError, match="holds no masks of the 6 videos"):
         (tmp_path / "empty").mkdir()
-        ForeignTruth(store, tmp_path / "empty")
+        ExternalTruth(store, tmp_path / "empty")
     wide = tmp_path / "wide" / name
     wide.mkdir(parents=True)
     (wide / "000000.png").write_bytes(cv2.imencode(".png", np.zeros((10, 100), np.uint8))[1].tobytes())
     with pytest.raises(MasksError, match="masks are 10x100, the video 48x64"):
-        ForeignTruth(store, tmp_path / "wide").masks(0, np.arange(8))
+        ExternalTruth(store, tmp_path / "wide").masks(0, np.arange(8))
 
 
 def test_true_masks_of_every_fifth_frame(real_data: Path, runs: list[Path], tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_true_masks_of_every_fifth_frame(real_data: Path, runs: list[Path], tmp_
     assert looked.numbers.keys() == {"activation", "saliency"}  # nothing is labelled
     assert looked.numbers["saliency"]["seed0"]["energy"]["clips"] == 2
     # A uniform map says nothing, whatever share of the picture is known.
-    truth = ForeignTruth(open_store(tmp_path / "shards"), tmp_path / "truth", values="cdnet")
+    truth = ExternalTruth(open_store(tmp_path / "shards"), tmp_path / "truth", values="cdnet")
     known = truth.masks(0, np.arange(50, 58))
     assert known.there.tolist() == [True, *[False] * 4, True, False, False] and known.unknown.any()
     uniform = score_map("activation", torch.ones(1, 8, 4, 4), known, torch.tensor([[0, 0, 128, 171]]), 112)
