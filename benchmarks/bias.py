@@ -87,7 +87,7 @@ ABLATIONS = {
     "dual, mean pooled, gamma 0": Row("dual", MEAN | {"gamma": 0}),
     "dual, mean pooled, gamma 1": Row("dual", MEAN | {"gamma": 1}),
     "dual, mean pooled, one stream": Row("dual", MEAN | {"two_streams": False}),
-    "dual, no micro term": Row("dual", {"w_motion": 0}),
+    "dual, no micro term": Row("dual", {"w_dynamic": 0}),
     "dual, mean pooled, no static term": Row("dual", MEAN | {"w_static": 0}),
     "dual, mean pooled, saliency of stage 2": Row("dual", MEAN | {"stages": ("stage2",)}),
     "dual, mean pooled, momentum form": Row("dual", MEAN, momentum=True),

@@ -67,21 +67,18 @@ TRIALS = {
     "semi, temperature 0.05": Row("semi", {"temperature": 0.05}),
     "semi, temperature 0.2": Row("semi", {"temperature": 0.2}),
     # The dynamic code, and its weight.
-    "bgaug, micro term twice": Row("bgaug", {"w_motion": 1}),
-    "bgaug, micro term alone": Row("bgaug", {"w_global": 0, "w_motion": 1}),
+    "bgaug, micro term twice": Row("bgaug", {"w_dynamic": 1}),
+    "bgaug, micro term alone": Row("bgaug", {"w_global": 0, "w_dynamic": 1}),
     "bgaug, mask hard": Row("bgaug", {"grow": 0, "sigma": 0}),
     "bgaug, mean pooled": Row("bgaug", MEAN),
     "dual, mean pooled": Row("dual", MEAN),
-    "dual, mean pooled, micro term alone": Row("dual", MEAN | {"w_static": 0, "w_global": 0, "w_motion": 1}),
-    "dual, mean pooled, micro term twice": Row("dual", MEAN | {"w_motion": 1}),
+    "dual, mean pooled, micro term alone": Row("dual", MEAN | {"w_static": 0, "w_global": 0, "w_dynamic": 1}),
+    "dual, mean pooled, micro term twice": Row("dual", MEAN | {"w_dynamic": 1}),
     "dual, mean pooled, gamma 0": Row("dual", MEAN | {"gamma": 0}),
     # The saliency that weighs it.
     "dual, mean pooled, saliency of stage 3": Row("dual", MEAN | {"stages": ["stage3"]}),
     "dual, mean pooled, saliency of stages 2 and 3": Row("dual", MEAN | {"stages": ["stage2", "stage3"]}),
     "dual, mean pooled, saliency of stage 2": Row("dual", MEAN | {"stages": ["stage2"]}),
-    "dual, mean pooled, a map for each channel": Row("dual", MEAN | {"per_channel": True}),
-    "dual, mean pooled, normalised differences": Row("dual", MEAN | {"normalise": True}),
-    "dual, mean pooled, softmax": Row("dual", MEAN | {"stretch": "softmax"}),
 }
 
 COLOURS = {"bgaug": "#d62728", "semi": "#ff7f0e", "simclr": "#2ca02c", "fame": "#9467bd"}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import bgaug
 from bgaug.errors import CheckpointError, UsageError
-from bgaug.model import ContrastiveLearner, Method
+from bgaug.model import METHODS, ContrastiveLearner, Method
 from bgaug.model.backbones import build_backbone
 from bgaug.model.checkpoint import file_sha256, load_run
 from bgaug.model.pretrained import PUBLISHED, EncoderInfo, backbone_options, read_weights
@@ -73,13 +73,18 @@ def test_all_codes_of_an_encoder_are_those_of_the_learner(clips: Tensor, tmp_pat
     assert torch.equal(codes.dynamic, learner.features(clips, learner.method.feature))
 
 
-def test_runs_from_before_keep_the_dynamic_code_that_they_were_trained_with(clips: Tensor, tmp_path: Path) -> None:
+def test_runs_with_the_earlier_fields_of_a_method_are_read(tmp_path: Path) -> None:
     path = write_run(tmp_path, ContrastiveLearner("tiny", "dual").eval())
     state = torch.load(path, weights_only=True)
-    del state["config"]["resolved_method"]["pool"]
+    fields = state["config"]["resolved_method"]
+    fields |= {"stretch": "minmax", "per_channel": False, "normalise": False, "compensate": False}
+    fields["w_motion"] = fields.pop("w_dynamic")
     torch.save(state, path)
-    method = load_run(tmp_path, device="cpu").learner.method
-    assert (method.pool, method.feature) == ("mean", "global")
+    assert load_run(tmp_path, device="cpu").learner.method == METHODS["dual"]
+    fields["stretch"] = "softmax"
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match="stretch = 'softmax' is supported by bgaug 0.1.0 only"):
+        load_run(tmp_path, device="cpu")
 
 
 def test_runs_and_files_with_the_earlier_names_of_codes_are_read(clips: Tensor, tmp_path: Path) -> None:
@@ -168,7 +173,8 @@ def test_published_weights_keep_their_form(tmp_path: Path) -> None:
     torch.manual_seed(0)
     trunk = build_backbone("slow_r18", temporal_padding="zeros", normalise=True)
     learner = ContrastiveLearner(trunk, "simclr").eval()
-    write_run(tmp_path, learner, backbone="slow_r18", config={"weights": "somewhere.pth"})
+    config = {"weights": "somewhere.pth", "backbone_options": PUBLISHED}
+    write_run(tmp_path, learner, backbone="slow_r18", config=config)
     clips = torch.rand(1, 3, 8, 32, 32)
     encoder = load_encoder(export_encoder(load_encoder(tmp_path), tmp_path / "encoder.safetensors"))
     assert torch.equal(encoder(clips), learner.features(clips))

@@ -159,7 +159,7 @@ def codes(count: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def test_dual_loss_without_its_second_and_third_term_is_the_semi_negative_loss() -> None:
     anchor, semi = codes(6, 0)
     video, weight, donor = torch.arange(6), torch.rand(6), torch.arange(6).roll(1)
-    dual = DualLoss(w_motion=0, w_static=0)(anchor, semi, donor, video, weight)
+    dual = DualLoss(w_dynamic=0, w_static=0)(anchor, semi, donor, video, weight)
     assert set(dual) == {"loss", "global"}
     assert torch.equal(dual["loss"], SemiNegativeLoss()(anchor["global"], semi["global"], video, weight))
 
@@ -168,8 +168,8 @@ def test_dual_loss_is_the_weighted_sum_of_its_terms() -> None:
     anchor, semi = codes(6, 0)
     video, donor = torch.arange(6), torch.tensor([1, 2, 0, 5, 3, 4])
     out = DualLoss(1.0, 0.5, 0.25, 0.2)(anchor, semi, donor, video)
-    torch.testing.assert_close(out["loss"], out["global"] + 0.5 * out["motion"] + 0.25 * out["static"])
-    torch.testing.assert_close(out["motion"], info_nce(anchor["dynamic"], semi["dynamic"], 0.2))
+    torch.testing.assert_close(out["loss"], out["global"] + 0.5 * out["dynamic"] + 0.25 * out["static"])
+    torch.testing.assert_close(out["dynamic"], info_nce(anchor["dynamic"], semi["dynamic"], 0.2))
     assert out["static"].item() == pytest.approx(
         slow_info_nce(semi["static"], anchor["static"][donor], 0.2, donor.tolist()), abs=1e-5
     )

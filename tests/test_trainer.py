@@ -163,7 +163,7 @@ def test_a_method_is_changed_by_name(small_store: Path, tmp_path: Path) -> None:
     learner = load_run(result.out, device="cpu").learner
     method = learner.method
     assert method.compose.donor == "frame" and method.w_static == 0 and method.stages == ("stage3", "stage4")
-    assert set(lines(result.out)[0]) >= {"global", "motion"} and "static" not in lines(result.out)[0]
+    assert set(lines(result.out)[0]) >= {"global", "dynamic"} and "static" not in lines(result.out)[0]
     assert run(small_store, tmp_path / "r", change=changes, resume=True).trained.finished
     for wrong in ("donor", "=frame", "gamma=0"):
         with pytest.raises(UsageError, match="NAME=VALUE"):

@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bgaug.model.decomposition import FLAT
+from bgaug.model.decomposition import stretch as stretch_maps
 from bgaug.pairs import centre_crop, crop_resize_masks
 
-FLAT = 1e-3
 Encode = Callable[[Tensor], tuple[Mapping[str, Tensor], Tensor]]
 
 
@@ -140,12 +141,8 @@ def stretch(heat: Tensor) -> Tensor:
     A map that is flat (its range is under 1e-3 of its mean size) says nothing, and becomes 1/2 everywhere, as in
     `bgaug.model.decomposition.saliency_map`. Stretching takes what is everywhere away, so it changes energies: compare like with like.
     """
-    flat = heat.float().flatten(1)
-    low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
-    spread = high - low
-    says_nothing = spread <= FLAT * flat.abs().mean(dim=1, keepdim=True)
-    stretched = (flat - low) / torch.where(says_nothing, torch.ones_like(spread), spread)
-    return torch.where(says_nothing, torch.full_like(flat, 0.5), stretched).view(heat.shape)
+    heat = heat.float()
+    return stretch_maps(heat, FLAT * heat.flatten(1).abs().mean(dim=1, keepdim=True))
 
 
 def _checked_features(features: Tensor) -> Tensor:

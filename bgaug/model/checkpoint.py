@@ -27,7 +27,7 @@ from bgaug.model.decomposition import OLD_FEATURES
 from bgaug.model.learner import ContrastiveLearner
 from bgaug.model.parallel import choose_device
 from bgaug.model.pretrained.builders import NOTHING_SAID, Word, check_fit, check_options
-from bgaug.model.pretrained.description import check_stages, checked_config, trained_form
+from bgaug.model.pretrained.description import check_stages, checked_config, present_fields, trained_form
 from bgaug.model.pretrained.torch_files import read_torch_file
 from bgaug.untrusted import MalformedFile, open_regular
 
@@ -275,7 +275,12 @@ def saved_config(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     config = state.get("config")
     if not isinstance(config, dict) or not _is_json(config):
         raise CheckpointError(f"{path} has no configuration of plain values")
-    return config
+    try:
+        # Runs of 0.1.0 have other names of fields; `present_fields` is also applied where a run is loaded.
+        found = {name: config[name] for name in ("resolved_method", "change") if isinstance(config.get(name), dict)}
+        return config | {name: present_fields(values) for name, values in found.items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be resumed: {error}") from error
 
 
 def check_resumable(state: Mapping[str, Any], path: Path, optimiser: torch.optim.Optimizer, total_steps: int) -> None:

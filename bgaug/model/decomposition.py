@@ -1,4 +1,4 @@
-"""The motion-aware decomposition: where features move, a dynamic code; where they stand still, a static one.
+"""The motion-aware decomposition: a dynamic code where features move, a static code where they do not.
 
 Letters: B clips, C channels, T', H', W' frames and cells of a feature map.
 
@@ -9,8 +9,8 @@ With features z, and z_static from the same or another last stage:
     dynamic = sum M std_t z / sum M
     static  = sum (1 - M) mean_t z_static / sum (1 - M)
 
-The dynamic code is of how much features vary over time, not of what they are: what lies still, as a mat under the mover
-does, is in their mean however well M weighs it, and in their deviation not at all.
+The dynamic code describes how much features vary over time. An object that does not move, such as a mat under a gymnast,
+is part of their mean, however precise M is, but not of their deviation.
 
 Reference: "Solution of wide and micro background bias in contrastive action representation learning", Engineering
 Applications of Artificial Intelligence, 2024, abstract: "pixel-level intensity variations from the feature space of
@@ -26,11 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MIN_FRAMES = 4
-FLAT = 1e-3
 POOLS = ("deviation", "mean")
-STILL = 1e-6  # added to a variance, that its root has a gradient where nothing varies
-STRETCHES = ("minmax", "softmax", "sigmoid")
 CODES = ("global", "dynamic", "static")
 FEATURES = (*CODES, "dynamic+static")
 """Features of a clip: one of its codes, or the last two side by side."""
@@ -38,16 +34,22 @@ FEATURES = (*CODES, "dynamic+static")
 OLD_FEATURES = {"g": "global", "d": "dynamic", "r": "static", "dr": "dynamic+static"}
 """Names of features in files that were written before these names."""
 
+FLAT = 1e-3
+"""A map whose range is below this share of the mean size of its values is flat."""
+
+_MIN_FRAMES = 4
+_MIN_VARIANCE = 1e-6  # added to a variance, so that its root has a gradient where nothing varies
+
 
 @dataclass
 class Codes:
-    """What one clip is reduced to.
+    """The codes of a clip.
 
     Attributes:
         global_code: float32 (B, C), the mean of the features.
         dynamic: float32 (B, C), the features' deviation over time, or their mean, weighted by the saliency.
-        static: float32 (B, C), the mean weighted by its complement, of the static stream where there is one.
-        saliency: float32 in [0, 1], (B, H', W'), M; carries no gradient. Of a map for each channel the mean.
+        static: float32 (B, C), the mean weighted by the complement of the saliency, of the static stream if there is one.
+        saliency: float32 in [0, 1], (B, H', W'), M; without gradient.
     """
 
     global_code: Tensor
@@ -56,7 +58,7 @@ class Codes:
     saliency: Tensor
 
     def feature(self, which: str) -> Tensor:
-        """The downstream feature of this name: float32 (B, C), of "dynamic+static" (B, 2C).
+        """The downstream feature of this name: float32 (B, C), for "dynamic+static" (B, 2C).
 
         Raises:
             ValueError: it is none of `FEATURES`.
@@ -71,78 +73,61 @@ class Codes:
         return {"global": self.global_code, "dynamic": self.dynamic, "static": self.static}
 
 
-def saliency_map(
-    features: Tensor,
-    trim_ends: bool = True,
-    *,
-    stretch: str = "minmax",
-    per_channel: bool = False,
-    normalise: bool = False,
-    compensate: bool = False,
-) -> Tensor:
-    """Where features change from frame to frame, accumulated over time.
+def saliency_map(features: Tensor, trim_ends: bool = True) -> Tensor:
+    """The change of features from frame to frame, accumulated over time and stretched to [0, 1] for each clip.
 
-    Stretched to [0, 1] for each clip. A map that is flat (its range is under 1e-3 of the mean |z|) says nothing, and
-    becomes 1/2 everywhere. No gradient flows through: else a network could lower its loss by flickering.
+    A flat map (its range is below 1e-3 of the mean |z|) becomes 1/2 everywhere. It carries no gradient, because a
+    network could otherwise lower its loss by flickering.
 
     Args:
-        features: float (B, C, T', H', W'), T' at least 2; raw pixels do as well.
-        trim_ends: leave out the first and the last difference, where temporal padding shows; only if T' is at least 4.
-        stretch: "minmax"; "softmax": exp of the map in units of its spread over cells, 1 at its largest; "sigmoid" of
-            the map's distance from its mean, in the same units.
-        per_channel: a map for each channel.
-        normalise: divide the features of each cell and frame by their norm over channels first.
-        compensate: subtract from every difference its median over cells, and keep what is above: a moving camera.
+        features: float (B, C, T', H', W'), T' at least 2, or raw pixels.
+        trim_ends: leave out the first and the last difference, where temporal padding is visible, if T' is at least 4.
 
     Returns:
-        float32 in [0, 1], (B, H', W'), or (B, C, H', W') for each channel.
+        float32 in [0, 1], (B, H', W').
 
     Raises:
-        ValueError: fewer than two frames, or another stretch.
+        ValueError: fewer than two frames.
     """
-    return _stretch(_relative_motion(features, trim_ends, per_channel, normalise, compensate), stretch)
+    return stretch(_relative_motion(features, trim_ends), FLAT)
+
+
+@torch.no_grad()
+def stretch(maps: Tensor, flat: float | Tensor) -> Tensor:
+    """Each clip's map stretched to [0, 1], (B, ...); a map whose range is at most `flat`, (B, 1), becomes 1/2."""
+    values = maps.flatten(1)
+    low, high = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)
+    spread = high - low
+    is_flat = spread <= flat
+    stretched = (values - low) / torch.where(is_flat, torch.ones_like(spread), spread)
+    return torch.where(is_flat, torch.full_like(values, 0.5), stretched).view(maps.shape)
 
 
 def temporal_deviation(features: Tensor) -> Tensor:
-    """How much features vary over time: their standard deviation over frames, at least 1e-3.
-
-    Args:
-        features: float (B, C, T', H', W').
-
-    Returns:
-        float32 (B, C, H', W').
-    """
-    return (features.float().var(dim=2, unbiased=False) + STILL).sqrt()
-
-
-def upsample_saliency(saliency: Tensor, size: tuple[int, int]) -> Tensor:
-    """The motion heat map: (B, H', W') -> (B, H, W) of `size` pixels, bilinear."""
-    return F.interpolate(saliency.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
+    """Standard deviation of features over frames, at least 1e-3: (B, C, T', H', W') to float32 (B, C, H', W')."""
+    return (features.float().var(dim=2, unbiased=False) + _MIN_VARIANCE).sqrt()
 
 
 class MotionAwareDecomposition(nn.Module):
     """Splits a clip's features into a global, a dynamic and a static code. Has no parameters.
 
-    The saliency is read where time is still long enough: convolutions padded with zeros in time leave differences in
-    features of a clip that stands still, and at T' = 2 nothing else; padding that repeats the end frames leaves none. By default that is the last stage if it has T' of at least 4,
-    else all earlier ones that do but for the first (stages 2 and 3 of an 18-layer network on 16 frames). The motion of
-    several stages, each in units of its own mean |z|, is averaged on the last stage's grid, and stretched once.
+    The saliency is computed in stages with enough frames: convolutions padded with zeros in time leave differences in the
+    features of a clip without motion, and at T' = 2 there is nothing else; padding with the end frames leaves none. By
+    default that is the last stage if it has T' of at least 4, else all earlier stages that have, except the first
+    (stages 2 and 3 of an 18-layer network for 16 frames). The motion of several stages, each relative to its own mean
+    |z|, is averaged on the last stage's grid, and stretched once.
 
     Args:
         stages: names of the stages to read instead.
-        trim_ends: leave out the first and the last difference; see `saliency_map`, also for the next four.
-        stretch: "minmax", "softmax" or "sigmoid".
-        per_channel: a map for each channel; only where the last stage alone is read.
-        normalise: differences of features normalised over channels.
-        compensate: leave out what all cells have in common.
-        reach: by stage, frames at each end that padding in time has touched, all of which are left out; see
+        trim_ends: leave out the first and the last difference; see `saliency_map`.
+        reach: by stage, the number of frames at each end that depend on padding in time; all of them are left out. See
             `bgaug.model.backbones.Backbone.temporal_reach`.
-        pool: of what the dynamic code is a weighted mean: "deviation" of features over time, or their "mean" over it.
-            Where padding has touched all but one frame of the last stage (published weights on few frames), it is the
-            mean in either case: the deviation would tell of the padding.
+        pool: the dynamic code is a weighted mean of the "deviation" of features over time, or of their "mean" over it.
+            If padding reaches all frames of the last stage but one (published weights for few frames), it is the mean
+            in both cases, because the deviation would depend on the padding.
 
     Raises:
-        ValueError: another stretch or pool.
+        ValueError: another pool.
     """
 
     def __init__(
@@ -150,42 +135,31 @@ class MotionAwareDecomposition(nn.Module):
         stages: Sequence[str] | None = None,
         trim_ends: bool = True,
         *,
-        stretch: str = "minmax",
-        per_channel: bool = False,
-        normalise: bool = False,
-        compensate: bool = False,
         reach: Mapping[str, int] | None = None,
         pool: str = "deviation",
     ) -> None:
         super().__init__()
-        if stretch not in STRETCHES:
-            raise ValueError(f"stretch must be one of {', '.join(STRETCHES)}, got {stretch!r}")
         if pool not in POOLS:
             raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
         self.pool = pool
         self.stages = None if stages is None else tuple(stages)
         self.trim_ends = trim_ends
-        self.stretch = stretch
-        self.per_channel = per_channel
-        self.normalise = normalise
-        self.compensate = compensate
         self.reach = dict(reach or {})
 
     def forward(self, features: Mapping[str, Tensor], static: Tensor | None = None) -> Codes:
         """Codes of a batch of clips.
 
         Args:
-            features: from stage name to float (B, C, T', H', W'), in the order the backbone computes them; the last is
-                the one that is pooled.
-            static: features of the static stream's last stage, of the last stage's grid; the last of `features` if
-                there is but one stream.
+            features: from stage name to float (B, C, T', H', W'), in the order in which the backbone computes them; the
+                last one is pooled.
+            static: features of the static stream's last stage, on the last stage's grid; the last of `features` if
+                there is only one stream.
 
         Returns:
-            The codes, in float32 whatever the features are in.
+            The codes, in float32 for features of any type.
 
         Raises:
-            ValueError: a stage is unknown or too short, the static stream has another grid, or a map for each channel
-                is asked of another stage than the last.
+            ValueError: a stage is unknown or too short, or the static stream has another grid.
         """
         last = list(features.values())[-1]
         static = last if static is None else static
@@ -198,7 +172,7 @@ class MotionAwareDecomposition(nn.Module):
             global_code=mean.mean(dim=(2, 3)),
             dynamic=_weighted_mean(mean if clean is None else temporal_deviation(clean), saliency),
             static=_weighted_mean(static.mean(dim=2).float(), 1 - saliency),
-            saliency=saliency if saliency.ndim == 3 else saliency.mean(dim=1),
+            saliency=saliency,
         )
 
     def reads_deviation(self, features: Mapping[str, Tensor]) -> bool:
@@ -207,25 +181,17 @@ class MotionAwareDecomposition(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, for `print`."""
-        return (
-            f"stages={self.stages}, trim_ends={self.trim_ends}, stretch={self.stretch!r}, "
-            f"per_channel={self.per_channel}, normalise={self.normalise}, compensate={self.compensate}, pool={self.pool!r}"
-        )
+        return f"stages={self.stages}, trim_ends={self.trim_ends}, pool={self.pool!r}"
 
     def _saliency(self, features: Mapping[str, Tensor], grid: tuple[int, int]) -> Tensor:
-        names = self._read_stages(features)
-        if self.per_channel and list(names) != list(features)[-1:]:
-            raise ValueError(f"a map for each channel needs the last stage's channels, not those of {', '.join(names)}")
         maps = []
-        for name in names:
-            motion = _relative_motion(
-                self._untouched(name, features[name]), self.trim_ends, self.per_channel, self.normalise, self.compensate
-            )
+        for name in self._read_stages(features):
+            motion = _relative_motion(self._untouched(name, features[name]), self.trim_ends)
             maps.append(F.adaptive_avg_pool2d(motion, grid))
-        return _stretch(torch.stack(maps).mean(dim=0), self.stretch)
+        return stretch(torch.stack(maps).mean(dim=0), FLAT)
 
     def _clean(self, features: Mapping[str, Tensor]) -> Tensor | None:
-        """The frames of the last stage whose deviation is of the clip; None where it is not asked for, or they are not two."""
+        """The frames of the last stage that do not depend on padding; None if there is one, or the mean is pooled."""
         name, last = list(features.items())[-1]
         reach = self.reach.get(name, 0)
         if self.pool == "mean" or last.shape[2] - 2 * reach < 2:
@@ -233,14 +199,14 @@ class MotionAwareDecomposition(nn.Module):
         return last[:, :, reach : last.shape[2] - reach]
 
     def _untouched(self, name: str, features: Tensor) -> Tensor:
-        """The frames of a stage that padding has not touched, one more at each end that `trim_ends` takes away."""
+        """The frames of a stage that do not depend on padding, and one more at each end if `trim_ends` will cut it."""
         frames, extra = features.shape[2], self.reach.get(name, 0) - self.trim_ends
         if extra <= 0:
             return features
-        if frames - 2 * extra < MIN_FRAMES:
+        if frames - 2 * extra < _MIN_FRAMES:
             raise ValueError(
-                f"padding with zeros in time has touched all but {max(0, frames - 2 * self.reach[name])} of the {frames} "
-                f"frames of {name}, too few to difference; take longer clips, or temporal_padding='replicate'"
+                f"only {max(0, frames - 2 * self.reach[name])} of the {frames} frames of {name} do not depend on padding "
+                f"with zeros in time, too few for differences; use longer clips, or temporal_padding='replicate'"
             )
         return features[:, :, extra : frames - extra]
 
@@ -250,57 +216,30 @@ class MotionAwareDecomposition(nn.Module):
             if unknown:
                 raise ValueError(f"no stage {', '.join(unknown)}; the backbone has {', '.join(features)}")
             return self.stages
-        long = [name for name, value in features.items() if value.shape[2] >= MIN_FRAMES]
+        long = [name for name, value in features.items() if value.shape[2] >= _MIN_FRAMES]
         if not long:
             lengths = ", ".join(f"{name}: {value.shape[2]}" for name, value in features.items())
-            raise ValueError(f"no stage has {MIN_FRAMES} frames to difference ({lengths}); take longer clips")
+            raise ValueError(f"no stage has {_MIN_FRAMES} frames for differences ({lengths}); use longer clips")
         if long[-1] == list(features)[-1]:
             return long[-1:]
         return long[1:] or long
 
 
 @torch.no_grad()
-def _relative_motion(
-    features: Tensor,
-    trim_ends: bool,
-    per_channel: bool = False,
-    normalise: bool = False,
-    compensate: bool = False,
-) -> Tensor:
-    """mean_c mean_t |z[t + 1] - z[t]| in units of the clip's mean |z|: float32 (B, H', W'), or (B, C, H', W')."""
+def _relative_motion(features: Tensor, trim_ends: bool) -> Tensor:
+    """mean_c mean_t |z[t + 1] - z[t]| relative to the clip's mean |z|: float32 (B, H', W')."""
     B, C, T, H, W = features.shape
     if T < 2:
         raise ValueError(f"differences need at least 2 frames, got T' = {T}")
-    if trim_ends and T >= MIN_FRAMES:
+    if trim_ends and T >= _MIN_FRAMES:
         features = features[:, :, 1:-1]
     features = features.float()
-    if normalise:
-        features = F.normalize(features, dim=1)
-    difference = (features[:, :, 1:] - features[:, :, :-1]).abs()
-    if compensate:
-        common = difference.flatten(3).median(dim=3).values
-        difference = (difference - common[..., None, None]).clamp(min=0)
-    motion = difference.mean(dim=2) if per_channel else difference.mean(dim=(1, 2))
-    level = features.abs().mean(dim=(1, 2, 3, 4)).view(B, *[1] * (motion.ndim - 1))
+    motion = (features[:, :, 1:] - features[:, :, :-1]).abs().mean(dim=(1, 2))
+    level = features.abs().mean(dim=(1, 2, 3, 4)).view(B, 1, 1)
     return motion / level.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-@torch.no_grad()
-def _stretch(motion: Tensor, stretch: str = "minmax") -> Tensor:
-    low, high = motion.amin(dim=(-2, -1), keepdim=True), motion.amax(dim=(-2, -1), keepdim=True)
-    spread = high - low
-    flat = spread < FLAT
-    if stretch == "minmax":
-        stretched = (motion - low) / torch.where(flat, torch.ones_like(spread), spread)
-    else:
-        deviation = motion.std(dim=(-2, -1), keepdim=True, unbiased=False).clamp(min=1e-12)
-        centre = high if stretch == "softmax" else motion.mean(dim=(-2, -1), keepdim=True)
-        scaled = (motion - centre) / deviation
-        stretched = scaled.exp() if stretch == "softmax" else scaled.sigmoid()
-    return torch.where(flat, torch.full_like(motion, 0.5), stretched)
-
-
 def _weighted_mean(features: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H', W') weighted by (B, H', W') or (B, C, H', W') -> (B, C); no stretched map or complement sums to zero."""
-    weight = weight if weight.ndim == 4 else weight.unsqueeze(1)
+    """(B, C, H', W') weighted by (B, H', W') -> (B, C); neither a stretched map nor its complement sums to zero."""
+    weight = weight.unsqueeze(1)
     return (features * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))

@@ -1,4 +1,4 @@
-"""Trunk, static last stage, decomposition and heads: from clips to codes and embeddings.
+"""Trunk, static last stage, decomposition and heads: codes and embeddings of clips.
 
 Letters: B clips, C channels, T frames, h, w pixels, D embedding.
 """
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
-    """Trunk, static last stage, decomposition and one head a term: from clips to embeddings.
+    """Trunk, static last stage, decomposition and one head per term: embeddings of clips.
 
     Args:
         backbone: the trunk.
-        method: says which terms there are and how the saliency is made.
-        embedding_dim: D; what suits the backbone if None.
-        decomposition: in place of what method and backbone say.
+        method: defines the terms and the decomposition.
+        embedding_dim: D; the default of the backbone if None.
+        decomposition: replaces the decomposition of method and backbone.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
             logger.info("the static stream adds %d parameters, %.0f %% of the backbone", extra, 100 * share)
         self.decomposition = decomposition or decomposition_for(backbone, method)
         hidden, out, batch_norm = backbone.head
-        batch_norm = batch_norm or method.objective == "byol"  # without, BYOL collapses
+        batch_norm = batch_norm or method.objective == "byol"  # BYOL collapses without it
         self.embedding_dim = embedding_dim or out
         dim = list(backbone.dims.values())[-1]
         self.heads = nn.ModuleDict(
@@ -56,20 +56,15 @@ class Encoder(nn.Module):
         return codes_of(self.backbone(clips), self.decomposition, self.static_stage, self.gamma)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Embeddings (B, D), not normalised, by code, of the codes that have a term."""
-        codes = self.codes(clips)
-        inputs = codes.by_name
+        """Embeddings (B, D), not normalised, of the codes that have a term, by code."""
+        inputs = self.codes(clips).by_name
         return {code: head(inputs[code]) for code, head in self.heads.items()}
 
 
 def decomposition_for(backbone: Backbone, method: Method) -> MotionAwareDecomposition:
-    """The decomposition that a method asks for, where the backbone allows it."""
+    """The decomposition of a method, with the defaults of the backbone."""
     return MotionAwareDecomposition(
         method.stages or getattr(backbone, "saliency_stages", None),
-        stretch=method.stretch,
-        per_channel=method.per_channel,
-        normalise=method.normalise,
-        compensate=method.compensate,
         reach=getattr(backbone, "temporal_reach", None),
         pool=method.pool,
     )
@@ -85,20 +80,20 @@ def codes_of(
 
     Args:
         stages: feature maps (B, C, T', H', W') by stage, in order.
-        decomposition: what makes codes of them.
-        static_stage: last stage of the static code; the last of `stages` serves for it if None.
-        gamma: share of the static code's gradient that reaches the stages before.
+        decomposition: makes the codes.
+        static_stage: last stage of the static code; None uses the last of `stages`.
+        gamma: share of the static code's gradient that reaches the earlier stages.
     """
     if static_stage is None:
         codes: Codes = decomposition(stages)
         return codes
     before = list(stages.values())[-2]
-    # Same values, a share gamma of the gradient: more of it, and the trunk learns the scene again.
+    # The values stay, and a share gamma of the gradient passes: with more of it the trunk learns the scene again.
     codes = decomposition(stages, static_stage(torch.lerp(before.detach(), before, gamma)))
     return codes
 
 
 def projection_head(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:
-    """Linear, batch norm if asked for, ReLU, linear: (B, inputs) -> (B, outputs)."""
+    """Linear, optional batch norm, ReLU, linear: (B, inputs) -> (B, outputs)."""
     norm = [nn.BatchNorm1d(hidden)] if batch_norm else []
     return nn.Sequential(nn.Linear(inputs, hidden), *norm, nn.ReLU(inplace=True), nn.Linear(hidden, outputs))

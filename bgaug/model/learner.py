@@ -21,28 +21,26 @@ from bgaug.model.modes import modes_loss
 from bgaug.model.parallel import gather, gather_pairs, num_processes, own_part
 from bgaug.pairs import Pairs, random_bits
 
-TERMS = {"global": "global", "dynamic": "motion", "static": "static"}
-
 
 class ContrastiveLearner(nn.Module):
-    """Everything that is trained, and its loss: pairs in, terms out.
+    """All trained modules and their loss: pairs in, terms out.
 
-    In the batch, anchors and semi-negatives go through the encoder as one batch of 2B. In the momentum form queries
-    are semi-negatives, keys the anchors under a moving average of the encoder, and queues hold plain keys alone. Keys,
-    queues and their place are buffers, so a state dict resumes a run exactly.
+    In the batch, anchors and semi-negatives are encoded as one batch of 2B. In the momentum form queries are
+    semi-negatives, keys are the anchors under a moving average of the encoder, and queues hold only plain keys. Key
+    encoder, queues and their position are part of the state dict, so a run resumes exactly.
 
-    Where a process group is set up, each process brings its part of one batch: negatives, keys and queues are those of the
-    whole batch, and the loss is the same on all; see `bgaug.model.parallel` for the gradient's scale.
+    In a process group, each process has its part of one batch: negatives, keys and queues are those of the whole batch,
+    and the loss is the same on all; see `bgaug.model.parallel` for the gradient's scale.
 
     Args:
-        backbone: a name for `build_backbone`, or an encoder of one's own.
+        backbone: a name for `build_backbone`, or an encoder of your own.
         method: a key of `METHODS`, or a `Method`.
-        embedding_dim: D; what suits the backbone if None (64 for `tiny`, 128 else).
-        decomposition: where the saliency is read; the default if None.
+        embedding_dim: D; None for the default of the backbone (64 for `tiny`, otherwise 128).
+        decomposition: replaces the decomposition of method and backbone.
 
     Attributes:
         follows: whether a training step moves the key encoder; False for all but one of the batches whose gradients are
-            added up.
+            accumulated.
     """
 
     key_encoder: Encoder | None
@@ -63,7 +61,7 @@ class ContrastiveLearner(nn.Module):
         self.encoder = Encoder(trunk, self.method, embedding_dim, decomposition)
         m = self.method
         self.weights = m.weights
-        self.loss = DualLoss(m.w_global, m.w_motion, m.w_static, m.temperature)
+        self.loss = DualLoss(m.w_global, m.w_dynamic, m.w_static, m.temperature)
         self.key_encoder = None
         self.follows = True
         self.predictors = nn.ModuleDict()
@@ -85,7 +83,7 @@ class ContrastiveLearner(nn.Module):
         In training, the momentum form also moves the key encoder towards the encoder and puts the keys in the queues.
 
         Returns:
-            float32 scalars: "loss", with gradient, and the unweighted terms "global", "motion", "static", without.
+            float32 scalars: "loss", with gradient, and the unweighted terms by code, without.
         """
         if self.method.objective == "dclr":
             return modes_loss(self.encoder, pairs, self.method.temperature, self._groups(len(pairs.anchor)))
@@ -125,7 +123,7 @@ class ContrastiveLearner(nn.Module):
 
     @property
     def queue_full(self) -> bool:
-        """Whether every place of the queues holds a key; always, without queues. Waits for the device."""
+        """Whether every place of the queues holds a key; True without queues. Waits for the device."""
         return not self.method.has_queue or bool((self.queue_video >= 0).all())
 
     @torch.no_grad()
@@ -158,7 +156,7 @@ class ContrastiveLearner(nn.Module):
             losses = {code: (loss + reverse[code]) / 2 for code, loss in losses.items()}
         if self.training and self.method.has_queue:
             self._enqueue(keys, pairs.video)
-        return total({TERMS[code]: (self.weights[code], loss) for code, loss in losses.items()})
+        return total({code: (self.weights[code], loss) for code, loss in losses.items()})
 
     def _against(
         self,
@@ -169,7 +167,10 @@ class ContrastiveLearner(nn.Module):
         background: Tensor,
         pairs: Pairs,
     ) -> dict[str, Tensor]:
-        """One loss a code. `partner`: whose key shares the query's background; `background`: whose that is."""
+        """One loss per code.
+
+        `partner` is the clip whose key shares the query's background, `background` the clip whose background that is.
+        """
         losses = {}
         if self.method.objective == "byol":
             return {code: prediction_loss(query, keys[code], pairs.weight) for code, query in queries.items()}
@@ -190,10 +191,8 @@ class ContrastiveLearner(nn.Module):
         return losses
 
     def _queries(self, clips: Tensor) -> dict[str, Tensor]:
-        """Queries of the whole batch, for BYOL what predicts the keys.
-
-        Whatever has weights comes before the gathering: behind it each process's share of a gradient would be the whole.
-        """
+        """Queries of the whole batch; for BYOL predictions of the keys."""
+        # All layers with weights come before `gather`: otherwise gradients are scaled by the number of processes.
         groups = self._groups(len(clips))
         queries = self._in_groups(self.encoder, clips)
         for code in self.predictors:
@@ -202,19 +201,19 @@ class ContrastiveLearner(nn.Module):
 
     @torch.no_grad()
     def _keys(self, encoder: Encoder, clips: Tensor, whole: Pairs) -> dict[str, Tensor]:
-        """Keys in the batch's order, computed in a random one, drawn from the batch's keys of randomness."""
+        """Keys in the batch's order, computed in a random order, drawn from the batch's keys of randomness."""
         order = torch.argsort(random_bits(whole.provenance["key"], "model/shuffle"), stable=True)
         shuffled = self._in_groups(encoder, own_part(gather(clips)[order]))
         back = torch.argsort(order)
         return {code: gather(nn.functional.normalize(key.float(), dim=1))[back] for code, key in shuffled.items()}
 
     def _in_groups(self, encoder: Encoder, clips: Tensor) -> dict[str, Tensor]:
-        """Embeddings of the parts of a batch, each normalised by its own batch statistics."""
+        """Embeddings of the batch, each part with its own batch statistics."""
         parts = [encoder(part) for part in torch.chunk(clips, self._groups(len(clips)))]
         return {code: torch.cat([part[code] for part in parts]) for code in parts[0]}
 
     def _groups(self, count: int) -> int:
-        """Parts that this process normalises apart: those of the method are of the whole batch."""
+        """Parts of this process; the method's number is that of the whole batch."""
         own = self.method.groups // num_processes()
         return max(1, min(own, count // 2)) if self.training else 1
 
@@ -237,9 +236,9 @@ class ContrastiveLearner(nn.Module):
 
 
 def _inverse(donor: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Who took each clip's background (the clip itself if nobody), and what that pair counts; places (B,)."""
+    """The clip that took each clip's background (itself if there is none), and the weight of that pair: both (B,)."""
     own = torch.arange(len(donor), device=donor.device)
-    # Those without a donor write to a place of their own at the end, which is dropped.
+    # Clips without a donor write to an extra place at the end, which is dropped.
     target = torch.where(counts > 0, donor, torch.full_like(donor, len(donor)))
     taker = torch.cat([own, own[:1]]).scatter(0, target, own)[:-1]
     return taker, torch.where(taker != own, counts[taker], torch.zeros_like(counts))

@@ -26,17 +26,17 @@ from torch import Tensor, nn
 def info_nce(
     a: Tensor, b: Tensor, temperature: float = 0.1, video: Tensor | None = None, weight: Tensor | None = None
 ) -> Tensor:
-    """Symmetric InfoNCE in the batch: each embedding finds its partner among all others of both sides.
+    """Symmetric InfoNCE in the batch: each embedding is compared with all others of both sides.
 
-    With all similarities equal it is log(2B - 1). Each of the 2B embeddings has one positive and 2B - 2 negatives,
-    less those of its own video, which are masked.
+    If all similarities are equal, it is log(2B - 1). Each of the 2B embeddings has one positive and 2B - 2 negatives;
+    those of its own video are masked.
 
     Args:
         a: float (B, D).
         b: float (B, D), `b[i]` is the positive of `a[i]`.
         temperature: divides the cosine similarities; above 0.
-        video: int64 (B,), what both sides of a pair show; all different if None.
-        weight: float (B,), at least 0, what each pair counts; it stays a negative of the others. All one if None.
+        video: int64 (B,), video of both sides of a pair; all different if None.
+        weight: float (B,), at least 0, weight of each pair, which stays a negative of the others. All one if None.
 
     Returns:
         float scalar, the weighted mean; 0 if all weights are.
@@ -71,21 +71,21 @@ def queue_nce(
     hard_valid: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """InfoNCE of the momentum form: each query against its key, one hard negative of its own, and a queue.
+    """InfoNCE of the momentum form: each query is compared with its key, its own hard negative, and a queue.
 
-    With all similarities equal it is log(K + 2), or log(K + 1) without hard negatives. Gradient flows to whatever
-    requires it, so pass keys detached.
+    If all similarities are equal, it is log(K + 2), or log(K + 1) without hard negatives. Pass keys detached, because
+    gradient flows to all arguments that require it.
 
     Args:
         query: float (B, D).
         key: float (B, D), the positives.
-        hard: float (B, D), one explicit negative a query; none if None.
+        hard: float (B, D), one explicit negative per query; none if None.
         queue: float (K, D), negatives for all.
         temperature: divides the cosine similarities; above 0.
-        video: int64 (B,), what each query must not meet in the queue.
-        queue_video: int64 (K,), the videos of the queue; negative where the queue holds nothing yet, which is masked.
-        hard_valid: bool (B,), where `hard` counts; everywhere if None.
-        weight: float (B,), what each query counts; all one if None.
+        video: int64 (B,), video of each query; keys of the same video in the queue are masked.
+        queue_video: int64 (K,), videos of the queue; negative values mark empty places, which are masked.
+        hard_valid: bool (B,), where `hard` is used; everywhere if None.
+        weight: float (B,), weight of each query; all one if None.
 
     Returns:
         float scalar, the weighted mean; 0 if all weights are.
@@ -100,7 +100,7 @@ def queue_nce(
     _check_temperature(temperature)
     with torch.autocast(query.device.type, enabled=False):
         query = _unit(query)
-        # Normalised again, into a copy: what the backward pass needs is safe from the keys put in the queue meanwhile.
+        # Normalised again, into a copy: the backward pass needs the values from before new keys are put in the queue.
         negatives = query @ _unit(queue).T
         if queue_video is not None:
             masked = (queue_video < 0).unsqueeze(0)
@@ -120,12 +120,12 @@ def queue_nce(
 
 
 def prediction_loss(predicted: Tensor, key: Tensor, weight: Tensor | None = None) -> Tensor:
-    """BYOL: 2 - 2 cosine similarity of what was predicted and the key; 0 where they agree, 4 where they are opposite.
+    """BYOL: 2 - 2 cosine similarity of prediction and key; 0 if they agree, 4 if they are opposite.
 
     Args:
         predicted: float (B, D).
         key: float (B, D); pass it detached.
-        weight: float (B,), what each pair counts; all one if None.
+        weight: float (B,), weight of each pair; all one if None.
 
     Returns:
         float scalar, the weighted mean; 0 if all weights are.
@@ -143,9 +143,9 @@ def prediction_loss(predicted: Tensor, key: Tensor, weight: Tensor | None = None
 
 
 class SemiNegativeLoss(nn.Module):
-    """The wide term alone: the same motion over another background is the positive.
+    """Only the term against wide bias: the same motion over another background is the positive.
 
-    The donor's own anchor (same background, other motion) is among the negatives, as a hard one.
+    The donor's own anchor (same background, other motion) is a hard negative.
 
     Args:
         temperature: divides the cosine similarities; above 0.
@@ -169,29 +169,29 @@ class DualLoss(nn.Module):
     With N the symmetric InfoNCE in the batch, p anchors, s semi-negatives, pi the donors:
 
         w_global N(global(p_i), global(s_i))           wide: the same motion over another background is a positive
-        + w_motion N(dynamic(p_i), dynamic(s_i))       micro: the same on the code pooled where things move
-        + w_static N(static(s_i), static(p_pi(i)))     static: the semi-negative finds its donor; its own anchor is a negative
+        + w_dynamic N(dynamic(p_i), dynamic(s_i))      micro: the same for the code pooled where features move
+        + w_static N(static(s_i), static(p_pi(i)))     the donor is the positive; its own anchor is a negative
 
-    Terms of weight 0 are neither computed nor need embeddings. In the static term, what counts as the same is the
-    background: pairs that borrowed from one video do not push each other away, and pairs without a donor in the batch
-    count nothing.
+    Terms of weight 0 are not computed and need no embeddings. The static term compares backgrounds: pairs that borrowed
+    from one video are not negatives of each other, and pairs without a donor in the batch have weight 0.
 
     Args:
-        w_global: weight of the wide term.
-        w_motion: weight of the micro term.
-        w_static: weight of the static term.
+        w_global: weight of the term on the global code.
+        w_dynamic: weight of the term on the dynamic code.
+        w_static: weight of the term on the static code.
         temperature: divides the cosine similarities; above 0.
     """
 
     def __init__(
-        self, w_global: float = 1.0, w_motion: float = 0.5, w_static: float = 0.5, temperature: float = 0.1
+        self, w_global: float = 1.0, w_dynamic: float = 0.5, w_static: float = 0.5, temperature: float = 0.1
     ) -> None:
         super().__init__()
-        if min(w_global, w_motion, w_static) < 0 or w_global + w_motion + w_static == 0:
-            raise ValueError(f"weights must be at least 0, one above, got {w_global = }, {w_motion = }, {w_static = }")
+        weights = {"w_global": w_global, "w_dynamic": w_dynamic, "w_static": w_static}
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(f"weights must be at least 0, and one above 0, got {weights}")
         _check_temperature(temperature)
         self.w_global = w_global
-        self.w_motion = w_motion
+        self.w_dynamic = w_dynamic
         self.w_static = w_static
         self.temperature = temperature
 
@@ -206,23 +206,19 @@ class DualLoss(nn.Module):
         """The loss and its terms.
 
         Args:
-            anchor: embeddings (B, D) of the anchors by code: "global", "dynamic", "static", those whose term has a weight.
-            semi: likewise of the semi-negatives.
-            donor: int64 (B,), place of each clip's donor in the batch, -1 for one from elsewhere.
+            anchor: embeddings (B, D) of the anchors, by the codes whose term has a weight.
+            semi: embeddings (B, D) of the semi-negatives.
+            donor: int64 (B,), place of each clip's donor in the batch, -1 for a donor from elsewhere.
             video: int64 (B,), index of each clip's video.
-            weight: float (B,), what each pair counts; all one if None.
+            weight: float (B,), weight of each pair; all one if None.
 
         Returns:
-            float scalars: "loss", the weighted sum, and unweighted "global", "motion" and "static" where computed.
+            float scalars: "loss", the weighted sum, and the unweighted terms by code.
         """
         terms: dict[str, tuple[float, Tensor]] = {}
-        if self.w_global:
-            terms["global"] = self.w_global, info_nce(anchor["global"], semi["global"], self.temperature, video, weight)
-        if self.w_motion:
-            terms["motion"] = (
-                self.w_motion,
-                info_nce(anchor["dynamic"], semi["dynamic"], self.temperature, video, weight),
-            )
+        for code, w in (("global", self.w_global), ("dynamic", self.w_dynamic)):
+            if w:
+                terms[code] = w, info_nce(anchor[code], semi[code], self.temperature, video, weight)
         if self.w_static:
             place, counts = static_partners(donor, weight)
             static = info_nce(semi["static"], anchor["static"][place], self.temperature, video[place], counts)
@@ -231,14 +227,14 @@ class DualLoss(nn.Module):
 
 
 def static_partners(donor: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Whose background each clip shows, and what that counts.
+    """The clip whose background each clip shows, and the weight of that pair.
 
     Args:
         donor: int64 (B,), a place in the batch or -1.
         weight: float (B,), or None for all one.
 
     Returns:
-        int64 (B,), the donor's place, the clip's own where it has none; and float (B,), 0 there, else its weight.
+        int64 (B,), the donor's place, or the clip's own without a donor; and float (B,), its weight, 0 without a donor.
     """
     places = torch.arange(donor.shape[0], device=donor.device)
     inside = (donor >= 0) & (donor != places)
@@ -247,7 +243,7 @@ def static_partners(donor: Tensor, weight: Tensor | None) -> tuple[Tensor, Tenso
 
 
 def total(terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
-    """Weighted terms -> their sum under "loss", and each under its own name."""
+    """The weighted sum of the terms as "loss", and each term by its name."""
     loss = torch.stack([weight * term for weight, term in terms.values()]).sum()
     return {"loss": loss} | {name: term.detach() for name, (_, term) in terms.items()}
 

@@ -1,15 +1,16 @@
-"""DCLR's decomposition by input modes, as a rival of differences of features.
+"""DCLR's decomposition by input modes, a published alternative to differences of features.
 
 Letters: B clips, C channels, T frames, h, w pixels, D embedding.
 
-Three modes of each clip go through one encoder: the clip v, one of its frames repeated s, and its differences of
-successive frames d. Where the features of s and of d are strong, the features of v are pooled into v_s and v_d. With N
-the symmetric InfoNCE in the batch, and two clips a and b of each video:
+One encoder sees three modes of each clip: the clip v, one of its frames repeated s, and its differences of successive
+frames d. The features of v are pooled into v_s and v_d where the features of s and of d are strong. With N the symmetric
+InfoNCE in the batch, and two clips a and b of each video:
 
     N(v_a, v_b) + N(v_s a, s_b) + N(s_a, v_s b) + N(v_d a, d_b) + N(d_a, v_d b) + 0.1 ||A(v) - A(s) - A(d)||^2
 
-with A the activation maps, in units of their mean. Six encoded views a video; at an equal budget of encoded views the
-batch must be a third. The published form has queues and positives found among their keys, which are left out here.
+with A the activation maps, relative to their mean. There are six encoded views per video, so at an equal budget of
+encoded views the batch must be a third. The queues of the published form, and the positives it finds among their keys,
+are left out.
 
 Reference: S. Ding, R. Qian, H. Xiong, "Dual contrastive learning for spatio-temporal representation", ACM Multimedia
 2022, arXiv 2207.05340.
@@ -25,19 +26,19 @@ from bgaug.model.losses import info_nce, total
 from bgaug.model.parallel import gather, gather_pairs
 from bgaug.pairs import Pairs, uniform
 
-W_ALIGN = 0.1
+_W_ALIGN = 0.1
 
 
 def input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tensor, Tensor]:
-    """A clip with nothing but appearance, and one with nothing but motion.
+    """Only the appearance of each clip, and only its motion.
 
     Args:
         clips: float in [0, 1], (B, 3, T, h, w).
         key: int64 (B,), draws the frame.
-        stream: names the draw.
+        stream: name of the draw.
 
     Returns:
-        One frame of each clip, repeated; and the differences to the frame before, the first frame's to the last.
+        One frame of each clip, repeated; and the differences from the previous frame, for the first frame from the last.
     """
     T = clips.shape[2]
     frame = (uniform(key, stream, 1).squeeze(1) * T).long().clamp(max=T - 1)
@@ -46,10 +47,10 @@ def input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tens
 
 
 def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float, groups: int = 1) -> dict[str, Tensor]:
-    """The loss above, on the two plain views of each pair; parts of the batch may be normalised apart.
+    """The loss above, on the two plain views of each pair; `groups` parts of the batch have their own batch statistics.
 
     Returns:
-        float32 scalars: "loss", with gradient, and without the unweighted "global", "static", "motion" and "align".
+        float32 scalars: "loss", with gradient, and the unweighted "global", "static", "dynamic" and "align", without.
     """
     key = pairs.provenance["key"]
     views = [pairs.anchor, pairs.semi]
@@ -73,14 +74,14 @@ def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float, groups: int =
         {
             "global": (1.0, nce("vv", "vv")),
             "static": (1.0, nce("vs", "sv") + nce("sv", "vs")),
-            "motion": (1.0, nce("vd", "dv") + nce("dv", "vd")),
-            "align": (W_ALIGN, align),
+            "dynamic": (1.0, nce("vd", "dv") + nce("dv", "vd")),
+            "align": (_W_ALIGN, align),
         }
     )
 
 
-def activation(features: Tensor) -> Tensor:
-    """Sum over channels in units of its mean: float (B, C, T', H', W') -> (B, 1, T', H', W')."""
+def _activation(features: Tensor) -> Tensor:
+    """Sum over channels relative to its mean: float (B, C, T', H', W') -> (B, 1, T', H', W')."""
     maps = features.sum(dim=1, keepdim=True)
     return maps / maps.mean(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
 
@@ -88,8 +89,8 @@ def activation(features: Tensor) -> Tensor:
 def _codes(encoder: Encoder, clip: Tensor, still: Tensor, residual: Tensor) -> dict[str, Tensor]:
     inputs = {
         "vv": clip,
-        "vs": clip * activation(still).detach(),
-        "vd": clip * activation(residual).detach(),
+        "vs": clip * _activation(still).detach(),
+        "vd": clip * _activation(residual).detach(),
         "sv": still,
         "dv": residual,
     }
@@ -97,5 +98,5 @@ def _codes(encoder: Encoder, clip: Tensor, still: Tensor, residual: Tensor) -> d
 
 
 def _alignment(clip: Tensor, still: Tensor, residual: Tensor) -> Tensor:
-    target = (activation(still) + activation(residual)).detach() / 2
-    return (activation(clip) - target).square().mean(dim=(1, 2, 3, 4))
+    target = (_activation(still) + _activation(residual)).detach() / 2
+    return (_activation(clip) - target).square().mean(dim=(1, 2, 3, 4))

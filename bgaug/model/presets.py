@@ -1,7 +1,7 @@
 """Training methods as values; their names are in `bgaug.names.METHODS`.
 
-`bgaug` is the default: the wide and the micro term. `semi` is the wide term alone; `dual` has the static term beside
-them, for those who want a code of the scene: it costs a second last stage and changes no accuracy.
+`bgaug` is the default: the terms on the global and on the dynamic code. `semi` has only the term on the global code;
+`dual` also has the term on the static code, as a code of the scene: it costs a second last stage and changes no accuracy.
 `simclr`, `moco` and `byol` see plain views; the others are `semi` with the pairs of a published policy (see
 `bgaug.pairs.POLICIES`), so that a comparison is of pairs only; `dclr` compares input modes, see `bgaug.model.modes`.
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from bgaug.model.method import Method
 
-BGAUG = Method("bgaug", w_motion=0.5)
+BGAUG = Method("bgaug", w_dynamic=0.5)
 SEMI = Method("semi")
-DUAL = Method("dual", w_motion=0.5, w_static=0.5)
+DUAL = Method("dual", w_dynamic=0.5, w_static=0.5)
 SIMCLR = Method("simclr", policy="none")
 MOCO = Method("moco", policy="none", momentum=True)
 BYOL = Method("byol", policy="none", objective="byol", momentum=True, bn_groups=1)

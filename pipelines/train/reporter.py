@@ -10,7 +10,7 @@ from bgaug.pipelines.train.bias_monitor import BiasMeters
 from bgaug.pipelines.train.loop import Line
 from bgaug.progress import Progress
 
-TERMS = ("loss", "global", "motion", "static", "align", "grad_norm")
+TERMS = ("loss", "global", "dynamic", "static", "align", "grad_norm")
 
 
 class Telling:

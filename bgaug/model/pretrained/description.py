@@ -25,8 +25,10 @@ PUBLISHED: dict[str, float | str] = {"temporal_padding": "zeros", "normalise": T
 """Options of `build_backbone` that weights published by torchvision need."""
 
 _MOST_PIXELS = 1 << 25  # of a clip: 16 frames of 1,448 x 1,448
-DECOMPOSITION = ("stages", "stretch", "per_channel", "normalise", "compensate", "pool")
+DECOMPOSITION = ("stages", "pool")
 """Fields of `bgaug.model.Method` that decide how codes are made of features."""
+_REMOVED = {"stretch": "minmax", "per_channel": False, "normalise": False, "compensate": False}
+"""Fields of a method of 0.1.0 that no longer exist, with the values that still mean the same."""
 
 T = TypeVar("T")
 Word = Annotated[str, Field(max_length=200)]
@@ -149,14 +151,29 @@ def checked_config(config: object, path: object) -> tuple[dict[str, Any], Method
     try:
         found = _checked(_Config, config).model_dump(exclude_unset=True)
         check_pixels(found["num_frames"], found["crop"])
-        # Runs before 0.1.0 do not say how the dynamic code is pooled; it was the mean.
-        method = as_method({"pool": "mean"} | found["resolved_method"])
+        found["resolved_method"] = present_fields(found["resolved_method"])
+        method = _as_method(found["resolved_method"])
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit its own configuration: {error}") from error
     return {**config, **found}, method
 
 
-def as_method(values: Mapping[str, Any]) -> Method:
+def present_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a method, read from a file, by their present names.
+
+    Raises:
+        ValueError: a field that was removed has a value that is no longer supported.
+    """
+    for name, default in _REMOVED.items():
+        if values.get(name, default) != default:
+            raise ValueError(f"{name} = {str(values[name])[:50]!r} is supported by bgaug 0.1.0 only; use that version")
+    present = {name: value for name, value in values.items() if name not in _REMOVED}
+    if "w_motion" in present:
+        present.setdefault("w_dynamic", present.pop("w_motion"))
+    return present
+
+
+def _as_method(values: Mapping[str, Any]) -> Method:
     """A method from its fields.
 
     Raises:
@@ -169,11 +186,12 @@ def as_method(values: Mapping[str, Any]) -> Method:
 
 
 def method_for(decomposition: Mapping[str, Any]) -> Method:
-    """A method that makes codes so; errors as `as_method`."""
+    """A method with this decomposition; errors as `_as_method`."""
+    decomposition = present_fields(decomposition)
     unknown = [name for name in decomposition if name not in DECOMPOSITION]
     if unknown:
         raise ValueError(f"the decomposition has {', '.join(unknown)[:200]}; it may have {', '.join(DECOMPOSITION)}")
-    return as_method({"name": "", **decomposition})
+    return _as_method({"name": "", **decomposition})
 
 
 def check_stages(method: Method, known: Iterable[str]) -> None:
@@ -190,10 +208,8 @@ def check_pixels(num_frames: int, size: int) -> None:
 
 
 def trained_form(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Options of `build_backbone` that a run was trained with, by its configuration."""
-    if config.get("backbone_options") is not None:
-        return dict(config["backbone_options"])
-    return dict(PUBLISHED) if config.get("weights") else {}  # runs before 0.1.0 say no more
+    """Options of `build_backbone` that a run was trained with, from its configuration."""
+    return dict(config.get("backbone_options") or {})
 
 
 Model = TypeVar("Model", bound=BaseModel)

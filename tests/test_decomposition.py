@@ -10,7 +10,6 @@ from bgaug.model.decomposition import (
     MotionAwareDecomposition,
     saliency_map,
     temporal_deviation,
-    upsample_saliency,
 )
 
 
@@ -191,14 +190,6 @@ def test_several_stages_are_averaged_on_the_last_grid() -> None:
     torch.testing.assert_close(saliency, (mean - low) / (high - low))
 
 
-def test_upsampled_saliency_keeps_its_place() -> None:
-    saliency = torch.zeros(2, 4, 4)
-    saliency[:, 1, 2] = 1
-    out = upsample_saliency(saliency, (32, 48))
-    assert out.shape == (2, 32, 48)
-    assert out[0].argmax() == 11 * 48 + 29 and 0.8 < out.max() <= 1
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_features_agree(dtype: torch.dtype) -> None:
     z = torch.rand(2, 6, 8, 4, 4)
@@ -227,55 +218,6 @@ def test_wrong_features_are_told() -> None:
         MotionAwareDecomposition()(stages(8, 8, 8, 8), torch.rand(2, 3, 8, 5, 5))
 
 
-# Options of the saliency
-
-
-def test_softmax_and_sigmoid_stretch_by_the_spread_over_cells() -> None:
-    z = torch.rand(3, 4, 6, 5, 5)
-    plain = (z[:, :, 2:-1] - z[:, :, 1:-2]).abs().mean(dim=(1, 2)) / z[:, :, 1:-1].mean(dim=(1, 2, 3, 4)).view(3, 1, 1)
-    deviation = plain.flatten(1).std(dim=1, unbiased=False).view(3, 1, 1)
-    soft = saliency_map(z, stretch="softmax")
-    torch.testing.assert_close(soft, ((plain - plain.amax(dim=(1, 2), keepdim=True)) / deviation).exp())
-    sigmoid = saliency_map(z, stretch="sigmoid")
-    torch.testing.assert_close(sigmoid, ((plain - plain.mean(dim=(1, 2), keepdim=True)) / deviation).sigmoid())
-    still = torch.rand(2, 5, 1, 4, 4).expand(2, 5, 8, 4, 4)
-    for stretch in ("minmax", "softmax", "sigmoid"):
-        assert torch.equal(saliency_map(still, stretch=stretch), torch.full((2, 4, 4), 0.5))
-        assert 0 <= saliency_map(z, stretch=stretch).min() and saliency_map(z, stretch=stretch).max() <= 1
-    with pytest.raises(ValueError, match="stretch must be one of minmax"):
-        MotionAwareDecomposition(stretch="wide")
-
-
-def test_a_map_for_each_channel_is_that_of_the_channel_alone() -> None:
-    z = torch.randn(2, 3, 6, 4, 4)
-    maps = saliency_map(z, per_channel=True)
-    for channel in range(3):
-        # Stretching takes any level away.
-        torch.testing.assert_close(maps[:, channel], saliency_map(z[:, channel : channel + 1]))
-    codes = MotionAwareDecomposition(per_channel=True)({"a": z})
-    of = temporal_deviation(z)
-    torch.testing.assert_close(codes.dynamic, (of * maps).sum(dim=(2, 3)) / maps.sum(dim=(2, 3)))
-    torch.testing.assert_close(codes.saliency, maps.mean(dim=1))
-    with pytest.raises(ValueError, match="last stage's channels"):
-        MotionAwareDecomposition(["a"], per_channel=True)({"a": z, "b": z})
-
-
-def test_normalised_differences_do_not_see_brightness() -> None:
-    z = torch.rand(1, 6, 1, 4, 4).expand(1, 6, 8, 4, 4)
-    flicker = z * torch.linspace(1, 3, 8).view(1, 1, 8, 1, 1)
-    assert torch.equal(saliency_map(flicker, normalise=True), torch.full((1, 4, 4), 0.5))
-    assert saliency_map(flicker).max() == 1
-
-
-def test_compensation_leaves_out_what_all_cells_have_in_common() -> None:
-    z = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 1, 8, 5, 5).clone()
-    assert torch.equal(saliency_map(z, compensate=True), torch.full((1, 5, 5), 0.5))
-    z[:, :, ::2, 2, 2] += 4
-    expected = torch.zeros(5, 5)
-    expected[2, 2] = 1
-    assert torch.equal(saliency_map(z, compensate=True)[0], expected)
-
-
 def test_slow_codes_agree_in_half_precision() -> None:
     z = torch.rand(4, 16, 8, 6, 6)
     full = MotionAwareDecomposition()({"a": z})
@@ -299,5 +241,5 @@ def test_frames_that_padding_has_touched_are_left_out() -> None:
     assert MotionAwareDecomposition(reach={"a": 3})({"a": z}).saliency[0, 0, 0] == 1
     untrimmed = MotionAwareDecomposition(reach={"a": 3}, trim_ends=False)({"a": z}).saliency
     torch.testing.assert_close(untrimmed, MotionAwareDecomposition()({"a": z[:, :, 2:-2]}).saliency)
-    with pytest.raises(ValueError, match="all but 0 of the 8 frames of a"):
+    with pytest.raises(ValueError, match="only 0 of the 8 frames of a"):
         MotionAwareDecomposition(reach={"a": 4})({"a": z[:, :, :8]})
