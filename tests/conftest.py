@@ -58,6 +58,17 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch uses one thread, as in processes whose OMP_NUM_THREADS is 1: another number of threads adds in another order, and steps amplify that."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 LINES: list[str] = []
 """What tests want to be seen under their results."""
 

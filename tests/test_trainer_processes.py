@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +57,6 @@ def by_two(store: Path, out: Path, *more: str) -> None:
     said = [process.communicate(timeout=600) for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     assert b"run in" in said[0][0] and not said[1][0], "the first one tells"
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread, as in the two processes: another number of threads adds in another order, and steps amplify that."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def by_one(store: Path, out: Path, *more: str) -> None:
