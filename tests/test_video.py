@@ -16,7 +16,7 @@ from worlds import moving_square
 import bgaug.video.timeline as timeline_module
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
 from bgaug.video import DECODERS, Decoder, declared_length, open_video, read_video, timeline_of, write_video
-from bgaug.video.structure import is_cut_short
+from bgaug.video.container import is_cut_short
 
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord is not installed")
 both = pytest.mark.parametrize("decoder", ["pyav", pytest.param("decord", marks=needs_decord)])

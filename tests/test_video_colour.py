@@ -13,7 +13,7 @@ import pytest
 from odd_videos import encode
 
 from bgaug.video import open_video, read_video
-from bgaug.video.colour import RgbConverter
+from bgaug.video.convert import RgbConverter
 
 WEIGHTS = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
 """Share of red and blue in luma, by FFmpeg's number of the matrix: BT.709, unnamed, BT.601 twice, BT.2020."""

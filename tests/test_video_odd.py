@@ -18,8 +18,8 @@ from odd_videos import SHAPE, encode, numbered, numbers, piped, remux, with_cove
 
 from bgaug.errors import VideoDecodeError, VideoError
 from bgaug.video import declared_length, most_frames, open_video, probe_video, read_video, timeline_of
-from bgaug.video.clock import Clock
-from bgaug.video.structure import is_cut_short
+from bgaug.video.container import is_cut_short
+from bgaug.video.timeline import Clock
 
 COUNT = 30
 

@@ -24,7 +24,7 @@ from bgaug.labels import Label
 from bgaug.pipelines.build import workers as worker_room
 from bgaug.pipelines.build.find_videos import Source, find_videos
 from bgaug.pipelines.build.options import ShardOptions
-from bgaug.pipelines.build.run import Outcome, Recipe, build_store
+from bgaug.pipelines.build.run import Outcome, build_store
 from bgaug.pipelines.build.shard import Put
 from bgaug.pipelines.build.workers import Begins, Worker, WorkerLost, cloudpickle
 from bgaug.progress import Progress, Silent
@@ -179,8 +179,8 @@ def make_videos(folder: Path, *names: str) -> Path:
 
 
 def build(setup: ShardOptions, each_video: Act, progress: Progress | None = None) -> Outcome:
-    recipe = Recipe(each_video, size=(8, 8), fit="stretch", frames="none")
-    return build_store(setup, find_videos(setup.inputs), recipe, progress or Silent())
+    header = Header((8, 8), "stretch", "none", (), {})
+    return build_store(setup, find_videos(setup.inputs), each_video, header, progress or Silent())
 
 
 # --- one bad video ------------------------------------------------------------------------------------------------------

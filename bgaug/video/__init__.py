@@ -7,11 +7,10 @@ AVI with B-frames and on open-GOP H.264.
 """
 
 from bgaug.names import Decoder
-from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, thumbnail_of
+from bgaug.video.container import most_frames
+from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, VideoReader, thumbnail_of
 from bgaug.video.probe import Deep, Probe, probe_video
 from bgaug.video.reader import DECODERS, declared_length, open_video, read_video
-from bgaug.video.sequential import VideoReader
-from bgaug.video.structure import most_frames
 from bgaug.video.timeline import Timeline, timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
-from bgaug.video.container import is_attached_picture, open_container
+from bgaug.video.container import is_attached_picture, is_cut_short, open_container
 from bgaug.video.frames import DecodedFrame, VideoInfo, thumbnail_of
 from bgaug.video.reader import open_video
-from bgaug.video.structure import is_cut_short
 from bgaug.video.timeline import Timeline, timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
 from bgaug.names import Decoder
 from bgaug.sizing import Size
-from bgaug.video.container import check_regular, open_container
-from bgaug.video.frames import Video
-from bgaug.video.sequential import VideoReader
-from bgaug.video.structure import most_frames
+from bgaug.video.container import check_regular, most_frames, open_container
+from bgaug.video.frames import Video, VideoReader
 from bgaug.video.timeline import timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.video.clock import LONGEST_GAP_SECONDS, Clock
 from bgaug.video.container import decoding_errors, open_container
 from bgaug.video.packets import PacketRules
 
@@ -31,6 +30,50 @@ _FRAMES_CHECKED = 3
 _DEFAULT_RATE = 25
 _SAME_RATE, _SAME_COUNT, _SOME_MISSING = 0.01, 0.5, 1.5
 _LATE_SECONDS = 1.0
+_LONGEST_GAP_SECONDS = 10  # a longer one, in transport and program streams, is a reset of the clock, as in FFmpeg
+
+
+class Clock:
+    """Times of the frames of one pass, in order of presentation.
+
+    Args:
+        unit: seconds that a stamp counts in.
+        step: usual seconds from one frame to the next.
+        seams: how often times begin again, as far as the packets show.
+        closes_gaps: whether gaps of more than `_LONGEST_GAP_SECONDS` are such places too.
+    """
+
+    def __init__(self, unit: Fraction, step: Fraction, seams: int = 0, closes_gaps: bool = False) -> None:
+        self._unit, self._step = unit, step
+        self._seams_left, self._closes_gaps = seams, closes_gaps
+        self._last_stamp = self._offset = Fraction(0)
+        self._now: Fraction | None = None
+        self._count = 0
+        self.seams: list[int] = []
+
+    def time(self, stamp: int | None) -> float:
+        """Seconds at which the next frame is shown. `seams` then has the numbers of frames where times began again."""
+        if self._now is None:
+            now = Fraction(0) if stamp is None else stamp * self._unit
+            self._last_stamp = now
+        elif stamp is None:
+            now = self._now + self._step
+        else:
+            shown = stamp * self._unit
+            if self._seams_left and self._begins_again(shown):
+                self._seams_left -= 1
+                self.seams.append(self._count)
+                self._offset = self._now + self._step - shown
+            self._last_stamp = shown
+            now = shown + self._offset
+            if now <= self._now:
+                now = self._now + self._unit
+        self._now = now
+        self._count += 1
+        return float(now)
+
+    def _begins_again(self, shown: Fraction) -> bool:
+        return shown < self._last_stamp or (self._closes_gaps and shown - self._last_stamp > _LONGEST_GAP_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -241,7 +284,7 @@ def _read_packets(container: Any, stream: Any, rules: PacketRules) -> _Packets:
                 continue
             back = last_dts is not None and packet.dts is not None and packet.dts < last_dts - _LATE_SECONDS * units
             back |= latest is not None and packet.is_keyframe and stamp < latest
-            gap = closes_gaps and latest is not None and stamp - latest > LONGEST_GAP_SECONDS * units
+            gap = closes_gaps and latest is not None and stamp - latest > _LONGEST_GAP_SECONDS * units
             if back or gap:
                 found.segments.append([])
                 found.keys.append([])

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
 from bgaug.sizing import Size
-from bgaug.video.container import check_all_there, check_regular, open_container, said
-from bgaug.video.frames import DecodedFrame, thumbnail_of
-from bgaug.video.sequential import SequentialReader
-from bgaug.video.structure import most_frames
+from bgaug.video.container import check_all_there, check_regular, most_frames, open_container, said
+from bgaug.video.frames import DecodedFrame, VideoReader, thumbnail_of
 from bgaug.video.timeline import timeline_of
 from bgaug.video.with_pyav import PyavReader
 
@@ -22,7 +20,7 @@ from bgaug.video.with_pyav import PyavReader
 _DECORD_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 
 
-class DecordReader(SequentialReader):
+class DecordReader(VideoReader):
     """A video read by decord, from the first frame to the last, its length checked against the packets of the file."""
 
     def __init__(self, path: Path) -> None:

@@ -11,23 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.sizing import Size
-from bgaug.video.colour import RgbConverter
 from bgaug.video.container import (
     check_all_there,
     check_regular,
     decode_error,
     decoding_errors,
     first_frame,
+    most_frames,
     open_container,
 )
-from bgaug.video.frames import DecodedFrame, VideoInfo, shrunk, thumbnail_of
-from bgaug.video.orientation import AS_STORED, Orientation, orientation_of
-from bgaug.video.sequential import SequentialReader, whole_clip
-from bgaug.video.structure import most_frames
+from bgaug.video.convert import AS_STORED, Orientation, RgbConverter, orientation_of
+from bgaug.video.frames import DecodedFrame, VideoInfo, VideoReader, shrunk, thumbnail_of, whole_clip
 from bgaug.video.timeline import Timeline, distrust, is_seekable, timeline_of
 
 
-class PyavReader(SequentialReader):
+class PyavReader(VideoReader):
     """A video read by PyAV: one decoding thread, one conversion context for a pass.
 
     Frames by index or time are had by seeking where the file's packets leave no doubt (see `bgaug.video.timeline`),

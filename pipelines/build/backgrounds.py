@@ -1,4 +1,4 @@
-"""`bgaug extract-backgrounds`: one pass over each video, the static backgrounds of its shots into a store."""
+"""`bgaug extract-backgrounds`: the static backgrounds of all shots into a store, in one pass over each video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bgaug.pipelines.build.find_videos import FoundVideos, Source, find_videos
 from bgaug.pipelines.build.options import BuildOptions, VideoOptions
 from bgaug.pipelines.build.plan import native_size
 from bgaug.pipelines.build.process_video import process_video, put_shot
-from bgaug.pipelines.build.run import Outcome, Recipe, build_store
+from bgaug.pipelines.build.run import Outcome, build_store
 from bgaug.pipelines.build.shard import Put
 from bgaug.progress import Progress
 from bgaug.sizing import Size
@@ -56,16 +56,12 @@ def extract_backgrounds(options: BuildOptions, progress: Progress) -> Outcome:
         progress: receives what happens.
 
     Raises:
-        UsageError: inputs that contradict each other.
+        UsageError: contradictory inputs.
         StoreError: the store cannot be written, or was begun with other options.
-        BgaugError: a video cannot be used, and that is to end the run.
+        BgaugError: a video cannot be used, and `on_error` is "fail".
     """
     sources = find_sources(options, progress)
-    recipe = Recipe(
-        each_video=ExtractVideo(options.video),
-        size=size_of(options, sources),
-        fit=options.fit,
-        frames="none",
-        options={"holds": "backgrounds", **asdict(options.video)},
+    header = Header(
+        size_of(options, sources), options.fit, "none", (), {"holds": "backgrounds", **asdict(options.video)}
     )
-    return build_store(options, sources, recipe, progress)
+    return build_store(options, sources, ExtractVideo(options.video), header, progress)

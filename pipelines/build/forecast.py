@@ -1,4 +1,4 @@
-"""What a store would take, from a pilot: a hundredth of the videos built for real, somewhere else."""
+"""Size and time of a store, extrapolated from a pilot: a hundredth of the videos, built in a temporary folder."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from bgaug.errors import UsageError
 from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.options import BuildOptions
 from bgaug.pipelines.build.plan import find_labels, plan_videos
-from bgaug.pipelines.build.run import Recipe, new_header, processors, run_shards
-from bgaug.pipelines.build.shard import ShardTask
+from bgaug.pipelines.build.run import labelled, processors, run_shards
+from bgaug.pipelines.build.shard import EachVideo, ShardTask
 from bgaug.progress import Progress
-from bgaug.store import Plan, PlannedVideo, create_store, plan_shards
+from bgaug.store import Header, Plan, PlannedVideo, create_store, plan_shards
 from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard_name
 
-PILOT_SHARE = 0.01
-MIN_PILOT = 4
+_PILOT_SHARE, _MIN_PILOT = 0.01, 4
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a build would take.
+    """Expected size and time of a build.
 
     Attributes:
-        videos: of the whole set.
-        pilot: that were built to know.
-        failed: of those.
-        bytes_by_array: expected, by array.
-        seconds: expected, with `jobs` processes.
-        jobs: processes.
-        spread: relative standard error of bytes and seconds, from how the videos of the pilot differ; None for one.
+        videos: number of videos in the whole set.
+        pilot: number of videos that were built.
+        failed: number of those that failed.
+        bytes_by_array: expected bytes, by array.
+        seconds: expected time with `jobs` processes.
+        jobs: number of processes.
+        spread: relative standard error of bytes and seconds, estimated from the pilot; None for a pilot of one video.
     """
 
     videos: int
@@ -62,17 +61,20 @@ class Forecast:
         }
 
 
-def forecast(options: BuildOptions, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Forecast:
-    """Build a hundredth of the videos, at least four, in a temporary folder, and reckon from that.
+def forecast(
+    options: BuildOptions, sources: Sequence[Source], each_video: EachVideo, header: Header, progress: Progress
+) -> Forecast:
+    """Build a hundredth of the videos, at least four, in a temporary folder, and extrapolate.
 
-    Videos count by the frames that their containers claim. Nothing is written where the store would be.
+    Videos are weighted by the number of frames that their containers declare. The place of the store stays untouched.
+    Arguments are those of `bgaug.pipelines.build.run.build_store`.
 
     Raises:
         UsageError: no video of the pilot could be used.
     """
     labels = find_labels(options, sources, progress)
     plan = plan_videos(
-        sources, recipe.frames, recipe.size, timeout_seconds=options.timeout_seconds, in_process=options.in_process
+        sources, header.frames, header.size, timeout_seconds=options.timeout_seconds, in_process=options.in_process
     )
     videos = [video for shard in plan.shards for video in shard if video.part == 0]
     chosen = _spread_out(videos)
@@ -80,11 +82,11 @@ def forecast(options: BuildOptions, sources: Sequence[Source], recipe: Recipe, p
     jobs = min(options.jobs or processors(), len(plan.shards))
     with tempfile.TemporaryDirectory(prefix="bgaug-pilot-") as folder:
         root = Path(folder) / "store"
-        # A shard each, so that each has a time and a size of its own.
+        # One shard per video measures time and size of each.
         pilot = Plan(tuple(shard for video in chosen for shard in plan_shards([video]).shards))
-        header = create_store(root, new_header(recipe, labels), pilot)
+        header = create_store(root, labelled(header, labels), pilot)
         tasks = [
-            ShardTask(root, header, shards, ((by_id[video.id], labels.of(video.id)),), recipe.each_video)
+            ShardTask(root, header, shards, ((by_id[video.id], labels.of(video.id)),), each_video)
             for video, shards in zip(chosen, _shards_of(pilot), strict=True)
         ]
         progress.start("pilot", len(chosen))
@@ -112,7 +114,7 @@ def forecast(options: BuildOptions, sources: Sequence[Source], recipe: Recipe, p
 
 def _spread_out(videos: Sequence[PlannedVideo]) -> list[PlannedVideo]:
     """A hundredth of the videos, from short ones to long ones."""
-    count = min(len(videos), max(MIN_PILOT, math.ceil(len(videos) * PILOT_SHARE)))
+    count = min(len(videos), max(_MIN_PILOT, math.ceil(len(videos) * _PILOT_SHARE)))
     ordered = sorted(videos, key=lambda video: (video.estimate, video.id))
     return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]
 

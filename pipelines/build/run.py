@@ -1,4 +1,4 @@
-"""Every video of a set, into the shards of a store: spread over processes, watched, resumed."""
+"""All videos of a set into the shards of a store, in several processes; what an earlier run finished is kept."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from bgaug.pipelines.build.plan import find_labels, plan_videos
 from bgaug.pipelines.build.shard import EachVideo, ShardTask
 from bgaug.pipelines.build.workers import run_tasks
 from bgaug.progress import Progress
-from bgaug.sizing import Fit, Size
 from bgaug.store import (
     Failure,
-    FrameKind,
     Header,
     Plan,
     building,
@@ -34,20 +32,20 @@ from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a store came out, all of it: also what earlier runs had built.
+    """The content of a store after a build, including what earlier runs had built.
 
     Attributes:
         statuses: number of videos by status ("ok", "partial", "no_static_background").
-        grades: number of shots by grade, A to F; those too short to be judged have none.
-        short_shots: shots of less than a second beside others: too short to be judged, they have no background.
-        failures: the videos that could not be used.
-        frames: decoded frames accounted for.
+        grades: number of shots by grade, A to F; shots too short to be graded have none.
+        short_shots: shots of less than a second beside others: too short to be graded, they have no background.
+        failures: videos that could not be used.
+        frames: number of frames in the store.
         bytes_by_array: bytes of the files in the shards, by array.
-        shards: in the store.
-        built: shards built by this run; the others were there.
-        seconds: that this run took.
-        labels: what the videos are labelled by; see `bgaug.labels.Labels.summary`.
-        left_out: numbers of what lies in the folders and was not taken, by why; see `bgaug.pipelines.build.find_videos.LeftOut`.
+        shards: number of shards in the store.
+        built: shards built by this run; the others existed.
+        seconds: duration of this run.
+        labels: source of the labels; see `bgaug.labels.Labels.summary`.
+        left_out: number of files that are no input, by reason; see `bgaug.pipelines.build.find_videos.LeftOut`.
     """
 
     statuses: Mapping[str, int]
@@ -64,11 +62,11 @@ class Outcome:
 
     @property
     def bytes(self) -> int:
-        """Of all files in the shards."""
+        """Bytes of all files in the shards."""
         return sum(self.bytes_by_array.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, for `--json`; `videos` is the sum of the four that follow it."""
+        """Counts, for `--json`; `videos` is the sum of the four counts after it."""
         counts = {name: self.statuses.get(name, 0) for name in ("ok", "partial", "no_static_background")}
         stored = max(1, sum(counts.values()))
         return {
@@ -88,27 +86,17 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a command makes of each video.
+def build_store(
+    options: BuildOptions, sources: Sequence[Source], each_video: EachVideo, header: Header, progress: Progress
+) -> Outcome:
+    """Build the missing shards of a store and finish it.
 
-    Attributes:
-        each_video: the work on one.
-        size: of the store.
-        fit: of the store.
-        frames: how the store keeps frames.
-        options: all that decides what is stored, by the names of the command line.
-    """
-
-    each_video: EachVideo
-    size: Size
-    fit: Fit
-    frames: FrameKind
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def build_store(options: BuildOptions, sources: Sequence[Source], recipe: Recipe, progress: Progress) -> Outcome:
-    """Build what is missing of a store and finish it.
+    Args:
+        options: inputs, store, labels and processes.
+        sources: the videos.
+        each_video: the work on one video.
+        header: of the store, still without labels.
+        progress: receives what happens.
 
     Raises:
         StoreOptionsError: the store was begun with other options.
@@ -118,13 +106,13 @@ def build_store(options: BuildOptions, sources: Sequence[Source], recipe: Recipe
     labels = find_labels(options, sources, progress)
     plan = plan_videos(
         sources,
-        recipe.frames,
-        recipe.size,
+        header.frames,
+        header.size,
         begun=None if options.overwrite else options.out,
         timeout_seconds=options.timeout_seconds,
         in_process=options.in_process,
     )
-    with building(options.out, new_header(recipe, labels), plan, overwrite=options.overwrite) as header:
+    with building(options.out, labelled(header, labels), plan, overwrite=options.overwrite) as stored:
         pending = pending_shards(options.out, plan, retry_failed=options.retry_failed)
         waiting = {video.id for shard in pending for video in plan.shards[shard]}
         done = plan.num_videos - len(waiting)
@@ -135,10 +123,10 @@ def build_store(options: BuildOptions, sources: Sequence[Source], recipe: Recipe
         tasks = [
             ShardTask(
                 options.out,
-                header,
+                stored,
                 shards,
                 tuple((by_id[video.id], labels.of(video.id)) for video in plan.shards[shards[0]]),
-                recipe.each_video,
+                each_video,
                 replace=options.retry_failed,
             )
             for shards in _together(plan, pending)
@@ -151,44 +139,38 @@ def build_store(options: BuildOptions, sources: Sequence[Source], recipe: Recipe
 
 
 def _together(plan: Plan, pending: Sequence[int]) -> list[tuple[int, ...]]:
-    """Shards that are built in one go: each by itself, but for those that one long video takes up."""
+    """Shards that are built together: each by itself, except for those that one long video shares."""
     groups = {shard - plan.shards[shard][0].part: plan.shards[shard][0].parts for shard in pending}
     return [tuple(range(first, first + parts)) for first, parts in groups.items()]
 
 
-def new_header(recipe: Recipe, labels: Labels) -> Header:
-    """Header of a store by this recipe, without its plan."""
-    return Header(
-        size=recipe.size,
-        fit=recipe.fit,
-        frames=recipe.frames,
-        classes=labels.classes,
-        options={**recipe.options, "labels": labels.digest()},
-        created_with=__version__,
-    )
+def labelled(header: Header, labels: Labels) -> Header:
+    """The header of a store with these labels."""
+    options = {**header.options, "labels": labels.digest()}
+    return replace(header, classes=labels.classes, options=options, created_with=__version__)
 
 
 def run_shards(tasks: Sequence[ShardTask], options: BuildOptions, progress: Progress) -> list[float]:
-    """Build shards, in worker processes unless told otherwise, and tell how far it is.
+    """Build shards, in worker processes unless the options say otherwise, and report progress.
 
     Returns:
         Seconds that each task took, from its first video on.
     """
-    told = [0] * len(tasks)
+    counted = [0] * len(tasks)
     begun = [0.0] * len(tasks)
     seconds = [0.0] * len(tasks)
 
     def begins(number: int, place: int | None) -> None:
         begun[number] = begun[number] or time.monotonic()
         # A shard may be begun again, but no video is counted twice.
-        if place is not None and place > told[number]:
-            progress.advance(place - told[number])
-            told[number] = place
+        if place is not None and place > counted[number]:
+            progress.advance(place - counted[number])
+            counted[number] = place
 
     def done(number: int, failures: Sequence[Failure]) -> None:
         for failure in failures:
             progress.warn(f"{failure.id}: {failure.message} [{failure.reason}]")
-        progress.advance(len(tasks[number].videos) - told[number])
+        progress.advance(len(tasks[number].videos) - counted[number])
         seconds[number] = time.monotonic() - (begun[number] or time.monotonic())
 
     if options.in_process:
@@ -201,7 +183,7 @@ def run_shards(tasks: Sequence[ShardTask], options: BuildOptions, progress: Prog
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

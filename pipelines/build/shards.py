@@ -1,4 +1,4 @@
-"""`bgaug build-shards`: frames, masks and backgrounds of each video into a store to train from."""
+"""`bgaug build-shards`: frames, masks and backgrounds of all videos into a store for training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bgaug.pipelines.build.find_videos import FoundVideos, Source
 from bgaug.pipelines.build.forecast import Forecast, forecast
 from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.process_video import ProcessedVideo, process_video, put_shot
-from bgaug.pipelines.build.run import Outcome, Recipe, build_store
+from bgaug.pipelines.build.run import Outcome, build_store
 from bgaug.pipelines.build.shard import Put
 from bgaug.progress import Progress
 from bgaug.shots.cuts import Verdict
@@ -67,7 +67,7 @@ class BuildVideo:
             return None
         row = self.backgrounds.row(video)
         if row.identity != identify(source.path):
-            return None  # the file is another one now
+            return None  # the file has changed
         if any(shot.camera == "jitter" for shot in row.shots):
             return None  # its masks need a canvas, which the store does not hold
         return [
@@ -195,33 +195,27 @@ def build_shards(options: ShardOptions, progress: Progress) -> Outcome:
         UsageError: inputs that contradict each other, or backgrounds smaller than the store.
         StoreError: a store cannot be read or written, or was begun with other options.
     """
-    sources, recipe = _recipe(options, progress)
-    return build_store(options, sources, recipe, progress)
+    return build_store(options, *_plan(options, progress), progress)
 
 
 def forecast_shards(options: ShardOptions, progress: Progress) -> Forecast:
     """What `build_shards` with the same options would take; writes nothing there. See `forecast`."""
-    sources, recipe = _recipe(options, progress)
-    return forecast(options, sources, recipe, progress)
+    return forecast(options, *_plan(options, progress), progress)
 
 
-def _recipe(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, Recipe]:
+def _plan(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, BuildVideo, Header]:
+    """The videos, the work on each of them, and the header of the store."""
     sources = find_sources(options, progress)
     size = size_of(options, sources)
     backgrounds = options.backgrounds
     store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, options.fit)
-    recipe = Recipe(
-        each_video=BuildVideo(options.video, store),
-        size=size,
-        fit=options.fit,
-        frames=options.frames,
-        options={
-            "holds": "clips",
-            **asdict(options.video),
-            "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
-        },
-    )
-    return sources, recipe
+    stored_options = {
+        "holds": "clips",
+        **asdict(options.video),
+        "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
+    }
+    header = Header(size, options.fit, options.frames, (), stored_options)
+    return sources, BuildVideo(options.video, store), header
 
 
 def _check_backgrounds(store: Store, size: Size, fit: Fit) -> Store:
