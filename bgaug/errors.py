@@ -1,20 +1,20 @@
 """Every error that bgaug raises on purpose.
 
 BgaugError
-├── VideoError (OSError)        a video that cannot be used; carries path and reason
-│   └── VideoDecodeError        ... found while decoding; also says how many frames were good
-├── StoreError (ValueError)     a store that cannot be used; carries path
-│   ├── StoreFormatError        not a bgaug store, or of a version that this bgaug does not read
-│   ├── StoreOptionsError       built with other options than those asked for
+├── VideoError (OSError)        a video that cannot be used; has path and reason
+│   └── VideoDecodeError        ... found while decoding; has the number of good frames
+├── StoreError (ValueError)     a store that cannot be used; has path
+│   ├── StoreFormatError        not a bgaug store, or of an unsupported version
+│   ├── StoreOptionsError       built with other options than requested
 │   ├── StoreDamageError        bytes missing or changed
 │   └── StoreLockedError        another process is writing it
 ├── LabelsError (ValueError)    a label file that cannot be understood
-├── MasksError (ValueError)     mask files that cannot be understood; carries path
+├── MasksError (ValueError)     mask files that cannot be understood; has path
 ├── CheckpointError (ValueError) a run or checkpoint that cannot be used
-├── WriteError (OSError)        a file or folder that cannot be written; carries path and errno
+├── WriteError (OSError)        a file or folder that cannot be written; has path and errno
 └── UsageError (ValueError)     options or inputs that contradict each other
 
-Each also inherits the builtin that a caller would catch anyway.
+Each also inherits from the builtin exception that callers would catch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 
 class BgaugError(Exception):
-    """The root: catch it to catch everything that bgaug raises on purpose."""
+    """The base class of all errors that bgaug raises on purpose."""
 
 
 class VideoError(BgaugError, OSError):
@@ -61,10 +61,10 @@ class VideoError(BgaugError, OSError):
 
 
 class VideoDecodeError(VideoError):
-    """A video that broke off while it was decoded.
+    """A video that failed while it was decoded.
 
     Attributes:
-        num_good_frames: frames decoded before the fault, all of them right.
+        num_good_frames: number of frames decoded before the fault, all of them correct.
     """
 
     def __init__(self, path: str | Path, reason: str, message: str, num_good_frames: int = 0) -> None:
@@ -77,7 +77,7 @@ class StoreError(BgaugError, ValueError):
     """A store that cannot be used.
 
     Attributes:
-        path: the store, or the part of it that is meant.
+        path: the store, or the affected part of it.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:
@@ -86,19 +86,19 @@ class StoreError(BgaugError, ValueError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.args[0]}: {self.message}"  # a path would take a slash from a URL
+        return f"{self.args[0]}: {self.message}"  # a Path would remove a slash from a URL
 
 
 class StoreFormatError(StoreError):
-    """Not a bgaug store, or one of a version that this bgaug does not read."""
+    """Not a bgaug store, or one of a version that this bgaug does not support."""
 
 
 class StoreOptionsError(StoreError):
-    """A store built with other options than those asked for now."""
+    """A store built with other options than requested now."""
 
 
 class StoreDamageError(StoreError):
-    """A store whose bytes are missing or are not those that were committed."""
+    """A store with missing bytes, or bytes other than those committed."""
 
 
 class StoreLockedError(StoreError):
@@ -110,10 +110,10 @@ class LabelsError(BgaugError, ValueError):
 
 
 class MasksError(BgaugError, ValueError):
-    """Mask files that cannot be understood, or not matched with videos.
+    """Mask files that cannot be understood, or do not match the videos.
 
     Attributes:
-        path: the file or folder that is meant.
+        path: the affected file or folder.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:
@@ -130,12 +130,12 @@ class CheckpointError(BgaugError, ValueError):
 
 
 class WriteError(BgaugError, OSError):
-    """A file or folder that cannot be written; a file that was there before is as it was.
+    """A file or folder that cannot be written; an existing file is unchanged.
 
     Attributes:
         path: the file or folder.
-        errno: the system's number, 0 where there is none.
-        strerror: what was refused, and what to do.
+        errno: error number of the system, 0 if there is none.
+        strerror: what was refused, and the fix.
     """
 
     def __init__(self, path: str | Path, number: int, message: str) -> None:

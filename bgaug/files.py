@@ -1,7 +1,7 @@
-"""Writing files: whole or not at all, and with one line where the system refuses.
+"""Writing files: completely or not at all, with one-line errors for what the system refuses.
 
-Every file that this library writes outside a store's shards passes through `replacing`, or `write_bytes` on top of it: a
-temporary name in the same folder, fsync, rename, fsync of the folder. A reader finds the old file or the new one.
+Every file that this library writes, except the arrays of a store, is written in one step: a temporary name in the same
+folder, fsync, rename, fsync of the folder. A reader finds the old file or the new one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bgaug.errors import UsageError, WriteError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_UNFINISHED = ".bgaug"  # hidden: neither videos nor images are looked for under such names
+_UNFINISHED = ".bgaug"  # hidden: searches for videos and images skip such names
 _LONGEST_SUFFIX = 16
 _FIXES = {
     errno.ENOSPC: "free some space there",
@@ -37,14 +37,14 @@ _FIXES = {
     errno.ENFILE: "the machine has too many open files; close some programs",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
-    errno.EEXIST: "a file stands where a folder is needed; choose another place",
+    errno.EEXIST: "there is a file where a folder is needed; choose another place",
     errno.EISDIR: "it is a folder; name a file",
-    errno.ELOOP: "its links lead in a circle; choose another place",
+    errno.ELOOP: "its links form a circle; choose another place",
 }
 
 
 def write_error(path: str | Path, error: OSError) -> WriteError:
-    """The error of ours for what the system refused: path, reason and fix."""
+    """The error of this library for an error of the system: path, reason and fix."""
     if isinstance(error, WriteError):
         return error
     fix = _FIXES.get(error.errno or 0, "check the disk, or choose another place")
@@ -53,10 +53,10 @@ def write_error(path: str | Path, error: OSError) -> WriteError:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """What the system refuses inside becomes a `WriteError` for this path.
+    """Errors of the system within the block become a `WriteError` for this path.
 
     Raises:
-        WriteError: in place of an OSError that is not of ours already.
+        WriteError: in place of any other OSError.
     """
     try:
         yield
@@ -66,41 +66,63 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file to write to; when the block ends without an error it takes the place of `path` in one step.
+    """A temporary file to write to; when the block ends without an error, it replaces `path` in one step.
 
-    The temporary file is empty, lies in the same folder and has the same suffix. Links are followed, so that a link stays a
-    link and its target is replaced. The new file has the mode of the file it replaces, else that of the umask. Missing
-    folders are made.
-
-    Args:
-        path: the file.
+    The temporary file is empty, in the same folder, and has the same suffix. If `path` is a link, its target is replaced.
+    The new file has the permissions of the old one, else those of the umask. Missing folders are created.
 
     Raises:
-        WriteError: the system refuses, or `path` is a folder, device, fifo or socket. The earlier file is as it was.
+        WriteError: the system refuses, or `path` is a folder, device, fifo or socket. The old file is unchanged.
     """
     final = Path(os.path.realpath(path))
     with writing(path):
         mode = _mode_of_file(path, final)
         final.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = final.with_name(unfinished_name(final.suffix))
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            try:
-                mode = stat.S_IMODE(os.fstat(descriptor).st_mode) if mode is None else mode
-            finally:
-                os.close(descriptor)
+        with _in_one_step(final, final.with_name(unfinished_name(final.suffix)), mode) as unfinished:
             yield unfinished
-            _finish(unfinished, mode)
-            os.replace(unfinished, final)
-        except BaseException:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
-        sync_folder(final.parent)
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Write a file in one step, below a folder that is not trusted: no link is followed.
+
+    If the process is killed, `.NAME.PROCESS` remains.
+
+    Raises:
+        OSError: the system refuses; the old file is unchanged.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    with _in_one_step(path, unfinished, None), open(os.open(unfinished, os.O_WRONLY | os.O_NOFOLLOW), "wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def _in_one_step(final: Path, unfinished: Path, mode: int | None) -> Iterator[Path]:
+    """Create a file, see the content that the block writes on the disk, then rename it to its final name."""
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        try:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode) if mode is None else mode
+        finally:
+            os.close(descriptor)
+        yield unfinished
+        descriptor = os.open(unfinished, os.O_RDWR)  # the block may have put another file under the name
+        try:
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(unfinished, final)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    sync_folder(final.parent)
 
 
 def _mode_of_file(path: str | Path, final: Path) -> int | None:
-    """Permissions of the file that is there; None where there is none."""
+    """Permissions of an existing file; None if there is none."""
     try:
         there = os.stat(final)
     except FileNotFoundError:
@@ -112,22 +134,11 @@ def _mode_of_file(path: str | Path, final: Path) -> int | None:
     return stat.S_IMODE(there.st_mode)
 
 
-def _finish(unfinished: Path, mode: int) -> None:
-    """On the disk, with its permissions; the writer may have put another file under the name."""
-    descriptor = os.open(unfinished, os.O_RDWR)
-    try:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
-            os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_bytes(path: str | Path, data: bytes) -> Path:
     """Write a file in one step, see `replacing`; returns its absolute path.
 
     Raises:
-        WriteError: the system refuses; the earlier file is as it was.
+        WriteError: the system refuses; the old file is unchanged.
     """
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
@@ -147,10 +158,10 @@ def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """A folder with all above it; returns its absolute path.
+    """Create a folder and its parents; returns its absolute path.
 
     Raises:
-        WriteError: the system refuses, or a file is there.
+        WriteError: the system refuses, or there is a file of this name.
     """
     path = Path(path)
     with writing(path):
@@ -158,20 +169,14 @@ def make_folder(path: str | Path) -> Path:
     return path.absolute()
 
 
-def check_writable(path: str | Path) -> None:
-    """See, before hours of work, whether a file or folder of this name can be written. Nothing is left behind.
-
-    What killed processes left half written beside it is removed.
-
-    Raises:
-        WriteError: its folder is not writable, or cannot be made.
-    """
+def _check_writable(path: str | Path) -> None:
+    """Create and remove a file beside a path; remove what killed processes left there."""
     final = Path(os.path.realpath(path))
     with writing(path):
         folder, missing = _nearest_folder(final)
         for name in missing:
             with suppress(FileNotFoundError):
-                os.lstat(folder / name)  # the system says here if the name is too long
+                os.lstat(folder / name)  # fails if the name is too long
         if len(missing) < 2:
             clear_unfinished(folder)
         trial = folder / unfinished_name("")
@@ -180,19 +185,19 @@ def check_writable(path: str | Path) -> None:
 
 
 def check_folder(path: str | Path) -> None:
-    """The same for a folder that files are to be written into; one that is there will do.
+    """Check, before hours of work, that files can be written into a folder, which may exist. Nothing remains.
 
     Raises:
-        WriteError: it is not writable or cannot be made, or a file is there.
+        WriteError: it is not writable or cannot be created, or there is a file of this name.
     """
     path = Path(path)
     if os.path.lexists(path) and not path.is_dir():
-        raise write_error(path, OSError(errno.EEXIST, "a file of this name is there"))
-    check_writable(path)
+        raise write_error(path, OSError(errno.EEXIST, "there is a file of this name"))
+    _check_writable(path)
 
 
 def _nearest_folder(path: Path) -> tuple[Path, list[str]]:
-    """The folder at or above a path that is there, and the names below it that are not."""
+    """The nearest existing folder at or above a path, and the missing names below it."""
     missing: list[str] = []
     while not path.is_dir():
         if os.path.lexists(path) and missing:
@@ -205,35 +210,35 @@ def _nearest_folder(path: Path) -> tuple[Path, list[str]]:
 def check_replaceable(
     path: str | Path, *, overwrite: bool, kinds: Sequence[bytes] = (), what: str = "", inputs: Sequence[str | Path] = ()
 ) -> None:
-    """See, before hours of work, whether a file may be written under this name.
+    """Check, before hours of work, that a file may be written under this name. Nothing remains.
 
     Args:
         path: the file.
-        overwrite: the user agrees that a file is replaced, whatever it is.
-        kinds: how files begin that are replaced without asking.
-        what: name of those, for the message.
-        inputs: files and folders that are read; none of them, and nothing in them, is ever replaced.
+        overwrite: any existing file may be replaced.
+        kinds: first bytes of files that may be replaced in any case.
+        what: name of such files, for the message.
+        inputs: files and folders that are read; neither they nor files in them may be replaced.
 
     Raises:
-        UsageError: the file is there and is not of that kind, or it is an input.
+        UsageError: the file exists and is of another kind, or it is an input.
         WriteError: it cannot be written there.
     """
     path = Path(path)
     for item in inputs:
         if _is_inside(path, Path(item)):
-            raise UsageError(f"{path} is one of the files that are read; name another --out")
+            raise UsageError(f"{path} is an input of this command; choose another --out")
     if not overwrite and os.path.lexists(path) and path.is_file():
         begins = _first_bytes(path, max(map(len, kinds), default=0))
         if not any(begins.startswith(kind) for kind in kinds):
             other = f" and is not {what}" if what else ""
-            raise UsageError(f"{path} is there already{other}; --overwrite replaces it")
+            raise UsageError(f"{path} already exists{other}; --overwrite replaces it")
     with writing(path):
         _mode_of_file(path, Path(os.path.realpath(path)))
-    check_writable(path)
+    _check_writable(path)
 
 
 def _is_inside(path: Path, item: Path) -> bool:
-    """Whether a path is an existing file that an input is or holds."""
+    """Whether a path is an existing file that is the input or lies in it."""
     if not path.is_file():
         return False
     real = Path(os.path.realpath(path))
@@ -253,7 +258,7 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 
 def sync_folder(path: Path) -> None:
-    """See the names in a folder on the disk, where the disk knows how."""
+    """See the names in a folder on the disk, if the disk supports it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -266,9 +271,9 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def replacing_files(folder: str | Path) -> Iterator[Path]:
-    """A temporary folder; when the block ends without an error, its files take their places in `folder`, one by one.
+    """A temporary folder; when the block ends without an error, its files replace those in `folder`, one by one.
 
-    So a job that fails half-way leaves the files of an earlier one as they were. Only plain files move, in order of name.
+    A job that fails half-way leaves the files of an earlier one unchanged. The files are moved in order of their names.
 
     Raises:
         WriteError: the system refuses.
@@ -288,21 +293,21 @@ def replacing_files(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-# --- what was left behind ---------------------------------------------------------------------------------------
+# --- files of killed processes ------------------------------------------------------------------------------------
 
 
 def unfinished_name(suffix: str) -> str:
-    """A new hidden name for a file that is being written; names the machine and the process that does."""
+    """A new hidden name for a file that is being written; it contains the machine and the process."""
     ending = suffix if len(suffix.encode(errors="surrogateescape")) <= _LONGEST_SUFFIX else ""
     return f"{_UNFINISHED}-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{ending}"
 
 
 def clear_unfinished(folder: str | Path) -> int:
-    """Remove what killed processes of this machine left half written in a folder; returns how much that was."""
+    """Remove unfinished files of killed processes of this machine from a folder; returns their number."""
     count = 0
     for path in Path(folder).glob(f"{_UNFINISHED}-{_machine()}-*"):
         process = path.name.split("-")[2]
-        if not process.isdigit() or _is_alive(int(process)) or path.is_symlink():
+        if not process.isdigit() or is_alive(int(process)) or path.is_symlink():
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -317,7 +322,8 @@ def _machine() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

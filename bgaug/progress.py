@@ -1,4 +1,4 @@
-"""How a pipeline tells what it is doing; whoever calls it decides what to show."""
+"""How a pipeline reports its progress; the caller decides what to show."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives what happens. All of it is for people; results come back as values."""
+    """Receives progress as text for people; results are returned as values."""
 
     def start(self, task: str, total: int | None) -> None:
-        """A stage of work begins, of `total` units if that is known."""
+        """A stage of work begins, with `total` units if known."""
         ...
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` units of the current stage are done; `note` says how it stands, in a few words."""
+        """`count` units of the current stage are done; `note` describes its state in a few words."""
         ...
 
     def state(self, values: Mapping[str, str]) -> None:
-        """How the current stage stands, name by name; it takes the place of what was told before."""
+        """State of the current stage by name; it replaces the state reported before."""
         ...
 
     def warn(self, message: str) -> None:
-        """Something that the user should know."""
+        """A message that the user should read."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, the state of the code, the store."""
+"""The provenance of a result: versions, state of the code, content of the store."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any
 import bgaug
 from bgaug.errors import StoreError
 from bgaug.store import Store
-from bgaug.store.verify import content_hash
+from bgaug.store.index import content_hash
 
-PACKAGES = ("torch", "numpy", "zarr", "opencv-python")
+_PACKAGES = ("torch", "numpy", "zarr", "opencv-python")
 
 
 def versions() -> dict[str, str]:
-    """Of bgaug, Python and what it computes with."""
+    """Versions of bgaug, Python and numerical packages."""
     found = {"bgaug": bgaug.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            continue  # opencv also goes by other names
+            continue  # opencv has several distributions
     return found
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit and whether anything is changed, of the checkout that a folder (by default bgaug's own) lies in; or None."""
+    """Commit and uncommitted changes of the checkout that contains a folder (by default bgaug's own); None if there is none."""
     folder = folder or Path(bgaug.__file__).resolve().parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        # A package installed below some other project's checkout is not what that commit holds.
+        # A package installed inside another project's checkout is not part of its commit.
         if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None or commit is None:
             return None
         return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "."))}
@@ -46,11 +46,11 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def store_content(store: Store) -> str | None:
-    """The content hash of a store on this machine; None of one that is read from elsewhere."""
+    """Content hash of a store on this machine; None for other stores."""
     path = Path(store.path)
     if not path.is_dir():
         return None
     try:
         return content_hash(path)
     except StoreError:
-        return None  # what is damaged is told where it is read
+        return None  # damage is reported by the code that reads it

@@ -1,8 +1,8 @@
 """Text from outside, safe to show: names of files, classes and ids, messages of other libraries.
 
-A name may hold sequences that move a terminal's cursor, retitle its window or write to its clipboard, a line break that
-forges a second line, marks that turn the direction of what follows, or bytes that are no text. `printable` shows such
-characters as their numbers. It is called once, where text leaves the program: the console, logs, and captions of images.
+A name may contain sequences that move a terminal's cursor, change its title or write to its clipboard, a line break that
+forges a second line, characters that change the direction of text, or bytes that are not text. `printable` replaces such
+characters by their numbers. It is called once, where text leaves the program: console, logs, and captions of images.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import traceback
 import unicodedata
-from collections.abc import Mapping
 from typing import Any
 
-LONGEST = 4000
-"""Characters of one piece of text that are shown, at most."""
+_LONGEST = 4000  # characters of one piece of text
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -26,15 +24,15 @@ _SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))  # choose a shape 
 _FRAME = ("  File ", "Traceback ", "\nThe above", "\nDuring handling", "  [Previous", "  | ", "  + ")
 
 
-def printable(text: object, limit: int = LONGEST) -> str:
-    r"""Text on one line, in which nothing but visible characters and spaces is left.
+def printable(text: object, limit: int = _LONGEST) -> str:
+    r"""Text on one line with only visible characters and spaces.
 
-    Control characters, line breaks, marks of direction, invisible characters, private ones and halves of characters are
-    shown as `\n`, `\x1b`, `\u202e` or `\U000e0041`. Letters of all scripts, accents and emoji stay as they are.
+    Control characters, line breaks, direction marks, invisible and private characters and lone surrogates become `\n`,
+    `\x1b`, `\u202e` or `\U000e0041`. Letters of all scripts, accents and emoji are kept.
 
     Args:
-        text: what is to be shown; anything else than text by its `str`.
-        limit: characters of it at most; what is longer ends with how much is missing.
+        text: the text; other values are converted by `str`.
+        limit: largest number of characters; longer text ends with the number of missing ones.
     """
     text = str(text)
     if len(text) > limit:
@@ -62,8 +60,8 @@ def _number(c: str) -> str:
     return _SHORT.get(c) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
 
 
-def printable_lines(text: str, limit: int = LONGEST) -> str:
-    """The same for text of several lines that are all our own: line breaks stay."""
+def printable_lines(text: str, limit: int = _LONGEST) -> str:
+    """The same for several lines of trusted structure: line breaks are kept."""
     return "\n".join(printable(line, limit) for line in text.split("\n"))
 
 
@@ -77,14 +75,14 @@ def printable_traceback(error: BaseException) -> str:
 
 
 def json_text(value: Any, *, ascii_only: bool = False, **options: Any) -> str:
-    """JSON on one line, unless `indent` says otherwise, that is safe to show and can be written as UTF-8.
+    """JSON on one line, unless `indent` is given, that is safe to show and can be written as UTF-8.
 
-    What `printable` would escape is written as JSON's own escapes, so that whoever parses it has the names as they are.
+    Characters that `printable` would replace are written as JSON escapes, so that parsing restores them.
 
     Args:
         value: plain values.
-        ascii_only: escape everything beyond ASCII, for streams that cannot carry it.
-        options: of `json.dumps`.
+        ascii_only: escape everything beyond ASCII, for streams that cannot encode it.
+        options: options of `json.dumps`.
     """
     text = json.dumps(value, ensure_ascii=ascii_only, **options)
     if text.isascii():
@@ -97,10 +95,5 @@ def _json_escape(c: str) -> str:
 
 
 def json_bytes(value: Any, **options: Any) -> bytes:
-    """`json_text` as a file holds it."""
+    """`json_text` as bytes for a file."""
     return json_text(value, **options).encode()
-
-
-def printable_values(values: Mapping[str, Any]) -> dict[str, str]:
-    """Names and values as text that is safe to show."""
-    return {printable(name): printable(value) for name, value in values.items()}

@@ -288,7 +288,7 @@ def test_an_input_is_never_the_output(small_store: Path, run: Path, video_folder
         ("preview", store, "--out", store / "plan.json"),
     ):
         result = invoke(*arguments, "--overwrite")
-        assert result.exit_code == 2 and "one of the files that are read" in result.stderr, (
+        assert result.exit_code == 2 and "an input of this command" in result.stderr, (
             arguments,
             result.exception,
         )

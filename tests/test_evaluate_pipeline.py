@@ -30,7 +30,7 @@ from bgaug.pipelines.evaluate.report import join
 from bgaug.pipelines.evaluate.run import PROTOCOLS, EvaluateOptions, Evaluation, compare, evaluate
 from bgaug.progress import Silent
 from bgaug.store import open_store
-from bgaug.store.verify import content_hash
+from bgaug.store.index import content_hash
 
 RUN = {"num_frames": 4, "stride": 2}
 QUICK = FinetuneOptions(epochs=1, batch_size=3, folds=2)

@@ -424,9 +424,9 @@ def test_a_folder_of_pictures_becomes_a_bank(
     assert sorted(result.failures) == ["broken.jpg", "empty.png"] and result.to_json()["failed"] == 2
     assert len(seen.warnings) == 2 and "broken.jpg cannot be read as a picture" in seen.warnings[0]
     bank = open_store(root).bank("places-of-é-")
-    assert bank.names == ("a.tif", "a/b.bmp", "small.PNG", "z.png") and bank.pictures.shape == (4, *SIZE, 3)
+    assert bank.names == ("a.tif", "a/b.bmp", "small.PNG", "z.png") and bank.images.shape == (4, *SIZE, 3)
     for name, picture in pictures.items():
-        assert np.array_equal(bank.pictures[bank.names.index(name)], fit_frame(picture, SIZE, used)), name
+        assert np.array_equal(bank.images[bank.names.index(name)], fit_frame(picture, SIZE, used)), name
     assert verify_store(root, deep=True) == old
 
 
@@ -439,7 +439,7 @@ def test_the_note_of_the_camera_is_honoured(tmp_path: Path) -> None:
     (tmp_path / "b" / "x.jpeg").write_bytes(turned(jpeg, 6))
     import_backgrounds(root, tmp_path / "b", Silent(), name="turned")
     bank = open_store(root).bank("turned")
-    assert np.abs(bank.pictures[0].astype(int) - np.rot90(picture, -1)).mean() < 3
+    assert np.abs(bank.images[0].astype(int) - np.rot90(picture, -1)).mean() < 3
 
 
 def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
@@ -465,7 +465,7 @@ def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
     for folder, said in (("none", "no picture in"), ("gone", "no such folder"), ("s/plan.json", "expected a folder")):
         with pytest.raises(UsageError, match=said):
             import_backgrounds(root, tmp_path / folder, Silent())
-    with pytest.raises(UsageError, match="no picture for the bank 'b'"):
+    with pytest.raises(UsageError, match="no image for the bank 'b'"):
         import_backgrounds(root, tmp_path / "bad", Silent(), name="b", overwrite=True)
     assert open_store(root).bank("b").names == ("x.png",)
     with pytest.raises(UsageError, match="a bank's name is made of"):

@@ -17,7 +17,6 @@ from bgaug.errors import StoreError, StoreLockedError
 from bgaug.pipelines.build.export import Journal, export_lock, export_videos
 from bgaug.progress import Silent
 from bgaug.store import finish_store, replace_masks
-from bgaug.store.locks.lock import ShardLock
 
 IDS = ["0.mp4", "1.mp4"]
 MINE = {"notes.txt": b"mine", "masks/0/readme.txt": b"mine", "masks/0/.000001.png.123": b"mine"}
@@ -33,7 +32,7 @@ def export(store: Path, out: Path, *, overwrite: bool = False) -> None:
 @pytest.fixture(autouse=True)
 def dead_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill is simulated in this very process: it changes nothing any more."""
-    monkeypatch.setattr("bgaug.files._is_alive", lambda process: False)
+    monkeypatch.setattr("bgaug.files.is_alive", lambda process: False)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -110,7 +109,7 @@ def test_another_export_cleans_up_as_well(stores: tuple[Path, Path], tmp_path: P
 
 
 def test_one_export_at_a_time(stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ShardLock.__init__, "__defaults__", (0.1,))
+    monkeypatch.setattr("bgaug.store.lock.PATIENCE_SECONDS", 0.1)
     export(stores[0], tmp_path / "out")
     before = contents(tmp_path / "out")
     with (

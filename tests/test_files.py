@@ -13,7 +13,6 @@ from faults import BROKEN, DENIED, FULL, KINDS, READ_ONLY, Faults, contents, fil
 from bgaug.errors import BgaugError, UsageError, WriteError
 from bgaug.files import (
     check_replaceable,
-    check_writable,
     clear_unfinished,
     make_folder,
     replacing,
@@ -110,7 +109,7 @@ def test_a_full_and_a_read_only_disk(tmp_path: Path) -> None:
             write_bytes(disk / "a", bytes(10**6))
         assert contents(disk) == {"a": b"old"}
     with small_disk(tmp_path / "fixed", read_only=True) as disk:
-        for act in (lambda: write_bytes(disk / "a", b""), lambda: check_writable(disk / "b" / "c")):
+        for act in (lambda: write_bytes(disk / "a", b""), lambda: check_replaceable(disk / "b" / "c", overwrite=True)):
             with pytest.raises(WriteError, match="Read-only file system; the disk is read-only"):
                 act()
 
@@ -131,10 +130,10 @@ def test_what_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
         ("d/" + "n" * 300, "name"),
     ):
         with pytest.raises(WriteError, match=said):
-            check_writable(tmp_path / bad)
+            check_replaceable(tmp_path / bad, overwrite=True)
     with Faults(tmp_path, "open", 0, DENIED), pytest.raises(WriteError, match="make the folder writable"):
-        check_writable(tmp_path / "new" / "folder")
-    check_writable(tmp_path / "new" / "folder")
+        check_replaceable(tmp_path / "new" / "folder", overwrite=True)
+    check_replaceable(tmp_path / "new" / "folder", overwrite=True)
     assert contents(tmp_path) == {"file": b""} and not (tmp_path / "new").exists()
     with pytest.raises(WriteError, match="choose another place"):
         make_folder(tmp_path / "file")
@@ -148,7 +147,7 @@ def test_only_files_of_their_kind_are_replaced_without_asking(tmp_path: Path) ->
     with pytest.raises(UsageError, match="--overwrite replaces it"):
         check_replaceable(path, overwrite=False)
     path.write_bytes(b"my thesis")
-    with pytest.raises(UsageError, match="is there already and is not a PNG; --overwrite"):
+    with pytest.raises(UsageError, match="already exists and is not a PNG; --overwrite"):
         check_replaceable(path, overwrite=False, kinds=[b"\x89PNG"], what="a PNG")
     check_replaceable(path, overwrite=True, kinds=[b"\x89PNG"], what="a PNG")
     assert contents(tmp_path) == {"sheet.png": b"my thesis"}
@@ -161,9 +160,9 @@ def test_an_input_is_never_replaced(tmp_path: Path) -> None:
     os.link(videos / "a" / "1.mp4", tmp_path / "hard.mp4")
     (tmp_path / "soft.mp4").symlink_to(videos / "a" / "1.mp4")
     for out in (videos / "a" / "1.mp4", videos / "a" / ".." / "a" / "1.mp4", tmp_path / "soft.mp4"):
-        with pytest.raises(UsageError, match="one of the files that are read"):
+        with pytest.raises(UsageError, match="an input of this command"):
             check_replaceable(out, overwrite=True, inputs=[videos])
-    with pytest.raises(UsageError, match="one of the files that are read"):
+    with pytest.raises(UsageError, match="an input of this command"):
         check_replaceable(tmp_path / "hard.mp4", overwrite=True, inputs=[videos / "a" / "1.mp4"])
     check_replaceable(videos / "a" / "new.npz", overwrite=False, inputs=[videos])
 
@@ -177,5 +176,5 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert clear_unfinished(tmp_path) == 1
     dead.mkdir()
     (dead / "half").write_bytes(b"")
-    check_writable(tmp_path / "new")
+    check_replaceable(tmp_path / "new", overwrite=True)
     assert not dead.exists() and own.exists() and others.exists() and (tmp_path / "a.mp4").exists()

@@ -11,7 +11,6 @@ from bgaug.errors import CheckpointError
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.pipelines.train.run_folder import only_run
 from bgaug.progress import Silent
-from bgaug.store.locks.lock import ShardLock
 
 OPTIONS = TrainOptions(device="cpu", threads=1, backbone="tiny", steps=1, num_frames=4, stride=1, batch_size=2)
 
@@ -19,7 +18,7 @@ OPTIONS = TrainOptions(device="cpu", threads=1, backbone="tiny", steps=1, num_fr
 def test_a_run_that_is_under_way_is_neither_cleared_nor_resumed(
     small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardLock.__init__, "__defaults__", (0.1,))
+    monkeypatch.setattr("bgaug.store.lock.PATIENCE_SECONDS", 0.1)
     out = tmp_path / "run"
     train(small_store, out, Silent(), options=OPTIONS)
     before = contents(out)

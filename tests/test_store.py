@@ -273,7 +273,7 @@ def test_a_store_travels_between_processes_and_threads(store_path: Path) -> None
 def test_a_forked_process_does_not_wait_for_a_lock_of_its_parent(store_path: Path) -> None:
     store = open_store(store_path)
     expected = store.clip(0, 0, 8)
-    with store._lock:  # as a thread holds it at the moment of the fork
+    with store._shards._lock:  # as a thread holds it at the moment of the fork
         process = os.fork()
         if process == 0:
             signal.alarm(20)
@@ -339,7 +339,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="power"), ShardWriter(root, header, 0):
         raise RuntimeError("power")
     assert pending_shards(root, plan_of(1)) == [0]
-    with pytest.raises(StoreError, match="1 of 1 shards are not there"):
+    with pytest.raises(StoreError, match="1 of 1 shards are missing"):
         open_store(root)
     assert len(open_store(root, allow_incomplete=True)) == 0
 

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
 
+from bgaug.store.array_file import ArrayFile
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
-from bgaug.store.files import ArrayFile
-from bgaug.store.format.crc import joined
-from bgaug.store.format.layout import crc32c
+from bgaug.store.format.layout import crc32c, joined
 from bgaug.store.places import Folder
 
 SPECS = {

@@ -46,9 +46,9 @@ from bgaug.store import (
     verify_store,
     write_bank,
 )
-from bgaug.store.files import ArrayFile
+from bgaug.store.array_file import ArrayFile
 from bgaug.store.format.layout import read_header
-from bgaug.store.index import CAMERAS, GRADES, STATUSES
+from bgaug.store.format.records import CAMERAS, GRADES, STATUSES
 from bgaug.store.places import Folder
 from bgaug.video import write_video
 
@@ -389,7 +389,7 @@ def test_the_index_is_what_the_page_says(stores: dict[str, Path], kind: str) -> 
 def test_a_bank_reads_alike(stores: dict[str, Path]) -> None:
     bank = open_store(stores["jpeg"]).bank("places")
     for read in READERS:
-        assert np.array_equal(read(stores["jpeg"] / "banks" / "places" / "pictures"), bank.pictures)
+        assert np.array_equal(read(stores["jpeg"] / "banks" / "places" / "pictures"), bank.images)
 
 
 def test_every_flipped_bit_is_found_from_what_the_page_says(stores: dict[str, Path], tmp_path: Path) -> None:

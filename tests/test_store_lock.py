@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import bgaug.store.lock as lease
 from bgaug.errors import StoreLockedError
-from bgaug.store.locks import lease
-from bgaug.store.locks.lock import ShardLock
+from bgaug.store.lock import FileLock
 
 
 @pytest.fixture(params=["flock", "lease"])
@@ -22,23 +22,23 @@ def path(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         def refuse(descriptor: int, operation: int) -> None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-        monkeypatch.setattr("bgaug.store.locks.lock.fcntl.flock", refuse)
+        monkeypatch.setattr("bgaug.store.lock.fcntl.flock", refuse)
     return tmp_path / ".lock-00003"
 
 
 def held(path: Path) -> None:
-    with ShardLock(path, patience_seconds=0.1):
+    with FileLock(path, patience_seconds=0.1):
         pass
 
 
 def test_one_at_a_time_and_the_holder_is_named(path: Path) -> None:
-    with ShardLock(path), pytest.raises(StoreLockedError, match=f"is being written by process {os.getpid()} on "):
+    with FileLock(path), pytest.raises(StoreLockedError, match=f"is being written by process {os.getpid()} on "):
         held(path)
     held(path)
 
 
 def test_a_lock_is_waited_for_a_moment(path: Path) -> None:
-    with ShardLock(path):
+    with FileLock(path):
         began = time.monotonic()
         with pytest.raises(StoreLockedError):
             held(path)
@@ -46,7 +46,7 @@ def test_a_lock_is_waited_for_a_moment(path: Path) -> None:
 
 
 def test_removed_while_held(path: Path) -> None:
-    with ShardLock(path) as lock:
+    with FileLock(path) as lock:
         lock.remove()
     held(path)
     assert not list(path.parent.glob("*.lease*"))
@@ -75,7 +75,7 @@ def test_dead_holders_hold_nothing(path: Path) -> None:
 @pytest.mark.parametrize("path", ["lease"], indirect=True)
 def test_a_lease_is_renewed_and_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
-    with ShardLock(path):
+    with FileLock(path):
         file = path.with_name(f"{path.name}.lease")
         os.utime(file, (1, 1))
         end = time.monotonic() + 60

@@ -142,5 +142,5 @@ def test_what_is_missing_is_no_zeros(root: Path) -> None:
     shutil.rmtree(root / "index")
     assert len(open_store(LocalStore(root, read_only=True))) == 6  # by the commits
     shutil.rmtree(root / "shards" / "00003")
-    with pytest.raises(StoreError, match="1 of 6 shards are not there"):
+    with pytest.raises(StoreError, match="1 of 6 shards are missing"):
         open_store(LocalStore(root, read_only=True))

@@ -30,7 +30,7 @@ from bgaug.store import (
     write_bank,
 )
 from bgaug.store.format.layout import COMMIT, read_header, seal, unseal
-from bgaug.store.verify import content_hash
+from bgaug.store.index import content_hash
 from bgaug.video import write_video
 
 
@@ -106,7 +106,7 @@ def test_a_merge_that_was_stopped_goes_on(halves: tuple[Path, Path], tmp_path: P
 
     with pytest.raises(Stop):
         merge_stores(halves, tmp_path / "c", on_shard=stop)
-    with pytest.raises(StoreError, match="shards are not there"):
+    with pytest.raises(StoreError, match="shards are missing"):
         open_store(tmp_path / "c")
     merge_stores(halves, tmp_path / "c")
     assert len(open_store(tmp_path / "c")) == 6
@@ -280,9 +280,9 @@ def test_a_bank_is_kept_beside_the_videos(root: Path) -> None:
     assert write_bank(root, "places", pictures) == 5
     bank = open_store(root).bank("places")
     assert bank.names == tuple(name for name, _ in pictures)
-    assert np.array_equal(bank.pictures, np.stack([picture for _, picture in pictures]))
+    assert np.array_equal(bank.images, np.stack([picture for _, picture in pictures]))
     assert verify_store(root, deep=True).problems == ()
-    with pytest.raises(UsageError, match="has a bank 'places' already"):
+    with pytest.raises(UsageError, match="already has a bank 'places'"):
         write_bank(root, "places", pictures)
     assert write_bank(root, "places", pictures[:2], overwrite=True) == 2 == len(open_store(root).bank("places").names)
     for name in ("", "../x", ".hidden", "a b"):
@@ -290,7 +290,7 @@ def test_a_bank_is_kept_beside_the_videos(root: Path) -> None:
             write_bank(root, name, pictures)
     with pytest.raises(UsageError, match="no picture"):
         write_bank(root, "none", [])
-    with pytest.raises(StoreError, match="no bank of pictures 'none'"):
+    with pytest.raises(StoreError, match="no bank of images 'none'"):
         open_store(root).bank("none")
 
 
@@ -354,17 +354,17 @@ def test_a_commit_cannot_name_files_elsewhere(halves: tuple[Path, Path], tmp_pat
         try:
             act()
         except StoreError as error:
-            assert "does not lie in its folder" in str(error)
+            assert "is not in its folder" in str(error)
         else:
-            assert any("does not lie in its folder" in problem.message for problem in verify_store(halves[0]).problems)
+            assert any("is not in its folder" in problem.message for problem in verify_store(halves[0]).problems)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"shard": 7}, "is the record of shard 7"),
-        ({"F": 99}, "tells of 99 frames"),
-        ({"K": 5}, "tells of 5 backgrounds"),
+        ({"F": 99}, "declares 99 frames"),
+        ({"K": 5}, "declares 5 backgrounds"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_reported(root: Path, change: dict[str, int], said: str) -> None:

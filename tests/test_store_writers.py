@@ -35,11 +35,9 @@ from bgaug.store import (
     restore_header,
     verify_store,
 )
-from bgaug.store.commit import shard_lock
 from bgaug.store.format.inside import link_inside
-from bgaug.store.locks.lease import DEAD_SECONDS, holder_name
-from bgaug.store.locks.lock import ShardLock
-from bgaug.store.locks.writers import alone
+from bgaug.store.lock import DEAD_SECONDS, FileLock, holder_name
+from bgaug.store.writers import alone
 
 NAMED = rf"is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:"
 WHOLE = {"zarr.json", "plan.json", "shards", "index", "failures.jsonl"}
@@ -47,9 +45,7 @@ WHOLE = {"zarr.json", "plan.json", "shards", "index", "failures.jsonl"}
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bgaug.store.locks.writers.PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(ShardLock.__init__, "__defaults__", (0.1,))
-    monkeypatch.setattr(shard_lock, "__defaults__", (0.1,))
+    monkeypatch.setattr("bgaug.store.lock.PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -61,7 +57,7 @@ def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         def refuse(descriptor: int, operation: int) -> None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-        monkeypatch.setattr("bgaug.store.locks.lock.fcntl.flock", refuse)
+        monkeypatch.setattr("bgaug.store.lock.fcntl.flock", refuse)
     return str(request.param)
 
 
@@ -123,7 +119,7 @@ def test_what_clears_or_rewrites_is_refused_while_another_process_writes(
     plan = plan_of(1, 2)
     holds: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "build": lambda: building(root, header_of(), plan),
-        "shard": lambda: ShardLock(root / "shards" / ".lock-00001"),
+        "shard": lambda: FileLock(root / "shards" / ".lock-00001"),
         "alone": lambda: alone(root),
     }
     with holds[first]():
@@ -202,7 +198,7 @@ def test_a_shard_is_not_committed_into_a_store_that_was_begun_anew(root: Path) -
             writer.add(row_of(0), payload_of(header_of(), 0))
             shutil.copy(root.parent / "other" / file, root / file)
             if file == "zarr.json":
-                with pytest.raises(StoreError, match="was begun anew by another process"):
+                with pytest.raises(StoreError, match="was started again by another process"):
                     writer.commit()
         make_store(root.parent / file, 1, 2)
         shutil.copy(root.parent / file / file, root / file)
@@ -213,13 +209,13 @@ def test_a_writer_that_stood_still_for_too_long_commits_nothing(root: Path, monk
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr("bgaug.store.locks.lock.fcntl.flock", refuse)
+    monkeypatch.setattr("bgaug.store.lock.fcntl.flock", refuse)
     header = create_store(root, header_of(), plan_of(1, 2))
     with ShardWriter(root, header, 0, replace=True) as writer:
         writer.add(row_of(0), payload_of(header, 0))
         lease = root / "shards" / ".lock-00000.lease"
         os.utime(lease, (1, 1))  # a minute ago, and more
-        with ShardLock(root / "shards" / ".lock-00000"):
+        with FileLock(root / "shards" / ".lock-00000"):
             with pytest.raises(StoreLockedError, match="did not renew its lock"):
                 writer.commit()
             assert lease.exists()
@@ -322,7 +318,7 @@ def test_a_shard_that_is_replaced_while_it_is_merged_is_not_taken(
         return real(root, key, target, copy=copy)
 
     monkeypatch.setattr("bgaug.store.merge.link_inside", slow)
-    with pytest.raises(StoreError, match="was built again while it was merged"):
+    with pytest.raises(StoreError, match="was built again during the merge"):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
     merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
     assert verify_store(tmp_path / "out", deep=True).problems == () and len(open_store(tmp_path / "out")) == 2

@@ -186,7 +186,7 @@ def test_donors_from_a_bank_of_the_store(small_store: Path, tmp_path: Path) -> N
     assert run(store, tmp_path / "r", bank="places", stop_after=1, **options).trained.steps == 1
     with pytest.raises(UsageError, match="need --bank NAME"):
         run(store, tmp_path / "x", **options)
-    with pytest.raises(StoreError, match="no bank of pictures 'elsewhere'"):
+    with pytest.raises(StoreError, match="no bank of images 'elsewhere'"):
         run(store, tmp_path / "x", bank="elsewhere", **options)
     with pytest.raises(UsageError, match="is not used by 'semi'"):
         run(store, tmp_path / "x", bank="places", method="semi")

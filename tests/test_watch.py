@@ -20,7 +20,7 @@ from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import BACKGROUND_SIZE, Fit, resize_area
 from bgaug.store import open_store, verify_store
-from bgaug.store.index import CAMERAS
+from bgaug.store.format.records import CAMERAS
 from bgaug.video import read_video, write_video
 
 

@@ -30,7 +30,7 @@ from bgaug.pipelines.build.workers import Begins, Worker, WorkerLost, cloudpickl
 from bgaug.progress import Progress, Silent
 from bgaug.store import Header, Shot, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.store.format.layout import COMMIT
-from bgaug.store.locks.lock import ShardLock
+from bgaug.store.lock import FileLock
 
 LIMIT_SECONDS = 2.0
 """For one video. One that is not told to be slow takes milliseconds, so a busy machine may be a hundred times slower."""
@@ -259,11 +259,11 @@ def test_an_error_of_ours_comes_back_as_itself_and_ends_the_others(tmp_path: Pat
     videos = make_videos(tmp_path / "v", "fine", "forever", "fine")
     log = tmp_path / "log"
     build(ShardOptions(inputs=[make_videos(tmp_path / "other", "fine")], out=tmp_path / "s", in_process=True), Act(log))
-    with pytest.raises(StoreError, match="was begun with other options"):
+    with pytest.raises(StoreError, match="was built with other options"):
         build(ShardOptions(inputs=[videos], out=tmp_path / "s", in_process=True), Act(log))
     (tmp_path / "t" / "shards").mkdir(parents=True)
     with (
-        ShardLock(tmp_path / "t" / "shards" / ".lock-00002"),
+        FileLock(tmp_path / "t" / "shards" / ".lock-00002"),
         pytest.raises(StoreLockedError, match="is being written by process") as caught,
     ):
         build(ShardOptions(inputs=[videos], out=tmp_path / "t", jobs=2, timeout_seconds=0), Act(log))

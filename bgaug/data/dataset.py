@@ -23,7 +23,7 @@ from bgaug.data.batch import FIELDS, Batch
 from bgaug.data.clips import evenly_spaced
 from bgaug.errors import UsageError
 from bgaug.store import Store, open_store
-from bgaug.store.index import GRADES, STATUSES
+from bgaug.store.format.records import GRADES, STATUSES
 
 Sampling = Literal["random", "uniform"]
 Short = Literal["loop", "pad", "skip"]

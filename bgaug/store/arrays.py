@@ -1,7 +1,7 @@
-"""Writing the arrays of a shard: rows go to the disk as they come, so that a shard never lies in memory whole.
+"""Writing the arrays of a shard: rows go to the disk as they come, so that a shard is never in memory as a whole.
 
-The files are those of a Zarr v3 array. Zarr-python would hold a Zarr shard in memory, copy it three times, and cannot
-be told to see it on the disk; a test reads what is written here with it.
+The files are those of a Zarr v3 array. Zarr-python would hold a Zarr shard in memory, copy it three times, and offers no
+fsync; a test reads these files with it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from bgaug.store.format.layout import crc32c, extend_crc32c, group_bytes, sync_folder
+from bgaug.files import sync_folder
+from bgaug.store.format.layout import FRAMES_PER_CHUNK, JPEG_CHUNK, Header, crc32c, extend_crc32c, group_bytes
 
 _ZSTD_LEVEL = 1
-_PIECES = 512  # that one call of the system takes; 1,024 is the most
+_PIECES = 512  # per call of the system, which allows 1,024
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """How one array lies on the disk.
+    """Layout of one array on the disk.
 
     Attributes:
-        dtype: of its values.
+        dtype: type of its values.
         row: shape of one row.
         rows_per_chunk: rows of an inner chunk of its one Zarr shard; None for one plain chunk.
         compress: whether chunks are compressed, with a checksum.
-        dimensions: names of its dimensions, which some readers ask for; those of one size in a group have one name.
+        dimensions: names of its dimensions, required by some readers; dimensions of equal size in a group share a name.
     """
 
     dtype: str
@@ -78,9 +79,36 @@ class ArraySpec:
         return json.dumps(node, sort_keys=True).encode()
 
 
+def array_specs(header: Header) -> dict[str, ArraySpec]:
+    """Layout of every array that a shard of the store may contain."""
+    height, width = header.size
+    packed = (height * width + 7) // 8
+    specs = {
+        "pts_seconds": ArraySpec("<f8", compress=True, dimensions=("frame",)),
+        "masks": ArraySpec("|u1", (packed,), FRAMES_PER_CHUNK, compress=True, dimensions=("frame", "byte_of_mask")),
+        # Decompressing one costs .2 ms: a third of reading a raw clip, a twelfth of reading a JPEG clip.
+        "backgrounds": ArraySpec(
+            "|u1", (height, width, 3), 1, header.frames == "none", ("background", "height", "width", "channel")
+        ),
+        "valid": ArraySpec("|u1", (packed,), 1, compress=True, dimensions=("background", "byte_of_mask")),
+        "noise": ArraySpec("|u1", (height, width), 1, compress=True, dimensions=("background", "height", "width")),
+    }
+    if header.frames != "none":
+        specs["frame_crc"] = ArraySpec("<u4", compress=True, dimensions=("frame",))
+        specs["background_crc"] = ArraySpec("<u4", compress=True, dimensions=("background",))
+    if header.frames == "jpeg":
+        specs["frames"] = ArraySpec("|u1", (), JPEG_CHUNK, dimensions=("byte",))
+        specs["frame_offsets"] = ArraySpec("<i8", compress=True, dimensions=("frame_edge",))
+    elif header.frames == "raw":
+        specs["frames"] = ArraySpec(
+            "|u1", (height, width, 3), FRAMES_PER_CHUNK, dimensions=("frame", "height", "width", "channel")
+        )
+    return specs
+
+
 @dataclass(frozen=True)
 class Mark:
-    """How far an array was written; see `ArrayWriter.mark`."""
+    """State of an array; see `ArrayWriter.mark`."""
 
     num_rows: int
     crc: int
@@ -91,16 +119,16 @@ class Mark:
 
 
 class ArrayWriter:
-    """One array, appended to row by row; `finish` makes it whole.
+    """One array, appended to row by row; `finish` completes it.
 
     Args:
-        group: folder of the Zarr group that it belongs to.
-        name: of the array.
-        spec: how it is laid out.
+        group: folder of its Zarr group.
+        name: name of the array.
+        spec: its layout.
 
     Attributes:
         num_rows: rows so far.
-        files: once finished: path in the group to [bytes, crc32c] of the file of its values; empty where it has none.
+        files: after `finish`: path in the group to [bytes, crc32c] of the file of its values; empty if there is none.
     """
 
     def __init__(self, group: Path, name: str, spec: ArraySpec) -> None:
@@ -118,7 +146,7 @@ class ArrayWriter:
         self._num_waiting = 0
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Further rows, (n, *row), of the array's dtype."""
+        """Append rows, (n, *row), of the array's dtype."""
         self.num_rows += len(rows)
         if not self._spec.compress:
             self._put([np.ascontiguousarray(rows)])
@@ -134,27 +162,27 @@ class ArrayWriter:
             self._waiting, self._num_waiting = [ready[whole:]], len(ready) - whole
 
     def append_pieces(self, pieces: Sequence[NDArray[Any]], num_rows: int, crc: int | None = None) -> None:
-        """Rows of an uncompressed array that lie in several places in memory.
+        """Append rows of an uncompressed array from several places in memory.
 
         Args:
             pieces: their bytes in order, each C-contiguous.
-            num_rows: rows that they make.
-            crc: the file's checksum behind them, where the caller knows it.
+            num_rows: number of the rows.
+            crc: checksum of the file after them, if known.
         """
         self.num_rows += num_rows
         self._put(pieces, crc)
 
     @property
     def crc(self) -> int:
-        """Checksum of all bytes written so far."""
+        """Checksum of all bytes so far."""
         return self._crc
 
     def mark(self) -> Mark:
-        """How far it is, for `go_back`."""
+        """The current state, for `go_back`."""
         return Mark(self.num_rows, self._crc, self._bytes, len(self._lengths), tuple(self._waiting), self._num_waiting)
 
     def go_back(self, mark: Mark) -> None:
-        """Forget all that was appended since then, also what was appended by half."""
+        """Discard everything appended since then, also after an error in between."""
         self.num_rows, self._crc, self._bytes = mark.num_rows, mark.crc, mark.bytes
         self._waiting, self._num_waiting = list(mark.waiting), mark.num_waiting
         del self._lengths[mark.num_chunks :]
@@ -168,7 +196,7 @@ class ArrayWriter:
             (self._group / self._key).unlink()
 
     def finish(self) -> None:
-        """Write what is left, the index of the chunks and the metadata. To see it on the disk is the caller's."""
+        """Write the rest, the index of the chunks and the metadata. The caller syncs the files."""
         spec, size = self._spec, self._spec.rows_per_chunk or max(1, self.num_rows)
         if self._num_waiting:
             rest = np.zeros((size, *spec.row), spec.dtype)
@@ -186,7 +214,7 @@ class ArrayWriter:
         (self._group / self._name / "zarr.json").write_bytes(spec.metadata(self.num_rows))
 
     def close(self) -> None:
-        """Give the file back; after `finish` there is nothing left to do."""
+        """Close the file; `finish` does the same."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -225,27 +253,27 @@ def _write_all(descriptor: int, pieces: Sequence[NDArray[Any]]) -> None:
 
 
 def _chunk_index(lengths: list[int]) -> NDArray[np.uint8]:
-    """What ends a Zarr shard: offset and length of each inner chunk, uint64, then the crc32c of that."""
+    """The end of a Zarr shard: offset and length of each inner chunk, uint64, then the crc32c of these."""
     ends = np.cumsum(lengths)
     table = np.stack([ends - lengths, ends - ends + lengths], axis=1).astype("<u8").tobytes()
     return np.frombuffer(table + crc32c(table).to_bytes(4, "little"), np.uint8)
 
 
 def begin_group(folder: Path, attributes: Mapping[str, Any] | None = None) -> None:
-    """Make the folder of a Zarr group, or give it other attributes."""
+    """Create the folder of a Zarr group, or change its attributes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "zarr.json").write_bytes(group_bytes(attributes or {}))
 
 
 def sync_tree(folder: Path, known: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """See everything below a folder on the disk: name to [bytes, crc32c] of every file.
+    """Sync everything below a folder to the disk; returns name to [bytes, crc32c] of every file.
 
     Args:
-        folder: which.
-        known: the same of the files whose checksums are known; the others are read.
+        folder: the folder.
+        known: the same for files with known checksums; the others are read.
     """
     files = {}
-    # All files before all folders: the first makes the disk work, the others find it done.
+    # All files before all folders: the first fsync makes the disk work, the others find it done.
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent) / name
@@ -255,11 +283,7 @@ def sync_tree(folder: Path, known: Mapping[str, list[int]]) -> dict[str, list[in
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            files[key] = list(known[key]) if key in known else _entry(path.read_bytes())
+            files[key] = list(known[key]) if key in known else [len(data := path.read_bytes()), crc32c(data)]
     for parent, _, _ in os.walk(folder):
         sync_folder(Path(parent))
     return dict(sorted(files.items()))
-
-
-def _entry(data: bytes) -> list[int]:
-    return [len(data), crc32c(data)]

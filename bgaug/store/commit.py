@@ -1,4 +1,4 @@
-"""How a shard comes to be seen: made under its lock beside the others, checked, and put in its place in one step."""
+"""How a shard becomes visible: written under its lock beside the others, checked, and renamed in one step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
+from bgaug.files import replace_durably, sync_folder
+from bgaug.store.array_file import read_array_document
 from bgaug.store.arrays import begin_group
-from bgaug.store.files import read_array_document
 from bgaug.store.format.inside import discard
 from bgaug.store.format.layout import (
     COMMIT,
@@ -26,36 +27,34 @@ from bgaug.store.format.layout import (
     read_header,
     seal,
     shard_name,
-    sync_folder,
-    write_durably,
     writing,
 )
-from bgaug.store.locks.lock import PATIENCE_SECONDS, ShardLock
+from bgaug.store.lock import FileLock
 from bgaug.store.places import Folder
 
 
-def shard_lock(root: Path, shard: int, patience_seconds: float = PATIENCE_SECONDS) -> ShardLock:
-    """The lock of a shard; all shards of a long video have that of the first."""
-    return ShardLock(root / SHARDS / f"{LOCK}{shard_name(shard)}", patience_seconds)
+def shard_lock(root: Path, shard: int, patience_seconds: float | None = None) -> FileLock:
+    """The lock of a shard; all shards of a long video share that of the first."""
+    return FileLock(root / SHARDS / f"{LOCK}{shard_name(shard)}", patience_seconds)
 
 
 @contextmanager
 def shard_folder(
-    root: Path, shard: int, *, replace: bool = False, lock: ShardLock | None = None
+    root: Path, shard: int, *, replace: bool = False, lock: FileLock | None = None
 ) -> Iterator[Path | None]:
-    """The folder in which a shard is made, under its lock; gone behind the block unless it was committed.
+    """The folder in which a shard is written, under its lock; removed after the block unless it was committed.
 
-    Gives None where the shard is there and is not to be replaced.
+    Yields None if the shard exists and is not to be replaced.
 
     Args:
-        root: of the store.
-        shard: its number.
-        replace: make it although it is there.
-        lock: of the shard, if the caller holds it.
+        root: folder of the store.
+        shard: number of the shard.
+        replace: write it even if it exists.
+        lock: lock of the shard, if the caller holds it.
 
     Raises:
         StoreLockedError: another process builds this shard.
-        StoreError: the folder cannot be made.
+        StoreError: the folder cannot be created.
     """
     final, folder, _ = shard_paths(root, shard)
     with ExitStack() as held:
@@ -72,16 +71,16 @@ def shard_folder(
 
 
 def commit_shard(root: Path, record: dict[str, Any]) -> None:
-    """Write the commit record of a shard whose files are on the disk, then put it in its place.
+    """Write the commit record of a shard whose files are on the disk, then make the shard visible.
 
-    Whatever it replaces stays until then.
+    A shard that it replaces remains visible until then.
 
     Raises:
         StoreError: rows and arrays do not agree.
     """
     final, folder, old = shard_paths(root, record["shard"])
-    check_record(folder, record)
-    write_durably(folder / COMMIT, seal(record))
+    _check_record(folder, record)
+    replace_durably(folder / COMMIT, seal(record))
     if os.path.lexists(final):
         os.rename(final, old)
     os.rename(folder, final)
@@ -89,48 +88,48 @@ def commit_shard(root: Path, record: dict[str, Any]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def check_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Hold the rows of a commit record against each other and against the arrays in the shard's folder.
+def _check_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Compare the rows of a commit record with each other and with the arrays in the shard's folder.
 
     Raises:
-        StoreError: they do not agree; the shard must not be seen.
+        StoreError: they do not agree; the shard must not become visible.
     """
     frames = [(row["start"], row["num_frames"]) for row in record["videos"]]
     numbers = [shot["background"] for row in record["videos"] for shot in row["shots"] if shot["background"] >= 0]
-    said = []
+    faults = []
     if [start for start, _ in frames] != list(accumulate((count for _, count in frames), initial=0))[:-1]:
-        said.append("its videos do not lie end to end")
+        faults.append("its videos are not end to end")
     if record["F"] != sum(count for _, count in frames):
-        said.append(f"its videos have {sum(count for _, count in frames)} frames, {record['F']} were written")
+        faults.append(f"its videos have {sum(count for _, count in frames)} frames, {record['F']} were written")
     if numbers != list(range(record["K"])):
-        said.append(f"its shots name {len(numbers)} backgrounds, {record['K']} were written")
+        faults.append(f"its shots refer to {len(numbers)} backgrounds, {record['K']} were written")
     expected = {name: record["K"] for name in ("backgrounds", "background_crc", "valid", "noise")}
     expected |= {name: record["F"] for name in ("pts_seconds", "frame_crc", "masks")}
     expected["frame_offsets"] = record["F"] + 1
     for name in sorted({file.split("/")[0] for file in record["files"] if "/" in file}):
         rows, *row = read_array_document(Folder(folder), name).shape
         if (name in expected and rows != expected[name]) or (name == "frames" and row and rows != record["F"]):
-            said.append(f"{name} has {rows} rows, the videos need {expected.get(name, record['F'])}")
-    if said:
-        raise StoreError(folder, f"is not finished, as its rows and arrays do not agree: {'; '.join(said)}")
+            faults.append(f"{name} has {rows} rows, the videos need {expected.get(name, record['F'])}")
+    if faults:
+        raise StoreError(folder, f"is not finished, because its rows and arrays do not agree: {'; '.join(faults)}")
 
 
 def check_still_ours(root: Path, header: Header) -> None:
-    """See that the store is still the one that a shard was made for.
+    """Check that the store is still the one that a shard was made for.
 
     Raises:
-        StoreError: it was begun anew meanwhile, with other options or videos.
+        StoreError: it was started again meanwhile, with other options or videos.
     """
     found = replace(read_header(root), created_with=header.created_with, version=header.version)
     if found != header:
-        raise StoreError(root, "was begun anew by another process meanwhile; run the same command again")
+        raise StoreError(root, "was started again by another process meanwhile; run the same command again")
 
 
 def settle(root: Path, shard: int) -> None:
-    """Finish or undo what a dead writer of this shard began. The caller holds the shard's lock."""
+    """Finish or undo the work of a dead writer of this shard. The caller holds the shard's lock."""
     final, folder, old = shard_paths(root, shard)
     if folder.exists() and _is_whole(folder) and not os.path.lexists(final):
-        os.rename(folder, final)  # it died between its commit and this
+        os.rename(folder, final)  # its writer died between the commit and the rename
         sync_folder(final.parent)
     if old.is_dir() and not old.is_symlink() and not os.path.lexists(final):
         os.rename(old, final)
@@ -139,14 +138,14 @@ def settle(root: Path, shard: int) -> None:
 
 
 def shard_paths(root: Path, shard: int) -> tuple[Path, Path, Path]:
-    """Of a shard: where it is seen, where it is written, and where its predecessor waits."""
+    """Paths of a shard: visible, being written, and being replaced."""
     name = shard_name(shard)
     return root / SHARDS / name, root / SHARDS / (TEMPORARY + name), root / SHARDS / (OUTGOING + name)
 
 
 def _is_whole(folder: Path) -> bool:
     try:
-        read_commit(folder)  # written last, when all else was on the disk
+        read_commit(folder)  # written last, when everything else was on the disk
     except (StoreDamageError, StoreFormatError):
         return False
     return True

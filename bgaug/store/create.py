@@ -1,4 +1,4 @@
-"""Beginning, resuming and finishing a store."""
+"""Starting, resuming and finishing a store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
+from bgaug.files import replace_durably
 from bgaug.store.commit import settle, shard_lock
 from bgaug.store.format.inside import discard, refuse_links
 from bgaug.store.format.layout import (
@@ -30,42 +31,41 @@ from bgaug.store.format.layout import (
     read_commit,
     read_header,
     shard_name,
-    write_durably,
     writing,
 )
 from bgaug.store.format.plan import Plan, read_plan
 from bgaug.store.index import rebuild_index
-from bgaug.store.locks.lock import LEASE, PATIENCE_SECONDS, ShardLock
-from bgaug.store.locks.writers import GATE, BuildMark, alone, at_the_gate, check_alone
+from bgaug.store.lock import LEASE, FileLock
+from bgaug.store.writers import GATE, alone, at_the_gate, build_mark, check_alone
 
 _INDEX_PATIENCE_SECONDS = 60.0
-# What lies in the folder of the shards.
+# Names in the folder of the shards.
 _OURS = re.compile(rf"\d+|({re.escape(TEMPORARY)}|{re.escape(OUTGOING)}|{re.escape(LOCK)})\d+.*")
-# What `write_durably` leaves when it is killed.
 _NUMBER = re.compile("[0-9]{1,18}")
+# Files that remain if `replace_durably` is killed.
 _LEFT = re.compile(r"\.(zarr\.json|plan\.json|failures\.jsonl)\.\d+")
 
 
 def create_store(
     root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True
 ) -> Header:
-    """Make the store's folder, or find it already begun with the same options.
+    """Create the store's folder, or resume one with the same options.
 
     Args:
         root: the folder.
-        header: without the plan's summary, which is added here.
+        header: without the summary of the plan, which is added here.
         plan: the videos of each shard.
-        overwrite: begin anew if there is a store with other options or another plan, or a finished one.
-        check_space: whether the disk must have room for what the plan expects.
+        overwrite: start again if there is a store, even a finished one or one with other options or another plan.
+        check_space: whether the disk must have room for the estimate of the plan.
 
     Returns:
-        The header as it stands in the store.
+        The header in the store.
 
     Raises:
-        StoreFormatError: the folder holds something else.
-        StoreOptionsError: there is a store with other options; each difference is named.
-        StoreLockedError: another process clears the store, or builds it where it is to be cleared.
-        StoreError: not enough space for the forecast.
+        StoreFormatError: the folder contains something else.
+        StoreOptionsError: there is a store with other options; the message names each difference.
+        StoreLockedError: another process clears the store, or builds a store that is to be cleared.
+        StoreError: not enough space.
     """
     _make_folder(root)
     with at_the_gate(root):
@@ -74,24 +74,24 @@ def create_store(
 
 @contextmanager
 def building(root: Path, header: Header, plan: Plan, *, overwrite: bool = False) -> Iterator[Header]:
-    """`create_store`, which gives the header; within the block the store is neither cleared nor written over."""
+    """`create_store`, yielding the header; within the block the store is neither cleared nor rewritten."""
     _make_folder(root)
     with ExitStack() as held:
         with at_the_gate(root):
             found = begin_store(root, header, plan, overwrite=overwrite)
             with writing(root):
-                held.enter_context(BuildMark(root))
+                held.enter_context(build_mark(root))
         yield found
 
 
 @contextmanager
 def rewriting(root: Path) -> Iterator[None]:
-    """Nobody else writes the store within the block; its folder is made where there is none.
+    """Within the block, no other process writes the store; its folder is created if necessary.
 
     Raises:
-        StoreFormatError: the folder holds something else.
-        StoreLockedError: another process writes the store; names it.
-        StoreError: the folder cannot be made.
+        StoreFormatError: the folder contains something else.
+        StoreLockedError: another process writes the store; the message names it.
+        StoreError: the folder cannot be created.
     """
     _make_folder(root)
     with alone(root):
@@ -99,30 +99,30 @@ def rewriting(root: Path) -> Iterator[None]:
 
 
 def begin_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True) -> Header:
-    """`create_store` for a caller that stands at the gate; see `bgaug.store.locks.writers`."""
-    wanted = Header(**{**header.__dict__, "plan": plan.summary()})
-    Header.from_attributes(root, wanted.to_attributes())  # what no reader takes is not begun
+    """`create_store` for a caller at the gate; see `bgaug.store.writers`."""
+    requested = Header(**{**header.__dict__, "plan": plan.summary()})
+    Header.from_attributes(root, requested.to_attributes())  # refuse what no reader accepts
     if (root / "zarr.json").exists():
         if overwrite:
-            read_header(root)  # never clear a folder that is not one of ours
+            read_header(root)  # never clear a folder that is not a store
             check_alone(root)
             with writing(root):
                 _clear(root)
         else:
-            _check_same(root, read_header(root), wanted, plan)
+            _check_same(root, read_header(root), requested, plan)
             with writing(root):
                 _make_shards_folder(root)
-                if _is_damaged(root, wanted):
-                    write_durably(root / PLAN, plan.to_bytes())
-            return wanted
+                if _is_damaged(root, requested):
+                    replace_durably(root / PLAN, plan.to_bytes())
+            return requested
     with writing(root):
         if check_space:
             _check_space(root, plan)
         _make_shards_folder(root)
-        write_durably(root / PLAN, plan.to_bytes())
-        # The header comes last: a folder without it is no store yet and may be begun again.
-        write_durably(root / "zarr.json", wanted.to_bytes())
-    return wanted
+        replace_durably(root / PLAN, plan.to_bytes())
+        # The header is last: a folder without it is not a store yet and may be started again.
+        replace_durably(root / "zarr.json", requested.to_bytes())
+    return requested
 
 
 def _make_folder(root: Path) -> None:
@@ -135,23 +135,23 @@ def _make_folder(root: Path) -> None:
 def _make_shards_folder(root: Path) -> None:
     folder = root / SHARDS
     if folder.is_symlink():
-        raise StoreFormatError(folder, "is a link: a store lies in one folder; move the shards there, or begin anew")
+        raise StoreFormatError(folder, "is a link: a store must be one folder; move the shards there, or start again")
     if not folder.is_dir():
         folder.mkdir()
 
 
 def _clear(root: Path) -> None:
-    """Take all that is ours out of the folder of a store, but for the header, which the next one replaces.
+    """Remove everything that belongs to a store except the header, which the next store replaces.
 
-    Whenever this is stopped, the folder is a store, and every shard that can be seen in it is whole: each goes in one
-    step. What is not ours stays.
+    If this is interrupted, the folder is a store in which every visible shard is complete: each is removed in one step. Other
+    files are kept.
     """
     cleared = root / CLEARED
     discard(cleared)
     cleared.mkdir()
     for folder in (root / SHARDS, root / BANKS):
         if folder.is_symlink():
-            folder.unlink()  # not what it leads to
+            folder.unlink()  # not its target
         elif folder.is_dir():
             for name in filter(_OURS.fullmatch if folder.name == SHARDS else bool, sorted(os.listdir(folder))):
                 os.rename(folder / name, cleared / f"{folder.name}-{name}")
@@ -191,23 +191,23 @@ def _megabytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _check_same(root: Path, found: Header, wanted: Header, plan: Plan) -> None:
-    differences = [f"{name}: {_brief(old)} there, {_brief(new)} now" for name, old, new in _differing(found, wanted)]
-    if found.plan != wanted.plan:
-        # What a damaged plan cannot tell is told as its damage.
+def _check_same(root: Path, found: Header, requested: Header, plan: Plan) -> None:
+    differences = [f"{name}: {_brief(old)} there, {_brief(new)} now" for name, old, new in _differing(found, requested)]
+    if found.plan != requested.plan:
+        # A damaged plan raises its own error here.
         differences.append(_plan_difference(read_plan(root, found.plan["sha256"]), plan))
     if differences:
         raise StoreOptionsError(
             root,
-            "was begun with other options: " + "; ".join(differences) + ". Give the same options to go on, "
-            "--overwrite to begin anew, or another --out",
+            "was built with other options: " + "; ".join(differences) + ". Give the same options to continue, "
+            "--overwrite to start again, or another --out",
         )
 
 
-def _differing(found: Header, wanted: Header) -> list[tuple[str, Any, Any]]:
-    pairs = [(name, getattr(found, name), getattr(wanted, name)) for name in ("size", "fit", "frames", "classes")]
-    names = sorted({*found.options, *wanted.options})
-    pairs += [(name, found.options.get(name), wanted.options.get(name)) for name in names]
+def _differing(found: Header, requested: Header) -> list[tuple[str, Any, Any]]:
+    pairs = [(name, getattr(found, name), getattr(requested, name)) for name in ("size", "fit", "frames", "classes")]
+    names = sorted({*found.options, *requested.options})
+    pairs += [(name, found.options.get(name), requested.options.get(name)) for name in names]
     return [pair for pair in pairs if pair[1] != pair[2]]
 
 
@@ -218,9 +218,9 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _plan_difference(found: Plan, wanted: Plan) -> str:
+def _plan_difference(found: Plan, requested: Plan) -> str:
     old = {video.id: video.bytes for shard in found.shards for video in shard}
-    new = {video.id: video.bytes for shard in wanted.shards for video in shard}
+    new = {video.id: video.bytes for shard in requested.shards for video in shard}
     parts = [
         (f"{len(names)} {word}", sorted(names))
         for word, names in (
@@ -230,12 +230,12 @@ def _plan_difference(found: Plan, wanted: Plan) -> str:
         )
         if names
     ]
-    said = ", ".join(f"{count} ({names[0]}{', ...' if len(names) > 1 else ''})" for count, names in parts)
-    return "videos: " + (said or "cut into other shards")
+    parts_text = ", ".join(f"{count} ({names[0]}{', ...' if len(names) > 1 else ''})" for count, names in parts)
+    return "videos: " + (parts_text or "distributed over other shards")
 
 
 def pending_shards(root: Path, plan: Plan, *, retry_failed: bool = False) -> list[int]:
-    """Shards that are still to be built; with `retry_failed` also those that hold failures."""
+    """Shards that are not built yet; with `retry_failed` also those with failures."""
     pending = []
     for shard in range(len(plan.shards)):
         folder = root / SHARDS / shard_name(shard)
@@ -245,7 +245,7 @@ def pending_shards(root: Path, plan: Plan, *, retry_failed: bool = False) -> lis
 
 
 def finish_store(root: Path) -> None:
-    """Derive index and list of failures from the commits, and clear away what dead writers left.
+    """Derive index and list of failures from the commits, and remove files of dead writers.
 
     Raises:
         StoreDamageError: a commit is damaged.
@@ -254,8 +254,8 @@ def finish_store(root: Path) -> None:
     refuse_links(root, SHARDS)
     with writing(root):
         _settle_shards(root)
-        discard(root / CLEARED)  # of a process that died while it cleared the store
-        with ShardLock(root / f"{LOCK}{INDEX}", _INDEX_PATIENCE_SECONDS) as lock:
+        discard(root / CLEARED)  # of a process that died while clearing the store
+        with FileLock(root / f"{LOCK}{INDEX}", _INDEX_PATIENCE_SECONDS) as lock:
             rebuild_index(root, read_header(root))
             for name in os.listdir(root):
                 if _LEFT.fullmatch(name):
@@ -264,11 +264,11 @@ def finish_store(root: Path) -> None:
 
 
 def _settle_shards(root: Path) -> None:
-    """Whatever a dead writer left of shards; what a living one is at stays."""
+    """Settle shards of dead writers; those of living writers are kept."""
     leads = _leads(root)
     found = {_shard_of(name) for name in os.listdir(root / SHARDS)}
     left = sorted((leads.get(shard, shard), shard) for shard in found if shard is not None)
-    patience = PATIENCE_SECONDS
+    patience: float | None = None
     for lead, shards in groupby(left, key=lambda pair: pair[0]):
         try:
             with shard_lock(root, lead, patience) as lock:
@@ -282,7 +282,7 @@ def _settle_shards(root: Path) -> None:
 
 
 def _leads(root: Path) -> dict[int, int]:
-    """Of each further shard of a long video, the first one: its lock is that of all."""
+    """The first shard of a long video for each of its further shards: they share its lock."""
     try:
         plan = read_plan(root, read_header(root).plan["sha256"])
     except StoreError:
@@ -291,7 +291,7 @@ def _leads(root: Path) -> dict[int, int]:
 
 
 def _shard_of(name: str) -> int | None:
-    """The shard to which something that is no shard belongs: a lock, or what a writer left."""
+    """The shard of a lock or of a file of a writer."""
     for prefix in (LOCK, TEMPORARY, OUTGOING):
         number = name.removeprefix(prefix).split(LEASE)[0]
         if name.startswith(prefix) and _NUMBER.fullmatch(number):

@@ -1,7 +1,8 @@
-"""index/ and failures.jsonl: derived from the shards' commits, read in their place."""
+"""index/ and failures.jsonl, which are derived from the shards' commits; and the content hash of a store."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bgaug.errors import StoreDamageError, StoreError
+from bgaug.files import replace_durably, sync_folder
+from bgaug.store.array_file import ArrayFile, check_unpacked, read_array_document
 from bgaug.store.arrays import ArrayWriter, begin_group, sync_tree
-from bgaug.store.files import ArrayFile, check_unpacked, read_array_document
 from bgaug.store.format.columns import COLUMN_SPECS, Columns, Names, check_columns, columns_of
 from bgaug.store.format.documents import (
     MAX_LIST_BYTES,
@@ -31,38 +35,20 @@ from bgaug.store.format.layout import (
     SHARDS,
     TEMPORARY,
     Header,
+    canonical_json,
     committed_shards,
     crc32c,
     num_shards,
     parse_header,
+    read_commit,
+    read_header,
     seal,
     shard_name,
-    sync_folder,
     unseal,
-    write_durably,
 )
-from bgaug.store.format.records import CAMERAS, GRADES, STATUSES, Failure, VideoRow
+from bgaug.store.format.records import Failure, VideoRow
 from bgaug.store.places import Folder, Held, Place
 from bgaug.text import json_bytes
-
-__all__ = [
-    "CAMERAS",
-    "GRADES",
-    "STATUSES",
-    "failure_lines",
-    "has_failures",
-    "index_is_fresh",
-    "load_columns",
-    "parse_failures",
-    "parse_rows",
-    "present_shards",
-    "read_commits",
-    "read_failures",
-    "read_index",
-    "read_index_record",
-    "rebuild_index",
-    "stamped_shards",
-]
 
 _NUMBER = re.compile("[0-9]{5,10}")
 
@@ -71,7 +57,7 @@ def parse_rows(commit: dict[str, Any]) -> list[VideoRow]:
     """The videos of a commit record.
 
     Raises:
-        StoreFormatError: they are not what this bgaug knows.
+        StoreFormatError: they do not match the format.
     """
     name = f"shard {commit['shard']}"
     return [check_document(name, VideoRow, row) for row in commit["videos"]]
@@ -82,7 +68,7 @@ def parse_failures(commit: dict[str, Any]) -> list[Failure]:
     return [check_document(f"shard {commit['shard']}", Failure, row) for row in commit["failures"]]
 
 
-def read_commits(place: Place, num_shards: int) -> list[tuple[int, dict[str, Any]]]:
+def _read_commits(place: Place, num_shards: int) -> list[tuple[int, dict[str, Any]]]:
     """Commit records of all visible shards, with their numbers."""
     found = []
     for shard in present_shards(place, num_shards):
@@ -93,7 +79,7 @@ def read_commits(place: Place, num_shards: int) -> list[tuple[int, dict[str, Any
 
 
 def present_shards(place: Place, num_shards: int) -> Iterable[int]:
-    """Numbers of shards that may be there, in order: by what lies there, not by what the header declares."""
+    """Numbers of shards that may exist, in order: from the names in the folder, not from the header."""
     names = place.names(SHARDS)
     if names is None:
         return range(num_shards)
@@ -102,18 +88,18 @@ def present_shards(place: Place, num_shards: int) -> Iterable[int]:
 
 
 def rebuild_index(root: Path, header: Header) -> None:
-    """Write index/ and failures.jsonl anew from the commits; nothing is touched where they are up to date."""
-    commits = read_commits(Folder(root), num_shards(header))
+    """Write index/ and failures.jsonl from the commits; nothing changes if they are up to date."""
+    commits = _read_commits(Folder(root), num_shards(header))
     expected = failure_lines(failure for _, commit in commits for failure in parse_failures(commit))
     if not has_failures(root, expected):
         discard(root / FAILURES)
-        write_durably(root / FAILURES, expected)
+        replace_durably(root / FAILURES, expected)
     if not index_is_fresh(root):
-        write_index(root, header, expected, *_columns(str(root), header, commits))
+        _write_index(root, header, expected, *_columns(str(root), header, commits))
 
 
 def has_failures(root: Path, expected: bytes) -> bool:
-    """Whether failures.jsonl holds these lines."""
+    """Whether failures.jsonl contains these lines."""
     try:
         return read_inside(root, FAILURES, len(expected)) == expected
     except (FileNotFoundError, StoreError):
@@ -127,13 +113,13 @@ def _columns(name: str, header: Header, commits: Iterable[tuple[int, dict[str, A
 def failure_lines(failures: Iterable[Failure]) -> bytes:
     """failures.jsonl: a line each, in order of id."""
     ordered = sorted(failures, key=lambda failure: failure.id)
-    # For people to look at, too: what acts on a terminal is escaped, and comes back as it was where it is parsed.
+    # People read this file, too: characters that act on a terminal are escaped, and restored by parsing.
     options: dict[str, Any] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
     return b"".join(json_bytes(failure.to_json(), **options) + b"\n" for failure in ordered)
 
 
-def write_index(root: Path, header: Header, failures: bytes, columns: Columns, names: Names) -> None:
-    """Put these columns in the place of index/, with a second copy of the header and what failures.jsonl holds."""
+def _write_index(root: Path, header: Header, failures: bytes, columns: Columns, names: Names) -> None:
+    """Replace index/ by these columns, with a copy of the header and the checksum of failures.jsonl."""
     folder = root / f"{TEMPORARY}{INDEX}"
     discard(folder)
     begin_group(folder)
@@ -146,19 +132,19 @@ def write_index(root: Path, header: Header, failures: bytes, columns: Columns, n
     record = {
         "header": header.to_attributes(),
         "failures": [len(failures), crc32c(failures)],
-        "shards": shard_stamps(root),
+        "shards": _shard_stamps(root),
         "groups": list(names.groups),
         "splits": list(names.splits),
         "files": sync_tree(folder, known),
     }
-    write_durably(folder / COMMIT, seal(record))
+    replace_durably(folder / COMMIT, seal(record))
     discard(root / INDEX)
     folder.rename(root / INDEX)
     sync_folder(root)
 
 
-def shard_stamps(root: Path) -> dict[str, int]:
-    """Checksum of each shard's commit record, which names all else that is in the shard."""
+def _shard_stamps(root: Path) -> dict[str, int]:
+    """Checksum of each shard's commit record, which covers all other files of the shard."""
     stamps = {}
     for folder in committed_shards(root):
         with suppress(FileNotFoundError):
@@ -167,17 +153,17 @@ def shard_stamps(root: Path) -> dict[str, int]:
 
 
 def index_is_fresh(root: Path) -> bool:
-    """Whether index/ was derived from the shards as they stand."""
+    """Whether index/ was derived from the current shards."""
     try:
-        return bool(read_index_record(Folder(root))["shards"] == shard_stamps(root))
+        return bool(read_index_record(Folder(root))["shards"] == _shard_stamps(root))
     except (FileNotFoundError, NotADirectoryError, StoreError):
         return False
 
 
 def load_columns(place: Place, header: Header) -> tuple[Columns, Names]:
-    """Columns of the store: from index/ where it is up to date and whole, else from the commits.
+    """Columns of the store: from index/ if it is up to date and intact, else from the commits.
 
-    A store that is not at hand is not looked through for newer commits: it is read there, and written elsewhere.
+    A remote store is not searched for newer commits: it is only read there, and written elsewhere.
 
     Raises:
         StoreDamageError: a commit is missing or damaged.
@@ -185,7 +171,7 @@ def load_columns(place: Place, header: Header) -> tuple[Columns, Names]:
     if not place.near or index_is_fresh(Path(place.name)):
         with suppress(StoreError, FileNotFoundError):
             return read_index(place, header)
-    return _columns(place.name, header, read_commits(place, num_shards(header)))
+    return _columns(place.name, header, _read_commits(place, num_shards(header)))
 
 
 def read_index_record(place: Place) -> dict[str, Any]:
@@ -195,11 +181,11 @@ def read_index_record(place: Place) -> dict[str, Any]:
 
 
 def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
-    """What index/ holds, whether it is up to date or not.
+    """The content of index/, up to date or not.
 
     Raises:
         FileNotFoundError: there is none.
-        StoreError: it is damaged, or not that of a store with this header.
+        StoreError: it is damaged, or that of a store with another header.
     """
     record = read_index_record(place)
     files = {f"{INDEX}/{name}": (int(size), int(checksum)) for name, (size, checksum) in record["files"].items()}
@@ -208,7 +194,7 @@ def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
         size, checksum = files[key]
         data = place.read(key, size if key.endswith("/0") else min(size, MAX_NODE_BYTES))
         if len(data) != size or crc32c(data) != checksum:
-            raise StoreDamageError(f"{place.name}/{key}", "its bytes are not those that were committed")
+            raise StoreDamageError(f"{place.name}/{key}", "its bytes differ from those that were committed")
         return data
 
     with ThreadPoolExecutor(1 if place.near else 16) as pool:
@@ -225,15 +211,15 @@ def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
 
 
 def stamped_shards(place: Place) -> set[int]:
-    """The shards that index/ was derived from; of a store without one, those that have a commit."""
+    """The shards that index/ was derived from; without an index, those that have a commit."""
     with suppress(FileNotFoundError, StoreError):
         return {int(name) for name in read_index_record(place)["shards"]}
     header = parse_header(place.name, place.read("zarr.json", MAX_RECORD_BYTES))
-    return {shard for shard, _ in read_commits(place, num_shards(header))}
+    return {shard for shard, _ in _read_commits(place, num_shards(header))}
 
 
 def read_failures(place: Place, header: Header) -> list[Failure]:
-    """The videos that could not be used: from the store's list where it is whole, else from the commits.
+    """The videos that could not be used: from the store's list if it is intact, else from the commits.
 
     Raises:
         StoreDamageError: a commit is damaged.
@@ -244,5 +230,49 @@ def read_failures(place: Place, header: Header) -> list[Failure]:
         if len(lines) == size and crc32c(lines) == checksum:
             name = f"{place.name}/{FAILURES}"
             return [check_document(name, Failure, parse_json(name, line)) for line in lines.split(b"\n") if line]
-    commits = read_commits(place, num_shards(header))
+    commits = _read_commits(place, num_shards(header))
     return sorted((f for _, commit in commits for f in parse_failures(commit)), key=lambda failure: failure.id)
+
+
+# --- hash of the content --------------------------------------------------------------------------------------------
+
+
+def content_hash(root: Path) -> str:
+    """Content hash of a store from its commits; see `bgaug.store.verify.Report`.
+
+    Raises:
+        StoreDamageError: a commit is missing or damaged.
+    """
+    header = read_header(root)
+    shards = (root / SHARDS / shard_name(shard) for shard in range(num_shards(header)))
+    return hash_of_rows(header, [row for folder in shards for row in parse_rows(read_commit(folder))])
+
+
+def hash_of_rows(header: Header, rows: list[VideoRow]) -> str:
+    """Content hash of a store from its header and the rows of all shards."""
+    videos = [
+        {**row.to_json(), "start": 0, "identity": None, "shots": [[shot.start, shot.stop] for shot in row.shots]}
+        for row in sorted(rows, key=lambda row: row.id)
+    ]
+    record = {
+        "size": list(header.size),
+        "fit": header.fit,
+        "frames": header.frames,
+        "classes": list(header.classes),
+        "options": header.options,
+        "videos": videos,
+    }
+    return hashlib.sha256(canonical_json(_rounded(record))).hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    """Floats rounded to six digits: times may differ in the last bit between versions of a decoder."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

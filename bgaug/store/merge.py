@@ -1,4 +1,4 @@
-"""Several stores as one: their shards listed side by side, nothing encoded anew."""
+"""Several stores as one: their shards are listed together, nothing is encoded again."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from bgaug.store.format.layout import (
     writing,
 )
 from bgaug.store.format.plan import Plan, PlannedVideo, read_plan
+from bgaug.store.index import content_hash
 from bgaug.store.places import Folder
-from bgaug.store.verify import content_hash
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Part:
     """One of the stores.
 
     Attributes:
-        prefix: what is put before its videos' ids.
+        prefix: prefix of its videos' ids.
     """
 
     root: Path
@@ -58,23 +58,23 @@ def merge_stores(
 ) -> Header:
     """Join stores of the same size, fit and kind of frames into a new one.
 
-    Files are linked where the disk allows it, so that it costs no space; a store is never changed in place, so neither
-    can the other. Donor banks come along; of two with one name, the second is numbered.
+    Files are linked if the disk allows it, so that they cost no space; files of a store are never changed in place, so links
+    are safe. Donor banks are included; of two banks with one name, the second is numbered.
 
     Args:
-        roots: of the stores, two or more.
+        roots: folders of the stores, two or more.
         out: the new store.
         copy: copy the files.
         prefix: put the name of each store's folder before its videos' ids.
-        overwrite: begin `out` anew.
+        overwrite: start `out` again.
         on_shard: called after each shard.
 
     Raises:
-        UsageError: stores that do not go together; two videos with the same id; `out` is one of them.
-        StoreError: one is not whole, or the new one cannot be written.
+        UsageError: stores do not match; two videos have the same id; `out` is one of the stores.
+        StoreError: one is incomplete, or the new one cannot be written.
     """
     if any(root.resolve() == out.resolve() or out.resolve() in root.resolve().parents for root in roots):
-        raise UsageError(f"{out} is one of the stores to be merged, or holds one: name another --out")
+        raise UsageError(f"{out} is one of the stores to be merged, or contains one: choose another --out")
     parts = [_read(root, prefix) for root in roots]
     header = _joint_header(parts)
     plan = _joint_plan(parts)
@@ -99,7 +99,7 @@ def _read(root: Path, prefix: bool) -> _Part:
     header = read_header(root)
     for number in range(num_shards(header)):
         if not exists_inside(root, f"{SHARDS}/{shard_name(number)}/{COMMIT}"):
-            raise StoreError(root, f"shard {shard_name(number)} is not there: finish it before it is merged")
+            raise StoreError(root, f"shard {shard_name(number)} is missing: finish the store before it is merged")
     plan = read_plan(root, header.plan["sha256"])
     if len(plan.shards) != num_shards(header):
         raise StoreFormatError(root / PLAN, f"has {len(plan.shards)} shards, the header {num_shards(header)}")
@@ -115,7 +115,7 @@ def _joint_header(parts: Sequence[_Part]) -> Header:
             one, other = getattr(first, name), getattr(part.header, name)
             if one != other:
                 raise UsageError(
-                    f"{parts[0].root} has {name} {one}, {part.root} has {other}: build them alike to merge them"
+                    f"{parts[0].root} has {name} {one}, {part.root} has {other}: build both with the same options to merge them"
                 )
         if first.options.get("holds") != part.header.options.get("holds"):
             raise UsageError(
@@ -126,7 +126,7 @@ def _joint_header(parts: Sequence[_Part]) -> Header:
 
 
 def _joint_options(parts: Sequence[_Part]) -> dict[str, Any]:
-    """What all have in common; what they differ in, by the content of the store that has it."""
+    """Common options; different ones under the content hash of their store."""
     every = [part.header.options for part in parts]
     common = {
         name: value
@@ -168,7 +168,7 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
     source = part.root / SHARDS / shard_name(number)
     with shard_folder(out, shard) as folder:
         if folder is None:
-            return  # an earlier run took it
+            return  # an earlier run merged it
         commit = read_commit(source)
         with writing(folder):
             key = f"{SHARDS}/{source.name}"
@@ -176,10 +176,10 @@ def _take(part: _Part, number: int, out: Path, shard: int, copy: bool) -> None:
                 name: link_inside(part.root, f"{key}/{name}", folder / name, copy=copy) for name in commit["files"]
             }
             if read_commit(source) != commit:
-                raise StoreError(source, "was built again while it was merged; run the same command again")
+                raise StoreError(source, "was built again during the merge; run the same command again")
             for name, (size, _) in commit["files"].items():
                 if found[name] != size:
-                    raise StoreDamageError(source / name, f"has not the {size} bytes that were committed")
+                    raise StoreDamageError(source / name, f"has other than the {size} bytes that were committed")
             sync_tree(folder, commit["files"])
             commit["shard"] = shard
             for entry in (*commit["videos"], *commit["failures"]):

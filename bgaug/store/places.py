@@ -1,15 +1,13 @@
-"""Where the files of a store are: a folder, or anything that zarr can open, such as an object store.
+"""Where the files of a store are: in a folder, in memory, or in anything that zarr can open, such as an object store.
 
-Both give ranges of files; nothing here knows what is in them.
+All give ranges of files, whose content is not interpreted here.
 """
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,18 +24,18 @@ class Blob(Protocol):
     """A file that is read in ranges.
 
     Attributes:
-        name: what it is called in messages.
-        size: bytes of it.
+        name: its name in messages.
+        size: its bytes.
     """
 
     name: str
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on.
+        """Read `length` bytes from `offset` on.
 
         Raises:
-            StoreDamageError: the file is shorter, or gone.
+            StoreDamageError: the file is shorter, or missing.
         """
         ...
 
@@ -46,7 +44,7 @@ class Blob(Protocol):
         ...
 
     def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
-        """Fill a C-contiguous array piece by piece, each from its own place; raises as `read` does."""
+        """Fill a C-contiguous array piece by piece, each from its own offset; raises as `read` does."""
         ...
 
 
@@ -54,47 +52,47 @@ class Place(Protocol):
     """The files of one store by their keys: paths below its root, with forward slashes.
 
     Attributes:
-        name: what the store is called in messages.
-        near: whether a read costs next to nothing, so that nothing needs to be kept.
+        name: name of the store in messages.
+        near: whether reads are so cheap that nothing needs to be cached.
     """
 
     name: str
     near: bool
 
     def read(self, key: str, max_bytes: int) -> bytes:
-        """A whole file.
+        """Read a whole file.
 
         Raises:
             FileNotFoundError: there is none.
-            StoreFormatError: it is larger than that.
-            StoreError: it cannot be read, or is no file.
+            StoreFormatError: it is larger than `max_bytes`.
+            StoreError: it cannot be read, or is not a file.
         """
         ...
 
     def open(self, key: str) -> Blob:
-        """A file to be read in ranges.
+        """Open a file to read ranges.
 
         Raises:
-            StoreDamageError: there is none, or it is no file.
+            StoreDamageError: there is none, or it is not a file.
         """
         ...
 
     def names(self, key: str) -> list[str] | None:
-        """Names of what lies in a folder, in no order, none where there is no folder; None where that cannot be known."""
+        """Names in a folder, unordered, none if there is no folder; None if they cannot be listed."""
         ...
 
 
 def place_of(path: str | Path | ZarrStore) -> Place:
-    """The place that a folder, a URL or a store of zarr names.
+    """The place of a folder, a URL or a store of zarr.
 
     Raises:
-        UsageError: what a URL needs is not installed.
+        UsageError: packages for the URL are not installed.
     """
     if isinstance(path, Path):
         return Folder(path)
     if not isinstance(path, str):
-        return Remote(path, str(path))
-    return Remote(_zarr_store(path), path) if "://" in path else Folder(Path(path))
+        return _Remote(path, str(path))
+    return _Remote(_zarr_store(path), path) if "://" in path else Folder(Path(path))
 
 
 def _zarr_store(url: str) -> ZarrStore:
@@ -103,7 +101,7 @@ def _zarr_store(url: str) -> ZarrStore:
     for make in makers:
         try:
             return make(url)
-        except Exception as error:  # noqa: BLE001 - each library raises kinds of its own
+        except Exception as error:  # noqa: BLE001 - each library raises its own exceptions
             reasons.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
     raise UsageError(f"{url} cannot be opened: {'; '.join(reasons)}. Install the extra: pip install 'bgaug[cloud]'")
 
@@ -119,46 +117,6 @@ def _by_fsspec(url: str) -> ZarrStore:
     from zarr.storage import FsspecStore
 
     return FsspecStore.from_url(url, read_only=True)
-
-
-class Opened:
-    """A place whose files are held open, those that were used last; see `Place`.
-
-    Args:
-        place: which.
-        max_files: held open at most.
-    """
-
-    def __init__(self, place: Place, max_files: int) -> None:
-        self.name = place.name
-        self.near = place.near
-        self._place = place
-        self._max_files = max_files
-        self._files: OrderedDict[str, Blob] = OrderedDict()
-        self._lock = Lock()
-
-    def read(self, key: str, max_bytes: int) -> bytes:
-        """See `Place`."""
-        return self._place.read(key, max_bytes)
-
-    def names(self, key: str) -> list[str] | None:
-        """See `Place`."""
-        return self._place.names(key)
-
-    def open(self, key: str) -> Blob:
-        """See `Place`."""
-        with self._lock:
-            file = self._files.get(key)
-            if file is not None:
-                self._files.move_to_end(key)
-                return file
-        file = self._place.open(key)
-        with self._lock:
-            self._files[key] = file
-            # What is dropped here is closed only when no other thread reads from it any more.
-            while len(self._files) > self._max_files:
-                self._files.popitem(last=False)
-        return file
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------
@@ -179,17 +137,17 @@ class Folder:
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
-        return File(self._root, key)
+        return _File(self._root, key)
 
     def names(self, key: str) -> list[str] | None:
         """See `Place`."""
         return names_inside(self._root, key)
 
 
-class File:
-    """An open file that gives its descriptor back when nobody holds it any more; see `Blob`.
+class _File:
+    """An open file that is closed when it is no longer used; see `Blob`.
 
-    Reads name their place, so that threads and forked processes may share it.
+    Reads are positional, so that threads and forked processes may share it.
     """
 
     def __init__(self, root: Path, key: str) -> None:
@@ -208,7 +166,7 @@ class File:
     def read(self, offset: int, length: int) -> bytes:
         """See `Blob`."""
         if offset + length > self.size:
-            raise self._ended(offset + length)  # before the memory for it is taken
+            raise self._ended(offset + length)  # before memory is allocated
         try:
             data = os.pread(self._descriptor, length, offset)
         except OSError as error:
@@ -243,7 +201,27 @@ class File:
         return StoreError(self.name, f"cannot be read ({error.strerror or error})")
 
 
-# --- files that were read already -----------------------------------------------------------------------------------
+# --- files in memory ------------------------------------------------------------------------------------------------
+
+
+class _ByRead:
+    """The other methods of `Blob`, by `read`."""
+
+    name: str
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Blob`."""
+        raise NotImplementedError
+
+    def read_into(self, offset: int, out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
+
+    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
+        """See `Blob`."""
+        for piece, offset in zip(out.reshape(len(offsets), -1), offsets, strict=True):
+            self.read_into(offset, piece)
 
 
 class Held:
@@ -270,10 +248,10 @@ class Held:
         """See `Place`."""
         if key not in self._files:
             raise StoreDamageError(f"{self.name}/{key}", "is missing: run `bgaug verify`")
-        return HeldFile(f"{self.name}/{key}", self._files[key])
+        return _HeldFile(f"{self.name}/{key}", self._files[key])
 
 
-class HeldFile:
+class _HeldFile(_ByRead):
     """A file in memory; see `Blob`."""
 
     def __init__(self, name: str, data: bytes) -> None:
@@ -287,20 +265,11 @@ class HeldFile:
             raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
         return self._data[offset : offset + length]
 
-    def read_into(self, offset: int, out: NDArray[Any]) -> None:
-        """See `Blob`."""
-        out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
 
-    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
-        """See `Blob`."""
-        for piece, offset in zip(out.reshape(len(offsets), -1), offsets, strict=True):
-            self.read_into(offset, piece)
+# --- stores of zarr -------------------------------------------------------------------------------------------------
 
 
-# --- what zarr can open ---------------------------------------------------------------------------------------------
-
-
-class Remote:
+class _Remote:
     """Files of a store of zarr; see `Place`. Threads may share it."""
 
     near = False
@@ -326,15 +295,15 @@ class Remote:
             return None
         try:
             return sync(listed())
-        except Exception:  # noqa: BLE001 - each library raises kinds of its own; a plain web server lists nothing
+        except Exception:  # noqa: BLE001 - each library raises its own exceptions; a plain web server lists nothing
             return None
 
     def open(self, key: str) -> Blob:
         """See `Place`."""
-        return RemoteFile(self._store, key, f"{self.name}/{key}")
+        return _RemoteFile(self._store, key, f"{self.name}/{key}")
 
 
-class RemoteFile:
+class _RemoteFile(_ByRead):
     """A file of a store of zarr; see `Blob`. Every read is one request."""
 
     def __init__(self, store: ZarrStore, key: str, name: str) -> None:
@@ -362,25 +331,16 @@ class RemoteFile:
             raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
         return data
 
-    def read_into(self, offset: int, out: NDArray[Any]) -> None:
-        """See `Blob`."""
-        out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
-
-    def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
-        """See `Blob`."""
-        for piece, offset in zip(out.reshape(len(offsets), -1), offsets, strict=True):
-            self.read_into(offset, piece)
-
 
 def _get(store: ZarrStore, key: str, name: str, span: tuple[int, int] | None = None) -> bytes:
-    # Zarr is slow to import, and needed here alone.
+    # Zarr is slow to import, and only needed here.
     from zarr.abc.store import RangeByteRequest
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
-    wanted = None if span is None else RangeByteRequest(*span)
+    part = None if span is None else RangeByteRequest(*span)
     try:
-        data = sync(store.get(key, default_buffer_prototype(), byte_range=wanted))
+        data = sync(store.get(key, default_buffer_prototype(), byte_range=part))
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -391,6 +351,5 @@ def _get(store: ZarrStore, key: str, name: str, span: tuple[int, int] | None = N
 
 
 def _refused(name: str, error: Exception) -> StoreError:
-    """Each library raises kinds of its own."""
-    said = str(error).strip().splitlines()
-    return StoreError(name, f"cannot be read ({said[0] if said else type(error).__name__})")
+    lines = str(error).strip().splitlines()
+    return StoreError(name, f"cannot be read ({lines[0] if lines else type(error).__name__})")

@@ -1,4 +1,4 @@
-"""Making a damaged store usable again: what is damaged goes, so that a rerun of its build makes just that anew."""
+"""Repairing a damaged store: damaged parts are removed, so that running its build again rebuilds only those."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
-from bgaug.store.check import Problem
+from bgaug.files import replace_durably
 from bgaug.store.create import finish_store
 from bgaug.store.format.documents import MAX_RECORD_BYTES
 from bgaug.store.format.inside import read_inside, refuse_links, remove_inside
@@ -18,25 +18,24 @@ from bgaug.store.format.layout import (
     VERSION,
     Header,
     read_header,
-    write_durably,
     writing,
 )
 from bgaug.store.index import read_index_record
-from bgaug.store.locks.lock import ShardLock
-from bgaug.store.locks.writers import alone
+from bgaug.store.lock import locked
 from bgaug.store.places import Folder
-from bgaug.store.verify import Report, verify_store
+from bgaug.store.verify import Problem, Report, verify_store
+from bgaug.store.writers import alone
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done to a store.
+    """The result of a repair.
 
     Attributes:
-        found: all that was wrong.
-        videos: ids of those that are to be built again: run the command that built the store.
-        banks: donor banks that were dropped, to be imported again.
-        left: what could not be mended here.
+        found: all faults found.
+        videos: ids of videos that must be built again with the command that built the store.
+        banks: donor banks that were removed, to be imported again.
+        left: faults that could not be fixed.
     """
 
     found: tuple[Problem, ...]
@@ -46,11 +45,11 @@ class Repair:
 
 
 def restore_header(root: Path) -> bool:
-    """Write a damaged zarr.json anew from the copy in the index; whether that was needed.
+    """Restore a damaged zarr.json from the copy in the index; returns whether that was necessary.
 
     Raises:
         StoreDamageError: the copy is missing or damaged as well.
-        StoreFormatError: there is no store at all.
+        StoreFormatError: there is no store.
         StoreLockedError: another process writes the store.
     """
     if _restored(root) is None:
@@ -59,12 +58,12 @@ def restore_header(root: Path) -> bool:
         header = _restored(root)
         if header is not None:
             with writing(root):
-                write_durably(root / "zarr.json", header.to_bytes())
+                replace_durably(root / "zarr.json", header.to_bytes())
         return header is not None
 
 
 def _restored(root: Path) -> Header | None:
-    """The header that zarr.json should hold; None where it does."""
+    """The header that zarr.json should contain; None if it does."""
     try:
         header = read_header(root)
         if read_inside(root, "zarr.json", MAX_RECORD_BYTES) == header.to_bytes() or header.version != VERSION:
@@ -78,18 +77,18 @@ def _restored(root: Path) -> Header | None:
 
 
 def repair_store(root: Path, report: Report) -> Repair:
-    """Drop what is damaged, and derive anew what is derived.
+    """Remove what is damaged, and derive the index again.
 
     Args:
-        root: of the store.
-        report: what `verify_store` found, deeply if decoding is to be trusted.
+        root: folder of the store.
+        report: result of `verify_store`, with `deep` to trust the decoding.
 
     Raises:
-        StoreLockedError: another process writes the store; names it.
+        StoreLockedError: another process writes the store; the message names it.
         StoreError: the store cannot be written.
     """
     with alone(root):
-        # What a build was at when the report was made may be whole by now.
+        # Shards that a build was writing during the report may be complete by now.
         return _repair(root, verify_store(root, deep=report.deep))
 
 
@@ -108,9 +107,8 @@ def _repair(root: Path, report: Report) -> Repair:
             elif inside[0] == BANKS and len(inside) > 1:
                 banks.append(inside[1])
         for name in shards:
-            with ShardLock(root / SHARDS / (LOCK + name)) as lock:
+            with locked(root / SHARDS / (LOCK + name)):
                 remove_inside(root, f"{SHARDS}/{name}")
-                lock.remove()
         for name in banks:
             remove_inside(root, f"{BANKS}/{name}")
         remove_inside(root, INDEX)

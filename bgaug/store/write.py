@@ -1,11 +1,11 @@
-"""Writing a shard: by one process, visible only when whole.
+"""Writing a shard: by one process, visible only when complete.
 
 Letters: F frames of a shard, K backgrounds of a shard, H, W pixels, P packed bytes of one mask = ceil(H * W / 8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,60 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, quantise_noise
-from bgaug.errors import StoreError
+from bgaug.errors import StoreDamageError, StoreError
 from bgaug.masks import pack_mask
-from bgaug.store.arrays import ArraySpec, ArrayWriter, Mark, begin_group, sync_tree
+from bgaug.store.array_file import ArrayFile, content_of
+from bgaug.store.arrays import ArrayWriter, Mark, array_specs, begin_group, sync_tree
 from bgaug.store.commit import check_still_ours, commit_shard, shard_folder, shard_lock, shard_paths
-from bgaug.store.format.crc import joined
-from bgaug.store.format.inside import discard
-from bgaug.store.format.layout import (
-    FRAMES_PER_CHUNK,
-    JPEG_CHUNK,
-    Header,
-    crc32c,
-    read_commit,
-    writing,
-)
+from bgaug.store.format.inside import discard, link_inside, refuse_links
+from bgaug.store.format.layout import SHARDS, Header, crc32c, joined, read_commit, shard_name, writing
 from bgaug.store.format.payload import VideoPayload
 from bgaug.store.format.records import Failure, VideoRow
-from bgaug.store.locks.lock import ShardLock
-
-
-def array_specs(header: Header) -> dict[str, ArraySpec]:
-    """Layout of every array that a shard of the store may hold."""
-    height, width = header.size
-    packed = (height * width + 7) // 8
-    specs = {
-        "pts_seconds": ArraySpec("<f8", compress=True, dimensions=("frame",)),
-        "masks": ArraySpec("|u1", (packed,), FRAMES_PER_CHUNK, compress=True, dimensions=("frame", "byte_of_mask")),
-        # Unpacking one costs a fifth of a millisecond: a third of a raw clip, a twelfth of one of JPEGs.
-        "backgrounds": ArraySpec(
-            "|u1", (height, width, 3), 1, header.frames == "none", ("background", "height", "width", "channel")
-        ),
-        "valid": ArraySpec("|u1", (packed,), 1, compress=True, dimensions=("background", "byte_of_mask")),
-        "noise": ArraySpec("|u1", (height, width), 1, compress=True, dimensions=("background", "height", "width")),
-    }
-    if header.frames != "none":
-        specs["frame_crc"] = ArraySpec("<u4", compress=True, dimensions=("frame",))
-        specs["background_crc"] = ArraySpec("<u4", compress=True, dimensions=("background",))
-    if header.frames == "jpeg":
-        specs["frames"] = ArraySpec("|u1", (), JPEG_CHUNK, dimensions=("byte",))
-        specs["frame_offsets"] = ArraySpec("<i8", compress=True, dimensions=("frame_edge",))
-    elif header.frames == "raw":
-        specs["frames"] = ArraySpec(
-            "|u1", (height, width, 3), FRAMES_PER_CHUNK, dimensions=("frame", "height", "width", "channel")
-        )
-    return specs
+from bgaug.store.lock import FileLock
+from bgaug.store.places import Folder
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a payload lies in its shard.
+    """Place of a payload in its shard.
 
     Attributes:
-        start: its first frame among the shard's.
-        background: its first background among the shard's.
-        num_frames: frames of it.
+        start: its first frame in the shard.
+        background: its first background in the shard.
+        num_frames: number of its frames.
         content: see `content_digest`.
     """
 
@@ -80,20 +47,19 @@ class Placed:
 
 
 class ShardWriter:
-    """Builds one shard: use it in a `with` block, `add` or `fail` each video, then `commit`.
+    """Builds one shard: in a `with` block, `add` or `fail` each video, then `commit`.
 
-    What is added goes to the disk at once. Leaving the block without a commit leaves nothing behind.
+    Added data goes to the disk at once. Leaving the block without a commit leaves nothing behind.
 
     Args:
-        root: of the store.
-        header: of the store.
-        shard: its number.
-        replace: build it although it is there; the old one stays until the new one is whole.
-        lock: held by the caller: that of the first shard of a long video, which is that of all its shards.
+        root: folder of the store.
+        header: header of the store.
+        shard: number of the shard.
+        replace: build it even if it exists; the old one stays until the new one is complete.
+        lock: lock held by the caller: that of the first shard of a long video, shared by all its shards.
 
     Attributes:
-        committed: the commit record of the shard, where it is there already and not to be replaced: there is nothing
-            to do then.
+        committed: commit record of the shard, if it exists and is not to be replaced; then there is nothing to do.
 
     Raises:
         StoreLockedError: another process builds this shard.
@@ -101,7 +67,7 @@ class ShardWriter:
     """
 
     def __init__(
-        self, root: Path, header: Header, shard: int, *, replace: bool = False, lock: ShardLock | None = None
+        self, root: Path, header: Header, shard: int, *, replace: bool = False, lock: FileLock | None = None
     ) -> None:
         self.committed: dict[str, Any] | None = None
         self._root = root
@@ -148,12 +114,12 @@ class ShardWriter:
             self._held.__exit__(kind, error, trace)
 
     def add(self, row: VideoRow, payload: VideoPayload) -> None:
-        """Take in a video. The row's `start`, `content` and backgrounds count from 0; they are set here."""
+        """Add a video. `start`, `content` and backgrounds of the row count from 0; they are set here."""
         with self.whole_or_not():
             self.note(row, self.put(payload))
 
     def put(self, payload: VideoPayload) -> Placed:
-        """Write what a video brings; it counts once `note` has taken in its row. An error leaves nothing of it."""
+        """Write the content of a video; `note` must add its row. After an error, nothing of it remains."""
         with self.whole_or_not(), writing(self._folder):
             masks = payload.packed_masks()
             content = payload.content(masks)
@@ -169,7 +135,7 @@ class ShardWriter:
         return placed
 
     def note(self, row: VideoRow, placed: Placed) -> None:
-        """Take in the row of what was `put`."""
+        """Add the row of content that was `put`."""
         shots = [
             shot.model_copy(update={"background": shot.background + placed.background})
             if shot.background >= 0
@@ -177,22 +143,22 @@ class ShardWriter:
             for shot in row.shots
         ]
         if row.num_frames != placed.num_frames:
-            raise ValueError(f"{row.id}: its row tells of {row.num_frames} frames, {placed.num_frames} were given")
+            raise ValueError(f"{row.id}: its row declares {row.num_frames} frames, got {placed.num_frames}")
         self._rows.append(row.model_copy(update={"start": placed.start, "content": placed.content, "shots": shots}))
 
     @contextmanager
     def whole_or_not(self) -> Iterator[None]:
-        """What is `put` and `note`d within the block is taken in as a whole; after an error, nothing of it.
+        """Everything that is `put` and `note`d within the block is added; after an error, nothing of it.
 
         Raises:
-            StoreError: what was written by then cannot be taken back.
+            StoreError: written data cannot be removed.
         """
         arrays = {name: array.mark() for name, array in self._arrays.items()}
         counts = self._num_frames, self._num_backgrounds, self._num_bytes, len(self._rows)
         try:
             yield
         except BaseException:
-            self._is_torn = True  # until all of it is taken back
+            self._is_torn = True  # until everything is undone
             with writing(self._folder):
                 self._go_back(arrays)
             self._num_frames, self._num_backgrounds, self._num_bytes, num_rows = counts
@@ -209,26 +175,26 @@ class ShardWriter:
                 discard(self._folder / name)
 
     def fail(self, failure: Failure) -> None:
-        """Note a video that cannot be used."""
+        """Add a video that cannot be used."""
         self._failures.append(failure)
 
     def finish(self) -> None:
-        """Nothing more is to be `put`: see it all on the disk. `commit` does it otherwise."""
+        """End the content and sync it to the disk; otherwise `commit` does this."""
         if not self._files and self.committed is None:
             with writing(self._folder):
                 self._files = self._finish_files()
             if "frame_offsets" in self._specs and self._array("frames").num_rows != self._num_bytes:
-                raise StoreError(self._folder, "is not finished: its frames are not where their offsets are")
+                raise StoreError(self._folder, "is not finished: its frames do not match their offsets")
 
     def commit(self) -> dict[str, Any]:
-        """Finish the arrays, make the record last, and only then make it all visible. Returns the commit record.
+        """Finish the arrays, write the record last, then make the shard visible. Returns the commit record.
 
         Raises:
-            StoreError: rows and arrays do not agree, or another process has begun the store anew.
+            StoreError: rows and arrays do not agree, or another process has started the store again.
         """
         if self._is_torn:
             raise StoreError(
-                self._folder, "cannot be finished: a video was written by half; run the same command again"
+                self._folder, "cannot be finished: a video was written incompletely; run the same command again"
             )
         self.finish()
         with writing(self._folder):
@@ -256,7 +222,7 @@ class ShardWriter:
             return
         if len(payload.checksums) != len(payload.pts_seconds):
             raise ValueError(
-                f"{len(payload.pts_seconds)} frames, {len(payload.checksums)} pictures: each needs its own"
+                f"expected an image for each of {len(payload.pts_seconds)} frames, got {len(payload.checksums)}"
             )
         frames = self._array("frames")
         self._array("frame_crc").append(np.array(payload.checksums, "<u4"))
@@ -269,9 +235,9 @@ class ShardWriter:
             frames.append_pieces(payload.jpegs.blocks, int(lengths.sum()))
         else:
             crc = frames.crc
-            for picture, checksum in zip(payload.pictures, payload.checksums, strict=True):
-                crc = joined(crc, checksum, picture.nbytes)
-            frames.append_pieces(payload.pictures, len(payload.pictures), crc)
+            for image, checksum in zip(payload.images, payload.checksums, strict=True):
+                crc = joined(crc, checksum, image.nbytes)
+            frames.append_pieces(payload.images, len(payload.images), crc)
 
     def _put_background(self, background: Background) -> None:
         self._array("backgrounds").append(background.image[None])
@@ -288,7 +254,7 @@ class ShardWriter:
         masks.append(packed)
 
     def _finish_files(self) -> dict[str, list[int]]:
-        """Every file of the shard, whole and on the disk: name to [bytes, crc32c]."""
+        """Complete and sync every file of the shard; returns name to [bytes, crc32c]."""
         if "frame_offsets" in self._specs and not self._array("frame_offsets").num_rows:
             self._array("frame_offsets").append(np.zeros(1, "<i8"))
         known: dict[str, list[int]] = {}
@@ -297,3 +263,70 @@ class ShardWriter:
             known |= array.files
         begin_group(self._folder, {"bgaug": {"arrays": sorted(self._arrays)}})
         return sync_tree(self._folder, known)
+
+
+# --- other masks in a shard that exists -----------------------------------------------------------------------------
+
+_Masks = NDArray[np.uint8]
+
+
+def replace_masks(
+    root: Path, header: Header, shard: int, give: Callable[[VideoRow, _Masks], _Masks | None]
+) -> list[str]:
+    """Replace masks in a shard. The old shard stays until the new one is complete; other files are linked, not copied.
+
+    Args:
+        root: folder of the store.
+        header: header of the store.
+        shard: number of the shard.
+        give: function from a video's row and packed masks, uint8 (num_frames, P), to masks of the same shape, or None to
+            keep them.
+
+    Returns:
+        Ids of the videos whose masks were replaced; if there are none, the shard is unchanged.
+
+    Raises:
+        StoreLockedError: another process writes this shard.
+        StoreDamageError: the shard is damaged.
+        StoreError: the store cannot be written.
+    """
+    old = root / SHARDS / shard_name(shard)
+    with shard_folder(root, shard, replace=True) as folder:
+        assert folder is not None
+        commit = read_commit(old)
+        refuse_links(root, SHARDS)
+        rows = [VideoRow.model_validate(row) for row in commit["videos"]]
+        place, key, specs = Folder(root), f"{SHARDS}/{old.name}", array_specs(header)
+        writer = ArrayWriter(folder, "masks", specs["masks"])
+        arrays = {name: ArrayFile(place, f"{key}/{name}", spec) for name, spec in specs.items()} if rows else {}
+        renewed: list[VideoRow] = []
+        for row in rows:
+            before = arrays["masks"].read(row.start, row.start + row.num_frames)
+            masks = give(row, before)
+            with writing(folder):
+                writer.append(before if masks is None else masks)
+            if masks is not None:
+                row = row.model_copy(update={"content": content_of(row, arrays, masks), "imported_masks": True})
+            renewed.append(row)
+        changed = [row.id for row, was in zip(renewed, rows, strict=True) if row != was]
+        if changed:
+            with writing(folder):
+                writer.finish()
+                files = _linked(root, key, folder, commit["files"], writer)
+                commit_shard(root, {**commit, "files": files, "videos": [row.to_json() for row in renewed]})
+        else:
+            writer.close()
+    return changed
+
+
+def _linked(
+    root: Path, key: str, folder: Path, files: dict[str, list[int]], masks: ArrayWriter
+) -> dict[str, list[int]]:
+    """Link the other files of a shard into its new folder; returns name to [bytes, crc32c] of all files."""
+    kept = {name: entry for name, entry in files.items() if not name.startswith("masks/")}
+    for name, (size, checksum) in kept.items():
+        found = link_inside(root, f"{key}/{name}", folder / name)
+        # Linked files are not read; small ones are, so that no damage gets a new checksum.
+        if found != size or (name.endswith("zarr.json") and crc32c((folder / name).read_bytes()) != checksum):
+            raise StoreDamageError(root / key / name, "its bytes differ from those committed: run `bgaug verify`")
+    return sync_tree(folder, kept | masks.files)

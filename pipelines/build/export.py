@@ -32,7 +32,7 @@ from bgaug.files import clear_unfinished, unfinished_name
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.store.format.layout import writing
-from bgaug.store.locks.lock import ShardLock
+from bgaug.store.lock import locked
 
 _FRAMES_AT_ONCE = 64
 _LOCK = ".bgaug-export.lock"
@@ -273,13 +273,9 @@ def export_lock(out: Path) -> Iterator[None]:
     with ExitStack() as held:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(ShardLock(out / _LOCK))
+            held.enter_context(locked(out / _LOCK))
             _remove_leftovers(out)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # a lock file that stays holds nothing
-                lock.remove()
+        yield
 
 
 def _remove_leftovers(out: Path) -> None:

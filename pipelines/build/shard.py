@@ -16,7 +16,7 @@ from bgaug.store import Failure, Header, Identity, ShardWriter, VideoPayload, Vi
 from bgaug.store.commit import shard_lock
 from bgaug.store.format.layout import SHARDS, shard_name, writing
 from bgaug.store.index import parse_failures
-from bgaug.store.locks.lock import ShardLock
+from bgaug.store.lock import FileLock
 from bgaug.store.write import Placed
 
 Put = Callable[[VideoPayload], None]
@@ -106,7 +106,7 @@ class ShardTask:
                 self._fail_parts(failure, lock)
             return [] if failure is None else [failure]
 
-    def _build_parts(self, begins: Begins, lock: ShardLock, *, again: bool) -> Failure | None:
+    def _build_parts(self, begins: Begins, lock: FileLock, *, again: bool) -> Failure | None:
         source, label = self.videos[0]
         with ExitStack() as held:
             writers = [
@@ -124,7 +124,7 @@ class ShardTask:
                 return failure
         return self._build_parts(begins, lock, again=True)
 
-    def _fail_parts(self, failure: Failure, lock: ShardLock) -> None:
+    def _fail_parts(self, failure: Failure, lock: FileLock) -> None:
         for shard in self.shards:
             with ShardWriter(self.root, self.header, shard, replace=True, lock=lock) as writer:
                 if shard == self.shards[0]:

@@ -385,7 +385,7 @@ def make_pairs(store: Store, options: TrainOptions, method: Method) -> SemiNegat
     if composition.composes and composition.donor == "bank":
         if options.bank is None:
             raise UsageError("donors from a bank need --bank NAME; `bgaug import STORE --backgrounds DIR` makes one")
-        bank = torch.from_numpy(store.bank(options.bank).pictures)
+        bank = torch.from_numpy(store.bank(options.bank).images)
     elif options.bank is not None:
         raise UsageError(f"--bank {options.bank} is not used by {method.name!r}; add --set donor=bank")
     return SemiNegativePairs(augmentation, composition, bank=bank)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bgaug.errors import CheckpointError, StoreLockedError
 from bgaug.files import make_folder, writing
-from bgaug.store.locks.lock import ShardLock
+from bgaug.store.lock import locked
 
 _LOCK = ".bgaug-run.lock"
 
@@ -27,14 +27,10 @@ def only_run(out: Path) -> Iterator[None]:
         held.callback(_remove_empty, made)
         try:
             with writing(out):
-                lock = held.enter_context(ShardLock(out / _LOCK))
+                held.enter_context(locked(out / _LOCK))
         except StoreLockedError as error:
             raise CheckpointError(f"{out} {error.message}") from error
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # a lock file that stays holds nothing
-                lock.remove()
+        yield
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -1,1 +1,1 @@
-"""The parts of a shard and of a store's index: names, documents, columns, records, images."""
+"""The parts of a shard and of the index: names, documents, columns, records, content."""

@@ -1,4 +1,4 @@
-"""Columns over all videos of a store: made of the rows of the shards, and held against what they must be.
+"""Columns over all videos of a store: made from the rows of the shards, and checked.
 
 Letters: N videos, M parts of all videos, S shots of all videos.
 """
@@ -24,24 +24,24 @@ _MAX_FRAMES = 2**31 - 1
 
 @dataclass(frozen=True)
 class Columns:
-    """All videos, one row each, in order of id; strings as codes or as one run of bytes, so nothing is an object.
+    """All videos, one row each, in order of id; text is kept as codes or as one run of bytes, without Python objects.
 
     Attributes:
         num_frames: int32 (N,).
-        label: int32 (N,), class index, -1 where unknown.
-        group: int32 (N,), index into `Names.groups`, -1 where unknown.
-        split: int32 (N,), index into `Names.splits`, -1 where unknown.
+        label: int32 (N,), class index, -1 if unknown.
+        group: int32 (N,), index into `Names.groups`, -1 if unknown.
+        split: int32 (N,), index into `Names.splits`, -1 if unknown.
         fps: float32 (N,).
         height: int32 (N,), of the source.
         width: int32 (N,), of the source.
         status: uint8 (N,), index into `STATUSES`.
-        part_offsets: int64 (N + 1,), where each video's parts begin among all; a video that one shard holds has one.
-        part_shard: int32 (M,), the shard in which a part lies.
+        part_offsets: int64 (N + 1,), first part of each video; a video in one shard has one part.
+        part_shard: int32 (M,), shard of the part.
         part_start: int64 (M,), its first frame in the shard.
-        part_first: int32 (M,), which frame of the video that is.
-        shot_offsets: int64 (N + 1,), where each video's shots begin among all.
+        part_first: int32 (M,), its first frame in the video.
+        shot_offsets: int64 (N + 1,), first shot of each video.
         shot_start: int32 (S,), first frame in the video.
-        shot_stop: int32 (S,), one past the last.
+        shot_stop: int32 (S,), one past the last frame.
         shot_background: int32 (S,), number of the background in the shard of its part, -1 for none.
         shot_camera: uint8 (S,), index into `CAMERAS`.
         shot_grade: uint8 (S,), index into `GRADES`.
@@ -72,7 +72,7 @@ class Columns:
 
 
 class VideoIds(Sequence[str]):
-    """Ids of all videos, made when asked for."""
+    """Ids of all videos, decoded on demand."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -95,7 +95,7 @@ class VideoIds(Sequence[str]):
 
 @dataclass(frozen=True)
 class Names:
-    """What the codes of group and split mean."""
+    """Names of the codes of group and split."""
 
     groups: tuple[str, ...]
     splits: tuple[str, ...]
@@ -115,21 +115,19 @@ COLUMN_SPECS = {
     for dimension, types in _TYPES.items()
     for name, dtype in types.items()
 }
-"""How each column lies on the disk."""
+"""Layout of each column on the disk."""
 
 
 def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) -> tuple[Columns, Names]:
-    """Columns over the videos of (row, shard number) pairs.
-
-    A video of which parts are missing is left out.
+    """Columns over the videos of (row, shard number) pairs. A video with missing parts is left out.
 
     Args:
-        name: of the store, for messages.
-        header: of the store.
-        rows: of all shards.
+        name: name of the store, for messages.
+        header: header of the store.
+        rows: rows of all shards.
 
     Raises:
-        StoreDamageError: two videos have the same id, or one has a label that the header does not have.
+        StoreDamageError: two videos have the same id, or a label is not in the header.
     """
     rows = sorted(rows, key=lambda pair: (pair[0].id, pair[0].first))
     videos = [list(parts) for _, parts in groupby(rows, key=lambda pair: pair[0].id)]
@@ -173,16 +171,18 @@ def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) 
 
 def _class_of(name: str, row: VideoRow, classes: dict[str, int]) -> int:
     if row.label and row.label not in classes:
-        raise StoreDamageError(name, f"the video {brief(row.id)} has the label {brief(row.label)}, which is no class")
+        raise StoreDamageError(
+            name, f"the video {brief(row.id)} has the label {brief(row.label)}, which is not a class"
+        )
     return classes.get(row.label or "", -1)
 
 
 def _is_complete(name: str, rows: Sequence[VideoRow]) -> bool:
-    """Whether the rows of one id, in order, are one whole video."""
+    """Whether the rows of one id, in order, form a complete video."""
     expected = 0
     for row in rows:
         if row.first < expected or (row.first == 0 and row is not rows[0]):
-            raise StoreDamageError(name, f"the video {brief(row.id)} is there twice: run `bgaug verify`")
+            raise StoreDamageError(name, f"the video {brief(row.id)} occurs twice: run `bgaug verify`")
         if row.first > expected:
             return False
         expected += row.num_frames
@@ -191,14 +191,14 @@ def _is_complete(name: str, rows: Sequence[VideoRow]) -> bool:
     return rows[0].total_frames in (None, expected)
 
 
-# --- columns from elsewhere -------------------------------------------------------------------------------------------
+# --- columns that were read ---------------------------------------------------------------------------------------
 
 
 def check_columns(path: str, columns: Columns, names: Names, header: Header) -> None:
-    """See that columns can be those of a store with this header.
+    """Check that columns are possible for a store with this header.
 
     Raises:
-        StoreDamageError: they cannot; says which.
+        StoreDamageError: they are not; the message names the column.
     """
     c = columns
     good = {
@@ -219,7 +219,7 @@ def check_columns(path: str, columns: Columns, names: Names, header: Header) -> 
     good |= {name: good["lengths"] and check(c) for name, check in _RUNS.items()}
     for name, is_good in good.items():
         if not is_good:
-            raise StoreDamageError(path, f"{name}: is not what a column of the index can be")
+            raise StoreDamageError(path, f"{name}: is not a valid column of the index")
 
 
 def _between(values: NDArray[Any], low: int, above: int | None) -> bool:
@@ -238,7 +238,7 @@ def _lengths_fit(c: Columns) -> bool:
 
 
 def _parts_fit(c: Columns) -> bool:
-    """Whether each video has parts, of which the first begins at 0 and each behind the one before."""
+    """Whether each video has parts, the first from frame 0, each after the one before."""
     leads = c.part_offsets[:-1]
     if not (np.diff(c.part_offsets) > 0).all() or c.part_first[leads].any():
         return False
@@ -248,14 +248,14 @@ def _parts_fit(c: Columns) -> bool:
 
 
 def _shots_fit(c: Columns) -> bool:
-    """Whether the shots of each video are its frames, one after the other."""
+    """Whether the shots of each video cover its frames in order."""
     some = np.diff(c.shot_offsets) > 0
-    due = np.zeros_like(c.shot_start)
-    due[1:] = c.shot_stop[:-1]
-    due[c.shot_offsets[:-1][some]] = 0
+    expected = np.zeros_like(c.shot_start)
+    expected[1:] = c.shot_stop[:-1]
+    expected[c.shot_offsets[:-1][some]] = 0
     ends = c.shot_stop[c.shot_offsets[1:][some] - 1]
     return bool(
-        (c.shot_start == due).all()
+        (c.shot_start == expected).all()
         and (c.shot_stop > c.shot_start).all()
         and (ends == c.num_frames[some]).all()
         and not c.num_frames[~some].any()
@@ -263,7 +263,7 @@ def _shots_fit(c: Columns) -> bool:
 
 
 def _ids_fit(c: Columns) -> bool:
-    """Whether ids are text, each one once, in order; that of bytes is that of code points."""
+    """Whether ids are text, unique and in order; the order of bytes is that of code points."""
     text = c.id_bytes.tobytes()
     try:
         text.decode()

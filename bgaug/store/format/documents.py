@@ -1,8 +1,8 @@
-"""The one door for the JSON of a store: what each document may hold, checked before anything is done with it.
+"""Checks of all JSON documents of a store before they are used.
 
-A document may come from anybody. Its size is bounded before it is read, its nesting and the number of its values before
-they are used; a model says what each field may be, and how fields go together. What a later minor version adds is left
-alone.
+A store may come from anyone. The size of a document is bounded before it is read, its nesting and number of values before
+they are used; a model defines the possible values of each field, and how fields go together. Fields of a later minor
+version are ignored.
 """
 
 from __future__ import annotations
@@ -30,35 +30,31 @@ from pydantic import (
 from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.format.records import Failure, Int63, Text, VideoRow
 
-MAX_RECORD_BYTES = 64 * 2**20
-"""Of the header, and of the record of a shard or bank."""
-MAX_NODE_BYTES = 64 * 2**10
-"""Of zarr.json of an array or shard; those of bgaug have under 1 KiB."""
-MAX_LIST_BYTES = 2**30
-"""Of plan.json, failures.jsonl and the record of the index, which grow with the number of videos."""
-MAX_PIXELS = 2**25
-"""Of one frame: 8K is a little less."""
+MAX_RECORD_BYTES = 64 * 2**20  # the header, and the record of a shard or bank
+MAX_NODE_BYTES = 64 * 2**10  # zarr.json of an array or shard; bgaug writes less than 1 KiB
+MAX_LIST_BYTES = 2**30  # plan.json, failures.jsonl and the record of the index, which grow with the number of videos
 
+_MAX_PIXELS = 2**25  # of one frame; 8K has slightly fewer
 _MAX_NESTING = 128
 _FREE_BYTES = 2**20
 _VALUE_BYTES = 64
 _SHOWN = 60
 _MAX_FILES = 64
 
-# Files of a group: an array's metadata and values, nothing that could lead elsewhere.
+# Files of a group: metadata and values of arrays; no path can lead outside.
 _FILE_NAME = re.compile(r"([A-Za-z0-9_]+/)?zarr\.json|[A-Za-z0-9_]+/c(/0){1,4}")
 _SHARD_NAME = re.compile(r"[0-9]{5,10}")
 
-Document = TypeVar("Document", bound=BaseModel)
-Value = TypeVar("Value")
+_Document = TypeVar("_Document", bound=BaseModel)
+_Value = TypeVar("_Value")
 
 
 def parse_json(path: object, text: bytes) -> Any:
-    """JSON of a store's file.
+    """JSON of a file of a store.
 
     Raises:
-        StoreDamageError: it is not whole JSON, or nested without end.
-        StoreFormatError: it has more values than a document of its size can have.
+        StoreDamageError: it is not complete JSON, or nested too deeply.
+        StoreFormatError: it has more values than possible for its size.
     """
     if len(text) > _FREE_BYTES:
         values = sum(text.count(sign) for sign in (b"[", b"{", b",", b":"))
@@ -67,18 +63,18 @@ def parse_json(path: object, text: bytes) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise StoreDamageError(str(path), "is not whole JSON: run `bgaug verify`") from error
+        raise StoreDamageError(str(path), "is not complete JSON: run `bgaug verify`") from error
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-def check_document(path: object, kind: type[Document], value: Any) -> Document:
-    """What a document says, once it is known to be of its kind.
+def check_document(path: object, kind: type[_Document], value: Any) -> _Document:
+    """A document, checked against its model.
 
     Raises:
-        StoreFormatError: it is not; says which field, what was expected, and what came.
+        StoreFormatError: it does not match; the message names the field, what was expected, and what came.
     """
     try:
         return kind.model_validate(value)
@@ -86,8 +82,8 @@ def check_document(path: object, kind: type[Document], value: Any) -> Document:
         raise _format_error(path, error) from error
 
 
-def check_value(path: object, kind: TypeAdapter[Value], value: Any) -> Value:
-    """The same of a document that is no object."""
+def check_value(path: object, kind: TypeAdapter[_Value], value: Any) -> _Value:
+    """The same for a document that is not an object."""
     try:
         return kind.validate_python(value)
     except ValidationError as error:
@@ -96,7 +92,7 @@ def check_value(path: object, kind: TypeAdapter[Value], value: Any) -> Value:
 
 def _format_error(path: object, error: ValidationError) -> StoreFormatError:
     first = error.errors(include_url=False)[0]
-    # A choice of types stands between the fields by its own name, such as tuple[str, int].
+    # A union of types appears between the fields with its own name, such as tuple[str, int].
     field = ".".join(str(part)[:_SHOWN] for part in first["loc"] if "[" not in str(part))
     message = first["msg"].removeprefix("Value error, ")
     came = "" if first["type"] in ("missing", "value_error") else f", got {brief(first['input'])}"
@@ -112,12 +108,12 @@ def brief(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-# --- what stands in several of them -------------------------------------------------------------------------------------
+# --- parts of several documents -------------------------------------------------------------------------------------
 
 
 def _unique(values: list[str]) -> list[str]:
     if len(set(values)) != len(values):
-        raise ValueError("names one twice")
+        raise ValueError("contains a name twice")
     return values
 
 
@@ -145,7 +141,7 @@ def _shards(value: dict[str, Any]) -> dict[str, int]:
 
 
 def _few(value: Any) -> Any:
-    # Before the entries are looked at: each that is wrong would be noted.
+    # Before the entries are checked: pydantic collects an error for each wrong one.
     if isinstance(value, dict) and len(value) > _MAX_FILES:
         raise ValueError(f"names {len(value)} files, expected at most {_MAX_FILES}")
     return value
@@ -154,59 +150,57 @@ def _few(value: Any) -> Any:
 def _files(value: dict[str, list[int]]) -> dict[str, list[int]]:
     for name, (_, checksum) in value.items():
         if not _FILE_NAME.fullmatch(name):
-            raise ValueError(f"names a file {brief(name)}, which does not lie in its folder")
+            raise ValueError(f"names a file {brief(name)}, which is not in its folder")
         if checksum > 2**32 - 1:
             raise ValueError(f"{name} has a checksum of more than 32 bits")
     return value
 
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Entry = Annotated[list[Int63], Field(min_length=2, max_length=2)]
 Files = Annotated[dict[str, Entry], BeforeValidator(_few), AfterValidator(_files)]
 Names = Annotated[list[str], FailFast()]
-Unique = Annotated[Names, AfterValidator(_unique)]
+_Unique = Annotated[Names, AfterValidator(_unique)]
 Rows = Annotated[int, Field(ge=0, le=2**53)]
-Size1 = Annotated[int, Field(ge=1, le=2**53)]
+_Size1 = Annotated[int, Field(ge=1, le=2**53)]
 
 
-class _Document(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 # --- header -------------------------------------------------------------------------------------------------------------
 
 
-class PlanSummary(_Document):
-    """What the header says of plan.json."""
-
+class _PlanSummary(_Model):
     videos: Annotated[int, Field(ge=0, le=2**31 - 1)]
     shards: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    sha256: Sha256
+    sha256: _Sha256
 
 
-class HeaderDocument(_Document):
-    """attributes.bgaug of the root's zarr.json, but for `fit` and `frames`, whose words `Header` knows."""
+class HeaderDocument(_Model):
+    """attributes.bgaug of the root's zarr.json; the words of `fit` and `frames` are checked by `Header`."""
 
     size: Annotated[list[Annotated[int, Field(ge=1, le=2**16 - 1)]], Field(min_length=2, max_length=2)]
     fit: str
     frames: str
-    classes: Unique
+    classes: _Unique
     options: Annotated[dict[str, Any], AfterValidator(_nested)]
-    plan: PlanSummary
+    plan: _PlanSummary
     created_with: str
 
     @field_validator("size")
     @classmethod
     def _check_pixels(cls, size: list[int]) -> list[int]:
-        if math.prod(size) > MAX_PIXELS:
-            raise ValueError(f"{size[0]}x{size[1]} are more than {MAX_PIXELS} pixels")
+        if math.prod(size) > _MAX_PIXELS:
+            raise ValueError(f"{size[0]}x{size[1]} are more than {_MAX_PIXELS} pixels")
         return size
 
 
 # --- records ------------------------------------------------------------------------------------------------------------
 
 
-class CommitDocument(_Document):
+class CommitDocument(_Model):
     """COMMIT.json of a shard."""
 
     shard: Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -227,16 +221,16 @@ class CommitDocument(_Document):
             ids.add(row.id)
         ids |= {failure.id for failure in self.failures}
         if self.F != start:
-            raise ValueError(f"tells of {self.F} frames, its videos of {start}")
+            raise ValueError(f"declares {self.F} frames, its videos have {start}")
         if self.K != backgrounds:
-            raise ValueError(f"tells of {self.K} backgrounds, its videos of {backgrounds}")
+            raise ValueError(f"declares {self.K} backgrounds, its videos have {backgrounds}")
         if len(ids) != len(self.videos) + len(self.failures):
             raise ValueError("has two entries for one video")
         return self
 
 
 def _check_shots(row: VideoRow, backgrounds: int) -> int:
-    """See that shots are the frames of their row, one after the other; the backgrounds so far in the shard."""
+    """Check that shots cover the frames of their row in order; returns the number of backgrounds so far."""
     stop = row.first
     for shot in row.shots:
         if shot.start != stop or shot.stop <= shot.start:
@@ -252,18 +246,18 @@ def _check_shots(row: VideoRow, backgrounds: int) -> int:
     return backgrounds
 
 
-class IndexDocument(_Document):
-    """COMMIT.json of the index; `header` is checked as the other one is."""
+class IndexDocument(_Model):
+    """COMMIT.json of the index; `header` is checked like that of the store."""
 
     header: dict[str, Any]
     failures: Entry
     shards: Annotated[dict[str, Any], AfterValidator(_shards)]
-    groups: Unique
-    splits: Unique
+    groups: _Unique
+    splits: _Unique
     files: Files
 
 
-class BankDocument(_Document):
+class BankDocument(_Model):
     """COMMIT.json of a bank."""
 
     names: Annotated[Names, Field(min_length=1)]
@@ -273,16 +267,16 @@ class BankDocument(_Document):
 # --- nodes of Zarr ------------------------------------------------------------------------------------------------------
 
 
-class _Codec(_Document):
+class _Codec(_Model):
     name: str
     configuration: dict[str, Any] = {}
 
 
-class _ChunkShape(_Document):
-    chunk_shape: Annotated[list[Size1], Field(min_length=1, max_length=4)]
+class _ChunkShape(_Model):
+    chunk_shape: Annotated[list[_Size1], Field(min_length=1, max_length=4)]
 
 
-class _Grid(_Document):
+class _Grid(_Model):
     name: Literal["regular"]
     configuration: _ChunkShape
 
@@ -293,22 +287,22 @@ class _Sharding(_ChunkShape):
     index_location: Literal["end"] = "end"
 
 
-class _ShardingCodec(_Document):
+class _ShardingCodec(_Model):
     name: Literal["sharding_indexed"]
     configuration: _Sharding
 
 
-class _Separator(_Document):
+class _Separator(_Model):
     separator: Literal["/"] = "/"
 
 
-class _Keys(_Document):
+class _Keys(_Model):
     name: Literal["default"]
     configuration: _Separator = _Separator()
 
 
-class ArrayDocument(_Document):
-    """zarr.json of an array, in one of the two ways in which a store lays one out.
+class ArrayDocument(_Model):
+    """zarr.json of an array, in one of the two layouts that a store uses.
 
     Attributes:
         rows_per_chunk: rows of an inner chunk of its one Zarr shard; None for one plain chunk.
@@ -346,7 +340,7 @@ class ArrayDocument(_Document):
     def _check_layout(self) -> Self:
         rows, rest = self.shape[0], self.shape[1:]
         if any(size < 1 for size in rest) or math.prod(self.shape) > 2**56:
-            raise ValueError(f"shape: {self.shape} is the shape of no array of a store")
+            raise ValueError(f"shape: {self.shape} is not the shape of an array of a store")
         chunk = self.chunk_grid.configuration.chunk_shape
         inner = self.rows_per_chunk or max(1, rows)
         if chunk != [max(1, -(-rows // inner)) * inner, *rest]:
@@ -371,15 +365,15 @@ class ArrayDocument(_Document):
                 raise ValueError("codecs: the index of inner chunks is not bytes with crc32c")
 
 
-class _Arrays(_Document):
-    arrays: Unique
+class _Arrays(_Model):
+    arrays: _Unique
 
 
-class _ShardAttributes(_Document):
+class _ShardAttributes(_Model):
     bgaug: _Arrays
 
 
-class ShardNode(_Document):
+class ShardNode(_Model):
     """zarr.json of a shard's group."""
 
     zarr_format: Literal[3]
@@ -391,7 +385,7 @@ class ShardNode(_Document):
 
 _Count = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
 _Id = Annotated[Text, Strict()]
-Planned = tuple[_Id, _Count, _Count] | tuple[_Id, _Count, _Count, _Count, Annotated[_Count, Field(ge=2)]]
-PlanDocument: TypeAdapter[list[list[Planned]]] = TypeAdapter(
-    Annotated[list[Annotated[list[Planned], Field(min_length=1), FailFast()]], FailFast()]
+_Planned = tuple[_Id, _Count, _Count] | tuple[_Id, _Count, _Count, _Count, Annotated[_Count, Field(ge=2)]]
+PlanDocument: TypeAdapter[list[list[_Planned]]] = TypeAdapter(
+    Annotated[list[Annotated[list[_Planned], Field(min_length=1), FailFast()]], FailFast()]
 )

@@ -1,7 +1,7 @@
-"""Files below the folder of a store, reached without leaving it.
+"""Files below the folder of a store, opened without leaving it.
 
-A store may come from anybody. No symbolic link below its root is followed, for reading or for removing; the root itself
-may be one, for the user named it. Only regular files are opened: a named pipe would be waited for without end.
+A store may come from anyone. No symbolic link below its root is followed, for reading or for removing; the root itself may
+be a link, because the user named it. Only regular files are opened: a named pipe would block.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-# What becomes a pipe between the look at it and this is not waited for.
+# O_NONBLOCK: the file may become a pipe between the check and the opening.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _COPIED_BYTES = 1 << 20
 _KINDS = (
-    (stat.S_ISLNK, "a symbolic link, and none is followed inside a store: put in its place what it leads to"),
+    (stat.S_ISLNK, "a symbolic link, and links inside a store are not followed: replace it by its target"),
     (stat.S_ISDIR, "a folder, expected a file"),
     (stat.S_ISREG, "a file, expected a folder"),
     (stat.S_ISFIFO, "a named pipe, expected a file"),
@@ -53,7 +53,7 @@ def open_inside(root: Path, key: str) -> int:
 
 
 def read_inside(root: Path, key: str, max_bytes: int) -> bytes:
-    """All of a regular file; raises as `open_inside` does, and StoreFormatError where it is larger than that."""
+    """Content of a regular file; raises as `open_inside` does, and StoreFormatError if it is too large."""
     with os.fdopen(open_inside(root, key), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
@@ -65,14 +65,14 @@ def read_inside(root: Path, key: str, max_bytes: int) -> bytes:
 
 
 def link_inside(root: Path, key: str, target: Path, *, copy: bool = False) -> int:
-    """Give a regular file a second name, outside; a copy of it where that cannot be, or where it is asked for.
+    """Link or copy a regular file to a path outside.
 
     Returns:
-        Its bytes.
+        Its size in bytes.
 
     Raises:
         OSError: the target cannot be written.
-        StoreError: as `open_inside` does; StoreDamageError also where there is no file.
+        StoreError: as `open_inside`; StoreDamageError also if there is no file.
     """
     try:
         descriptor = open_inside(root, key)
@@ -89,7 +89,7 @@ def link_inside(root: Path, key: str, target: Path, *, copy: bool = False) -> in
 
 
 def _linked(path: Path, target: Path, status: os.stat_result) -> bool:
-    """Whether a hard link could be made, and leads to the file that was looked at."""
+    """Whether a hard link could be made, and leads to the checked file."""
     try:
         os.link(path, target, follow_symlinks=False)
     except OSError:
@@ -101,7 +101,7 @@ def _linked(path: Path, target: Path, status: os.stat_result) -> bool:
 
 
 def check_size(path: Path | str, size: int, max_bytes: int) -> None:
-    """See that a file is not larger than its kind can be.
+    """Check that a file is not too large for its kind.
 
     Raises:
         StoreFormatError: it is.
@@ -120,7 +120,7 @@ def exists_inside(root: Path, key: str) -> bool:
 
 
 def names_inside(root: Path, key: str) -> list[str]:
-    """Names of all that lies in a folder, in no order; none where there is no folder, or it is reached by a link."""
+    """Names in a folder, unordered; none if there is no folder, or it is reached through a link."""
     try:
         with _folder_of(root, f"{key}/."):
             return os.listdir(root / key)
@@ -129,7 +129,7 @@ def names_inside(root: Path, key: str) -> list[str]:
 
 
 def remove_inside(root: Path, key: str) -> None:
-    """Remove a file, a link or a folder with all that is in it; a link's target stays. Nothing where there is none.
+    """Remove a file, a link (not its target) or a folder with its content, if it exists.
 
     Raises:
         StoreError: a part of the path to it is a link, or the system refuses.
@@ -142,11 +142,11 @@ def remove_inside(root: Path, key: str) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file, a folder with all that is in it, or a link; never what a link leads to.
+    """Remove a file, a folder with its content, or a link, never its target.
 
     Raises:
         OSError: the system refuses.
-        StoreError: folders lie in folders without end.
+        StoreError: folders are nested too deeply.
     """
     if path.is_dir() and not path.is_symlink():
         _remove_folder(path, path, None)
@@ -158,11 +158,11 @@ def _remove_folder(name: str | Path, path: Path, folder: int | None) -> None:
     try:
         shutil.rmtree(name, dir_fd=folder)
     except RecursionError as error:
-        raise StoreError(path, "holds folders in folders without end: remove it by hand") from error
+        raise StoreError(path, "contains too deeply nested folders: remove it by hand") from error
 
 
 def refuse_links(root: Path, *names: str) -> None:
-    """See that folders that are written to lie in the store.
+    """Check that folders that are written to are inside the store.
 
     Raises:
         StoreDamageError: one is a link.
@@ -173,7 +173,7 @@ def refuse_links(root: Path, *names: str) -> None:
 
 
 def files_inside(root: Path, key: str) -> dict[str, os.stat_result]:
-    """All that lies below a folder and is no folder itself, by its path from there; links are not followed.
+    """Everything below a folder except folders, by its path from there; links are not followed.
 
     Raises:
         StoreError: the system refuses.
@@ -184,7 +184,7 @@ def files_inside(root: Path, key: str) -> dict[str, os.stat_result]:
     waiting = [""]
     while waiting:
         folder = waiting.pop()
-        path = f"{root}/{key}/{folder}"
+        path = root / key / folder
         with _refusals(path), os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
@@ -200,16 +200,16 @@ def is_regular(status: os.stat_result) -> bool:
 
 
 def kind_of(status: os.stat_result) -> str:
-    """What something is that is no regular file, in words."""
+    """Description of something that is not a regular file."""
     return next((words for is_kind, words in _KINDS if is_kind(status.st_mode)), "a device, expected a file")
 
 
 @contextmanager
 def _folder_of(root: Path, key: str) -> Iterator[tuple[int, str]]:
-    """(descriptor of the folder that holds `key`, its name there); no link below the root is followed."""
+    """(descriptor of the folder that contains `key`, its name there); no link below the root is followed."""
     *parents, name = key.split("/")
     if "\0" in key or "" in parents or ".." in parents or name in ("", ".."):
-        raise StoreFormatError(root, f"names {key[:80]!r}, which does not lie in its folder")
+        raise StoreFormatError(root, f"names {key[:80]!r}, which is not in its folder")
     folder, place = _opened(root, _FOLDER, None, root, ""), ""
     try:
         for part in parents:
@@ -226,13 +226,8 @@ def _folder_of(root: Path, key: str) -> Iterator[tuple[int, str]]:
 
 
 def _opened(name: str | Path, flags: int, folder: int | None, root: Path, key: str) -> int:
-    """Open a file or folder; what the system refuses becomes an error of ours, but for that it is not there."""
-    try:
+    with _refusals(root / key):
         return os.open(name, flags, dir_fd=folder)
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except OSError as error:
-        raise StoreError(root / key, f"cannot be read ({error.strerror or error})") from error
 
 
 def _check_file(root: Path, key: str, status: os.stat_result) -> None:
@@ -241,8 +236,8 @@ def _check_file(root: Path, key: str, status: os.stat_result) -> None:
 
 
 @contextmanager
-def _refusals(path: str) -> Iterator[None]:
-    """What the system refuses becomes an error of ours; that there is no such file, or no folder, stays what it is."""
+def _refusals(path: Path) -> Iterator[None]:
+    """Errors of the system become errors of ours, except that a file or folder does not exist."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):

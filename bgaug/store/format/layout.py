@@ -1,14 +1,14 @@
-"""Names, header and checksums of a store: what writing, reading and verifying agree on."""
+"""Names, checksums, records and the header of a store: what writing, reading and verifying share."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,7 +27,7 @@ from bgaug.store.format.documents import (
     check_document,
     parse_json,
 )
-from bgaug.store.format.inside import check_size, discard, names_inside, read_inside
+from bgaug.store.format.inside import check_size, names_inside, read_inside
 
 FORMAT = "bgaug-store"
 VERSION = (1, 0)
@@ -47,19 +47,56 @@ WRITER = ".build-"
 CLEARED = ".old-store"
 
 _NUMBER = re.compile("[0-9]{1,255}")
+_POLYNOMIAL = 0x82F63B78
+_BITS = 32
 
 JPEG_CHUNK = 1 << 16
 FRAMES_PER_CHUNK = 16
 
 
 def crc32c(data: bytes | NDArray[Any]) -> int:
-    """Checksum that every file of a store is covered by; of arrays, C-contiguous, that of their bytes."""
+    """Checksum of bytes or of a C-contiguous array; it covers every file of a store."""
     return int(google_crc32c.value(data))
 
 
 def extend_crc32c(before: int, data: bytes | NDArray[Any]) -> int:
-    """Checksum of what `before` is the checksum of, with these bytes behind it."""
+    """Checksum of earlier data, whose checksum is `before`, followed by these bytes."""
     return int(google_crc32c.extend(before, data))
+
+
+# A CRC is linear: appending n bytes maps the checksum before them by a matrix over bits that depends only on n, and adds
+# the checksum of the bytes. So the checksum of a file follows from those of its frames without reading them again.
+# Reference: M. Adler, `crc32_combine` in zlib, 2004, for the idea; the polynomial here is Castagnoli's.
+
+
+def joined(before: int, behind: int, num_bytes: int) -> int:
+    """crc32c of two runs of bytes, the second `num_bytes` long, from the crc32c of each."""
+    return _image(_appending(num_bytes), before) ^ behind
+
+
+@lru_cache(maxsize=64)
+def _appending(num_bytes: int) -> tuple[int, ...]:
+    """Effect of appending zero bytes on a checksum, as a matrix: column i is the image of bit i."""
+    one_bit = (_POLYNOMIAL, *(1 << bit for bit in range(_BITS - 1)))
+    power, result = one_bit, tuple(1 << bit for bit in range(_BITS))
+    count = 8 * num_bytes
+    while count:
+        if count & 1:
+            result = tuple(_image(power, column) for column in result)
+        power = tuple(_image(power, column) for column in power)
+        count >>= 1
+    return result
+
+
+def _image(matrix: tuple[int, ...], bits: int) -> int:
+    image = 0
+    for column in matrix:
+        if bits & 1:
+            image ^= column
+        bits >>= 1
+        if not bits:
+            break
+    return image
 
 
 def group_bytes(attributes: Mapping[str, Any]) -> bytes:
@@ -69,12 +106,12 @@ def group_bytes(attributes: Mapping[str, Any]) -> bytes:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one way in which a store writes JSON that is checksummed: sorted keys, no spaces, UTF-8."""
+    """JSON as a store writes it under a checksum: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def seal(record: dict[str, Any]) -> bytes:
-    """Canonical JSON of a record with the crc32c of itself added."""
+    """Canonical JSON of a record, with its crc32c added."""
     return canonical_json({**record, "crc32c": crc32c(canonical_json(record))})
 
 
@@ -82,22 +119,22 @@ def unseal(path: Path | str, text: bytes, kind: type[BaseModel] | None = None) -
     """The record that `seal` wrote.
 
     Args:
-        path: of its file.
-        text: the file.
-        kind: what the record must be; see `bgaug.store.format.documents`.
+        path: path of its file.
+        text: content of the file.
+        kind: expected form of the record; see `bgaug.store.format.documents`.
 
     Raises:
-        StoreDamageError: it is not whole.
-        StoreFormatError: it is whole, and not of this kind.
+        StoreDamageError: it is incomplete or changed.
+        StoreFormatError: it is intact, and of another kind.
     """
     record = parse_json(path, text)
     try:
         checksum = record.pop("crc32c")
         whole = text == seal(record) and checksum == crc32c(canonical_json(record))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise StoreDamageError(path, "is not a whole record: run `bgaug verify`") from error
+        raise StoreDamageError(path, "is not a complete record: run `bgaug verify`") from error
     if not whole:
-        raise StoreDamageError(path, "its bytes are not those that were written (checksum differs)")
+        raise StoreDamageError(path, "its bytes differ from those that were written (checksum differs)")
     if kind is not None:
         check_document(path, kind, record)
     return cast(dict[str, Any], record)
@@ -110,17 +147,17 @@ def shard_name(shard: int) -> str:
 
 @dataclass(frozen=True)
 class Header:
-    """What holds for the whole store; kept in the attributes of its root group.
+    """Properties of the whole store, kept in the attributes of its root group.
 
     Attributes:
         size: (height, width) of every frame, mask and background.
-        fit: how pictures of another aspect were brought to `size`.
+        fit: how frames of another aspect ratio were brought to `size`.
         frames: how frames are kept: "jpeg", "raw" or "none".
         classes: class names in the order of label indices.
-        options: everything else that decides what the store holds, by name; JSON values.
+        options: all other options that determine the content, by name; JSON values.
         plan: {"videos": number, "shards": number, "sha256": of plan.json}.
         created_with: version of bgaug; not compared.
-        version: of the format, (major, minor).
+        version: version of the format, (major, minor).
     """
 
     size: Size
@@ -148,12 +185,12 @@ class Header:
         return {**record, "crc32c": crc32c(canonical_json(record))}
 
     def to_bytes(self) -> bytes:
-        """The store's root zarr.json, to the byte."""
+        """The exact bytes of the store's root zarr.json."""
         return group_bytes({"bgaug": self.to_attributes()})
 
     @classmethod
     def from_attributes(cls, path: Path | str, attributes: Any) -> Header:
-        """Read back what `to_attributes` wrote.
+        """The header from what `to_attributes` wrote.
 
         Raises:
             StoreFormatError: not a bgaug store, or of an unknown version.
@@ -169,7 +206,7 @@ class Header:
         try:
             whole = record.pop("crc32c", None) == crc32c(canonical_json(record))
         except (ValueError, RecursionError):
-            whole = False  # numbers or letters that no JSON of ours has
+            whole = False  # numbers or text that a store never writes
         if not whole:
             raise StoreDamageError(path, "the header in zarr.json is damaged (checksum differs)")
         header = check_document(path, HeaderDocument, record)
@@ -210,7 +247,7 @@ def read_header(root: Path) -> Header:
 
 
 def parse_header(name: str, text: bytes) -> Header:
-    """Header of the store of that name from the bytes of its zarr.json; raises as `read_header` does."""
+    """Header of a store from the bytes of its zarr.json; raises as `read_header` does."""
     check_size(f"{name}/zarr.json", len(text), MAX_RECORD_BYTES)
     node = parse_json(f"{name}/zarr.json", text)
     if not isinstance(node, dict) or node.get("node_type") != "group" or node.get("zarr_format") != 3:
@@ -220,19 +257,19 @@ def parse_header(name: str, text: bytes) -> Header:
 
 
 def num_shards(header: Header) -> int:
-    """Shards of the plan."""
+    """Number of shards of the plan."""
     return int(header.plan["shards"])
 
 
 def read_commit(folder: Path) -> dict[str, Any]:
-    """Commit record of a shard, as it is once it is known to be one: see `CommitDocument`.
+    """Commit record of a shard, checked: see `CommitDocument`.
 
     Args:
-        folder: of the shard, in `shards` of its store.
+        folder: folder of the shard, in `shards` of its store.
 
     Raises:
         StoreDamageError: missing or damaged.
-        StoreFormatError: it is whole, and not the record of a shard.
+        StoreFormatError: intact, and not the record of a shard.
     """
     key = f"{folder.parent.name}/{folder.name}/{COMMIT}"
     try:
@@ -243,7 +280,7 @@ def read_commit(folder: Path) -> dict[str, Any]:
 
 
 def bytes_by_array(commit: dict[str, Any]) -> dict[str, int]:
-    """Bytes of a shard's files by array; what belongs to none counts as "metadata"."""
+    """Bytes of a shard's files by array; other files count as "metadata"."""
     found: dict[str, int] = {}
     for name, (size, _) in commit["files"].items():
         array = name.split("/")[0] if "/" in name else "metadata"
@@ -252,27 +289,14 @@ def bytes_by_array(commit: dict[str, Any]) -> dict[str, int]:
 
 
 def committed_shards(root: Path) -> list[Path]:
-    """Folders of the shards that are visible, in order."""
+    """Folders of the visible shards, in order."""
     numbers = sorted(name for name in names_inside(root, SHARDS) if _NUMBER.fullmatch(name))
     return [root / SHARDS / name for name in numbers]
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and see it on the disk; replaces what was there in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    discard(temporary)
-    # Never through a link that somebody put there.
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What the system refuses becomes an error that says where, why, and what to do.
+    """Errors of the system within the block become an error with place, reason and fix.
 
     Raises:
         StoreError: in place of an OSError.
@@ -281,18 +305,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            mend = "free some space there and run the same command again: what is finished stays"
+            fix = "free some space there and run the same command again: what is finished stays"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            mend = "make it writable, or name another --out"
+            fix = "make it writable, or name another --out"
         else:
-            mend = "run the same command again: what is finished stays"
-        raise StoreError(path, f"cannot be written ({error.strerror or error}); {mend}") from error
-
-
-def sync_folder(path: Path) -> None:
-    """See the names in a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            fix = "run the same command again: what is finished stays"
+        raise StoreError(path, f"cannot be written ({error.strerror or error}); {fix}") from error

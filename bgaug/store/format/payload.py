@@ -1,29 +1,45 @@
-"""What one video adds to a shard, gathered in memory."""
+"""The content that one video adds to a shard, gathered in memory, and its images as JPEG."""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, quantise_noise
+from bgaug.errors import StoreDamageError
 from bgaug.masks import pack_mask
-from bgaug.store.format.jpeg import encode_jpeg
 from bgaug.store.format.layout import Header, crc32c
 
 _BLOCK = 1 << 20
+_FLAGS = [
+    cv2.IMWRITE_JPEG_QUALITY,
+    90,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+]
+# OpenCV decodes to RGB since 4.11. Orientation marks are ignored: a store never writes any.
+_RED_FIRST: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
+_AS_STORED = (_RED_FIRST or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+
+_BASELINE = 0xC0
+_OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_SCAN = 0xDA
 
 
 @dataclass
-class Gathered:
+class _Runs:
     """Runs of bytes end to end in a few large blocks: many small arrays would each touch fresh memory.
 
     Attributes:
-        lengths: of each run.
+        lengths: length of each run.
     """
 
     lengths: list[int] = field(default_factory=list)
@@ -31,7 +47,7 @@ class Gathered:
     _filled: int = _BLOCK
 
     def append(self, data: NDArray[np.uint8]) -> None:
-        """A further run, copied."""
+        """Add a copy of a run."""
         if self._filled + len(data) > _BLOCK:
             self._close()
             self._blocks.append(np.empty(max(_BLOCK, len(data)), np.uint8))
@@ -46,57 +62,57 @@ class Gathered:
 
     @property
     def blocks(self) -> list[NDArray[np.uint8]]:
-        """All of it, in order."""
+        """All bytes, in order."""
         self._close()
         return self._blocks
 
 
 @dataclass
 class VideoPayload:
-    """What one video adds to a shard; dropped as a whole if the video turns out bad.
+    """The content that one video adds to a shard; dropped completely if the video turns out to be unusable.
 
     Args:
-        header: of the store that it is for.
+        header: header of the store.
     """
 
     header: Header
     pts_seconds: list[float] = field(default_factory=list)
-    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
-    jpegs: Gathered = field(default_factory=Gathered)
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    jpegs: _Runs = field(default_factory=_Runs)
     checksums: list[int] = field(default_factory=list)
     masks: list[NDArray[np.uint8]] = field(default_factory=list)
     backgrounds: list[Background] = field(default_factory=list)
 
     def add_frame(self, pts_seconds: float, image: NDArray[np.uint8] | None) -> None:
-        """One frame at the store's size, uint8 (H, W, 3); None where the store keeps no frames."""
+        """Add a frame at the store's size, uint8 (H, W, 3); None if the store keeps no frames."""
         self.pts_seconds.append(pts_seconds)
         if self.header.frames == "none" or image is None:
             return
         if self.header.frames == "jpeg":
-            picture = encode_jpeg(image)
-            self.jpegs.append(picture)
+            stored = encode_jpeg(image)
+            self.jpegs.append(stored)
         else:
-            picture = np.ascontiguousarray(image)
-            self.pictures.append(picture)
-        self.checksums.append(crc32c(picture))
+            stored = np.ascontiguousarray(image)
+            self.images.append(stored)
+        self.checksums.append(crc32c(stored))
 
     def add_masks(self, masks: NDArray[np.bool_]) -> None:
-        """Masks of further frames, bool (n, H, W)."""
+        """Add the masks of further frames, bool (n, H, W)."""
         for mask in masks:
-            self.masks.append(np.packbits(mask))  # `pack_mask` for one: most come alone
+            self.masks.append(np.packbits(mask))  # faster than `pack_mask` for single masks
 
     def packed_masks(self) -> NDArray[np.uint8]:
-        """All masks as bits, uint8 (n, P); n = 0 where there are none."""
+        """All masks as bits, uint8 (n, P); n = 0 if there are none."""
         height, width = self.header.size
         return np.stack(self.masks) if self.masks else np.empty((0, (height * width + 7) // 8), np.uint8)
 
     def add_background(self, background: Background) -> int:
-        """The background of a further shot, at the store's size; returns its number within the video."""
+        """Add the background of a further shot, at the store's size; returns its number within the video."""
         self.backgrounds.append(background)
         return len(self.backgrounds) - 1
 
     def content(self, packed_masks: NDArray[np.uint8]) -> str:
-        """See `content_digest`; takes what `packed_masks` gave."""
+        """See `content_digest`; takes the result of `packed_masks`."""
         parts = [
             part
             for background in self.backgrounds
@@ -110,16 +126,73 @@ def content_digest(
     checksums: Sequence[int],
     parts: Iterable[NDArray[Any]],
 ) -> str:
-    """sha256 of what is stored for a video.
+    """sha256 of the stored content of a video.
 
     Args:
-        pts_seconds: of every frame.
-        checksums: crc32c of every stored picture; a picture is known by it.
-        parts: the masks, packed, none where the store has none; then of each background in turn its image, its
-            quantised noise, its packed validity. Rows of an array may come one after the other.
+        pts_seconds: time of every frame.
+        checksums: crc32c of every stored frame, in place of its bytes.
+        parts: the packed masks, if any; then image, quantised noise and packed validity of each background. Rows of an
+            array may come one by one.
     """
     digest = hashlib.sha256(np.asarray(pts_seconds, "<f8").tobytes())
     digest.update(np.asarray(checksums, "<u4").tobytes())
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
+
+
+# --- JPEG: quality 90, chroma at half resolution (4:2:0) ----------------------------------------------------------
+
+
+def encode_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The bytes of a JPEG image from uint8 (H, W, 3) RGB."""
+    good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _FLAGS)
+    if not good:
+        raise ValueError(f"cv2 could not encode an image of {image.shape = }")
+    encoded: NDArray[np.uint8] = data.reshape(-1)
+    return encoded
+
+
+def decode_jpeg(data: NDArray[np.uint8], out: NDArray[np.uint8], name: str = "an image") -> None:
+    """Decode a JPEG image into uint8 (H, W, 3), RGB.
+
+    Args:
+        data: its bytes.
+        out: array of the expected size; the size is checked before decoding.
+        name: name of its file, for messages.
+
+    Raises:
+        StoreDamageError: it is not a baseline JPEG, or of another size.
+    """
+    found = jpeg_shape(data.tobytes())
+    image = None
+    if found == out.shape:
+        with suppress(cv2.error):
+            image = cv2.imdecode(data, _AS_STORED)
+    if image is None or image.shape != out.shape:
+        height, width = out.shape[:2]
+        what = f"an image of {found[0]}x{found[1]} with {found[2]} channels" if found else "an image"
+        raise StoreDamageError(name, f"has {what} that is not a JPEG of {height}x{width}: run `bgaug verify`")
+    if _RED_FIRST:
+        out[...] = image
+    else:
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+
+
+def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+    """(height, width, channels) in the header of a baseline JPEG; None if it is not one.
+
+    Reference: ITU-T T.81, annex B.
+    """
+    if data[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == _BASELINE and length >= 8 and place + 2 + length <= len(data):
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return height, width, data[place + 9]
+        if marker == _SCAN or marker in _OTHER_FRAMES or length < 2:
+            return None
+        place += 2 + length
+    return None

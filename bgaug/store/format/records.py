@@ -1,4 +1,4 @@
-"""What a store says of each video: the rows of a commit. What a value may be is said here, and checked by the model."""
+"""Rows of a commit record: the description of each video. The models define and check the possible values."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ def _one_of(words: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""A count of frames or pixels: columns of the index have 32 bits."""
+_Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]  # frames or pixels: columns of the index have 32 bits
 Int63 = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
 class _Record(BaseModel):
-    # What a later minor version adds is no fault.
+    # Fields of a later minor version are allowed.
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     def to_json(self) -> dict[str, Any]:
@@ -41,7 +40,7 @@ class _Record(BaseModel):
 
 
 class Identity(_Record):
-    """What a source file is known by: its bytes, and the sha256 of its first and last megabyte."""
+    """Identity of a source file: its size, and the sha256 of its first and last megabyte."""
 
     bytes: Int63
     sha256: Annotated[str, Field(max_length=64)]
@@ -53,14 +52,14 @@ class Shot(_Record):
     Attributes:
         start: first frame, counted within the video.
         stop: one past the last frame.
-        background: which of the shard's backgrounds is its own; -1 where it has none.
-        camera: verdict on the camera: "static", "jitter", "moving", or "unknown" where it was not looked at.
-        grade: A to F, or None where it was not graded.
-        reasons: what lowered it, in words.
+        background: number of its background in the shard; -1 for none.
+        camera: camera motion: "static", "jitter", "moving", or "unknown" if it was not estimated.
+        grade: A to F, or None if it was not graded.
+        reasons: reasons for a lower grade, as text.
     """
 
-    start: Int32
-    stop: Int32
+    start: _Int32
+    stop: _Int32
     background: Annotated[int, Field(ge=-1, le=2**31 - 1)]
     camera: Annotated[str, _one_of(CAMERAS)] = "unknown"
     grade: Annotated[str, _one_of(GRADES[1:])] | None = None
@@ -71,25 +70,24 @@ class VideoRow(_Record):
     """One video of a shard.
 
     Attributes:
-        id: path relative to the folder it was found in, POSIX separators.
-        label: class name, None where unknown.
-        group: what must not be torn apart by a split (a recording, a subject), None where unknown.
-        split: "train", "test", ..., None where unknown.
+        id: path relative to the input folder, POSIX separators.
+        label: class name, None if unknown.
+        group: videos of one group must stay in one split (a recording, a subject); None if unknown.
+        split: "train", "test", ..., None if unknown.
         fps: average frames per second of the source.
         height: of the source, pixels.
         width: of the source, pixels.
         start: its first frame among the shard's frames.
-        first: which frame of the video that is: not 0 where earlier ones lie in other shards.
-        num_frames: frames of it that the shard accounts for.
-        total_frames: of the whole video, where other shards hold the rest; None where this one holds it all.
-        status: "ok", "partial" (the good beginning of a broken file) or "no_static_background".
-        shots: in order, together covering the shard's frames of it. A shot that two shards share stands in both, with
-            the background in both.
-        imported_masks: whether its masks were made elsewhere.
-        expected_frames: how many frames a "partial" video should have had, by its container; None where that is not
-            known or the video is whole.
-        identity: of the source file.
-        content: sha256 of what was stored for it.
+        first: its first frame in the video; not 0 if earlier frames are in other shards.
+        num_frames: number of its frames in the shard.
+        total_frames: frames of the whole video, if other shards contain the rest; None if this one contains all.
+        status: "ok", "partial" (the intact beginning of a broken file) or "no_static_background".
+        shots: in order, together covering the shard's frames of it. A shot shared by two shards is in both, with the
+            background in both.
+        imported_masks: whether its masks were imported.
+        expected_frames: frames of a "partial" video according to its container; None if unknown or the video is complete.
+        identity: identity of the source file.
+        content: sha256 of the stored content.
     """
 
     id: str
@@ -97,12 +95,12 @@ class VideoRow(_Record):
     group: str | None
     split: str | None
     fps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    height: Annotated[Int32, Field(ge=1)]
-    width: Annotated[Int32, Field(ge=1)]
+    height: Annotated[_Int32, Field(ge=1)]
+    width: Annotated[_Int32, Field(ge=1)]
     start: Int63
-    first: Int32 = 0
-    num_frames: Int32
-    total_frames: Int32 | None = None
+    first: _Int32 = 0
+    num_frames: _Int32
+    total_frames: _Int32 | None = None
     status: Annotated[str, _one_of(STATUSES)]
     shots: list[Shot]
     expected_frames: Int63 | None = None
@@ -112,7 +110,7 @@ class VideoRow(_Record):
 
 
 class Failure(_Record):
-    """A video that could not be used: its id, a reason code, and what was said."""
+    """A video that could not be used: its id, a reason code, and the message."""
 
     id: Text
     reason: Text

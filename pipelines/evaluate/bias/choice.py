@@ -20,7 +20,7 @@ from bgaug.metrics.bias import Stripes, clear_shift
 from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, has_splits, image_files, read_image, video_group
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Inserted, Manifest, Row, SceneTest
 from bgaug.progress import Progress
-from bgaug.store.index import GRADES
+from bgaug.store.format.records import GRADES
 
 _REFERENCE_CROP = 112  # the options give lengths in pixels of such a crop
 _TRIES = 64
@@ -209,7 +209,7 @@ class _Picker:
             if options.bank is None:
                 raise UsageError('donors="bank" needs the name of a bank; `bgaug import --backgrounds` makes one')
             bank = reader.store.bank(options.bank)
-            images = zip(bank.names, bank.pictures, strict=True)
+            images = zip(bank.names, bank.images, strict=True)
             self.all = [Donor(kind="bank", id=f"{bank.name}/{name}", sha256=digest(image)) for name, image in images]
         elif options.donors == "folder":
             if options.folder is None:

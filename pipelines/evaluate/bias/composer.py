@@ -114,7 +114,7 @@ class Composer:
         bank, _, image = name.partition("/")
         if bank not in self._banks:
             found = self.store.bank(bank)
-            self._banks[bank] = dict(zip(found.names, found.pictures, strict=True))
+            self._banks[bank] = dict(zip(found.names, found.images, strict=True))
         if image not in self._banks[bank]:
             raise UsageError(f"the bank {bank!r} of {self.store.path} has no image {image!r}, which the manifest names")
         return self._banks[bank][image]

@@ -44,7 +44,7 @@ from bgaug.pipelines.evaluate.bias.scores import (
 from bgaug.pipelines.evaluate.features import Encoder, encoder_of, feature_of
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
-from bgaug.store.verify import content_hash
+from bgaug.store.index import content_hash
 from bgaug.visualize import KINDS, write_picture
 
 MANIFEST, REPORT, SHEET = "manifest.json", "report.json", "sheet.png"

@@ -1,13 +1,13 @@
-"""The arrays of one shard, read straight from their files: one ranged read for what a clip needs.
+"""Reading arrays of a shard directly from their files: one ranged read for a clip.
 
-Zarr-python spends more than ten times as long on such a read, in Python; the files are the same. Every array is either
-one plain uncompressed chunk, or one Zarr shard: its inner chunks, and behind them an index of (offset, length) pairs
-with a crc32c.
+Zarr-python needs more than ten times as long for such a read. Every array is either one plain uncompressed chunk, or one
+Zarr shard: inner chunks, then an index of (offset, length) pairs with a crc32c.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.arrays import ArraySpec
 from bgaug.store.format.documents import MAX_NODE_BYTES, ArrayDocument, check_document, parse_json
 from bgaug.store.format.layout import crc32c
+from bgaug.store.format.payload import content_digest
+from bgaug.store.format.records import VideoRow
 from bgaug.store.places import Blob, Place
 
 _ABSENT = 2**64 - 1
-_OBJECT_BYTES = 2048  # of the object itself, about
+_OBJECT_BYTES = 2048  # of the object itself, approximately
 _FREE_BYTES = 64 * 2**20
 _MAX_RATIO = 64
 _MAX_CHUNK_BYTES = 128 * 2**20
@@ -35,20 +37,20 @@ class ArrayFile:
     """Rows of one array.
 
     Args:
-        place: the files of the store.
-        key: of the array's folder.
-        spec: how it must be laid out; None takes any layout that a store may have.
-        whole: read everything at once and keep it; for arrays of a few bytes a row.
+        place: files of the store.
+        key: path of the array's folder.
+        spec: expected layout; None accepts any layout of a store.
+        whole: read everything at once and keep it; for arrays of a few bytes per row.
 
     Attributes:
-        name: of its folder, for messages.
-        shape: of the whole array.
-        dtype: of its values.
-        nbytes: that it keeps in memory.
+        name: path of its folder, for messages.
+        shape: shape of the whole array.
+        dtype: type of its values.
+        nbytes: bytes that it keeps in memory.
 
     Raises:
-        StoreDamageError: a file is missing, or not what the metadata say.
-        StoreFormatError: it is laid out in another way.
+        StoreDamageError: a file is missing, or contradicts the metadata.
+        StoreFormatError: it has another layout.
     """
 
     def __init__(self, place: Place, key: str, spec: ArraySpec | None = None, *, whole: bool = False) -> None:
@@ -71,7 +73,7 @@ class ArrayFile:
         self.nbytes = _OBJECT_BYTES + sum(part.nbytes for part in (self._kept, self._chunks) if part is not None)
 
     def _look_at(self, file: Blob) -> None:
-        """Find the chunks; nothing larger than the file is taken on trust."""
+        """Locate the chunks; nothing larger than the file is trusted."""
         if self._sharded:
             if self._compressed and self._rows_per_chunk * self._row_bytes > _MAX_CHUNK_BYTES:
                 raise StoreFormatError(
@@ -98,11 +100,11 @@ class ArrayFile:
         self._chunks = np.frombuffer(data[:-4], "<u8").reshape(count, 2)
         if (self._chunks == _ABSENT).any():
             raise StoreDamageError(file.name, "a chunk is absent: run `bgaug verify`")
-        # Offsets and lengths within the file first: only then does no sum run over.
+        # Check that offsets and lengths are within the file first, so that no sum overflows.
         if (self._chunks > file.size).any() or int(self._chunks[0, 0]) or int(self._chunks[-1].sum()) != behind:
-            raise StoreDamageError(file.name, "its inner chunks are not what is in the file")
+            raise StoreDamageError(file.name, "its inner chunks are not those in the file")
         if (self._chunks[1:, 0] != self._chunks[:-1].sum(axis=1)).any():
-            raise StoreFormatError(file.name, "its inner chunks do not lie end to end in order")
+            raise StoreFormatError(file.name, "its inner chunks are not end to end in order")
         size = np.uint64(self._rows_per_chunk * self._row_bytes)
         self._contiguous = not self._compressed
         if self._contiguous and (self._chunks[:, 1] != size).any():
@@ -121,7 +123,7 @@ class ArrayFile:
         return out
 
     def read_into(self, start: int, out: NDArray[Any]) -> None:
-        """Rows from `start` on into a C-contiguous array, as many as it holds."""
+        """Read rows from `start` on into a C-contiguous array, as many as it holds."""
         stop = start + len(out)
         if not 0 <= start <= stop <= self.shape[0]:
             raise self._outside(start, stop)
@@ -136,7 +138,7 @@ class ArrayFile:
             return
         rows = self._rows_per_chunk
         first, last = start // rows, -(-stop // rows)
-        # Inner chunks lie end to end, so that neighbours are one range of the file, and one run for the decoder.
+        # Inner chunks are end to end: neighbours are one range of the file, and one run for the decoder.
         begins = int(self._chunks[first, 0])
         data = file.read(begins, int(self._chunks[last - 1].sum()) - begins)
         skipped = start - first * rows
@@ -148,26 +150,31 @@ class ArrayFile:
         out[...] = unpacked[skipped : skipped + len(out)]
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Any rows, in any order, into a C-contiguous array; one read where they are neighbours, or far away."""
-        # Lists, since reductions of a few numbers cost numpy ten times as much.
-        wanted = rows.tolist()
-        first, last = min(wanted), max(wanted)
-        if wanted == list(range(first, first + len(wanted))):
+        """Read rows in any order into a C-contiguous array; one read if they are neighbours, or remote."""
+        # Lists: for a few numbers, numpy's reductions are ten times as expensive.
+        numbers = rows.tolist()
+        first, last = min(numbers), max(numbers)
+        if numbers == list(range(first, first + len(numbers))):
             self.read_into(first, out)
         elif self._place.near and self._kept is None and (self._chunks is None or self._contiguous):
             if not 0 <= first <= last < self.shape[0]:
                 raise self._outside(first, last + 1)
-            self._place.open(self._key).read_pieces([row * self._row_bytes for row in wanted], out)
+            self._place.open(self._key).read_pieces([row * self._row_bytes for row in numbers], out)
         else:
             out[...] = self.read(first, last + 1)[rows - first]
 
     @property
-    def rows_at_once(self) -> int:
-        """Rows that are unpacked together, or some that make up a megabyte."""
+    def _rows_at_once(self) -> int:
+        """Rows that are decompressed together, or rows of about a megabyte."""
         return max(self._rows_per_chunk if self._chunks is not None else 1, (1 << 20) // max(1, self._row_bytes))
 
+    def blocks(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """Rows `start` to `stop`, some at a time."""
+        for first in range(start, stop, self._rows_at_once):
+            yield self.read(first, min(first + self._rows_at_once, stop))
+
     def check_rows(self, count: int) -> None:
-        """See that there are so many rows.
+        """Check that there are this many rows.
 
         Raises:
             StoreDamageError: there are fewer.
@@ -181,12 +188,12 @@ class ArrayFile:
         )
 
     def _unpack(self, name: str, data: bytes, first: int, last: int, out: NDArray[Any]) -> None:
-        """The rows of these inner chunks of the file of that name, which are in `data`, into an array of their size."""
+        """Decompress these inner chunks, whose bytes are `data`, into an array of their size."""
         assert self._chunks is not None
         size = self._rows_per_chunk * self._row_bytes
         for begin in (self._chunks[first:last, 0] - self._chunks[first, 0]).tolist():
             if content_bytes(data[begin : begin + _FRAME_HEADER_BYTES]) != size:
-                raise StoreDamageError(name, f"a chunk does not say that it holds {size} bytes: run `bgaug verify`")
+                raise StoreDamageError(name, f"a chunk does not declare {size} bytes: run `bgaug verify`")
         try:
             Zstd().decode(data, out)
         except (RuntimeError, ValueError) as error:
@@ -195,15 +202,15 @@ class ArrayFile:
 
 
 def check_numbers(name: str, array: ArrayFile, frames: ArrayFile | None) -> None:
-    """See that numbers of a shard that others are reckoned from can be what they are.
+    """Check the values of arrays that other values are computed from.
 
     Args:
-        name: of the array; of most, everything can be.
-        array: whose values.
-        frames: the pictures that offsets are places in.
+        name: name of the array; most arrays may contain anything.
+        array: its values.
+        frames: the frames that offsets refer to.
 
     Raises:
-        StoreDamageError: a time is no number, or pictures do not lie end to end.
+        StoreDamageError: a time is not a number, or frames are not end to end.
     """
     good = True
     if name == "pts_seconds":
@@ -213,21 +220,23 @@ def check_numbers(name: str, array: ArrayFile, frames: ArrayFile | None) -> None
         good = bool(len(offsets) and offsets[0] == 0 and offsets[-1] == frames.shape[0])
         good = good and bool((np.diff(offsets) >= _MIN_JPEG_BYTES).all())
     if not good:
-        raise StoreDamageError(array.name, "has numbers that no shard has: run `bgaug verify`")
+        raise StoreDamageError(array.name, "has impossible values: run `bgaug verify`")
 
 
 def check_unpacked(name: str, unpacked: int, packed: int) -> None:
-    """See that what is unpacked as a whole is in proportion to the file.
+    """Check that data that is decompressed as a whole is in proportion to the file.
 
     Raises:
-        StoreFormatError: it is more than 64 MiB and more than 64 times as much.
+        StoreFormatError: it is larger than 64 MiB and than 64 times the file.
     """
     if unpacked > max(_FREE_BYTES, _MAX_RATIO * packed):
-        raise StoreFormatError(name, f"would unpack from {packed} to {unpacked} bytes, more than a store's arrays do")
+        raise StoreFormatError(
+            name, f"would decompress from {packed} to {unpacked} bytes, more than arrays of a store do"
+        )
 
 
 def content_bytes(frame: bytes) -> int | None:
-    """How many bytes a zstd frame says that it holds; None where it does not say so, or has no checksum.
+    """The content size that a zstd frame declares; None if it declares none, or has no checksum.
 
     Reference: RFC 8878, section 3.1.1.
     """
@@ -248,7 +257,7 @@ def read_array_document(place: Place, key: str, spec: ArraySpec | None = None) -
 
     Raises:
         StoreDamageError: it is missing or damaged.
-        StoreFormatError: it is not that of an array, or not laid out as `spec` has it.
+        StoreFormatError: it is not that of an array, or differs from `spec`.
     """
     name = f"{place.name}/{key}/zarr.json"
     try:
@@ -261,5 +270,23 @@ def read_array_document(place: Place, key: str, spec: ArraySpec | None = None) -
         expected = np.dtype(spec.dtype).name, spec.row, spec.rows_per_chunk, spec.compress
         for field, one, other in zip(("data_type", "shape", "chunk_shape", "codecs"), found, expected, strict=True):
             if one != other:
-                raise StoreFormatError(name, f"{field}: is laid out otherwise than the store says: {one}, not {other}")
+                raise StoreFormatError(name, f"{field}: is {one}, expected {other}")
     return document
+
+
+def content_of(row: VideoRow, arrays: Mapping[str, ArrayFile], masks: NDArray[np.uint8] | None = None) -> str:
+    """See `content_digest`: of a video in these arrays of its shard, or of the video with other packed masks."""
+    start, stop = row.start, row.start + row.num_frames
+    numbers = sorted({shot.background for shot in row.shots} - {-1})
+
+    def parts() -> Iterator[NDArray[Any]]:
+        if masks is not None:
+            yield masks
+        elif "masks" in arrays:
+            yield from arrays["masks"].blocks(start, stop)
+        for number in numbers:
+            for name in ("backgrounds", "noise", "valid"):
+                yield arrays[name].read(number, number + 1)
+
+    checksums = arrays["frame_crc"].read(start, stop).tolist() if "frame_crc" in arrays else []
+    return content_digest(arrays["pts_seconds"].read(start, stop).tolist(), checksums, parts())

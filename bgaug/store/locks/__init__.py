@@ -1,1 +1,0 @@
-"""Locks: one writer per shard, several builds per store."""
