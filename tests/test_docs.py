@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import runpy
 import shlex
@@ -116,6 +117,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     known |= {"--help", "--version"}.union(OTHERS, *map(options_of, COMMANDS))
     missing = options_in_text(page) - known
     assert not missing, f"{name_of(page)}: no command has the options {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("page", NOW, ids=name_of)
+def test_names_in_the_text_exist(page: Path) -> None:
+    for name in sorted(set(re.findall(r"`(bgaug(?:\.\w+)+)", "\n".join(blocks(page, None))))):
+        pkgutil.resolve_name(name)
 
 
 def test_the_readme_lists_every_command() -> None:
