@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import pkgutil
 import re
 import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import typer.main
 from test_encoders import write_run
 
 from bgaug.cli.main import app
-from bgaug.model import ContrastiveLearner
+from bgaug.model import ContrastiveLearner, Method
+from bgaug.pairs import Composition
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -26,6 +29,8 @@ PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG",
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 NOW = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which also names options that no longer exist
 OTHERS = {"--extra-index-url", "--check", "--strict"}  # options of pip, ruff and mypy
+
+SETTABLE = {field.name for record in (Method, Composition) for field in fields(record)}
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -97,11 +102,17 @@ def test_code_of_the_readme_runs(reader: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_code_parses_and_what_it_imports_exists(page: Path, tmp_path: Path) -> None:
+def test_code_imports_what_exists_and_calls_it_with_arguments_that_exist(page: Path, tmp_path: Path) -> None:
     for block in blocks(page, "python"):
-        imports = [node for node in ast.parse(block).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        tree = ast.parse(block)
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         own = [node for node in imports if "torchvision" not in ast.unparse(node)]  # no dependency of bgaug
-        run("\n".join(map(ast.unparse, own)), tmp_path / "imports.py")
+        names = run("\n".join(map(ast.unparse, own)), tmp_path / "imports.py")
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            function = names.get(call.func.id) if isinstance(call.func, ast.Name) else None
+            if function is not None and str(function.__module__).startswith("bgaug"):
+                keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
+                inspect.signature(function).bind(*call.args, **keywords)
 
 
 @pytest.mark.parametrize("page", NOW, ids=name_of)
@@ -111,6 +122,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if words[1] not in COMMANDS:
             pytest.fail(f"{name_of(page)}: `{line}`: expected one of {', '.join(COMMANDS)}", pytrace=False)
         missing = {word.partition("=")[0] for word in words if word.startswith("--")} - options_of(words[1])
+        changed = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "--set"}
+        missing |= changed - SETTABLE
         assert not missing, f"{name_of(page)}: `{line}`: no such options: {', '.join(sorted(missing))}"
     scripts = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")]
     known = {option for script in scripts for option in re.findall(r'"(--[a-z-]+)"', script.read_text("utf-8"))}
