@@ -68,8 +68,8 @@ def writing(path: str | Path) -> Iterator[None]:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file to write to; when the block ends without an error, it replaces `path` in one step.
 
-    The temporary file is empty, in the same folder, and has the same suffix. If `path` is a link, its target is replaced.
-    The new file has the permissions of the old one, else those of the umask. Missing folders are created.
+    The temporary file is empty, in the same folder, and has the same suffix. If `path` is a link, its target is
+    replaced. The new file has the permissions of the old one, else those of the umask. Missing folders are created.
 
     Raises:
         WriteError: the system refuses, or `path` is a folder, device, fifo or socket. The old file is unchanged.
@@ -238,7 +238,7 @@ def check_replaceable(
 
 
 def _is_inside(path: Path, item: Path) -> bool:
-    """Whether a path is an existing file that is the input or lies in it."""
+    """Whether a path is an existing file that is the input or is inside it."""
     if not path.is_file():
         return False
     real = Path(os.path.realpath(path))

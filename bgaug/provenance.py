@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the checkout that contains a folder (by default bgaug's own); None if there is none."""
+    """Commit and uncommitted changes of the checkout of a folder (by default bgaug's own); None if there is none."""
     folder = folder or Path(bgaug.__file__).resolve().parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")

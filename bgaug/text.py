@@ -1,8 +1,9 @@
 """Text from outside, safe to show: names of files, classes and ids, messages of other libraries.
 
-A name may contain sequences that move a terminal's cursor, change its title or write to its clipboard, a line break that
-forges a second line, characters that change the direction of text, or bytes that are not text. `printable` replaces such
-characters by their numbers. It is called once, where text leaves the program: console, logs, and captions of images.
+A name may contain sequences that move a terminal's cursor, change its title or write to its clipboard, a line break
+that forges a second line, characters that change the direction of text, or bytes that are not text. `printable`
+replaces such characters by their numbers. It is called once, where text leaves the program: console, logs, and captions
+of images.
 """
 
 from __future__ import annotations

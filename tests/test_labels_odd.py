@@ -399,7 +399,7 @@ def test_the_first_class_that_is_given_goes_before_what_is_guessed(read: Read) -
 
 def test_names_that_contradict_the_folders_are_said(read: Read) -> None:
     labels = read(ZERO, names="walk\nrun\n")
-    assert "3 rows lie in a folder named after another class" in labels.notes[0]
+    assert "3 rows are in a folder named after another class" in labels.notes[0]
 
 
 # --- rows that cost themselves ------------------------------------------------------------------------------------------------------

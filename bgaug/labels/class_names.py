@@ -159,8 +159,8 @@ def name_classes(
 ) -> tuple[list[str | None], tuple[str, ...]]:
     """Class name of each row, and notes on what was guessed.
 
-    The numbers of the list are those of the file of names unless that is impossible: if the names count from 1 and the list
-    contains a 0 (or lies in folders named after the classes that show it), the list counts from 0, and vice versa.
+    The numbers of the list are those of the file of names unless that is impossible: if the names count from 1 and the
+    list contains a 0 (or lies in folders named after the classes that show it), the list counts from 0, and vice versa.
 
     Args:
         rows: the rows of the list.
@@ -186,7 +186,7 @@ def name_classes(
     contrary = _contrary(rows, found, names)
     if contrary:
         notes.append(
-            f"{len(contrary)} rows lie in a folder named after another class, such as {contrary[0]}; "
+            f"{len(contrary)} rows are in a folder named after another class, such as {contrary[0]}; "
             "do the names belong to this list? --first-class 0 or 1 sets where it starts"
         )
     return found, tuple(notes)
@@ -208,7 +208,8 @@ def _refuse(rows: Sequence[NumberedRow], names: ClassNames, shift: int, fitting:
     gaps = ", with gaps" if "gaps" in str(names) else ""
     fix = "" if not fitting else "; if the list counts from 1, use --first-class 1"
     raise LabelsError(
-        f"{row.place}: the label {row.number} is not in {min(known)} to {max(known)}{gaps}, the numbers of {names.file}{fix}"
+        f"{row.place}: the label {row.number} is not in {min(known)} to {max(known)}{gaps}, "
+        f"the numbers of {names.file}{fix}"
     )
 
 
@@ -221,7 +222,7 @@ def _folder(path: str) -> str:
 
 
 def _folders_agree(rows: Sequence[NumberedRow], names: ClassNames, shift: int) -> bool:
-    """Whether some rows lie in folders named after classes, and each of those in the folder of its own class."""
+    """Whether some rows are in folders named after classes, each of those in that of its own class."""
     named = {_plain(name): number - shift for number, name in names.by_number.items()}
     pairs = [
         (row.number, named[folder]) for row in rows if (folder := _folder(row.path)) in named and row.number is not None
@@ -230,7 +231,7 @@ def _folders_agree(rows: Sequence[NumberedRow], names: ClassNames, shift: int) -
 
 
 def _contrary(rows: Sequence[NumberedRow], found: Sequence[str | None], names: ClassNames) -> list[str]:
-    """Descriptions of rows that lie in a folder named after another class."""
+    """Descriptions of rows in a folder named after another class."""
     plain = {_plain(name) for name in names.by_number.values()}
     return [
         f"{row.place}: {shown(row.path)} is {name!r}"

@@ -1,10 +1,10 @@
 """Diving48: Diving48_V2_train.json, Diving48_V2_test.json, Diving48_vocab.json.
 
 Only version 2 is read: many labels of version 1 are wrong. Each entry has a `vid_name`, the number of its class and its
-frames in the recording, which have no meaning for the published clips. A class name is the four words of the vocabulary,
-joined by underscores, or the number if the vocabulary is missing. 47 of 48 numbers are used: number 30 has no video in
-either list, and the others keep their numbers. The group is the recording, a competition: the name without the number at
-its end.
+frames in the recording, which have no meaning for the published clips. A class name is the four words of the
+vocabulary, joined by underscores, or the number if the vocabulary is missing. 47 of 48 numbers are used: number 30 has
+no video in either list, and the others keep their numbers. The group is the recording, a competition: the name without
+the number at its end.
 
 Reference: Li, Li, Vasconcelos, "RESOUND: Towards action recognition without representation bias", ECCV 2018.
 """

@@ -1,13 +1,13 @@
 """Lists of a path and a number per line, the format of most training code in this field.
 
-A line is `path label`, separated by blanks, a tab, a comma or a semicolon, or `folder frames label`, in which the number
-before the label is the length of the video. Paths may contain blanks and be quoted. The first line determines the
-separator; all lines together determine whether there are lengths. A label of -1 means no label.
+A line is `path label`, separated by blanks, a tab, a comma or a semicolon, or `folder frames label`, in which the
+number before the label is the length of the video. Paths may contain blanks and be quoted. The first line determines
+the separator; all lines together determine whether there are lengths. A label of -1 means no label.
 
-A number that may be a label is not assumed to be a length: `video.mp4 3 7` may be a video with two classes, which is not
-supported. Such a list is refused until its columns are named. Classes are named by their numbers, unless a file contains
-their names: the given one, else the only label_map*.txt beside the list. A list of lengths without labels has the same
-form as one of labels; the two cannot be distinguished.
+A number that may be a label is not assumed to be a length: `video.mp4 3 7` may be a video with two classes, which is
+not supported. Such a list is refused until its columns are named. Classes are named by their numbers, unless a file
+contains their names: the given one, else the only label_map*.txt beside the list. A list of lengths without labels has
+the same form as one of labels; the two cannot be distinguished.
 """
 
 from __future__ import annotations
@@ -163,9 +163,7 @@ def _numbered(file: Path, columns: tuple[str, ...] | None) -> tuple[list[Numbere
     if columns is None:
         columns = _guess_columns(rows)
         if len(columns) > 2:
-            notes = (
-                f"{file.name}: the number before the label is assumed to be the length in frames; change it with --columns",
-            )
+            notes = (f"{file.name}: the number before the label is assumed to be a length; change it with --columns",)
     return [_by_columns(row, columns) for row in rows], notes
 
 
@@ -207,9 +205,9 @@ def _has_several(row: _Row) -> bool:
 
 def _unclear(row: _Row) -> LabelsError:
     return LabelsError(
-        f"{row.place}: has {len(row.numbers)} numbers after the path: {shown(row.line)}. Expected one label per video: if "
-        "these are several labels, keep one of them. If one is a length, name the columns: --columns path,frames,label or "
-        "path,offset,frames,label"
+        f"{row.place}: has {len(row.numbers)} numbers after the path: {shown(row.line)}. Expected one label per video: "
+        "if these are several labels, keep one of them. If one is a length, name the columns: "
+        "--columns path,frames,label or path,offset,frames,label"
     )
 
 

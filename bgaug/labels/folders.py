@@ -1,7 +1,7 @@
 """Labels from folders: which level of folders is the class, and which the split.
 
-A layout lists the levels from the top: `class`, `split/class`, `class/split`, `*/split/class`, ...; a level * is ignored,
-and so are folders below the last level.
+A layout lists the levels from the top: `class`, `split/class`, `class/split`, `*/split/class`, ...; a level * is
+ignored, and so are folders below the last level.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def labels_from_folders(video_ids: Iterable[str], layout: str = "auto") -> Label
 
     Args:
         video_ids: paths relative to a folder, with forward slashes.
-        layout: meaning of each level; see `parse_layout`. "auto" uses a level as split if all its folders have names such as
-            train, val and test, and the first level of two or more other folders as class.
+        layout: meaning of each level; see `parse_layout`. "auto" uses a level as split if all its folders have names
+            such as train, val and test, and the first level of two or more other folders as class.
 
     Returns:
-        Labels without any entries if the folders look like neither. `origin` contains the layout, `notes` what was guessed.
+        Labels without any entries if the folders look like neither. `origin` contains the layout, `notes` what was
+        guessed.
 
     Raises:
         LabelsError: the layout is invalid.
@@ -87,7 +88,7 @@ def _label(parts: Folders, levels: Layout, strict: bool) -> Label | None:
     return Label(name, None, "/".join(splits) or None) if name or splits else None
 
 
-# --- which layout -------------------------------------------------------------------------------------------------
+# --- which layout -----------------------------------------------------------------------------------------------------
 
 
 def _guess(folders: Sequence[Folders]) -> Layout:
@@ -116,7 +117,7 @@ def _guess(folders: Sequence[Folders]) -> Layout:
 
 
 def _of_mostly_in_folders(below: Sequence[Folders]) -> list[Folders]:
-    """Paths below those splits in which most videos lie in folders: a test set may have no classes."""
+    """Paths below those splits in which most videos are in folders: a test set may have no classes."""
     inside = Counter(parts[0] for parts in below if len(parts) > 1)
     total = Counter(parts[0] for parts in below)
     return [parts[1:] for parts in below if inside[parts[0]] > total[parts[0]] - inside[parts[0]]]
@@ -132,7 +133,7 @@ def _split_below(below: Sequence[Folders]) -> Layout | None:
 
 
 def _are_splits(names: set[str], below: Sequence[Folders]) -> bool:
-    """Whether a level is splits: all folders by their names, or most videos lie in folders of two or more splits."""
+    """Whether a level is splits: all folders by their names, or most videos are in folders of two or more splits."""
     if all(_NUMBERED.fullmatch(name) for name in names):
         return len(names) > 1
     known = {name: split for name in names if (split := _split_of(name))}
@@ -158,7 +159,7 @@ def _words(name: str) -> list[str]:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a folder is named after, if nothing else in the name has a meaning: `Testing`, `val_videos`, `train_256`.
+    """The split that a folder is named after, if its name contains nothing else: `Testing`, `val_videos`, `train_256`.
 
     A numbered split keeps its own name.
     """
@@ -181,7 +182,7 @@ def _around_split(name: str) -> tuple[str, ...]:
     return tuple(word for word in _words(name) if word not in SPLIT_NAMES)
 
 
-# --- notes --------------------------------------------------------------------------------------------------------
+# --- notes ------------------------------------------------------------------------------------------------------------
 
 
 def _has_others(folders: Iterable[Folders], levels: Layout) -> bool:
@@ -204,8 +205,8 @@ def _notes(folders: Mapping[str, Folders], labels: Mapping[str, Label], levels: 
         )
     elif repeated := _repeated(folders.values()):
         notes.append(
-            f"the first folders are used as classes, and several of them have a folder {repeated!r}; --layout split/class "
-            "or '*/class' uses the second ones"
+            f"the first folders are used as classes, and several of them have a folder {repeated!r}; --layout "
+            "split/class or '*/class' uses the second ones"
         )
     without = [video for video in folders if video not in labels or ("class" in levels and labels[video].name is None)]
     if without:

@@ -1,9 +1,9 @@
 """HMDB51: a file for each class and split, brush_hair_test_split1.txt to wave_test_split3.txt.
 
-A line contains a file name, 1 (train), 2 (test) or 0 (neither), and a blank at its end. Class names contain underscores:
-the class is everything before `_test_split`. File names contain &, #, !, ;, brackets and parentheses. Videos marked 0
-keep their class and get the split "unused": the protocol does not use them, but they are available for training without
-labels.
+A line contains a file name, 1 (train), 2 (test) or 0 (neither), and a blank at its end. Class names contain
+underscores: the class is everything before `_test_split`. File names contain &, #, !, ;, brackets and parentheses.
+Videos marked 0 keep their class and get the split "unused": the protocol does not use them, but they are available for
+training without labels.
 
 Reference: Kuehne, Jhuang, Garrote, Poggio, Serre, "HMDB: a large video database for human motion recognition",
 ICCV 2011.
@@ -69,9 +69,9 @@ def _entries(file: Path, class_name: str) -> list[Entry]:
 def _recording(name: str) -> str | None:
     """The recording, and class, that a clip of HMDB51 was cut from: its name without description and number.
 
-    This is a guess: names are `RECORDING_class_h_cm_np1_fr_goo_0.avi`, but it is not documented that a recording has one
-    name. The three splits agree with it: none has clips of one such group in both train and test. Clips of the same film
-    in other classes form groups of their own, and the splits do separate those.
+    This is a guess: names are `RECORDING_class_h_cm_np1_fr_goo_0.avi`, but it is not documented that a recording has
+    one name. The three splits agree with it: none has clips of one such group in both train and test. Clips of the same
+    film in other classes form groups of their own, and the splits do separate those.
 
     Returns:
         None if the name has another form.

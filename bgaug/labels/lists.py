@@ -172,7 +172,7 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-# --- messages for files that are no list of a known format --------------------------------------------------------
+# --- messages for files of unknown formats --------------------------------------------------------
 
 _MAGIC = {
     b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx); save its sheet as CSV in UTF-8, or unpack it",
@@ -266,7 +266,7 @@ def _described_text(path: Path) -> str:
     cells = [cell.strip("\"' ") for cell in (first.split(separator) if separator in first else first.split())]
     if len(cells) > 1 and PurePosixPath(cells[0]).suffix.lower() in EXTENSIONS:
         return (
-            f"its first line is {shown(first)}, and the class at its end is a name, not a number; put a line `file,label` "
-            "before it, and a comma between path and class"
+            f"its first line is {shown(first)}, and the class at its end is a name, not a number; put a line "
+            "`file,label` before it, and a comma between path and class"
         )
     return f"its first line is {shown(first)}; expected {_TABLE}, or {_LINES}"

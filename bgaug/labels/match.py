@@ -16,15 +16,15 @@ def match_entries(found: SplitList, ids: Iterable[str], paths: Mapping[str, Path
     """Labels of videos from the rows of a list.
 
     A row matches a video if their file names agree, with or without the extension of a video, and their folders do not
-    contradict each other (see `SplitList.folders`). Among several candidates, the one with the same extension is preferred,
-    then the one with most folders in common. Rows that still match several videos, and rows that contradict each other, are
-    left out and reported in `Labels.dropped`.
+    contradict each other (see `SplitList.folders`). Among several candidates, the one with the same extension is
+    preferred, then the one with most folders in common. Rows that still match several videos, and rows that contradict
+    each other, are left out and reported in `Labels.dropped`.
 
     Args:
         found: the list.
         ids: ids of the videos: paths relative to a folder, with forward slashes.
-        paths: paths of the videos by id, if the files are available: rows of a CSV are then paths relative to the CSV, or
-            bare names.
+        paths: paths of the videos by id, if the files are available: rows of a CSV are then paths relative to the CSV,
+            or bare names.
 
     Raises:
         LabelsError: no usable row matches any video.
@@ -76,7 +76,8 @@ def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Labe
     kept = nearest[0] if len(nearest) == 1 else None
     beside = by_label[kept][0] if kept is not None else entries[0]
     contrary = [
-        f"{row.place}: {row.names[0]} has contradicting rows: {_described(row)}, and {_described(beside)} in {beside.place}"
+        f"{row.place}: {row.names[0]} has contradicting rows: {_described(row)}, "
+        f"and {_described(beside)} in {beside.place}"
         for label, rows in by_label.items()
         for row in rows
         if label != kept and row is not beside
@@ -148,8 +149,8 @@ class _Videos:
             found = known.at(target)
             if len(found) > 1:
                 raise LabelsError(
-                    f"{place}: {name} matches {len(found)} videos ({found[0]}, {found[1]}, ...); give its path relative to the "
-                    "CSV, with its extension"
+                    f"{place}: {name} matches {len(found)} videos ({found[0]}, {found[1]}, ...); give its path "
+                    "relative to the CSV, with its extension"
                 )
             if found:
                 return found[0]

@@ -68,7 +68,8 @@ def _value(path: Path) -> Any:
         raise unreadable(path, error) from error
     except MalformedFile as error:
         raise LabelsError(
-            f"{path}: cannot be read as a list: {error}. If you trust it, write it as a CSV with the columns file and label"
+            f"{path}: cannot be read as a list: {error}. If you trust it, write it as a CSV with the "
+            "columns file and label"
         ) from error
 
 
@@ -86,8 +87,8 @@ def _rows(path: Path, value: Any) -> Iterator[tuple[Any, Any]]:
         elif isinstance(row, (list, tuple)) and len(row) in (2, 3):
             if len(row) == 3 and (type(row[1]) is not int or row[1] < LEAST_FRAMES):
                 raise LabelsError(
-                    f"{path}, row {number}: {_shown(row[1])} before the label is not a length in frames, and may be another "
-                    "label; a video has one: make the rows (path, label)"
+                    f"{path}, row {number}: {_shown(row[1])} before the label is not a length in frames, and may be "
+                    "another label; a video has one: make the rows (path, label)"
                 )
             yield row[0], row[-1]
         else:

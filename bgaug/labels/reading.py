@@ -284,8 +284,8 @@ def _checked_header(file: Path, cells: list[str]) -> list[str]:
     ]
     if numbered and pick_column(cells, CLASS_COLUMNS):
         raise LabelsError(
-            f"{file}: the header has several columns of labels, one of them {numbered[0]!r}, and a video has one label; "
-            "keep one of them"
+            f"{file}: the header has several columns of labels, one of them {numbered[0]!r}, and a video has one "
+            "label; keep one of them"
         )
     return cells
 

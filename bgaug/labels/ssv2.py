@@ -1,9 +1,9 @@
 """Something-Something V2: something-something-v2-labels.json, -train.json, -validation.json, -test.json.
 
 The class of a clip is its template without the brackets, numbered in labels.json; `label` in train and validation is a
-sentence, not a class. The test list contains only ids: those videos get the split "test" and no class. The shorter names
-labels.json, train.json, ... are accepted. Files are `{id}.webm`, or with another extension. The persons who recorded the
-clips are not published, so there are no groups.
+sentence, not a class. The test list contains only ids: those videos get the split "test" and no class. The shorter
+names labels.json, train.json, ... are accepted. Files are `{id}.webm`, or with another extension. The persons who
+recorded the clips are not published, so there are no groups.
 
 Reference: Goyal et al., "The something something video database for learning and evaluating visual common sense",
 ICCV 2017, arXiv 1706.04261.

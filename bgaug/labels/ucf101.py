@@ -2,8 +2,8 @@
 
 The published lists have CRLF line ends. Test lists contain no label: the class is the folder in the path. The class
 HandstandPushups contains files that begin with v_HandStandPushups, so the class is never taken from a file name. Videos
-are cut from recordings, `gNN` within a class; those of one recording are similar: each list keeps them together, and any
-other split must do the same.
+are cut from recordings, `gNN` within a class; those of one recording are similar: each list keeps them together, and
+any other split must do the same.
 
 Reference: Soomro, Zamir, Shah, "UCF101: A dataset of 101 human actions classes from videos in the wild", 2012,
 arXiv 1212.0402.

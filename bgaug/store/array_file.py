@@ -1,7 +1,7 @@
 """Reading arrays of a shard directly from their files: one ranged read for a clip.
 
-Zarr-python needs more than ten times as long for such a read. Every array is either one plain uncompressed chunk, or one
-Zarr shard: inner chunks, then an index of (offset, length) pairs with a crc32c.
+Zarr-python needs more than ten times as long for such a read. Every array is either one plain uncompressed chunk, or
+one Zarr shard: inner chunks, then an index of (offset, length) pairs with a crc32c.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writing the arrays of a shard: rows go to the disk as they come, so that a shard is never in memory as a whole.
 
-The files are those of a Zarr v3 array. Zarr-python would hold a Zarr shard in memory, copy it three times, and offers no
-fsync; a test reads these files with it.
+The files are those of a Zarr v3 array. Zarr-python would hold a Zarr shard in memory, copy it three times, and offers
+no fsync; a test reads these files with it.
 """
 
 from __future__ import annotations

@@ -143,8 +143,8 @@ def _make_shards_folder(root: Path) -> None:
 def _clear(root: Path) -> None:
     """Remove everything that belongs to a store except the header, which the next store replaces.
 
-    If this is interrupted, the folder is a store in which every visible shard is complete: each is removed in one step. Other
-    files are kept.
+    If this is interrupted, the folder is a store in which every visible shard is complete: each is removed in one step.
+    Other files are kept.
     """
     cleared = root / CLEARED
     discard(cleared)
@@ -225,7 +225,7 @@ def _plan_difference(found: Plan, requested: Plan) -> str:
         (f"{len(names)} {word}", sorted(names))
         for word, names in (
             ("added", new.keys() - old.keys()),
-            ("gone", old.keys() - new.keys()),
+            ("removed", old.keys() - new.keys()),
             ("of another size", {i for i in old.keys() & new.keys() if old[i] != new[i]}),
         )
         if names

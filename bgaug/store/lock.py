@@ -1,8 +1,8 @@
 """Lock files: at most one process at a time, on any disk.
 
 The operating system releases a lock when its holder dies. Some network file systems refuse `flock`; there, a lease
-replaces it: a file with the name of its holder, which the holder renews every few seconds. A lease ends if its holder is a
-process of this machine that no longer exists, or if it was not renewed for a minute.
+replaces it: a file with the name of its holder, which the holder renews every few seconds. A lease ends if its holder
+is a process of this machine that no longer exists, or if it was not renewed for a minute.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def lock_file(path: Path) -> int | None:
 
 
 def holder_of(path: Path) -> str | None:
-    """The holder of a file that its process both locks and renews; None if nobody holds it."""
+    """The holder of a file that its process both locks and renews; None if it is not held."""
     lease = Lease(path)
     try:
         descriptor = lock_file(path)

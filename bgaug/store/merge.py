@@ -58,8 +58,8 @@ def merge_stores(
 ) -> Header:
     """Join stores of the same size, fit and kind of frames into a new one.
 
-    Files are linked if the disk allows it, so that they cost no space; files of a store are never changed in place, so links
-    are safe. Donor banks are included; of two banks with one name, the second is numbered.
+    Files are linked if the disk allows it, so that they cost no space; files of a store are never changed in place, so
+    links are safe. Donor banks are included; of two banks with one name, the second is numbered.
 
     Args:
         roots: folders of the stores, two or more.
@@ -115,7 +115,8 @@ def _joint_header(parts: Sequence[_Part]) -> Header:
             one, other = getattr(first, name), getattr(part.header, name)
             if one != other:
                 raise UsageError(
-                    f"{parts[0].root} has {name} {one}, {part.root} has {other}: build both with the same options to merge them"
+                    f"{parts[0].root} has {name} {one}, {part.root} has {other}: "
+                    "build both with the same options to merge them"
                 )
         if first.options.get("holds") != part.header.options.get("holds"):
             raise UsageError(

@@ -35,8 +35,8 @@ def open_store(path: str | Path | ZarrStore, *, allow_incomplete: bool = False, 
     """Open a store for reading.
 
     Args:
-        path: its folder; a URL (``s3://...``, ``gs://...``, ``memory://...``) or a store of zarr, which require the extra
-            ``cloud``.
+        path: its folder; a URL (``s3://...``, ``gs://...``, ``memory://...``) or a store of zarr, which require the
+            extra ``cloud``.
         allow_incomplete: also open an unfinished store; videos of missing shards are not visible.
         check_frames: check raw frames against their checksums on every read, which doubles the cost of reading them.
             Everything else is always checked.
@@ -53,8 +53,8 @@ def open_store(path: str | Path | ZarrStore, *, allow_incomplete: bool = False, 
 class Store:
     """A store, open for reading. Safe to pickle, and to share between threads and forked processes.
 
-    A clip costs one ranged read for its frames and one for its masks. Small arrays (times, offsets and checksums of frames,
-    places of chunks) are read once per shard and cached: some 20 bytes per frame, at most 256 MB.
+    A clip costs one ranged read for its frames and one for its masks. Small arrays (times, offsets and checksums of
+    frames, places of chunks) are read once per shard and cached: some 20 bytes per frame, at most 256 MB.
 
     Attributes:
         path: its folder or URL.
@@ -92,8 +92,8 @@ class Store:
             first = next(shard for shard in count() if shard not in there)
             raise StoreError(
                 self.path,
-                f"{planned - len(there)} of {planned} shards are missing (the first is {shard_name(first)}): run the command "
-                "that built it again to finish it",
+                f"{planned - len(there)} of {planned} shards are missing (the first is {shard_name(first)}): run the "
+                "command that built it again to finish it",
             )
 
     def __len__(self) -> int:

@@ -89,8 +89,8 @@ class Report:
         num_videos: videos in them.
         num_frames: frames in them.
         num_bytes: bytes of all files in the commits.
-        content_hash: sha256 of ids, content and options: the same for the same videos and options, whoever built it and
-            when; None if a commit could not be read.
+        content_hash: sha256 of ids, content and options: the same for the same videos and options, independently of
+            builder and time; None if a commit could not be read.
         deep: whether everything was decoded.
     """
 
@@ -235,7 +235,7 @@ def _check_index(root: Path, header: Header, rows: list[tuple[VideoRow, int]]) -
     return problems
 
 
-# --- one shard ------------------------------------------------------------------------------------------------------
+# --- one shard --------------------------------------------------------------------------------------------------------
 
 
 def _check_shard(root: Path, shard: int, commit: dict[str, Any], header: Header, *, deep: bool) -> list[Problem]:
@@ -333,7 +333,7 @@ def _check_array(root: Path, key: str, spec: ArraySpec, num_rows: int | None, fi
     return None
 
 
-# --- deep ---------------------------------------------------------------------------------------------------------------
+# --- deep -------------------------------------------------------------------------------------------------------------
 
 
 def _decode_everything(root: Path, key: str, commit: dict[str, Any], header: Header) -> None:
@@ -382,7 +382,7 @@ def _decode_jpegs(folder: Path, arrays: Mapping[str, ArrayFile], header: Header)
         decode_jpeg(data, image, f"{folder}: frame {row}")
 
 
-# --- banks --------------------------------------------------------------------------------------------------------------
+# --- banks ------------------------------------------------------------------------------------------------------------
 
 
 def _check_banks(root: Path, header: Header, *, deep: bool) -> list[Problem]:

@@ -279,8 +279,8 @@ def replace_masks(
         root: folder of the store.
         header: header of the store.
         shard: number of the shard.
-        give: function from a video's row and packed masks, uint8 (num_frames, P), to masks of the same shape, or None to
-            keep them.
+        give: function from a video's row and packed masks, uint8 (num_frames, P), to masks of the same shape, or None
+            to keep them.
 
     Returns:
         Ids of the videos whose masks were replaced; if there are none, the shard is unchanged.

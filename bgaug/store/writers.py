@@ -1,8 +1,8 @@
 """Writers of a whole store: several builds at a time, or one process that has the store to itself.
 
-Builds of the same plan may run side by side, since each shard has its own lock. A process that clears or rewrites shards
-(a build with `--overwrite`, an import, a merge, a repair) needs the store to itself. Both use one lock file, the gate: an
-exclusive writer keeps it; a build only passes it and leaves a file of its own there while it runs.
+Builds of the same plan may run side by side, since each shard has its own lock. A process that clears or rewrites
+shards (a build with `--overwrite`, an import, a merge, a repair) needs the store to itself. Both use one lock file, the
+gate: an exclusive writer keeps it; a build only passes it and leaves a file of its own there while it runs.
 """
 
 from __future__ import annotations

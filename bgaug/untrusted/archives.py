@@ -66,8 +66,8 @@ def open_archive(file: BinaryIO, *, compressed: int = 0) -> Iterator[zipfile.Zip
         compressed: largest total size of compressed members; 0 refuses compression.
 
     Raises:
-        MalformedFile: it is not a complete archive, a member occurs twice, is encrypted or uses another compression, or the
-            members are larger.
+        MalformedFile: it is not a complete archive, a member occurs twice, is encrypted or uses another compression, or
+            the members are larger.
     """
     size = os.fstat(file.fileno()).st_size
     try:

@@ -58,8 +58,8 @@ def load_plain(
 
     Args:
         source: the pickle, or a seekable file at the beginning of it; afterwards the file is at its end.
-        names: allowed names, "module.name", and the function that is called for each with the arguments in the file; None for
-            a name that is only an argument. By default none.
+        names: allowed names, "module.name", and the function that is called for each with the arguments in the file;
+            None for a name that is only an argument. By default none.
         persistent: function from a persistent id to its value; by default such ids are refused.
         operations: largest number of operations, about five for each row of a list.
 

@@ -191,7 +191,7 @@ def _is_complete(name: str, rows: Sequence[VideoRow]) -> bool:
     return rows[0].total_frames in (None, expected)
 
 
-# --- columns that were read ---------------------------------------------------------------------------------------
+# --- columns that were read -------------------------------------------------------------------------------------------
 
 
 def check_columns(path: str, columns: Columns, names: Names, header: Header) -> None:

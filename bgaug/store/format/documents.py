@@ -1,8 +1,8 @@
 """Checks of all JSON documents of a store before they are used.
 
-A store may come from anyone. The size of a document is bounded before it is read, its nesting and number of values before
-they are used; a model defines the possible values of each field, and how fields go together. Fields of a later minor
-version are ignored.
+A store may come from anyone. The size of a document is bounded before it is read, its nesting and number of values
+before they are used; a model defines the possible values of each field, and how fields go together. Fields of a later
+minor version are ignored.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def brief(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-# --- parts of several documents -------------------------------------------------------------------------------------
+# --- parts of several documents ---------------------------------------------------------------------------------------
 
 
 def _unique(values: list[str]) -> list[str]:
@@ -169,7 +169,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-# --- header -------------------------------------------------------------------------------------------------------------
+# --- header -----------------------------------------------------------------------------------------------------------
 
 
 class _PlanSummary(_Model):
@@ -197,7 +197,7 @@ class HeaderDocument(_Model):
         return size
 
 
-# --- records ------------------------------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
 class CommitDocument(_Model):
@@ -264,7 +264,7 @@ class BankDocument(_Model):
     files: Files
 
 
-# --- nodes of Zarr ------------------------------------------------------------------------------------------------------
+# --- nodes of Zarr ----------------------------------------------------------------------------------------------------
 
 
 class _Codec(_Model):
@@ -381,7 +381,7 @@ class ShardNode(_Model):
     attributes: _ShardAttributes
 
 
-# --- plan ---------------------------------------------------------------------------------------------------------------
+# --- plan -------------------------------------------------------------------------------------------------------------
 
 _Count = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
 _Id = Annotated[Text, Strict()]

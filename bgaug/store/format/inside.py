@@ -1,7 +1,7 @@
 """Files below the folder of a store, opened without leaving it.
 
-A store may come from anyone. No symbolic link below its root is followed, for reading or for removing; the root itself may
-be a link, because the user named it. Only regular files are opened: a named pipe would block.
+A store may come from anyone. No symbolic link below its root is followed, for reading or for removing; the root itself
+may be a link, because the user named it. Only regular files are opened: a named pipe would block.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _linked(path: Path, target: Path, status: os.stat_result) -> bool:
     try:
         os.link(path, target, follow_symlinks=False)
     except OSError:
-        return False  # another disk, or one that knows no links
+        return False  # another disk, or one without links
     if os.path.samestat(os.lstat(target), status):
         return True
     target.unlink()

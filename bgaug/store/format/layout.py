@@ -64,8 +64,8 @@ def extend_crc32c(before: int, data: bytes | NDArray[Any]) -> int:
     return int(google_crc32c.extend(before, data))
 
 
-# A CRC is linear: appending n bytes maps the checksum before them by a matrix over bits that depends only on n, and adds
-# the checksum of the bytes. So the checksum of a file follows from those of its frames without reading them again.
+# A CRC is linear: appending n bytes maps the checksum before them by a matrix over bits that depends only on n, and
+# adds the checksum of the bytes. So the checksum of a file follows from those of its frames without reading them again.
 # Reference: M. Adler, `crc32_combine` in zlib, 2004, for the idea; the polynomial here is Castagnoli's.
 
 

@@ -1,7 +1,7 @@
 """The plan of a store: which video goes into which shard.
 
-It depends only on the videos and the options, not on the number of processes: any number of them, at any time, build the
-same store.
+It depends only on the videos and the options, not on the number of processes: any number of them, at any time, build
+the same store.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Plan:
         return sum(video.estimate for shard in self.shards for video in shard if video.part == 0)
 
     def to_bytes(self) -> bytes:
-        """Content of plan.json: id, bytes, estimate of each video; for videos in several shards, also part and parts."""
+        """Content of plan.json: id, bytes and estimate of each video, and part and parts if it is in several shards."""
         return canonical_json(
             [[list(astuple(video))[: 3 if video.parts == 1 else 5] for video in shard] for shard in self.shards]
         )
@@ -76,9 +76,9 @@ class Plan:
 def plan_shards(videos: Sequence[PlannedVideo]) -> Plan:
     """Distribute the videos, sorted by id, over shards.
 
-    A shard gets at most 128 MiB by the estimates and at most 64 videos. Below 512 videos a shard gets at most a sixteenth of
-    them, so that small sets are also built in parallel and resumed in small steps. A longer video gets shards of its own of
-    about 96 MiB each, which leaves room to end them between shots.
+    A shard gets at most 128 MiB by the estimates and at most 64 videos. Below 512 videos a shard gets at most a
+    sixteenth of them, so that small sets are also built in parallel and resumed in small steps. A longer video gets
+    shards of its own of about 96 MiB each, which leaves room to end them between shots.
     """
     ordered = sorted(videos, key=lambda video: video.id)
     limit = _MAX_SHARD_VIDEOS if len(ordered) >= _FEW_VIDEOS else max(1, -(-len(ordered) // _SHARDS_FOR_FEW))

@@ -85,7 +85,8 @@ class VideoRow(_Record):
         shots: in order, together covering the shard's frames of it. A shot shared by two shards is in both, with the
             background in both.
         imported_masks: whether its masks were imported.
-        expected_frames: frames of a "partial" video according to its container; None if unknown or the video is complete.
+        expected_frames: frames of a "partial" video according to its container; None if unknown or the video is
+            complete.
         identity: identity of the source file.
         content: sha256 of the stored content.
     """
