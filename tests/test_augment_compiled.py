@@ -37,7 +37,9 @@ def test_functions_compile_without_a_break() -> None:
         torch.testing.assert_close(whole(function)(), function(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("policy", ["background", "fame", "be"])
+@pytest.mark.parametrize(
+    "policy", ["background", *(pytest.param(name, marks=pytest.mark.full) for name in ("fame", "be"))]
+)
 def test_pairs_compile_without_a_break(policy: str) -> None:
     module, batch = SemiNegativePairs(Augmentation(size=16), policy), dict(make_batch())
     ours, compiled = module(batch), whole(module)(batch)

@@ -19,7 +19,7 @@ from hostile import KINDS, Case, Verdict, attack, cases, make_store
 
 from bgaug.store import FrameKind, verify_store
 
-SHORT = 30
+SHORT = 15
 WHOLE = 3000
 
 

@@ -145,7 +145,7 @@ def fail_puts(folder: Path, frames: FrameKind, most: int | None, report: list[st
 
 @pytest.mark.parametrize("frames", ["jpeg", "raw"])
 def test_a_video_is_put_whole_or_not_at_all(tmp_path: Path, frames: FrameKind, report: list[str]) -> None:
-    fail_puts(tmp_path, frames, 16, report)
+    fail_puts(tmp_path, frames, 8, report)
 
 
 @pytest.mark.full
@@ -187,7 +187,7 @@ def fail_shards(folder: Path, most: int | None, report: list[str]) -> None:
 
 
 def test_a_shard_is_made_whole_or_not_at_all(tmp_path: Path, report: list[str]) -> None:
-    fail_shards(tmp_path, 16, report)
+    fail_shards(tmp_path, 8, report)
 
 
 @pytest.mark.full
