@@ -1,4 +1,4 @@
-"""The gated median: samples in which a pixel was still just then count for more.
+"""The gated median: samples in which a pixel is still get a larger weight.
 
 Letters: S samples, H, W pixels.
 """
@@ -15,34 +15,33 @@ from bgaug.background.samples import ShotSamples
 from bgaug.sizing import Size
 
 WEIGHT = 32
-"""Votes of a still sample; of another one: 1. So two still ones outvote all the rest."""
+"""Weight of a still sample; others have 1. So two still samples outvote all others."""
 
-_LAG = 3  # samples; at lag 1 a slow thing changes too little to be told from noise
+_LAG = 3  # samples; at lag 1 the change of a slow object is no larger than noise
 _SPREADS, _SLACK = 2 * 1.4826, 1.0  # median absolute deviations, as standard deviations of a normal law; grey levels
-_MOST_STILL = 10.0  # grey levels: were most of the picture to move, its median change would pass for noise
+_MOST_STILL = 10.0  # grey levels: if most of the image moves, its median change is no measure of noise
 
 
 def gated_median(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The median of the samples, those that were still at a pixel weighing 32 times as much as the others.
+    """The median of the samples, in which samples that are still at a pixel weigh 32 times as much as the others.
 
-    What crosses slowly covers a pixel in over half of the samples and spoils the plain median; but while it moves on, it
-    changes, and what it leaves behind does not. A sample is still at a pixel if its change to the third sample before
-    and after it, and to the second frame after it, is within what is usual for that pair of pictures. Where no sample
-    is still, or all are, this is the plain median to the bit.
+    An object that crosses slowly covers a pixel in over half of the samples and spoils the plain median; but it changes
+    while it moves, and the ground does not. A sample is still at a pixel if its change to the third sample before and
+    after it, and to the second frame after it, is usual for that pair of images. Where no sample is still, or all are,
+    the result equals the plain median to the bit.
 
-    It cannot help against who stands there for over half of the shot, nor against what is as plain as the ground that
-    it slides over. Three to five times the CPU time of the plain median: 50 to 80 ms for
-    51 samples of 320x240.
+    Limits: people who stand for over half of the shot, and objects as plain as the ground that they slide over, remain.
+    Three to five times the CPU time of the plain median: 50 to 80 ms for 51 samples of 320x240.
 
     Returns:
-        The picture, uint8 (H, W, 3), and where it was seen: everywhere, as far as a median can tell.
+        The image, uint8 (H, W, 3), and where it was seen: everywhere, as far as a median shows.
     """
     still = still_samples(shot)
     return weighted_median(shot.images, still), np.ones(shot.size, np.bool_)
 
 
 def still_samples(shot: ShotSamples) -> list[NDArray[np.bool_]]:
-    """Where each sample was still: S of bool (ceil(H / 2), ceil(W / 2))."""
+    """Where each sample is still: S of bool (ceil(H / 2), ceil(W / 2))."""
     height, width = shot.size
     half = ((height + 1) // 2, (width + 1) // 2)
     small = [_to_half(image[..., 1], half) for image in shot.images]
@@ -64,7 +63,7 @@ def _to_half(change: NDArray[np.uint8], half: Size) -> NDArray[np.uint8]:
 
 
 def _usual(change: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where a change, smoothed, is no larger than noise and light make it all over the picture."""
+    """Where a change, smoothed, is no larger than the noise and the light make it all over the image."""
     smooth = np.asarray(cv2.blur(change, (5, 5)), np.uint8)
     some = smooth[::2, ::2]
     middle = float(np.median(some))

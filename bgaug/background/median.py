@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_SAMPLES = 51
-"""Samples of a shot. 51 evenly spaced frames measured as accurate as all 250 of a clip; odd, so the median is a sample."""
+"""Samples of a shot: 51 evenly spaced frames are as accurate as all 250 of a clip. Odd, so the median is a sample."""
+
+_CHUNK_BYTES = 2**19
 
 
 def evenly_spaced(num_frames: int, num_samples: int) -> NDArray[np.int64]:
@@ -22,33 +24,11 @@ def evenly_spaced(num_frames: int, num_samples: int) -> NDArray[np.int64]:
     return np.round(np.linspace(0, num_frames - 1, count)).astype(np.int64)
 
 
-def temporal_median(frames: NDArray[np.uint8], *, num_samples: int = NUM_SAMPLES) -> NDArray[np.uint8]:
-    """Per-pixel median over time.
-
-    Right where a pixel shows background in over half of the sampled frames and the camera is still. Equal to
-    ``numpy.median`` to the bit for an odd number of samples; the lower of the middle two for an even one, where
-    ``numpy.median`` averages them.
-
-    Args:
-        frames: uint8 (T, ...), for pictures (T, H, W, 3).
-        num_samples: frames used, evenly spaced over T; all of them if T is smaller.
-
-    Returns:
-        uint8 (...), one value a pixel and channel.
-
-    Raises:
-        ValueError: no frames, or not uint8.
-    """
-    if frames.ndim < 2 or len(frames) == 0 or frames.dtype != np.uint8:
-        raise ValueError(f"frames must be uint8 (T, ...) with T >= 1, got {frames.dtype} {frames.shape = }")
-    chosen = evenly_spaced(len(frames), num_samples)
-    return median_by_bits(frames if len(chosen) == len(frames) else frames[chosen])
-
-
 def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Exact (lower) median along the first axis by a search from the highest bit down.
 
-    The median is the largest value v with at most (S - 1) // 2 samples below it. Eight rounds of comparing and
+    Equal to ``numpy.median`` for odd S; for even S the lower of the middle two, where ``numpy.median`` averages. The
+    median is the largest value v with at most (S - 1) // 2 samples below it. Eight rounds of comparing and
     counting in bytes replace a sort: no branch, no gap, and several times faster than selection whatever the values.
 
     Args:
@@ -60,8 +40,8 @@ def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     num_samples = len(samples)
     rows = [np.ascontiguousarray(sample).reshape(-1) for sample in samples]
     num_values = rows[0].size
-    # A chunk is gone through eight times: it and its flags should stay in the second-level cache. Gathering it there,
-    # too, spares a copy of all samples in fresh memory. Whole words of eight, for the counting.
+    # A chunk is read eight times, so it and its flags should stay in the second-level cache. Gathering it there also
+    # avoids a copy of all samples. Its length is a multiple of eight for the counting by words.
     chunk = min(_CHUNK_BYTES // num_samples // 64 * 64 or 64, 32768, -(-num_values // 8) * 8)
     median = np.empty(num_values, np.uint8)
     part = np.zeros((num_samples, chunk), np.uint8)
@@ -74,9 +54,6 @@ def median_by_bits(samples: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> 
     return median.reshape(np.shape(samples[0]))
 
 
-_CHUNK_BYTES = 2**19
-
-
 def median_where(
     samples: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], counted: Sequence[NDArray[np.bool_]] | NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
@@ -87,7 +64,7 @@ def median_where(
         counted: S of bool (...), which of them count.
 
     Returns:
-        uint8, of the shape of a sample; of no meaning where none counts.
+        uint8, of the shape of a sample; undefined where no sample counts.
     """
     rank = ((np.sum(counted, axis=0, dtype=np.int16) - 1) // 2).reshape(-1, 1)
     values = [sample.reshape(len(rank), -1) for sample in samples]
@@ -96,7 +73,7 @@ def median_where(
     rows = max(1, 2**19 // (len(values) * median.shape[1]))
     for top in range(0, len(rank), rows):
         place = slice(top, top + rows)
-        # What does not count is never below.
+        # A sample that does not count is never below a candidate.
         part = np.stack(
             [np.where(flag[place], one[place], np.uint8(255)) for one, flag in zip(values, flags, strict=True)]
         )
@@ -119,7 +96,7 @@ def _median_of_chunk(part: NDArray[np.uint8], below: NDArray[np.bool_], rank: in
 
 def _count(flags: NDArray[np.bool_]) -> NDArray[np.integer]:
     """Flags set in each column, (S, N) with N a multiple of 8: (N,)."""
-    # Eight byte counters are added as one word: no carry up to 255 samples; beyond that they are summed by blocks.
+    # Eight byte counters are added as one word: up to 255 samples there is no carry; more are summed by blocks.
     words = flags.view(np.uint64)
     counts: NDArray[np.integer] = np.add.reduce(words[:255], axis=0).view(np.uint8)
     if len(flags) > 255:

@@ -1,4 +1,4 @@
-"""The methods by name.
+"""Estimators of backgrounds by name.
 
 Letters: S samples, H, W pixels.
 """
@@ -15,7 +15,7 @@ from bgaug.background.samples import ShotSamples
 from bgaug.names import BACKGROUND_METHODS
 
 Estimator = Callable[[ShotSamples], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
-"""From samples to the picture, uint8 (H, W, 3), and where it was really seen, bool (H, W)."""
+"""Maps samples to an image, uint8 (H, W, 3), and where it was really seen, bool (H, W)."""
 
 
 def background_of(shot: ShotSamples, method: str = "auto") -> Background:
@@ -23,10 +23,10 @@ def background_of(shot: ShotSamples, method: str = "auto") -> Background:
 
     Args:
         shot: the samples.
-        method: "auto" weighs the others against each other, region by region. "median" is exact. "gated" is a median in
-            which samples weigh little where they move. "lowrank" parts the samples into a static and a sparse part, and
-            follows the light. "patches" takes the samples in which least moves near by. "plate" predicts the ground
-            under people who never leave. "mog2" and "knn" are OpenCV's models, for comparison.
+        method: "auto" compares the others region by region. "median" is exact. "gated" is a median with small weights
+            for samples in motion. "lowrank" decomposes the samples into a static and a sparse part, and follows the
+            light. "patches" takes the samples with the least motion nearby. "plate" predicts the ground under people
+            who never leave. "mog2" and "knn" are OpenCV's models, for comparison.
 
     Raises:
         ValueError: an unknown method.
@@ -38,5 +38,5 @@ def background_of(shot: ShotSamples, method: str = "auto") -> Background:
 
 
 def median_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The exact median of the samples; it holds every pixel for seen."""
+    """The exact median of the samples; every pixel counts as seen."""
     return shot.median, np.ones(shot.size, np.bool_)

@@ -1,9 +1,8 @@
 """Backgrounds of OpenCV's subtraction models, for comparison only.
 
-Both were made to follow a stream, and hold what came last for the background. Fed with the samples backwards and then
-forwards they have seen all of the shot, but still lean to its end. Over five real shots of a standing camera they were
-8.5 and 10.2 grey levels off, the plain median 9.5 and the gated one 2.8, at ten and fifteen times the plain one's CPU
-time.
+Both are made to follow a stream, so the latest frames count most. Given the samples backwards and then forwards they see
+the whole shot, but still prefer its end. Over five real shots of a still camera they were 8.5 and 10.2 grey levels off,
+the plain median 9.5 and the gated one 2.8, at ten and fifteen times the CPU time of the plain one.
 
 Letters: S samples, H, W pixels.
 """
@@ -18,7 +17,7 @@ from bgaug.background.samples import ShotSamples
 
 
 def mog2_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Mean of the likeliest Gaussians of a mixture for each pixel; for comparison only.
+    """Mean of the most likely Gaussians of a mixture for each pixel.
 
     Reference: Zivkovic, Improved adaptive Gaussian mixture model for background subtraction, ICPR 2004.
     """
@@ -26,9 +25,9 @@ def mog2_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bo
 
 
 def knn_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A sample of each pixel that has enough others near it; for comparison only.
+    """A sample of each pixel that has enough others near it.
 
-    OpenCV draws which samples it keeps at random, seeded here, so the same shot gives the same picture.
+    OpenCV chooses the samples that it keeps at random; it is seeded here, so the same shot gives the same image.
 
     Reference: Zivkovic and van der Heijden, Efficient adaptive density estimation per image pixel for the task of
     background subtraction, Pattern Recognition Letters 2006.

@@ -1,7 +1,7 @@
-"""Backgrounds from the samples in which least moves nearby.
+"""Backgrounds from the samples with the least motion nearby.
 
-Who stands still in front of the background for most of a shot outvotes it in a median. But he came, or leaves, or sways,
-and while he is not there nothing moves at all: so each patch takes the few samples with the least motion around it.
+A person who stands in front of the background for most of a shot outvotes it in a median. But people come, leave and
+sway, and without them nothing moves: so each patch takes the few samples with the least motion around it.
 
 Letters: S samples, H, W pixels, h, w cells of a coarse grid.
 """
@@ -23,14 +23,14 @@ def patches_background(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Median of the samples with the least motion around each patch.
 
-    Right where the background shows, and nothing moves near by, in a tenth of the shot; better than a median where
+    Correct where the background is visible, and nothing moves nearby, in a tenth of the shot; better than a median where
     somebody stands for most of it, worse where everything moves a little all the time. About three times the cost of
     the median.
 
     Args:
         shot: the samples.
-        keep: samples that each patch keeps; fewer find what shows more seldom, and are noisier.
-        parts: a window in which motion is summed is the short side over this.
+        keep: samples that each patch keeps; fewer find a background that is rarely visible, but are noisier.
+        parts: the window in which motion is summed is the short side divided by this.
 
     Returns:
         uint8 (H, W, 3), and where it was seen: everywhere.

@@ -1,4 +1,4 @@
-"""Backgrounds of shots in which people never leave: the ground predicted from around them.
+"""Backgrounds of shots in which people never leave: the ground predicted from their surroundings.
 
 Letters: S samples, H, W pixels.
 """
@@ -13,21 +13,21 @@ from bgaug.background.median import median_where
 from bgaug.background.samples import ShotSamples
 from bgaug.sizing import resize_area
 
-_SEED, _GROWN = 18, 9  # grey levels between the 5th and 95th percentile: somebody passed; a standing person sways
+_SEED, _GROWN = 18, 9  # grey levels between the 5th and 95th percentile: where people pass; where they sway
 _CLOSE, _DILATE, _RIM = 5, 3, 5  # pixels of half the size
 _BODY = 26  # grey levels from the prediction
 _BAND = 0.14  # of the height: how far from the active region a body may reach
-_TOLERANCE, _TEXTURE = 16.0, 2.0  # grey levels; by how much local texture adds to it
+_TOLERANCE, _TEXTURE = 16.0, 2.0  # grey levels; factor by which local texture adds to it
 _MIN_SHARE = 0.08  # of the samples that must agree with the prediction
 
 
 def plate_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The ground under people who never leave, from a prediction and the samples that agree with it.
 
-    The region in which anything ever moves is filled from around it, and extended over bodies that stand out from that
-    prediction. There, the median of the samples near the prediction is kept, or the prediction where hardly one is.
-    Right on plain ground, ruinous on a textured one: `auto` uses it only where the prediction proves right around the
-    region. About 0.5 s of CPU time at 320x240.
+    The region in which anything moves is filled from its surroundings, and extended over bodies that differ from that
+    prediction. The result there is the median of the samples near the prediction, or the prediction if there are hardly
+    any. Correct on plain ground, very wrong on textured ground: `auto` uses it only where the prediction is right around
+    the region. About 0.5 s of CPU time at 320x240.
 
     Returns:
         uint8 (H, W, 3), and where it was seen, bool (H, W): elsewhere it is predicted.
@@ -38,7 +38,7 @@ def plate_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.b
 def plate_from(
     shot: ShotSamples, start: NDArray[np.uint8], active: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The same, from a better picture than the median, uint8 (H, W, 3), and the `active_region` of the shot."""
+    """The same, from a better image than the median, uint8 (H, W, 3), and the `active_region` of the shot."""
     small = resize_area(start, (active.shape[0], active.shape[1]))
     if active.all() or not active.any():
         return start, np.ones(shot.size, np.bool_)
@@ -51,10 +51,10 @@ def plate_from(
 
 
 def fill(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Smooth continuation of the known part of a picture into the rest: float32 (H, W, 3), grey levels.
+    """Smooth continuation of the known part of an image into the rest: float32 (H, W, 3), grey levels.
 
-    A pyramid of weighted means down, and bilinear up again: near the rim it takes its colours from there, far inside
-    from everywhere.
+    A pyramid of weighted means, expanded bilinearly: near the rim the colours come from there, far inside from the whole
+    image.
     """
     return _fill(image.astype(np.float32), known.astype(np.float32))
 
@@ -74,15 +74,15 @@ def _fill(image: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np
 
 
 def ring_error(image: NDArray[np.uint8], region: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> float:
-    """How well a filling would have predicted the ring of 7 pixels around a region, could it not see it.
+    """Error with which `fill` predicts the ring of 7 pixels around a region without seeing it.
 
     Args:
         image: uint8 (H, W, 3).
         region: bool (H, W).
-        doubtful: bool (H, W), what else is not to be relied on.
+        doubtful: bool (H, W), other pixels that are unreliable.
 
     Returns:
-        75th percentile of the largest channel's error, grey levels; infinite where too little of a ring is left.
+        75th percentile of the largest channel's error, grey levels; infinite if too little of a ring remains.
     """
     around = cv2.dilate(region.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     ring = around & ~region & ~doubtful
@@ -117,7 +117,7 @@ def _closed(mask: NDArray[np.bool_], kernel: cv2.typing.MatLike) -> NDArray[np.u
 def _with_bodies(
     image: NDArray[np.uint8], active: NDArray[np.bool_], prediction: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """The active region with the parts of bodies that never move: cut out by colour, from what stands out there."""
+    """The active region with the parts of bodies that never move, segmented by the colours that differ there."""
     sure = active & (np.abs(image - prediction).max(2) > _BODY)
     if sure.sum() < 20:
         return active

@@ -1,4 +1,4 @@
-"""The frames of a shot that its background is estimated from, kept in one pass.
+"""The frames of a shot that its background is estimated from, collected in one pass.
 
 Letters: T frames, S samples, H, W pixels.
 """
@@ -21,7 +21,7 @@ SAMPLE_MEMORY = 256 * 2**20
 """Bytes of samples held at once, whatever the length of the video."""
 
 Image = NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
-"""A picture, uint8 (H, W, 3), or what returns it, as `DecodedFrame.rgb` does."""
+"""An image, uint8 (H, W, 3), or a function that returns it, such as `DecodedFrame.rgb`."""
 
 _NOISE_LAG = 2
 _MIN_FRAMES_FOR_NOISE = 12
@@ -32,10 +32,10 @@ class ShotSamples:
     """Evenly spaced samples of one shot, all at one size.
 
     Attributes:
-        images: S of uint8 (H, W, 3), RGB, in order of time.
+        images: S of uint8 (H, W, 3), RGB, in temporal order.
         changes: S of uint8 (ceil(H / 2), ceil(W / 2)), at every second pixel of every second row: largest channel
-            difference of each to the second frame after it, grey levels. Small where nothing moved just then; that of
-            a person who stands is small too, but not of one who walks.
+            difference of each image to the second frame after it, grey levels. Small where nothing moves at that
+            moment, also on a person who stands, but not on one who walks.
         indices: int64 (S,), their frame numbers within the shot.
         num_frames: T, frames of the shot.
         noise: float32 (H, W), see `Background.noise`; blocks of 2x2 have one value.
@@ -65,24 +65,24 @@ class ShotSamples:
 
     @cached_property
     def median(self) -> NDArray[np.uint8]:
-        """Their exact median, (H, W, 3); not to be written to."""
+        """Their exact median, (H, W, 3); do not write to it."""
         return median_by_bits(self.images)
 
 
 class ShotSampler:
-    """Samples of a shot, kept evenly spaced in one pass whose length is not known beforehand.
+    """Collects evenly spaced samples of a shot in one pass, without knowing its length.
 
     Every `stride`-th frame is kept; when 2n + 1 are held, every second one is dropped and the stride doubles. So
-    between n and 2n frames remain, evenly spaced, in bounded memory. Beside each sample its change to the second
-    frame after it is kept, which is where the noise comes from.
+    between n and 2n frames remain, evenly spaced, in bounded memory. With each sample its change to the second frame
+    after it is kept, from which the noise is measured.
 
     Args:
-        size: (height, width) of the frames that will come.
-        num_samples: n; less where `memory` does not hold 2n + 1 samples.
+        size: (height, width) of the frames.
+        num_samples: n; fewer if `memory` does not hold 2n + 1 samples.
         memory: bytes of samples held at once.
         side: longest short side in pixels at which samples are kept.
-        expected_frames: how many will come, as far as somebody says so. It changes no result: frames that so long a
-            shot has no use for in the end are only converted if it turns out to be shorter.
+        expected_frames: declared number of frames, for speed only: frames that a shot of this length would drop in the
+            end are not converted unless the shot turns out to be shorter.
     """
 
     def __init__(
@@ -96,36 +96,31 @@ class ShotSampler:
     ) -> None:
         self.size = working_size(size, side)
         _keep_freed_memory()
-        bytes_each = self.size[0] * self.size[1] * 4  # three channels, and less than one more for the change
+        bytes_each = self.size[0] * self.size[1] * 4  # three channels, and the change, which is less than one
         self._num_samples = max(3, min(num_samples, (memory // bytes_each - 1) // 2))
         self._stride = self._last_stride = 1
-        # What is not converted yet may be twice as large as what is, and more where it is made smaller.
+        # A frame that is not converted yet may need twice the memory, and more if it will be resized.
         if self.size == size and (2 * self._num_samples + 1) * bytes_each <= memory // 2:
             while expected_frames > 2 * self._num_samples * self._last_stride:
                 self._last_stride *= 2
         self._samples: dict[int, NDArray[np.uint8]] = {}
         self._changes: dict[int, NDArray[np.uint8]] = {}
-        self._waiting: dict[int, list[Image]] = {}  # samples, each with the second frame after it, that may be dropped
+        self._waiting: dict[int, list[Image]] = {}  # samples that may be dropped, each with the second frame after it
         self.num_frames = 0
 
     @property
     def num_held(self) -> int:
-        """Samples held now."""
+        """Number of samples held now."""
         return len(self._samples) + len(self._waiting)
 
-    @property
-    def num_wanted(self) -> int:
-        """Samples that a long enough shot is estimated from."""
-        return self._num_samples
-
     def wants(self, index: int) -> bool:
-        """Whether the pixels of frame `index` are needed; to be asked for every frame, in order."""
+        """Whether the pixels of frame `index` are needed; must be called for every frame, in order."""
         self.num_frames = index + 1
         earlier = index - _NOISE_LAG
         return index % self._stride == 0 or earlier in self._samples or earlier in self._waiting
 
     def add(self, index: int, image: Image) -> None:
-        """Take in a frame that was wanted: uint8 (H, W, 3), or what returns it, at once or later."""
+        """Add a frame that `wants` requested: uint8 (H, W, 3), or a function that returns it now or later."""
         earlier = index - _NOISE_LAG
         if earlier in self._waiting:
             self._waiting[earlier].append(image)
@@ -149,7 +144,7 @@ class ShotSampler:
         """Samples of the shot, uint8 (H, W, 3) each, evenly spaced.
 
         Args:
-            count: at most so many; by default those that a background is estimated from.
+            count: largest number; by default the number that a background is estimated from.
 
         Raises:
             ValueError: no frame was sampled.
@@ -157,11 +152,11 @@ class ShotSampler:
         return [self._samples[index] for index in self._chosen(count)]
 
     def shot(self, count: int | None = None) -> ShotSamples:
-        """What a background is estimated from; see `samples`."""
+        """The samples of the shot with their changes and noise; see `samples`."""
         chosen = self._chosen(count)
         still = np.zeros(self._half, np.uint8)
         changes: list[NDArray[np.uint8]] = []
-        for index in chosen:  # the last frame has none after it
+        for index in chosen:  # the last frame has no later one
             changes.append(self._changes.get(index, changes[-1] if changes else still))
         return ShotSamples(
             [self._samples[i] for i in chosen], changes, np.array(chosen, np.int64), self.num_frames, self._noise()
@@ -175,7 +170,7 @@ class ShotSampler:
         return [held[i] for i in evenly_spaced(len(held), min(count or self._num_samples, self._num_samples))]
 
     def _wait_no_longer(self) -> None:
-        """The shot is shorter than expected: convert what it has use for after all."""
+        """Convert the frames that are still waiting: the shot is shorter than expected."""
         for index, images in self._waiting.items():
             self._samples[index], *later = [self._pixels(image) for image in images]
             if later:
@@ -202,17 +197,16 @@ class ShotSampler:
 
 
 def _change(image: NDArray[np.uint8], later: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    # Neighbours are as noisy as each other: a quarter of them tells as much, in a third of the time.
+    # Neighbours have the same noise: a quarter of the pixels suffices, in a third of the time.
     return max_channel_difference(image[::2], later[::2], step=2)
 
 
 @cache
 def _keep_freed_memory() -> None:
-    """Have the C library hold on to what one shot frees until the next one needs it.
+    """Make the C library keep memory that one shot frees until the next shot needs it.
 
-    Left alone, glibc gives each shot's samples back to the system, and fresh pages cost a tenth of the whole extraction.
-    A block of its largest size that comes and goes, untouched, makes it keep up to twice that (64 MiB), and other
-    libraries do not mind.
+    By default glibc returns each shot's samples to the system, and fresh pages cost a tenth of the whole extraction.
+    Allocating and freeing a block of its largest size makes it keep up to twice that (64 MiB); other libraries ignore it.
     """
     np.empty(2**25 - 2**16, np.uint8)
 

@@ -1,9 +1,10 @@
-"""Shots: hard cuts in a stream of frames, and whether the camera of a shot stands still.
+"""Shots: hard cuts in a stream of frames, and the camera motion of a shot.
 
-A hard cut is where everything changes between two frames and stays changed; fades and dissolves are none. Thresholds
-come from 31 real videos with 13 cuts, from joining their frames at random into 800 more, and from 60 clips of one shot.
+At a hard cut everything changes between two frames and stays changed; fades and dissolves do not count. The thresholds
+come from 31 real videos with 13 cuts, from 800 more made by joining their frames at random, and from 60 clips of one
+shot.
 
-Letters: T frames, S samples of a shot, K tiles of a picture, N pixels of a tile's side, H, W pixels.
+Letters: T frames, S samples of a shot, K tiles of an image, N pixels of a tile's side, H, W pixels.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ from bgaug.sizing import Size, resize_area
 
 Verdict = Literal["static", "jitter", "moving", "unknown"]
 _Floats = NDArray[np.float32]
-_Pictures = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+_Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 DELAY = 3
-"""Frames that a `CutFinder` may have to wait before it is sure; what comes and goes within them is a flash."""
+"""Frames that a `CutFinder` may wait before it decides; a change that ends within them is a flash."""
 
 _THUMBNAIL: Size = (60, 80)
 # A change is the mean absolute difference summed over the three channels, in grey levels.
-_MIN_CHANGE, _MIN_LASTING = 12.0, 0.5  # cuts have 25 and more, between cameras on one pavement 15, and keep .8 of it
-_MIN_RATIO, _QUIET_RATIO = 2.5, 5.0  # to the changes around; a hand-held camera's jerks have up to 3.9
-# What is left when every block was looked for around its place, in the same unit: a jerk leaves little.
-_MIN_LEFT, _MIN_LEFT_QUIET = 17.0, 12.0  # cuts 20 and more, a hand-held camera 15, a hand before a still one 10
+_MIN_CHANGE, _MIN_LASTING = 12.0, 0.5  # cuts have 25 and more, between cameras at one place 15, and keep .8 of it
+_MIN_RATIO, _QUIET_RATIO = 2.5, 5.0  # to the changes around; jerks of a hand-held camera have up to 3.9
+# Remaining difference after each block is matched around its place, in the same unit: small for a jerk.
+_MIN_LEFT, _MIN_LEFT_QUIET = 17.0, 12.0  # cuts 20 and more, a hand-held camera 15, a hand before a still camera 10
 _MIN_LEFT_SHARE = 0.43  # of the difference in place: cuts .5 and more, jerks .38
 _BLOCK, _NEAR, _REACH = (12, 16), (4, 4), (16, 24)
 
 
 class CutFinder:
-    """Finds hard cuts in one pass, told at most `DELAY` frames late.
+    """Finds hard cuts in one pass, at most `DELAY` frames late.
 
-    A cut lies before a frame if the change to it stands out from those around it, lasts for the frames that follow,
-    and is not explained by things or the camera having moved. A light that goes on and stays on is a cut: the
-    background is another one. A flash of at most `DELAY` frames is none, nor are so few frames of another scene: of two
-    changes at most `DELAY` frames apart the first is the cut, and the frames between go with the shot that follows. So
+    A cut lies before a frame if the change to it is larger than those around it, lasts for the frames that follow, and
+    is not explained by motion of objects or of the camera. A light that goes on and stays on is a cut, because the
+    background changes. A flash of at most `DELAY` frames is none, and neither are so few frames of another scene: of two
+    changes at most `DELAY` frames apart the first is the cut, and the frames between belong to the shot that follows. So
     only the first and the last shot of a video can have so few frames.
 
-    Nearly always every frame is settled at once; only those after a large change must be held back for a while::
+    Nearly every frame is settled at once; only frames after a large change are held back for a while::
 
         for frame in reader.scan():
             cut = finder.feed(frame.thumbnail())
@@ -65,17 +66,17 @@ class CutFinder:
 
     @property
     def num_settled(self) -> int:
-        """Every cut at a frame below this one has been told."""
+        """All cuts at frames below this one have been returned."""
         return self._suspects[0] if self._suspects else self._num_frames
 
     def feed(self, thumbnail: NDArray[np.uint8]) -> int | None:
-        """Take in the next frame.
+        """Process the next frame.
 
         Args:
             thumbnail: uint8 (60, 80, 3), as `DecodedFrame.thumbnail` gives it; kept, not copied, for a few frames.
 
         Returns:
-            First frame of a new shot, at most `DELAY` frames back, in rising order; None if there is none to tell.
+            First frame of a new shot, at most `DELAY` frames back, in ascending order; None if there is no new cut.
 
         Raises:
             ValueError: a thumbnail of another shape or type.
@@ -85,7 +86,7 @@ class CutFinder:
         change = _change(self._recent[-1][0], thumbnail) if self._recent else -1.0  # the first frame has none
         if change > _MIN_CHANGE:
             before = [known for _, known in list(self._recent)[-DELAY - 1 :] if known >= 0]
-            # Whatever follows, the mean of the changes around will not be below this.
+            # Later changes cannot lower the mean of the surrounding changes below this.
             if change > _MIN_RATIO * sum(before) / (len(before) + DELAY):
                 self._suspects.append(self._num_frames)
         self._recent.append((thumbnail, change))
@@ -93,7 +94,7 @@ class CutFinder:
         return self._decide() if self.num_settled == self._num_frames - 1 - DELAY else None
 
     def finish(self) -> list[int]:
-        """The cuts among the last frames that were not told yet, rising."""
+        """The cuts among the last frames that were not returned yet, ascending."""
         return [cut for _ in range(len(self._suspects)) if (cut := self._decide()) is not None]
 
     def _decide(self) -> int | None:
@@ -120,10 +121,10 @@ def _change(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> float:
 
 
 def _is_motion(old: NDArray[np.uint8], new: NDArray[np.uint8], enough: float) -> bool:
-    """Whether things that moved explain the difference of two thumbnails.
+    """Whether motion explains the difference of two thumbnails.
 
-    What is left is the mean difference (root mean square) of blocks to their best match in the other picture: at most
-    `enough`, or a small share of the mean difference in place. Most often a match close by explains it already.
+    It does if the mean difference (root mean square) of blocks to their best match in the other image is at most
+    `enough`, or a small share of the mean difference in place. Most often a match close by suffices.
     """
     squares = np.square(new.astype(np.float32) - old).reshape(5, _BLOCK[0], 5, _BLOCK[1], 3).sum((1, 3, 4))
     left = np.sqrt(squares / (_BLOCK[0] * _BLOCK[1]))
@@ -132,7 +133,7 @@ def _is_motion(old: NDArray[np.uint8], new: NDArray[np.uint8], enough: float) ->
         for row, column in np.ndindex(left.shape):
             if left.mean() <= limit:
                 return True
-            # Blocks of either picture in turn, as on a chess board: what one uncovers, the other may know.
+            # Blocks of both images in turn, as on a chess board: one image may show what the other hides.
             here, searched = (new, old) if (row + column) % 2 else (old, new)
             y, x = row * _BLOCK[0], column * _BLOCK[1]
             window = searched[
@@ -143,33 +144,31 @@ def _is_motion(old: NDArray[np.uint8], new: NDArray[np.uint8], enough: float) ->
     return bool(left.mean() <= limit)
 
 
-NUM_PROBES = 17
-"""Samples that the verdict on a camera comes from. 25 gave the same verdicts on real shots, for half as much again."""
-
-_PICTURE: Size = (96, 128)
+_NUM_PROBES = 17  # samples that a verdict is based on; 25 give the same verdicts on real shots at half more cost
+_SMALL: Size = (96, 128)
 _TILE, _TILE_TOPS, _TILE_LEFTS = 40, (0, 28, 56), (0, 29, 59, 88)
-_TO_160 = 160 / _PICTURE[1]
+_TO_160 = 160 / _SMALL[1]
 _STILL, _FAR = 0.8, 8.0  # spread: cameras on stands have .4 and less, one that shakes in the wind 4
-_TOGETHER, _MIN_TILES = 0.8, 3  # pixels of `_PICTURE` between tiles of one motion; chance hardly joins three
+_TOGETHER, _MIN_TILES = 0.8, 3  # pixels of `_SMALL` between tiles of one motion; three rarely agree by chance
 _MIN_SEEN_STATIC, _MIN_SEEN_JITTER = 0.4, 0.75  # cameras on stands behind people or leaves have .55 and more
 _MIN_TEXTURE, _BLACK = 1.0, 32  # grey levels: root mean square under the window; bars are darker
-_WHITENING = 0.03  # of the mean amplitude: what is weaker is mostly noise and compression
+_WHITENING = 0.03  # of the mean amplitude: weaker frequencies are mostly noise and compression
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What the camera of a shot did.
+    """Motion of the camera of a shot.
 
     Attributes:
-        verdict: "static": it stands still. "jitter": it moves, sideways only and little (shakes, slow short pans):
-            samples moved back by `shifts` lie on each other. "moving": it pans, zooms or goes along, or too little of
-            the background shows. "unknown": below three samples, or no texture.
-        shifts: float32 (S, 2), (dx, dy) in pixels of the samples: how far right and down of its place in the reference
-            the background lies, a twentieth less if blurred. NaN if not found; "jitter" alone looks at all samples.
+        verdict: "static": it stands still. "jitter": it moves little, and sideways only (shakes, slow short pans), so
+            samples moved back by `shifts` coincide. "moving": it pans, zooms or travels, or too little of the background
+            is visible. "unknown": fewer than three samples, or no texture.
+        shifts: float32 (S, 2), (dx, dy) in pixels of the samples: offset of the background to the right of and below
+            its place in the reference, a twentieth less if blurred. NaN if not found; only "jitter" needs all samples.
         response: float32 (S,), share in [0, 1] of the textured tiles that agree on the shift; 0 where it is NaN.
-        reference: index of the middle sample, to which all were compared.
+        reference: index of the middle sample, to which all are compared.
         seen: share in [0, 1] of the probes whose shift was found.
-        spread: 75th percentile of the probes' distances to their median shift, in pixels of a 160x120 picture, or NaN.
+        spread: 75th percentile of the probes' distances to their median shift, in pixels of a 160x120 image, or NaN.
     """
 
     verdict: Verdict
@@ -180,36 +179,36 @@ class Camera:
     spread: float
 
 
-def camera_motion(samples: _Pictures) -> Camera:
-    """Verdict on the camera of one shot.
+def camera_motion(samples: _Images) -> Camera:
+    """Motion of the camera of one shot.
 
-    Twelve tiles of the picture are compared to those of the middle sample by phase correlation. A sample's shift is
-    one that tiles agree on, at least three in two rows and two columns: none, if so many agree on that, or else the one
-    of most tiles. What moves spoils its own tiles only, and in a zoom no such three agree.
+    Twelve tiles of the image are compared to those of the middle sample by phase correlation. A sample's shift is one
+    that at least three tiles in two rows and two columns agree on: zero if so many agree on that, else the one of most
+    tiles. A moving body affects only its own tiles, and in a zoom no three tiles agree.
 
     Args:
-        samples: S pictures, uint8 (H, W, 3) each, RGB, or one array of them, evenly spaced over the shot, such as
+        samples: S images, uint8 (H, W, 3) each, RGB, or one array of them, evenly spaced over the shot, such as
             `ShotSampler.samples`.
 
     Raises:
         ValueError: samples of another shape or type, or none.
     """
-    _check_pictures(samples, "samples")
+    _check_images(samples)
     num_samples, reference = len(samples), len(samples) // 2
     shifts, response = np.full((num_samples, 2), np.nan, np.float32), np.zeros(num_samples, np.float32)
     inside = _without_bars(samples, samples[reference])
-    middle = _tiles(_small([inside[reference]]))
+    middle = _tiles(_small_grey([inside[reference]]))
     textured = np.sqrt(np.mean(middle[0] ** 2, (1, 2))) > _MIN_TEXTURE
     if num_samples < 3 or not _spread_out(textured[None, textured], textured)[0]:
         return Camera("unknown", shifts, response, reference, 0.0, float("nan"))
     spectra = _spectra(middle[:, textured])
 
     def look(at: NDArray[np.intp]) -> None:
-        tiles = _tiles(_small([inside[i] for i in at]))[:, textured]
+        tiles = _tiles(_small_grey([inside[i] for i in at]))[:, textured]
         shifts[at], response[at] = _common_shifts(tiles, spectra, textured)
 
-    probes = np.union1d(evenly_spaced(num_samples, NUM_PROBES), reference)
-    half = probes[::2] if len(probes) >= NUM_PROBES else probes
+    probes = np.union1d(evenly_spaced(num_samples, _NUM_PROBES), reference)
+    half = probes[::2] if len(probes) >= _NUM_PROBES else probes
     look(half)
     seen, spread = _summary(shifts, response, half[half != reference])
     if len(half) < len(probes) and not (spread < _STILL / 2 and seen >= _MIN_SEEN_JITTER):
@@ -219,13 +218,13 @@ def camera_motion(samples: _Pictures) -> Camera:
     shaking = not still and spread < _FAR and seen >= _MIN_SEEN_JITTER
     if shaking and len(probes) < num_samples:
         look(np.setdiff1d(np.arange(num_samples), probes))
-    shifts *= np.array([inside[0].shape[1] / _PICTURE[1], inside[0].shape[0] / _PICTURE[0]], np.float32)
+    shifts *= np.array([inside[0].shape[1] / _SMALL[1], inside[0].shape[0] / _SMALL[0]], np.float32)
     verdict: Verdict = "static" if still else "jitter" if shaking else "moving"
     return Camera(verdict, shifts, response, reference, seen, spread)
 
 
 def _summary(shifts: _Floats, response: _Floats, probes: NDArray[np.intp]) -> tuple[float, float]:
-    """Share of the probes whose shift was found, and how far all found ones lie apart; see `Camera`."""
+    """Share of the probes whose shift was found, and the spread of all shifts found; see `Camera`."""
     found = shifts[response > 0]
     if not len(found):
         return 0.0, float("inf")
@@ -233,8 +232,8 @@ def _summary(shifts: _Floats, response: _Floats, probes: NDArray[np.intp]) -> tu
     return float(np.mean(response[probes] > 0)), float(np.percentile(distances, 75)) * _TO_160
 
 
-def _without_bars(samples: _Pictures, reference: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The samples within what is not black around the reference: a pan moves no bars."""
+def _without_bars(samples: _Images, reference: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """The samples without black bars around the reference, which stand still in a pan."""
     bright = np.asarray(cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY) > _BLACK, np.uint8)
     left, top, width, height = cv2.boundingRect(bright)
     if 4 * width * height <= bright.size:
@@ -242,19 +241,19 @@ def _without_bars(samples: _Pictures, reference: NDArray[np.uint8]) -> list[NDAr
     return [sample[top : top + height, left : left + width] for sample in samples]
 
 
-def _small(samples: Sequence[NDArray[np.uint8]]) -> _Floats:
-    """The samples in grey at `_PICTURE`, float32 (S, 96, 128)."""
-    # By way of twice the size: averaging two by two is several times faster than an area filter by any other factor.
-    height, width = _PICTURE
+def _small_grey(samples: Sequence[NDArray[np.uint8]]) -> _Floats:
+    """The samples in grey at `_SMALL`, float32 (S, 96, 128)."""
+    # Twice the size first: averaging 2x2 blocks is several times faster than an area filter by any other factor.
+    height, width = _SMALL
     grey = [cv2.resize(cv2.cvtColor(sample, cv2.COLOR_RGB2GRAY), (2 * width, 2 * height)) for sample in samples]
-    return np.stack([resize_area(np.asarray(picture, np.uint8), _PICTURE) for picture in grey]).astype(np.float32)
+    return np.stack([resize_area(np.asarray(image, np.uint8), _SMALL) for image in grey]).astype(np.float32)
 
 
-def _tiles(pictures: _Floats) -> _Floats:
-    """Windowed tiles of small pictures, float32 (S, K, N, N), row by row."""
-    tiles = np.stack([pictures[:, y : y + _TILE, x : x + _TILE] for y in _TILE_TOPS for x in _TILE_LEFTS], 1)
+def _tiles(images: _Floats) -> _Floats:
+    """Windowed tiles of small images, float32 (S, K, N, N), row by row."""
+    tiles = np.stack([images[:, y : y + _TILE, x : x + _TILE] for y in _TILE_TOPS for x in _TILE_LEFTS], 1)
     tiles -= tiles.mean((2, 3), keepdims=True)
-    hann = np.hanning(_TILE + 2)[1:-1].astype(np.float32)  # OpenCV's Hann window is the root of one
+    hann = np.hanning(_TILE + 2)[1:-1].astype(np.float32)  # OpenCV's Hann window is its square root
     tiles *= np.outer(hann, hann)
     return tiles
 
@@ -262,7 +261,7 @@ def _tiles(pictures: _Floats) -> _Floats:
 def _common_shifts(
     tiles: _Floats, middle: tuple[_Floats, _Floats], textured: NDArray[np.bool_]
 ) -> tuple[_Floats, _Floats]:
-    """The shift that the k textured tiles of a sample agree on, (S, 2), and the share of them that do, (S,)."""
+    """The shift that the k textured tiles of a sample agree on, (S, 2), and the share of tiles that agree, (S,)."""
     shifts, heights = _phase_shifts(tiles, middle)
     near = np.square(shifts[:, :, None] - shifts[:, None]).sum(-1) < _TOGETHER**2
     most = near[np.arange(len(tiles)), (near * (1 + heights[:, None])).sum(2).argmax(1)]
@@ -276,7 +275,7 @@ def _common_shifts(
 
 
 def _spread_out(members: NDArray[np.bool_], textured: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether some of the textured tiles, bool (S, k), are enough, and of two rows and two columns at least."""
+    """Whether a set of textured tiles, bool (S, k), is large enough and spans two rows and two columns."""
     grid = np.zeros((len(members), len(_TILE_TOPS), len(_TILE_LEFTS)), np.bool_)
     grid[:, textured.reshape(grid.shape[1:])] = members
     return np.asarray((members.sum(1) >= _MIN_TILES) & (grid.any(2).sum(1) >= 2) & (grid.any(1).sum(1) >= 2))
@@ -306,9 +305,9 @@ def _spectra(tiles: _Floats) -> tuple[_Floats, _Floats]:
 
 
 def _phase_shifts(tiles: _Floats, middle: tuple[_Floats, _Floats]) -> tuple[_Floats, _Floats]:
-    """Shifts of tiles (S, K, N, N) from the reference's, of spectra (1, K, ...): (S, K, 2), (dx, dy) in pixels; peaks.
+    """Shifts of tiles (S, K, N, N) from the reference's spectra (1, K, ...): (S, K, 2), (dx, dy) in pixels; peaks.
 
-    Whitened only where there is power: `cv2.phaseCorrelate` also heeds compression noise, which often stands still.
+    Only strong frequencies are whitened: `cv2.phaseCorrelate` also follows compression noise, which often stands still.
     """
     (real, imaginary), (real_0, imaginary_0) = _spectra(tiles), middle
     cross = np.empty(real.shape, np.complex64)
@@ -322,7 +321,7 @@ def _phase_shifts(tiles: _Floats, middle: tuple[_Floats, _Floats]) -> tuple[_Flo
     peak = np.maximum(surface.max(2), np.float32(1e-6))
 
     def offset(dy: int, dx: int) -> _Floats:
-        # The top of a Gaussian through three points: a parabola's is drawn to whole pixels.
+        # The top of a Gaussian through three points: that of a parabola is biased towards whole pixels.
         places = [(y + sign * dy) % _TILE * _TILE + (x + sign * dx) % _TILE for sign in (-1, 1)]
         sides = np.array([np.take_along_axis(surface, place[..., None], 2)[..., 0] for place in places])
         before, after = np.log(np.maximum(sides / peak, 0.01))
@@ -332,9 +331,9 @@ def _phase_shifts(tiles: _Floats, middle: tuple[_Floats, _Floats]) -> tuple[_Flo
     return (whole + np.stack([offset(0, 1), offset(1, 0)], -1)).astype(np.float32), peak
 
 
-def _check_pictures(pictures: _Pictures, name: str) -> None:
-    shapes = {picture.shape for picture in pictures}
-    shape = (len(pictures), *min(shapes, default=()))
-    dtype = pictures[0].dtype if len(pictures) else np.uint8
+def _check_images(images: _Images) -> None:
+    shapes = {image.shape for image in images}
+    shape = (len(images), *min(shapes, default=()))
+    dtype = images[0].dtype if len(images) else np.uint8
     if len(shapes) != 1 or len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or 0 in shape:
-        raise ValueError(f"{name} must be uint8 (T, H, W, 3), none empty, got {np.dtype(dtype)} {shape}")
+        raise ValueError(f"samples must be uint8 (T, H, W, 3), none empty, got {np.dtype(dtype)} {shape}")

@@ -1,16 +1,16 @@
-"""How good the background and the masks of a shot are, told without knowing the truth.
+"""The quality of a shot's background and masks, predicted without ground truth.
 
-The score predicts the F1 of the masks. It is a product of a few terms, each 1 where its signal is as it should be:
+The score predicts the F1 of the masks. It is a product of terms that are 1 where their signal is ideal:
 
-- *edges*: the outline of a mask should be an edge of the frame and nothing in the background. Somebody left in the
-  background, a ghost, turns that round. It tells more than all else together.
-- *unsure*: differences that only just miss the threshold; faint bodies, noise, a trembling camera.
-- *frozen*: outlines at which nothing ever changes are no bodies but a background that is wrong there.
+- *edges*: the outline of a mask should be an edge in the frame and none in the background. A person left in the
+  background, a ghost, reverses that. This is the strongest term.
+- *unsure*: differences just below the threshold: faint bodies, noise, a trembling camera.
+- *frozen*: outlines at which nothing ever changes belong to errors of the background, not to bodies.
 - *area*, *unseen* and the camera.
 
-What did not help, or not beside these: flicker of the area or of the masks between samples, number and roundness of the
-pieces, medians of the two halves of the shot, how often each pixel shows the background, how long masks stay, how much
-of what moves they cover.
+Signals that did not help in addition: flicker of the area or of the masks between samples, number and roundness of the
+components, medians of the two halves of the shot, how often each pixel shows the background, how long masks stay, and
+how much of the motion they cover.
 
 Letters: S samples, H, W pixels.
 """
@@ -35,26 +35,24 @@ from bgaug.sizing import Size, working_size
 GRADES = {"A": 0.9, "B": 0.8, "C": 0.65, "D": 0.5, "E": 0.35, "F": 0.0}
 """Least score of each grade. Of real shots with an F1 below .5 none is C or better."""
 
-NOTHING_MOVES = 0.7
-"""Score where nothing moves and no mask has a pixel: the background is right, but there is no foreground to use."""
-
+_NOTHING_MOVES = 0.7  # score if nothing moves and all masks are empty: a correct background, but no foreground
 _SAMPLES, _SIDE = 11, 120
-_NEAR = 11  # pixels: what stands out is compared with the mean of a square of this side
+_NEAR = 11  # pixels: side of the square whose mean contrast is the reference
 _MOVES = 12  # grey levels to the second next frame, or three times the noise
 _CHANGES = 24  # grey levels between the highest and the lowest value of all samples
 _FAINT, _CLEAR = 0.6, 26  # unsure: differences of that share of the threshold and more, and of these grey levels
-_OFFSET = 40.0  # grey levels times pixels: masks of a few pixels tell nothing
-_NOTHING = 0.0005  # of the picture
+_OFFSET = 40.0  # grey levels times pixels: masks of a few pixels carry no information
+_NOTHING = 0.0005  # of the image
 
-# Least squares over 36 real shots and 32 made ones, backgrounds by all four methods, rounded.
+# Least squares over 36 real and 32 generated shots, with backgrounds of all four methods, rounded.
 _EDGES_HALF, _EDGES_WIDTH = 0.0, 0.16
-_UNSURE, _UNSEEN = 0.5, 0.2  # lost where all is
+_UNSURE, _UNSEEN = 0.5, 0.2  # largest loss
 _FROZEN_HALF, _AREA_HALF, _WIDTH = 0.57, 0.6, 0.07
 _CAMERA = {"jitter": 0.95, "moving": 0.5}
 
 _MENTIONED = {"edges": 0.9, "frozen": 0.9, "unsure": 0.9}
 _MENTIONED_ELSE = 0.97  # terms below these are given as reasons
-_GHOST = 0.12  # of the edges along the masks; true masks before a textured background have .1
+_GHOST = 0.12  # of the edges along the masks; correct masks before a textured background have .1
 
 _Bytes = NDArray[np.uint8]
 _NEXT = np.ones((3, 3), np.uint8)
@@ -62,19 +60,18 @@ _NEXT = np.ones((3, 3), np.uint8)
 
 @dataclass(frozen=True)
 class Quality:
-    """How far to trust a background and its masks.
+    """Predicted quality of a background and its masks.
 
     Attributes:
         grade: "A" to "F", see `GRADES`.
         score: predicted F1 of the masks, in [0, 1].
-        reasons: what lowered the score, the worst first; none where nothing did.
-        signals: what was measured. In [0, 1]: "area", share of the picture that masks cover (median); "ghost", share
-            of what stands out along their outlines that does so in the background; "unsure", share of what differs
-            from the background that is too faint to be called; "frozen", share of the outlines at which nothing ever
-            changes; "unseen", share of the background never seen; "moving", share of the picture that moves. "edges":
-            contrast along the outlines in the frames less that in the background, as a share of that around; .4 and
-            more for clean masks, 0 where the two are equal.
-            "noise": median over the picture, grey levels.
+        reasons: what lowered the score, the worst first; empty if nothing did.
+        signals: measurements. In [0, 1]: "area", median share of the image that masks cover; "ghost", share of the
+            contrast along their outlines that lies in the background; "unsure", share of the differences to the
+            background that are too faint to decide; "frozen", share of the outlines at which nothing ever changes;
+            "unseen", share of the background never seen; "moving", share of the image that moves. "edges": contrast
+            along the outlines in the frames minus that in the background, relative to that around; .4 and more for
+            clean masks, 0 where both are equal. "noise": median over the image, grey levels.
     """
 
     grade: str
@@ -84,15 +81,15 @@ class Quality:
 
 
 def grade_shot(shot: ShotSamples, background: Background, camera: Camera | None = None) -> Quality:
-    """Grade of a background and of the masks that follow from it, from 11 samples at a short side of 120 pixels.
+    """Grade of a background and of its masks, from 11 samples at a short side of 120 pixels.
 
-    A prediction, not a measurement: over real shots it ranks backgrounds well, but single scores are off by .1 and
-    more. It cannot know somebody who never moves at all, nor that a shadow in the masks is one, and it thinks little of
-    true masks in a scene full of edges.
+    A prediction, not a measurement: it ranks backgrounds of real shots well, but single scores are off by .1 and more.
+    Limits: people who never move and shadows in the masks are not detected, and correct masks score low in scenes with
+    many edges.
 
     Args:
         shot: the samples that the background was estimated from.
-        background: of that shot, at the samples' size.
+        background: of that shot, at the size of the samples.
         camera: motion of the camera; None where it was not examined.
 
     Raises:
@@ -106,7 +103,7 @@ def grade_shot(shot: ShotSamples, background: Background, camera: Camera | None 
     verdict = "static" if camera is None else camera.verdict
     terms = {"camera": _CAMERA.get(verdict, 1.0), "unseen": 1 - _UNSEEN * signals["unseen"]}
     if is_empty:
-        terms["nothing"] = NOTHING_MOVES
+        terms["nothing"] = _NOTHING_MOVES
     else:
         terms |= _terms(signals)
     score = float(np.prod(list(terms.values())))
@@ -120,7 +117,7 @@ def _grade(score: float) -> str:
 
 
 def _terms(signals: dict[str, float]) -> dict[str, float]:
-    """What each signal leaves of the score, in [0, 1]."""
+    """Factor of the score for each signal, in [0, 1]."""
     return {
         "edges": _step((signals["edges"] - _EDGES_HALF) / _EDGES_WIDTH),
         "frozen": _step((_FROZEN_HALF - signals["frozen"]) / _WIDTH),
@@ -149,7 +146,7 @@ def _reason(name: str, signals: dict[str, float], verdict: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Comparison:
     """One sample (H, W, 3) beside the background (H, W, 3), and its change (H, W), all at the working size."""
 
     image: _Bytes
@@ -160,7 +157,7 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Levels:
-    """Differences in grey levels, uint8 (H, W), from which on a pixel is of a mask, is clear, is faint, or moves."""
+    """Differences in grey levels, uint8 (H, W), above which a pixel is in a mask, is clear, is faint, or moves."""
 
     threshold: _Bytes
     clear: _Bytes
@@ -175,26 +172,26 @@ class _Levels:
         return cls(threshold, clear, faint, np.clip(np.rint(3 * noise), _MOVES, 255).astype(np.uint8))
 
 
-def _looks(shot: ShotSamples, background: Background, size: Size) -> Iterator[_Look]:
+def _comparisons(shot: ShotSamples, background: Background, size: Size) -> Iterator[_Comparison]:
     behind = _small(background.image, size)
     contrast = _contrast(behind)
     for i in evenly_spaced(len(shot.images), _SAMPLES):
-        yield _Look(_small(shot.images[i], size), behind, contrast, _small(shot.changes[i], size))
+        yield _Comparison(_small(shot.images[i], size), behind, contrast, _small(shot.changes[i], size))
 
 
 def _small(image: Any, size: Size) -> Any:
-    """A picture (H, W, ...) at the working size."""
+    """An image (H, W, ...) at the working size."""
     height, width = size
     if image.shape[:2] == size:
         return image
     if image.shape[:2] != (2 * height, 2 * width):
-        # By way of twice the size: averaging two by two is several times faster than an area filter by other factors.
+        # Twice the size first: averaging 2x2 blocks is several times faster than an area filter by other factors.
         image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 class _Counts(NamedTuple):
-    """Of one sample, or summed over all: pixels, and contrast summed over the pixels of the outline."""
+    """Counts of pixels, and contrast summed over the pixels of the outline, of one sample or of all."""
 
     mask: float
     faint: float
@@ -212,7 +209,7 @@ def _measure(shot: ShotSamples, background: Background) -> tuple[dict[str, float
     size = working_size(shot.size, _SIDE)
     noise = np.asarray(_small(background.noise, size), np.float32)
     levels = _Levels.of(noise)
-    looks = list(_looks(shot, background, size))
+    looks = list(_comparisons(shot, background, size))
     frozen = _unchanging([look.image for look in looks])
     counts = [_count(look, levels, frozen) for look in looks]
     total = _Counts(*np.sum(counts, axis=0).tolist())
@@ -231,14 +228,14 @@ def _measure(shot: ShotSamples, background: Background) -> tuple[dict[str, float
     return signals, total.mask < least and total.moving < least
 
 
-def _count(look: _Look, levels: _Levels, frozen: _Bytes) -> _Counts:
+def _count(look: _Comparison, levels: _Levels, frozen: _Bytes) -> _Counts:
     mask = frame_mask(look.image, look.background, levels.threshold).view(np.uint8)
     area, faint = cv2.countNonZero(mask), _num_faint(look, levels)
     moving = cv2.countNonZero(
         cv2.morphologyEx(cv2.compare(look.change, levels.moves, cv2.CMP_GT), cv2.MORPH_OPEN, _NEXT)
     )
     rim = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, _NEXT)
-    rim[[0, -1]] = 0  # the picture ends there, not the mask
+    rim[[0, -1]] = 0  # the border of the image is no outline of a mask
     rim[:, [0, -1]] = 0
     outline = cv2.countNonZero(rim)
     if outline == 0:
@@ -257,13 +254,13 @@ def _unchanging(images: list[_Bytes]) -> _Bytes:
 
 
 def _contrast(image: _Bytes) -> tuple[_Bytes, _Bytes]:
-    """How much each pixel's surroundings of 3x3 differ, largest channel, and the mean of that near by: uint8 (H, W)."""
+    """Range of each pixel's 3x3 neighbourhood, largest channel, and the mean of that nearby: uint8 (H, W) each."""
     red, green, blue = cv2.split(cv2.morphologyEx(image, cv2.MORPH_GRADIENT, _NEXT))
     edge = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
     return edge, np.asarray(cv2.blur(edge, (_NEAR, _NEAR)), np.uint8)
 
 
-def _num_faint(look: _Look, levels: _Levels) -> int:
+def _num_faint(look: _Comparison, levels: _Levels) -> int:
     """Pixels that differ from the background, in the frame's light, but not clearly."""
     difference = max_channel_difference(look.image, lit_as(look.image, look.background))
     clear = cv2.countNonZero(cv2.compare(difference, levels.clear, cv2.CMP_GT))
