@@ -242,7 +242,7 @@ def test_masks_that_do_not_fit_cost_their_video_alone(tmp_path: Path) -> None:
         (2, "2: has a mask of frame 4, the video has 4, counted from 0; numbers that begin with 1 take --first 1"),
         (3, "3.npy: has a mask of frame 4, the video has 4, counted from 0"),
         (5, "5.npy: frame 0 is 48x94"),
-        (6, "6/0.jpg: masks are read from PNGs alone"),
+        (6, "6/0.jpg: masks are read only from PNGs"),
     ):
         assert said in result.failures[f"{number}.mp4"], number
         assert any(f"{number}.mp4 keeps its masks" in line and said in line for line in seen.warnings)

@@ -306,8 +306,8 @@ def test_pictures_of_one_video_have_one_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["000000.jpg"], r"000000\.jpg: masks are read from PNGs alone"),
-        (["000000.png", "000001.JPEG"], r"000001\.JPEG: masks are read from PNGs alone"),
+        (["000000.jpg"], r"000000\.jpg: masks are read only from PNGs"),
+        (["000000.png", "000001.JPEG"], r"000001\.JPEG: masks are read only from PNGs"),
         (["1.png", "001.png"], r"001\.png and 1\.png are the same frame 1"),
         (["1.png", "plate.png"], r"end in the frame's number, like 000012\.png, got 'plate\.png'"),
         ([f"{10**19}.png"], "end in the frame's number"),
@@ -405,7 +405,7 @@ def test_arrays_are_read_once_and_let_go(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"masks": STACK[0]}, r"must be \(T, H, W\), got masks.shape = \(5, 7\); a lone mask is masks\[None\]"),
+        ({"masks": STACK[0]}, r"must be \(T, H, W\), got masks.shape = \(5, 7\); a single mask is masks\[None\]"),
         ({"masks": STACK[..., None]}, r"must be \(T, H, W\)"),
         ({"masks": STACK[:, :0]}, r"must be \(T, H, W\)"),
         ({"masks": STACK * 0.5}, r"bool or integers, got masks.dtype = dtype\('float64'\); save scores by a threshold"),
@@ -437,7 +437,7 @@ def test_arrays_that_break_off(tmp_path: Path, suffix: str) -> None:
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(MasksError, match="is no whole .npz or .npy"):
+        with pytest.raises(MasksError, match="is no complete .npz or .npy"):
             masks_of(tmp_path).frame(0)
 
 
@@ -458,7 +458,7 @@ def test_damaged_npz(tmp_path: Path) -> None:
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
     put(tmp_path, "a.npy", pickle.dumps([STACK]))
-    with pytest.raises(MasksError, match="is no whole .npz or .npy, or holds Python objects"):
+    with pytest.raises(MasksError, match="is no complete .npz or .npy, or holds Python objects"):
         masks_of(tmp_path).frame(0)
 
 
@@ -503,8 +503,8 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
         ([{"counts": [6]}], r"frame 0: expected run lengths .* got {'counts': \[6\]}"),
         ([3], "frame 0: expected null, run lengths or a list of them, got 3"),
         (["132"], "frame 0: expected null, run lengths or a list of them, got '132'"),
-        ({"size": [2, 3], "counts": [6]}, "expected a list with one entry a frame"),
-        ("text", "expected a list with one entry a frame, .* got 'text'"),
+        ({"size": [2, 3], "counts": [6]}, "expected a list with one entry per frame"),
+        ("text", "expected a list with one entry per frame, .* got 'text'"),
         (b"", "is no JSON in UTF-8"),
         (b'[{"size": [2, 3], "cou', "is no JSON in UTF-8, or not all of it"),
         (b'{"annotations": [', "is no JSON in UTF-8, or not all of it"),
@@ -620,7 +620,7 @@ def test_coco(tmp_path: Path) -> None:
         (coco(annotations=[{"image_id": 11, "segmentation": CORNER_RUN}]), "frame 1: 2x3 after 5x7"),
         (
             coco(images=[{"id": 1, "file_name": "a/1.png"}, {"id": 2, "file_name": "a/01.png"}], annotations=[]),
-            "frame 1: 'a/01.png' is the second picture",
+            "frame 1: 'a/01.png' is the second image",
         ),
         (coco(images=[{"id": 1, "file_name": "a/x.png"}], annotations=[]), "names that end in the frame's number"),
         (youtube_vis(videos=[{"id": 7, "name": "a"}]), "`file_names` or a `length`"),
@@ -712,7 +712,7 @@ def test_two_candidates_one_of_them_in_a_file_for_many(tmp_path: Path) -> None:
 
 def test_one_candidate_for_two_videos(tmp_path: Path) -> None:
     put(tmp_path, "a/0.png", CORNER_PNG)
-    with pytest.raises(MasksError, match=r"a stands for 2 videos \(a.avi, a.mp4\); name their masks with the suffix"):
+    with pytest.raises(MasksError, match=r"a matches 2 videos \(a.avi, a.mp4\); name their masks with the suffix"):
         find_masks(tmp_path, ["a.mp4", "a.avi"])
     (tmp_path / "a").rename(tmp_path / "a.avi")
     found = find_masks(tmp_path, ["a.mp4", "a.avi"])

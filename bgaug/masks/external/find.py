@@ -1,4 +1,4 @@
-"""Which masks belong to which video."""
+"""Masks from elsewhere, matched with videos by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bgaug.errors import MasksError, UsageError
-from bgaug.masks.external.pixels import OTHER_PICTURES, VALUES, ArrayMasks, ExternalMasks, ImageMasks, leads_out
+from bgaug.masks.external.pixels import OTHER_IMAGES, VALUES, ArrayMasks, ExternalMasks, ImageMasks, leads_out
 from bgaug.masks.external.run_lengths import Entry, RunMasks, videos_of_json
 from bgaug.names import MaskValues
 
@@ -21,7 +21,7 @@ class FoundMasks:
     Attributes:
         of: masks of each video that has some, by id.
         without: ids of videos that have none.
-        unused: what was found and belongs to no video: "folder/", "file.npz", "file.json: name".
+        unused: files that belong to no video: "folder/", "file.npz", "file.json: name".
     """
 
     of: Mapping[str, ExternalMasks]
@@ -32,23 +32,24 @@ class FoundMasks:
 def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values: MaskValues = "nonzero") -> FoundMasks:
     """Masks of videos, from a folder or from one JSON file for all.
 
-    A folder is searched to its depths for the forms on top of this module, mixed as they come. Hidden names and the
-    videos themselves are passed over. Links that lead out of the folder, and links to folders, are never followed.
-    Files of one video are only listed here, and what is wrong with them is told when they are read; a JSON file for many
-    videos is parsed, but no mask is decoded.
+    A folder is searched recursively for all formats of `bgaug.masks.external`, which may be mixed. Hidden names and the
+    videos themselves are skipped. Links that lead out of the folder, and links to folders, are never followed. Files of
+    one video are only listed, and their errors are reported when they are read; a JSON file for many videos is parsed,
+    but no mask is decoded.
 
     Args:
         path: the folder, or a .json file in the layout of COCO or YouTube-VIS.
         ids: of the videos: paths relative to their folder, with forward slashes.
-        first: number of a video's first frame where names carry numbers (pictures, `file_name`, `file_names`): 0 or 1.
-            Never guessed: masks that are one frame off look right. Entries of lists and arrays count from 0 always.
-        values: what pixels of pictures and integer arrays mean. "nonzero": foreground where any channel other than
-            alpha is not 0; of a palette the colours count, so black is background. "cdnet": 255 is foreground; 0, 50
+        first: number of a video's first frame where names carry numbers (images, `file_name`, `file_names`): 0 or 1.
+            It is never guessed, because masks that are one frame off look correct. Entries of lists and arrays always
+            count from 0.
+        values: meaning of the pixels of images and integer arrays. "nonzero": foreground where any channel other than
+            alpha is not 0; the colours of a palette count, so black is background. "cdnet": 255 is foreground; 0, 50
             (shadow), 85 (outside the region) and 170 (unknown) are not; any other value is an error.
 
     Raises:
-        MasksError: a folder or a file for many videos cannot be read or understood, a video has two candidates, or one
-            candidate stands for two videos.
+        MasksError: a folder or a file for many videos cannot be read, a video has two candidates, or one candidate
+            matches two videos.
         UsageError: `first` is negative or `values` is none of `VALUES`.
     """
     path = Path(path)
@@ -73,7 +74,7 @@ def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values
 
 
 class _Names:
-    """Which video a name means: an id, or an id without its suffix, however its accents are composed."""
+    """Videos by name: by id, or by id without its suffix, whatever the Unicode normal form."""
 
     def __init__(self, path: Path, ids: Collection[str]) -> None:
         self._path = path
@@ -93,7 +94,7 @@ class _Names:
         if len(several) > 1:
             raise MasksError(
                 self._path,
-                f"{name} stands for {len(several)} videos ({several[0]}, {several[1]}); "
+                f"{name} matches {len(several)} videos ({several[0]}, {several[1]}); "
                 "name their masks with the suffix, like " + several[0],
             )
         return several[0] if several else None
@@ -104,7 +105,7 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Offer:
-    """What was found: how to call it, and where it may be masks of a video the name it goes by and how to open it."""
+    """A file or folder: its label for messages, and if it may hold masks of a video, the name to match and its opener."""
 
     label: str
     name: str = ""
@@ -137,7 +138,7 @@ def _offers_of_folder(
             listed = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise MasksError(folder, f"cannot be read: {error.strerror}") from error
-    pictures = False
+    has_images = False
     for entry in listed:
         label = prefix + entry.name
         suffix = Path(entry.name).suffix.lower()
@@ -145,13 +146,13 @@ def _offers_of_folder(
             yield from _offers_of_folder(folder / entry.name, root, label + "/", names, first, values)
         elif names.is_video(label):
             continue
-        elif suffix == ".png" or suffix in OTHER_PICTURES:
-            pictures = True
+        elif suffix == ".png" or suffix in OTHER_IMAGES:
+            has_images = True
         elif suffix in (".npz", ".npy", ".json") and entry.is_file() and not leads_out(entry.path, root):
             yield from _offers_of_file(folder / entry.name, label, first, values)
         else:
             yield _Offer(label)
-    if pictures:
+    if has_images:
         opened = ImageMasks(folder, root, first, values)
         yield _Offer(prefix or "./", prefix.rstrip("/"), lambda video_id: opened)
 
@@ -166,7 +167,7 @@ def _offers_of_file(file: Path, label: str, first: int, values: MaskValues) -> I
             begins = data.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as error:
         raise MasksError(file, f"cannot be read: {error.strerror}") from error
-    # Files of one video stay closed until they are needed: there may be thousands.
+    # There may be thousands of files of one video, which are opened only when needed.
     together = videos_of_json(file) if begins.startswith(b"{") else None
     if together is None:
         yield _Offer(label, name, lambda video_id: RunMasks(file, video_id))

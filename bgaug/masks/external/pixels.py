@@ -1,4 +1,4 @@
-"""Masks as pixels: a folder of PNGs, or arrays. What their values and names mean.
+"""Masks as pixels: a folder of PNGs, or arrays; the meaning of their values and names.
 
 Letters: T frames, H, W pixels, C channels, P packed bytes of one mask.
 """
@@ -30,14 +30,14 @@ from bgaug.untrusted.archives import is_npy, npz_names, read_npy, read_npz
 VALUES: tuple[str, ...] = get_args(MaskValues)
 
 _CDNET = (0, 50, 85, 170, 255)
-_UNTOLD = (85, 170)
+_UNKNOWN = (85, 170)
 
 
 class ExternalMasks(ABC):
-    """Masks of one video, read when they are asked for.
+    """Masks of one video, read on demand.
 
-    Iterating gives (index, mask) of every frame that has one, in order, and lets go of what was read. Used as a context
-    it lets go at the end; used again, it reads again.
+    Iteration gives (index, mask) of every frame that has one, in order. The end of an iteration, and of a `with` block,
+    releases the data; a later use reads it again.
 
     Attributes:
         path: the file or folder that holds them.
@@ -49,7 +49,7 @@ class ExternalMasks(ABC):
     @property
     @abstractmethod
     def num_frames(self) -> int | None:
-        """Frames that it knows of; None where numbers in names stand for frames, which leaves the end open."""
+        """Number of frames; None where file names carry frame numbers, which leaves the end open."""
 
     @abstractmethod
     def indices(self) -> Sequence[int]:
@@ -57,14 +57,14 @@ class ExternalMasks(ABC):
 
     @abstractmethod
     def frame(self, index: int) -> NDArray[np.bool_] | None:
-        """Mask of a frame, bool (H, W) at the size of the file, an array of its own; None where there is none.
+        """Mask of a frame, bool (H, W) at the size of the file, a new array; None where there is none.
 
         Raises:
-            MasksError: what is there cannot be understood.
+            MasksError: the mask cannot be read.
         """
 
     def unknown(self, index: int) -> NDArray[np.bool_] | None:
-        """Pixels of which a frame's mask does not say what they are, bool (H, W); None where it speaks of all.
+        """Pixels that a frame's mask marks as unknown, bool (H, W); None where the format has no such pixels.
 
         Raises:
             MasksError: as `frame`.
@@ -72,7 +72,7 @@ class ExternalMasks(ABC):
         return None
 
     def close(self) -> None:
-        """Let go of what was read."""
+        """Release the data; a later use reads it again."""
         self.__dict__.pop("_content", None)
 
     def __iter__(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -93,7 +93,7 @@ def frame_index(path: Path, name: str, first: int) -> int:
     """Index of a frame by the last run of digits in a file's name."""
     runs = re.findall("[0-9]+", PurePosixPath(name).stem)
     if not runs or len(runs[-1]) > 18:
-        raise MasksError(path, f"expected names that end in the frame's number, like 000012.png, got {name!r}")
+        raise MasksError(path, f"expected names that end in the frame number, like 000012.png, got {name!r}")
     index = int(runs[-1]) - first
     if index < 0:
         raise MasksError(path, f"{name!r} lies before the first frame, which has the number {first}; see `first`")
@@ -101,10 +101,10 @@ def frame_index(path: Path, name: str, first: int) -> int:
 
 
 def foreground(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_]:
-    """Foreground of a picture, (H, W) or (H, W, C) without alpha.
+    """Foreground of an image, (H, W) or (H, W, C) without alpha.
 
     Raises:
-        ValueError: a value that the convention does not know.
+        ValueError: a value that the convention does not define.
     """
     if pixels.dtype == np.bool_ or values == "nonzero":
         nonzero = np.asarray(pixels != 0)
@@ -122,12 +122,12 @@ def foreground(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_]:
     return np.asarray(grey == 255)
 
 
-def untold(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_] | None:
-    """Pixels that a convention calls unknown (170) or outside of what was looked at (85), bool (H, W); else None."""
+def _unknown(pixels: NDArray[Any], values: MaskValues) -> NDArray[np.bool_] | None:
+    """Pixels that a convention calls unknown (170) or outside the annotated region (85), bool (H, W); else None."""
     if values != "cdnet" or pixels.dtype == np.bool_:
         return None
     grey = pixels if pixels.ndim == 2 else pixels[..., 0]
-    return np.isin(grey, _UNTOLD)
+    return np.isin(grey, _UNKNOWN)
 
 
 def leads_out(path: str | Path, root: Path) -> bool:
@@ -135,7 +135,7 @@ def leads_out(path: str | Path, root: Path) -> bool:
     return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root)
 
 
-OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
 
 class ImageMasks(ExternalMasks):
@@ -148,8 +148,8 @@ class ImageMasks(ExternalMasks):
 
     @cached_property
     def _content(self) -> dict[int, str]:
-        """Name of each frame's picture."""
-        pictures: dict[int, str] = {}
+        """Name of each frame's image."""
+        images: dict[int, str] = {}
         try:
             names = sorted(os.listdir(self.path))
         except OSError as error:
@@ -157,10 +157,10 @@ class ImageMasks(ExternalMasks):
         for name in names:
             if name.startswith("."):
                 continue
-            if name.lower().endswith(OTHER_PICTURES):
+            if name.lower().endswith(OTHER_IMAGES):
                 raise MasksError(
                     self.path / name,
-                    "masks are read from PNGs alone, JPEG blurs them; write them as PNG from the source, or move it away",
+                    "masks are read only from PNGs, because JPEG blurs them; write PNGs from the source, or move it away",
                 )
             if not name.lower().endswith(".png"):
                 continue
@@ -169,10 +169,10 @@ class ImageMasks(ExternalMasks):
                     self.path / name, f"is a link that leads out of {self._root}; put the mask itself there"
                 )
             index = frame_index(self.path, name, self._first)
-            if index in pictures:
-                raise MasksError(self.path, f"{pictures[index]} and {name} are the same frame {index}; keep one")
-            pictures[index] = name
-        return pictures
+            if index in images:
+                raise MasksError(self.path, f"{images[index]} and {name} are the same frame {index}; keep one")
+            images[index] = name
+        return images
 
     @property
     def num_frames(self) -> int | None:
@@ -205,7 +205,7 @@ class ImageMasks(ExternalMasks):
     def unknown(self, index: int) -> NDArray[np.bool_] | None:
         """See `ExternalMasks`."""
         name = self._content.get(index)
-        return None if name is None or self._values == "nonzero" else untold(self._pixels(name), self._values)
+        return None if name is None or self._values == "nonzero" else _unknown(self._pixels(name), self._values)
 
     def _pixels(self, name: str) -> NDArray[Any]:
         file = self.path / name
@@ -227,31 +227,31 @@ def _decode_png(data: bytes) -> NDArray[Any]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise ValueError(f"a PNG that cannot be decoded ({error.err}); write it anew") from error
+        raise ValueError(f"a PNG that cannot be decoded ({error.err}); write it again") from error
     if pixels is None:
-        raise ValueError("a PNG that cannot be decoded; write it anew")
+        raise ValueError("a PNG that cannot be decoded; write it again")
     return np.asarray(pixels if pixels.ndim == 2 else pixels[..., :3])
 
 
 def _check_png(data: bytes) -> None:
-    """Every chunk there and unchanged: decoders fill what is missing with background, some of them silently."""
+    """Check that every chunk is complete and unchanged: decoders fill missing parts with background, some silently."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("expected a PNG, it does not begin like one; write it anew")
+        raise ValueError("expected a PNG, it does not begin like one; write it again")
     at, kind = 8, b""
     while kind != b"IEND":
         if at + 12 > len(data):
-            raise ValueError(f"a PNG that breaks off after {len(data)} bytes; copy or write it anew")
+            raise ValueError(f"a PNG that breaks off after {len(data)} bytes; copy or write it again")
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
-            raise ValueError(f"a PNG that breaks off after {len(data)} bytes; copy or write it anew")
+            raise ValueError(f"a PNG that breaks off after {len(data)} bytes; copy or write it again")
         if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise ValueError("a PNG whose bytes are damaged (a checksum is wrong); copy or write it anew")
+            raise ValueError("a PNG whose bytes are damaged (a checksum is wrong); copy or write it again")
         at = end
 
 
 class ArrayMasks(ExternalMasks):
-    """Masks in an .npz, read whole and kept, or an .npy, paged in by the frame."""
+    """Masks in an .npz, which is read at once and kept, or an .npy, which is paged in per frame."""
 
     def __init__(self, path: Path, values: MaskValues) -> None:
         super().__init__(path)
@@ -261,17 +261,17 @@ class ArrayMasks(ExternalMasks):
     def _content(self) -> tuple[NDArray[Any], Size | None]:
         """Masks (T, H, W) and None, or packed ones (T, P) and their size."""
         try:
-            # A lone array stays on disk and is paged in by the frame; told apart by content, as numpy does.
+            # A single array stays on disk and is paged in per frame. The content decides, not the name, as in numpy.
             return (self._checked(read_npy(self.path)), None) if is_npy(self.path) else self._of_npz()
         except MasksError:
             raise
         except OSError as error:
             raise MasksError(self.path, f"cannot be read: {error.strerror or error}") from error
         except MemoryError as error:
-            raise MasksError(self.path, f"{error}; an .npy is read by the frame") from error
+            raise MasksError(self.path, f"{error}; an .npy is read frame by frame") from error
         except (MalformedFile, KeyError) as error:
             raise MasksError(
-                self.path, f"is no whole .npz or .npy, or holds Python objects ({error}); write it anew"
+                self.path, f"is no complete .npz or .npy, or holds Python objects ({error}); write it again"
             ) from error
 
     def _of_npz(self) -> tuple[NDArray[Any], Size | None]:
@@ -288,7 +288,7 @@ class ArrayMasks(ExternalMasks):
 
     def _checked(self, masks: NDArray[Any]) -> NDArray[Any]:
         if masks.ndim != 3 or 0 in masks.shape[1:]:
-            raise MasksError(self.path, f"masks must be (T, H, W), got {masks.shape = }; a lone mask is masks[None]")
+            raise MasksError(self.path, f"masks must be (T, H, W), got {masks.shape = }; a single mask is masks[None]")
         if masks.dtype.kind not in "bui":
             raise MasksError(
                 self.path,
@@ -334,4 +334,4 @@ class ArrayMasks(ExternalMasks):
         """See `ExternalMasks`."""
         array, size = self._content
         inside = size is None and 0 <= index < len(array)
-        return untold(np.array(array[index]), self._values) if inside else None
+        return _unknown(np.array(array[index]), self._values) if inside else None

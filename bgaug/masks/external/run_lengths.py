@@ -23,18 +23,17 @@ from bgaug.sizing import Size
 
 T = TypeVar("T")
 
-# Files that claim more are not believed: a few bytes can claim any length.
-_MOST_FRAMES = 10**6
+_MOST_FRAMES, _MOST_PIXELS = 10**6, 2**28  # a few bytes can declare any length and size: larger ones are refused
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says of a frame, as it stands there.
+    """The entry of a file for one frame, unchecked.
 
     Attributes:
-        name: of the frame's picture; None where the place in a list counts.
-        size: [height, width] that the file claims, either of them None where it does not.
-        segments: run-length objects, None where the frame is not spoken of.
+        name: file name of the frame's image; None where the position in a list counts.
+        size: [height, width] that the file declares, None where it does not.
+        segments: run-length objects, None where the frame has no mask.
     """
 
     name: str | None
@@ -44,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Run lengths of a video: those of each frame that is spoken of, their size, frames where their number is known."""
+    """Run lengths of a video by frame, their size, and the number of frames where it is known."""
 
     of: Mapping[int, Sequence[Mapping[str, Any]]]
     size: Size | None
@@ -87,7 +86,7 @@ class RunMasks(ExternalMasks):
 
 
 def _runs(path: Path, video: str, entries: Sequence[Entry], first: int) -> _Runs:
-    """Entries of one video by frame, with everything but the counts checked."""
+    """Entries of one video by frame, checked except for the counts."""
     of: dict[int, Sequence[Mapping[str, Any]]] = {}
     size: Size | None = None
     for place, entry in enumerate(entries):
@@ -96,7 +95,7 @@ def _runs(path: Path, video: str, entries: Sequence[Entry], first: int) -> _Runs
             continue
         try:
             if index in of:
-                raise ValueError(f"{entry.name!r} is the second picture of this frame; keep one")
+                raise ValueError(f"{entry.name!r} is the second image of this frame; keep one")
             sizes = [run_size(run) for run in entry.segments]
             if None not in entry.size:
                 sizes.insert(0, parse_size(entry.size))
@@ -119,7 +118,7 @@ def _parse_json(path: Path) -> Any:
     except OSError as error:
         raise MasksError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise MasksError(path, f"is no JSON in UTF-8, or not all of it: {error}") from error
+        raise MasksError(path, f"is no JSON in UTF-8, or incomplete: {error}") from error
 
 
 def _entries_of_json(path: Path) -> list[Entry]:
@@ -127,7 +126,7 @@ def _entries_of_json(path: Path) -> list[Entry]:
     if not isinstance(data, list):
         raise MasksError(
             path,
-            "expected a list with one entry a frame, or the `annotations` and `videos` or `images` of COCO and "
+            "expected a list with one entry per frame, or the `annotations` and `videos` or `images` of COCO and "
             f"YouTube-VIS, got {reprlib.repr(data)}",
         )
     segments = [[entry] if isinstance(entry, dict) else entry for entry in data]
@@ -140,7 +139,7 @@ def _entries_of_json(path: Path) -> list[Entry]:
 
 
 def videos_of_json(path: Path) -> list[tuple[str, Sequence[Entry]]] | None:
-    """Videos of a file for many, by name; "" where it does not name them, None where it is another kind of file."""
+    """Videos of a file for many, by name; "" for a video without name, None for another kind of file."""
     data = _parse_json(path)
     if not isinstance(data, dict) or "annotations" not in data:
         return None
@@ -175,7 +174,7 @@ def _videos_of_youtube_vis(path: Path, data: Mapping[str, Any]) -> list[tuple[st
             raise MasksError(path, f"`file_names` must be a list of names, got {reprlib.repr(files)}")
         folders = {_folder(name) for name in files if name}
         if len(folders) > 1:
-            raise MasksError(path, f"one video has pictures in several folders: {', '.join(sorted(folders)[:3])}")
+            raise MasksError(path, f"one video has images in several folders: {', '.join(sorted(folders)[:3])}")
         name = next(iter(folders), "") or video.get("name") or video.get("file_name") or ""
         size = (video.get("height"), video.get("width"))
         key = _key(path, video, "id")
@@ -232,18 +231,14 @@ def _folder(name: str) -> str:
     return "" if folder == "." else folder
 
 
-# Files that claim more are not believed: a few bytes can claim any size.
-_MOST_PIXELS = 2**28
-
-
 def decode_run_lengths(run: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Mask of a COCO run-length object.
 
     Args:
         run: {"size": [height, width], "counts": ...}. Counts are lengths of runs down the columns, in order, zeros first:
-            a list of integers, or COCO's string. That has groups of 5 bits, least significant first, each in a
-            character from "0" on whose sixth bit says that the number goes on; the last bit of a number is its sign, and
-            from the fourth number on it is the difference to the one two places before.
+            a list of integers, or COCO's string. The string has groups of 5 bits, least significant first, one per
+            character from "0" on; the sixth bit marks that the number continues. The last bit of a number is its sign,
+            and from the fourth number on it is the difference to the number two positions before.
 
     Returns:
         bool (height, width).
@@ -256,7 +251,7 @@ def decode_run_lengths(run: Mapping[str, Any]) -> NDArray[np.bool_]:
     height, width = run_size(run)
     counts = run["counts"]
     lengths = _lengths_of_string(counts) if isinstance(counts, str) else _lengths_of_list(counts)
-    # No single one above the total, so that the sum cannot wrap around.
+    # No length exceeds the total, so the sum cannot overflow.
     wrong = ((lengths < 0) | (lengths > height * width)).any()
     if wrong or lengths.sum() != height * width:
         total = "lengths out of range" if wrong else f"{lengths.sum()}"
@@ -271,7 +266,7 @@ def run_size(run: Any) -> Size:
     """(height, width) of a COCO run-length object.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not a run-length object.
     """
     if isinstance(run, Mapping) and "size" in run and "counts" in run:
         return parse_size(run["size"])
@@ -283,7 +278,7 @@ def parse_size(size: Any) -> Size:
     """(height, width) from [height, width].
 
     Raises:
-        ValueError: it is none.
+        ValueError: not a size.
     """
     whole = isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
     if whole and size[0] * size[1] <= _MOST_PIXELS:
