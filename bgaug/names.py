@@ -15,6 +15,8 @@ Decoder = Literal["auto", "pyav", "decord"]
 FrameKind = Literal["jpeg", "raw", "none"]
 MaskValues = Literal["nonzero", "cdnet"]
 FewShotClassifier = Literal["linear", "centroid"]
+FEATURES = ("global", "dynamic", "static", "dynamic+static")
+"""Features of a clip: one of its codes, or the last two side by side."""
 
 
 class Registry(Mapping[str, Any]):

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from bgaug.cli.console import panel, reported, stdout
 from bgaug.errors import UsageError
-from bgaug.pipelines.options import RUNNING, Option, Options, checked, flag_of, options_of
+from bgaug.pipelines.options import RUNNING, SHARED, Option, Options, checked, flag_of, options_of
 
 _HELP_COLUMN = 30
 
@@ -86,6 +86,7 @@ def parameters_of(kind: type[Options], prefix: str = "") -> Iterator[Parameter]:
 
 def _parameter(name: str, prefix: str, hint: Any, option: Option, default: Any) -> Parameter:
     kind, several, choices = _value_type(hint)
+    kind = str if option.text else kind
     flag = f"--{flag_of(name, option)}"
     switches_off = kind is bool and (default is True or NoneType in get_args(hint))
     return Parameter(
@@ -204,53 +205,60 @@ DEBUG = _flag("debug", "--debug", "Show where an error came from.")
 CONFIG = _flag("config", "--config", "TOML file of options by their names here; the command line has precedence.", Path)
 HELP_ALL = _flag("help_all", "--help-all", "Show this page with all options.")
 HELP = _flag("help", "--help", "Show this page.")
+RUN_OPTIONS = (CONFIG, JSON, DEBUG, HELP, HELP_ALL)
+"""Options of every command."""
+
+
+def parameters_of_command(function: Callable[..., Any]) -> list[Parameter]:
+    """The parameters of a command: arguments first, then what is required."""
+    signature = inspect.signature(function).parameters
+    found: list[Parameter] = []
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        if is_record(hint):
+            found += parameters_of(hint)
+        for part in getattr(hint, "__metadata__", ()):
+            if isinstance(part, Option):
+                found.append(_parameter(name, "", hint.__origin__, part, _default(signature[name].default)))
+    return sorted(found, key=lambda one: (not one.option.argument, not one.required))
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
     """A function for typer, whose parameters are the fields of the records that `function` takes.
 
     Args:
-        function: its parameters are records (subclasses of `Options`), arguments annotated with `Option`, and `as_json`.
+        function: its parameters are records (subclasses of `Options`), values annotated with `Option`, and `as_json`.
     """
     hints = get_type_hints(function, include_extras=True)
-    defaults = inspect.signature(function).parameters
-    kinds = {name: hint for name, hint in hints.items() if is_record(hint)}
-    own = [
-        _parameter(name, "", hint.__origin__, part, _default(defaults[name].default))
-        for name, hint in hints.items()
-        for part in getattr(hint, "__metadata__", ())
-        if isinstance(part, Option)
-    ]
-    given = [one.name for one in own]
-    own += [one for kind in kinds.values() for one in parameters_of(kind)]
-    ordered = sorted(own, key=lambda one: (not one.option.argument, not one.required))
 
     def run(context: typer.Context, as_json: bool, debug: bool, config: None, help_all: None, **values: Any) -> None:
         with reported(debug):
             _check_sources(context, values)
-            records = {name: _built(kind, values) for name, kind in kinds.items()}
-            own_values = {name: checked(name, hints[name], values[name]) for name in given if _is_given(values[name])}
-            function(**own_values, **records, as_json=as_json)
+            given: dict[str, Any] = {}
+            for name, hint in hints.items():
+                if is_record(hint):
+                    given[name] = _built(hint, values)
+                elif _is_given(values.get(name)):
+                    given[name] = checked(name, hint, values[name])
+            function(**given, as_json=as_json)
 
+    typed = [*((one, _annotation(one)) for one in parameters_of_command(function)), *_COMMON]
+    keyword = inspect.Parameter.KEYWORD_ONLY
     run.__doc__, run.__name__ = function.__doc__, function.__name__
-    typed = [*((one, _annotation(one)) for one in ordered), *_COMMON]
+    run.__annotations__ = {"context": typer.Context, **{one.name: annotation for one, annotation in typed}}
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-            *(
-                inspect.Parameter(
-                    one.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    annotation=annotation,
-                    default=inspect.Parameter.empty if one.required else False if one in _SWITCHES else None,
-                )
-                for one, annotation in typed
-            ),
+        [inspect.Parameter("context", keyword, annotation=typer.Context)]
+        + [
+            inspect.Parameter(one.name, keyword, annotation=annotation, default=_typer_default(one))
+            for one, annotation in typed
         ]
     )
-    run.__annotations__ = {"context": typer.Context, **{one.name: annotation for one, annotation in typed}}
     run.parameters = {one.name: one for one, _ in typed} | {"help": HELP}  # type: ignore[attr-defined]
     return run
+
+
+def _typer_default(one: Parameter) -> Any:
+    """None stands for what was not given: the default itself is the record's."""
+    return inspect.Parameter.empty if one.required else False if one in (JSON, DEBUG) else None
 
 
 def _default(default: Any) -> Any:
@@ -290,11 +298,13 @@ def _annotation(one: Parameter) -> Any:
 
 def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> Options:
     """The record, of what was given; what was not keeps the record's default."""
-    hints, options = get_type_hints(kind), options_of(kind)
+    hints, options = get_type_hints(kind, include_extras=True), options_of(kind)
     given: dict[str, Any] = {}
     for field in fields(kind):
         if is_record(hints[field.name]):
             given[field.name] = _built(hints[field.name], values, f"{prefix}{field.name}_")
+        elif SHARED in getattr(hints[field.name], "__metadata__", ()) and values.get(field.name) is not None:
+            given[field.name] = values[field.name]
         elif field.name in options:
             option, value = options[field.name], values.get(prefix + field.name)  # type: Option, Any
             if option.commas and value:
@@ -363,7 +373,6 @@ def _help_all(context: typer.Context, requested: bool) -> None:
         raise typer.Exit
 
 
-_SWITCHES = (JSON, DEBUG)
 _COMMON: tuple[tuple[Parameter, Any], ...] = (
     (CONFIG, Annotated[Path | None, typer.Option("--config", is_eager=True, callback=_from_file)]),
     (JSON, Annotated[bool, typer.Option("--json")]),

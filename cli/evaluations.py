@@ -3,172 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from bgaug.cli.console import TerminalProgress, reported, rows_table, say, show, stdout
-from bgaug.cli.options import (
-    ClassNames,
-    Columns,
-    ConfigFile,
-    Debug,
-    Device,
-    FirstClass,
-    Json,
-    LabelsFormat,
-    OwnBackbone,
-    StoreArgument,
-    Trust,
-    user_word,
-)
+from bgaug.cli.console import TerminalProgress, rows_table, say, show, stdout
+from bgaug.cli.options import RunPath, StorePath
+from bgaug.pipelines.evaluate.options import EvaluateOptions
+from bgaug.pipelines.options import Option
 
 if TYPE_CHECKING:
     from bgaug.metrics import Paired
-    from bgaug.pipelines.evaluate.run import EvaluateOptions, Evaluation
+    from bgaug.pipelines.evaluate.run import Evaluation
 
 MOST_CLASSES = 24  # a table of more than these shows the worst
 OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "draws", "fewshot_classifier", "seed")
 
 
 def evaluate_command(
-    context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run that train made, or one checkpoint of it.", show_default=False)],
-    store: StoreArgument,
-    protocol: Annotated[
-        str, typer.Option(help="retrieval, linear, knn, finetune, fewshot, bias; several with commas.")
-    ] = "retrieval",
-    feature: Annotated[
-        Literal["global", "dynamic", "static", "dynamic+static"] | None,
-        typer.Option(help="Code of a clip; by default what suits the method: dynamic for bgaug and dual, else global."),
-    ] = None,
-    clips: Annotated[int, typer.Option(help="Evenly spaced clips of each video, averaged.", min=1)] = 10,
+    run: RunPath,
+    store: StorePath,
+    options: EvaluateOptions,
     against: Annotated[
-        list[Path] | None,
-        typer.Option(help="Another run to compare with, on the same videos; may be repeated.", show_default=False),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="List of labels, or the folder that a data set ships, in place of all labels, groups and splits of the store; "
-            "see build-shards --labels.",
-            rich_help_panel="Labels",
-        ),
-    ] = None,
-    labels_format: LabelsFormat = "auto",
-    class_names: ClassNames = None,
-    first_class: FirstClass = None,
-    columns: Columns = None,
-    splits: Annotated[
-        str | None,
-        typer.Option(
-            help="Splits of the list, such as 1,2,3, or all: their mean and spread.", rich_help_panel="Labels"
-        ),
-    ] = None,
-    centre: Annotated[
-        bool,
-        typer.Option(
-            "--centre",
-            help="Also retrieval of features less their mean over the tested and over the gallery, as some publish it.",
-        ),
-    ] = False,
-    l2: Annotated[
-        str, typer.Option(help="Penalty of the linear probe, or cv: chosen inside the training videos.")
-    ] = "0.003",
-    neighbours: Annotated[
-        int | None, typer.Option(help="That vote, for knn; by default 10, or as many as there are.", min=1)
-    ] = None,
-    shots: Annotated[
-        str, typer.Option(help="Labelled videos a class, for fewshot.", rich_help_panel="Few labels")
-    ] = "1,5,10",
-    draws: Annotated[
-        int, typer.Option(help="Of the labelled videos, for fewshot.", min=1, rich_help_panel="Few labels")
-    ] = 10,
-    fewshot_classifier: Annotated[
-        Literal["linear", "centroid"],
-        typer.Option(help="Linear probe, or nearest class mean.", rich_help_panel="Few labels"),
-    ] = "linear",
-    from_scratch: Annotated[
-        bool,
-        typer.Option(
-            "--from-scratch",
-            help="With finetune: the same from fresh weights, for comparison.",
-            rich_help_panel="Fine-tuning",
-        ),
-    ] = False,
-    epochs: Annotated[int, typer.Option(help="Of finetune.", min=1, rich_help_panel="Fine-tuning")] = 60,
-    finetune_batch_size: Annotated[
-        int, typer.Option(help="Clips a step of finetune.", min=2, rich_help_panel="Fine-tuning")
-    ] = 32,
-    optimiser: Annotated[
-        Literal["sgd", "adamw"] | None,
-        typer.Option(help="Of finetune; by default sgd, for tiny adamw.", rich_help_panel="Fine-tuning"),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Highest learning rate of finetune; by default what suits the backbone.", rich_help_panel="Fine-tuning"
-        ),
-    ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Of finetune.", min=0, rich_help_panel="Fine-tuning")] = 5e-4,
-    dropout: Annotated[
-        float, typer.Option(help="Before the head, in finetune.", min=0, max=0.99, rich_help_panel="Fine-tuning")
-    ] = 0.5,
-    flip: Annotated[
-        float | None,
-        typer.Option(
-            help="Probability of a flip in finetune; by default as in the run.",
-            min=0,
-            max=1,
-            rich_help_panel="Fine-tuning",
-        ),
-    ] = None,
-    folds: Annotated[
-        int,
-        typer.Option(
-            help="Trainings of finetune where no split says who is tested.", min=2, rich_help_panel="Fine-tuning"
-        ),
-    ] = 5,
-    bias_composites: Annotated[
-        int, typer.Option(help="Of each test video, for bias.", min=1, rich_help_panel="Bias")
-    ] = 3,
-    bias_donors: Annotated[
-        Literal["backgrounds", "stripes", "bank", "folder"],
-        typer.Option(help="Pictures behind them, for bias.", rich_help_panel="Bias"),
-    ] = "backgrounds",
-    bias_bank: Annotated[
-        str | None, typer.Option(help="Name of the bank, for --bias-donors bank.", rich_help_panel="Bias")
-    ] = None,
-    bias_folder: Annotated[
-        Path | None, typer.Option(help="Of pictures, for --bias-donors folder.", rich_help_panel="Bias")
-    ] = None,
-    bias_videos: Annotated[
-        int | None, typer.Option(help="Test videos of bias at most; all by default.", min=1, rich_help_panel="Bias")
-    ] = None,
-    bias_manifest: Annotated[
-        Path | None, typer.Option(help="Composites of an earlier bias evaluation.", rich_help_panel="Bias")
-    ] = None,
-    bias_out: Annotated[
-        Path | None, typer.Option(help="Folder for manifest, report and sheet of bias.", rich_help_panel="Bias")
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace files in --bias-out that are of other kinds.", rich_help_panel="Bias"
-        ),
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of fewshot's draws, finetune and bias.", min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(help="Videos encoded at once.", min=1)] = 8,
-    threads: Annotated[int, typer.Option(help="That read clips.", min=0)] = 2,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features in RUN/features.")] = True,
-    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
-    backbone: OwnBackbone = None,
-    trust: Trust = False,
-    device: Device = None,
-    config: ConfigFile = None,
-    as_json: Json = False,
-    debug: Debug = False,
+        tuple[Path, ...], Option("Another run to compare with, on the same videos.", metavar="RUN")
+    ] = (),
+    *,
+    as_json: bool,
 ) -> None:
     """Measure what the encoder of a run is worth on the labelled videos of a store.
 
@@ -185,109 +45,27 @@ def evaluate_command(
 
         bgaug evaluate run shards --protocol retrieval,linear,knn,fewshot --feature dynamic --json
 
-        bgaug evaluate run ucf --protocol retrieval,linear --labels ucfTrainTestlist/ --splits 1,2,3
+        bgaug evaluate run ucf --protocol retrieval,linear --labels ucfTrainTestlist/ --labels-split 1,2,3
 
         bgaug evaluate run shards --protocol finetune --from-scratch --epochs 30
 
         bgaug evaluate run shards --protocol linear,bias --against simclr-run
     """
-    with reported(debug):
-        from bgaug.model.checkpoint import find_checkpoint
-        from bgaug.pipelines.evaluate.bias.run import BiasOptions
-        from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions
-        from bgaug.pipelines.evaluate.run import EvaluateOptions, compare, evaluate
+    from bgaug.model.checkpoint import find_checkpoint
+    from bgaug.pipelines.evaluate.run import compare, evaluate
 
-        options = EvaluateOptions(
-            feature=feature,
-            clips=clips,
-            batch_size=batch_size,
-            threads=threads,
-            cache=cache,
-            best=best,
-            centre=centre,
-            l2=_penalty(l2),
-            neighbours=neighbours,
-            shots=_numbers(shots, "--shots"),
-            draws=draws,
-            classifier=fewshot_classifier,
-            seed=seed,
-            labels=labels,
-            labels_format=labels_format,
-            class_names=class_names,
-            first_class=first_class,
-            columns=columns,
-            splits=None if splits is None else () if splits.strip() == "all" else _numbers(splits, "--splits"),
-            finetune=FinetuneOptions(
-                epochs=epochs,
-                batch_size=finetune_batch_size,
-                optimiser=optimiser,
-                lr=lr,
-                weight_decay=weight_decay,
-                dropout=dropout,
-                flip=flip,
-                seed=seed,
-                folds=folds,
-            ),
-            from_scratch=from_scratch,
-            bias=BiasOptions(
-                composites=bias_composites,
-                donors=bias_donors,
-                bank=bias_bank,
-                folder=bias_folder,
-                videos=bias_videos,
-                manifest=bias_manifest,
-                out=bias_out,
-                overwrite=overwrite,
-                seed=seed,
-            ),
-        )
-        word = user_word(context, backbone, trust)
-        protocols = [name.strip() for name in protocol.split(",") if name.strip()]
-        for other in against or ():
-            find_checkpoint(other, best=best)  # told now, not after the first run's hours
-        with TerminalProgress() as progress:
-            found = evaluate(run, store, progress, protocols=protocols, options=options, device=device, word=word)
-            others = {
-                str(other): evaluate(
-                    other, store, progress, protocols=protocols, options=_beside(options), device=device, word=word
-                )
-                for other in against or ()
-            }
-        compared = {name: compare(other, found) for name, other in others.items()}
-        result = found.to_json() | {"against": [_told(name, others[name], compared[name]) for name in others]}
-        show(result, as_json, lambda: _metric_table(found))
-        if not as_json:
-            _show_more(found, others, compared)
-
-
-def _beside(options: EvaluateOptions) -> EvaluateOptions:
-    """The same for a run to compare with, which leaves the first one's bias report alone."""
-    from dataclasses import replace
-
-    return replace(options, bias=None if options.bias is None else replace(options.bias, out=None))
-
-
-def _penalty(text: str) -> float | None:
-    from bgaug.errors import UsageError
-
-    if text.strip() == "cv":
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(f"--l2 takes a number or cv, got {text!r}") from error
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    from bgaug.errors import UsageError
-
-    try:
-        found = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = ()
-    if not found or min(found) < 1 or len(set(found)) < len(found):
-        raise UsageError(f"{option} takes different numbers of 1 or more with commas, such as 1,2,3, got {text!r}")
-    return found
+    for other in against:
+        find_checkpoint(other, best=options.best)  # reported now, not after the hours of the first run
+    with TerminalProgress() as progress:
+        found = evaluate(run, store, progress, options)
+        # The bias report of the first run is left as it is.
+        others_options = replace(options, bias=replace(options.bias, out=None))
+        others = {str(other): evaluate(other, store, progress, others_options) for other in against}
+    compared = {name: compare(other, found) for name, other in others.items()}
+    result = found.to_json() | {"against": [_told(name, others[name], compared[name]) for name in others]}
+    show(result, as_json, lambda: _metric_table(found))
+    if not as_json:
+        _show_more(found, others, compared)
 
 
 def _told(name: str, other: Evaluation, compared: Mapping[str, Paired]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _main(
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "extract-backgrounds": videos.extract_backgrounds_command,
     "build-shards": videos.build_shards_command,
     "verify": stores.verify_command,
@@ -91,14 +91,14 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": stores.export_command,
     "inspect": videos.inspect_command,
     "train": training.train_command,
+    "evaluate": evaluations.evaluate_command,
+    "heatmap": encoders.heatmap_command,
+    "embed": encoders.embed_command,
+    "export-weights": encoders.export_weights_command,
+    "demo": runs.demo_command,
 }
-for _name, _function in _COMMANDS.items():
+for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(command(_function))
-app.command("evaluate")(evaluations.evaluate_command)
-app.command("heatmap")(encoders.heatmap_command)
-app.command("embed")(encoders.embed_command)
-app.command("export-weights")(encoders.export_weights_command)
-app.command("demo", cls=Command)(command(runs.demo_command))
 
 
 if __name__ == "__main__":

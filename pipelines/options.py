@@ -7,17 +7,23 @@ records. Nothing here imports numpy or torch, so that help answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
 from bgaug.errors import UsageError
+
+if TYPE_CHECKING:
+    from bgaug.model.pretrained import Word
+
+SHARED = "shared"
+"""Annotation of a field of an inner record: the command line gives it the value of the outer record's field."""
 
 R = TypeVar("R", bound="Options")
 
@@ -45,6 +51,7 @@ class Option(GroupedMetadata):
         factor: the command line counts in units of this.
         argument: a positional argument.
         commas: several values may be separated by commas.
+        text: the command line takes text, which the record reads.
     """
 
     help: str
@@ -65,6 +72,7 @@ class Option(GroupedMetadata):
     factor: int = 1
     argument: bool = False
     commas: bool = False
+    text: bool = False
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -189,7 +197,31 @@ class DeviceOptions(Options):
 
 
 Jobs = Annotated[int, Option("Worker processes; 0 for one per processor.", panel=RUNNING, ge=0)]
+Best = Annotated[bool, Option("Use the run's best checkpoint instead of the last.")]
 Trust = Annotated[
     bool,
     Option("Import the MODULE:FUNCTION that a file names: only for files of your own.", panel=RUNNING, rare=True),
 ]
+
+
+@record
+class EncoderOptions(DeviceOptions):
+    """What builds the encoder of a run."""
+
+    backbone: Annotated[
+        str | Callable[..., object] | None,
+        Option(
+            "MODULE:FUNCTION that builds the encoder of a run with one of your own; a name inside a file is never "
+            "imported.",
+            panel=RUNNING,
+            metavar="NAME",
+        ),
+    ] = None
+    trust: Trust = False
+
+    @property
+    def word(self) -> Word:
+        """What the user says about the encoder in a file."""
+        from bgaug.model.pretrained import Word
+
+        return Word(self.backbone, self.trust)

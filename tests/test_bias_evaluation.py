@@ -39,12 +39,12 @@ from bgaug.pipelines.evaluate.bias.clips import ClipReader
 from bgaug.pipelines.evaluate.bias.composer import Composer, bias_sheet
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, read_manifest, write_manifest
 from bgaug.pipelines.evaluate.bias.run import (
-    BiasOptions,
     BiasReport,
     evaluate_bias,
     plan_bias,
     score_bias,
 )
+from bgaug.pipelines.evaluate.options import BiasOptions
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store, write_bank
@@ -576,7 +576,7 @@ def test_pictures_of_a_bank_and_of_a_folder(biased: Store, tmp_path: Path) -> No
     "change", [{"composites": 0}, {"clips": 0}, {"ring": -1.0}, {"videos": 0}, {"batch_size": 0}, {"min_area": -0.1}]
 )
 def test_options_out_of_range_are_refused(change: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(change))} must be at least"):
+    with pytest.raises(UsageError, match=f"{next(iter(change))}: Input should be greater"):
         BiasOptions(**change)  # type: ignore[arg-type]
 
 

@@ -136,7 +136,7 @@ def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
     for feature, quarter in (("global", GREEN), ("dynamic", FLICKER)):
         probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True, feature=feature)
         assert quarter_of_peak(encoder_maps(run, clip, ("cam",), None, probe, "wild")[0]["cam"]) == quarter
-    with pytest.raises(UsageError, match="feature global or dynamic, got 'static'"):
+    with pytest.raises(UsageError, match="there is no 'static'; there are global, dynamic"):
         HeatmapOptions(feature="static")
 
 

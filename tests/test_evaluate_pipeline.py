@@ -21,13 +21,12 @@ from bgaug.errors import LabelsError, StoreError, UsageError
 from bgaug.metrics import LinearProbe, knn_predict, leave_one_out_retrieval, retrieval
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
-from bgaug.pipelines.evaluate.bias.run import BiasOptions
 from bgaug.pipelines.evaluate.features import frozen_features
-from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions
 from bgaug.pipelines.evaluate.labelled import find_labels, store_labels
+from bgaug.pipelines.evaluate.options import PROTOCOLS, BiasOptions, EvaluateOptions, FinetuneOptions
 from bgaug.pipelines.evaluate.protocols import Outcome
 from bgaug.pipelines.evaluate.report import join
-from bgaug.pipelines.evaluate.run import PROTOCOLS, EvaluateOptions, Evaluation, compare, evaluate
+from bgaug.pipelines.evaluate.run import Evaluation, compare, evaluate
 from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.store.index import content_hash
@@ -61,8 +60,15 @@ def labels_file(store: Path, folder: Path, columns: str, *rows: str) -> Path:
 
 
 def ask(run: Path, store: Path, *protocols: str, seen: Silent | None = None, **options: Any) -> Evaluation:
-    chosen = EvaluateOptions(**{"clips": 2, "finetune": QUICK, "draws": 3, "shots": (1,), **options})
-    return evaluate(run, store, seen or Silent(), protocols=protocols, options=chosen, device="cpu")
+    few: dict[str, Any] = {
+        "clips": 2,
+        "finetune": QUICK,
+        "draws": 3,
+        "shots": (1,),
+        "protocols": protocols,
+        "device": "cpu",
+    }
+    return evaluate(run, store, seen or Silent(), EvaluateOptions(**few | options))
 
 
 def values(run: Path, store: Path, which: str = "dynamic") -> Any:
@@ -292,11 +298,13 @@ def test_bias_alone_needs_nothing_else(run: Path, small_store: Path) -> None:
 
 
 def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="protocols are retrieval, linear, knn, finetune, fewshot, bias; got magic"):
+    with pytest.raises(
+        UsageError, match="there is no 'magic'; there are retrieval, linear, knn, finetune, fewshot, bias"
+    ):
         ask(run, small_store, "magic")
     with pytest.raises(UsageError, match="got none"):
         ask(run, small_store)
-    with pytest.raises(UsageError, match="--splits, --class-names, --first-class and --columns are about a list"):
+    with pytest.raises(UsageError, match="--labels-split, --class-names, --first-class and --columns are about a list"):
         ask(run, small_store, "linear", splits=(1,))
     with pytest.raises(UsageError, match="20 neighbours cannot vote: a video is held against as few as 5 others"):
         ask(run, small_store, "knn", neighbours=20)
@@ -307,7 +315,7 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
         ask(run, small_store, "retrieval", labels=one)
     stranger = tmp_path / "stranger.csv"
     stranger.write_text("file,class\nnobody.mp4,a\n")
-    with pytest.raises(LabelsError, match="none of 1 rows belongs to any of 6 videos"):
+    with pytest.raises(LabelsError, match="none of 1 rows matches any of 6 videos"):
         ask(run, small_store, "retrieval", labels=stranger)
     with pytest.raises(StoreError, match="is not a bgaug store"):
         ask(run, tmp_path, "retrieval")
@@ -316,12 +324,12 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feature": "x"}, "features are global, dynamic, static, dynamic.static, got 'x'"),
-        ({"clips": 0}, "clips must be 1 or more, got 0"),
-        ({"neighbours": 0}, "neighbours must be 1 or more"),
-        ({"shots": ()}, "shots must be 1 or more, got 0"),
-        ({"l2": 0.0}, "l2 more than 0"),
-        ({"classifier": "magic"}, "few-shot classifiers are linear and centroid"),
+        ({"feature": "x"}, "--feature: there is no 'x'; there are global"),
+        ({"clips": 0}, "--clips: Input should be greater than or equal to 1, got 0"),
+        ({"neighbours": 0}, "--neighbours: Input"),
+        ({"shots": ()}, "--few-shot: takes different numbers"),
+        ({"l2": 0.0}, "--l2: Input should be greater than 0"),
+        ({"classifier": "magic"}, "--fewshot-classifier: Input should be 'linear' or 'centroid'"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
@@ -353,7 +361,7 @@ def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run
     options = [
         "--protocol",
         "retrieval,linear,fewshot",
-        "--shots",
+        "--few-shot",
         "1,2",
         "--draws",
         "2",
@@ -388,10 +396,10 @@ def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--l2", "some"], "--l2 takes a number or cv, got 'some'"),
-        (["--shots", "1,x"], "--shots takes different numbers"),
-        (["--labels", "x", "--splits", "0"], "--splits takes different numbers"),
-        (["--protocol", "bias,magic"], "protocols are"),
+        (["--l2", "some"], "--l2: Input should be a valid number"),
+        (["--few-shot", "1,x"], "--few-shot: Input should be a valid integer"),
+        (["--labels", "x", "--labels-split", "0"], "--labels-split: takes different numbers"),
+        (["--protocol", "bias,magic"], "there is no 'magic'; there are retrieval"),
     ],
 )
 def test_wrong_usage_is_one_line(run: Path, small_store: Path, options: list[str], message: str) -> None:

@@ -20,11 +20,12 @@ from bgaug.pipelines.evaluate.features import clips_of
 from bgaug.pipelines.evaluate.fine_tuning import (
     ClipClassifier,
     Finetuned,
-    FinetuneOptions,
     augmentation,
     finetune,
+    finetune_settings,
     training_view,
 )
+from bgaug.pipelines.evaluate.options import FinetuneOptions
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store
 
@@ -136,26 +137,23 @@ def test_training_clips_are_augmented_by_their_keys(run: Run, store: Store) -> N
 
 
 def test_nothing_is_left_to_default_in_the_settings(run: Run) -> None:
-    assert FinetuneOptions().settings(run.config) | {
-        "optimiser": "adamw",
-        "lr": 2e-3,
-        "flip": 0.0,
-    } == FinetuneOptions().settings(run.config)
-    large = FinetuneOptions(batch_size=64).settings({"backbone": "r3d18", "crop": 112})
+    settings = finetune_settings(FinetuneOptions(), run.config)
+    assert (settings["optimiser"], settings["lr"], settings["flip"]) == ("adamw", 2e-3, 0.0)
+    large = finetune_settings(FinetuneOptions(batch_size=64), {"backbone": "r3d18", "crop": 112})
     assert (large["optimiser"], large["lr"], large["flip"]) == ("sgd", 0.02, 0.5)
-    assert FinetuneOptions(lr=0.3, optimiser="sgd").settings(run.config)["lr"] == 0.3
+    assert finetune_settings(FinetuneOptions(lr=0.3, optimiser="sgd"), run.config)["lr"] == 0.3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs are 1 or more"),
-        ({"batch_size": 1}, "batch_size and folds 2 or more"),
-        ({"folds": 1}, "batch_size and folds 2 or more"),
-        ({"optimiser": "lars"}, "optimiser must be sgd or adamw, got 'lars'"),
-        ({"lr": 0.0}, "rates are positive"),
-        ({"dropout": 1.0}, r"dropout lies in \[0, 1\), got 1.0"),
-        ({"flip": 2.0}, "flip is a probability"),
+        ({"epochs": 0}, "--epochs: Input should be greater"),
+        ({"batch_size": 1}, "--finetune-batch-size: Input should be greater"),
+        ({"folds": 1}, "--folds: Input should be greater"),
+        ({"optimiser": "lars"}, "--optimiser: Input should be 'sgd' or 'adamw', got 'lars'"),
+        ({"lr": 0.0}, "--lr: Input should be greater than 0"),
+        ({"dropout": 1.0}, "--dropout: Input should be less than 1, got 1.0"),
+        ({"flip": 2.0}, "--flip: Input should be less than or equal to 1"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
@@ -166,5 +164,5 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 def test_what_cannot_be_learnt(run: Run, store: Store) -> None:
     with pytest.raises(UsageError, match="training videos of two classes or more, got 1"):
         finetune(run, store, EVERYBODY, np.zeros(6, np.int64), Silent())
-    with pytest.raises(BgaugError, match=r"fine-tuning diverged at step \d+ of 6: the loss is (nan|inf); take a lower"):
+    with pytest.raises(BgaugError, match=r"fine-tuning diverged at step \d+ of 6: the loss is (nan|inf); use a lower"):
         tuned(run, store, epochs=6, lr=1e30, optimiser="sgd", warmup=0.0)

@@ -324,7 +324,7 @@ def test_a_run_does_not_differ_from_its_copy(runs: list[Path], small_store: Path
     copy = tmp_path / "copy"
     (copy / "checkpoints").mkdir(parents=True)
     (copy / "checkpoints" / "step-00000001.pt").write_bytes((runs[0] / "checkpoints/step-00000007.pt").read_bytes())
-    looked = heatmap(runs[0], [str(small_store)], tmp_path / "out", Silent(), against=[copy], options=FEW)
+    looked = heatmap(runs[0], [str(small_store)], tmp_path / "out", Silent(), replace(FEW, against=(copy,)))
     for by_run in looked.differences.values():
         for found in by_run["copy"].values():
             assert found["clips"] == 0 or (found["mean"], found["low"], found["high"]) == (0, 0, 0)
@@ -358,7 +358,7 @@ def test_films_of_an_earlier_call_do_not_stay(runs: list[Path], small_store: Pat
     (out / "mine.mp4").touch()
     with pytest.raises(UsageError, match="holds heat maps already; --overwrite"):
         heatmap(runs[0], [str(small_store)], out, Silent(), options=options)
-    heatmap(runs[0], [str(small_store)], out, Silent(), options=HeatmapOptions(videos=1), overwrite=True)
+    heatmap(runs[0], [str(small_store)], out, Silent(), HeatmapOptions(videos=1, overwrite=True))
     names = sorted(path.name for path in out.iterdir())
     assert len(names) == 4 and {"heatmaps.json", "mine.mp4", "sheet.png"} < set(names)
 
@@ -366,13 +366,13 @@ def test_films_of_an_earlier_call_do_not_stay(runs: list[Path], small_store: Pat
 def test_video_files_without_a_store(runs: list[Path], video_folder: Path, small_store: Path, tmp_path: Path) -> None:
     good, bad = next(video_folder.rglob("clip 1*")), tmp_path / "bad.mp4"
     bad.write_bytes(b"no video at all")
-    inputs, options = [str(good), str(bad)], HeatmapOptions(probe=str(small_store), target="walk")
-    looked = heatmap(runs[0], inputs, tmp_path / "out", Silent(), options=options, in_process=True)
+    inputs, options = [str(good), str(bad)], HeatmapOptions(probe=str(small_store), target="walk", in_process=True)
+    looked = heatmap(runs[0], inputs, tmp_path / "out", Silent(), options=options)
     assert looked.clips == 1 and looked.failures.keys() == {"bad.mp4"}
     told = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))["clips"][0]
     assert told["class_of_map"] == {"seed0": "walk"} and told["class"] is None
     with pytest.raises(UsageError, match="class maps need a labelled store, --probe STORE"):
-        heatmap(runs[0], inputs, tmp_path / "no", Silent(), options=HeatmapOptions(maps=("cam",)), in_process=True)
+        heatmap(runs[0], inputs, tmp_path / "no", Silent(), options=HeatmapOptions(maps=("cam",), in_process=True))
 
 
 def test_wrong_usage_is_told(runs: list[Path], small_store: Path, video_folder: Path, tmp_path: Path) -> None:

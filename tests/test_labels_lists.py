@@ -8,13 +8,11 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from bgaug.cli.options import LabelsFormat
 from bgaug.errors import LabelsError
-from bgaug.labels import FORMATS, Label, find_format, labels_for, read_list, split_numbers
+from bgaug.labels import Label, find_format, labels_for, read_list, split_numbers
 
 Put = Callable[..., Path]
 
@@ -99,10 +97,6 @@ def test_two_data_sets_in_one_folder(put: Put, tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="may be of the formats ucf101, hmdb51"):
         find_format(tmp_path)
     assert read_list(tmp_path, "hmdb51").sizes == {"train": 1}
-
-
-def test_formats_of_the_command_line_are_all() -> None:
-    assert get_args(get_args(LabelsFormat)[0]) == ("auto", *FORMATS)
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------------

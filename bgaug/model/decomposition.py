@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bgaug.names import FEATURES
+
 POOLS = ("deviation", "mean")
-CODES = ("global", "dynamic", "static")
-FEATURES = (*CODES, "dynamic+static")
-"""Features of a clip: one of its codes, or the last two side by side."""
+CODES = FEATURES[:3]
 
 OLD_FEATURES = {"g": "global", "d": "dynamic", "r": "static", "dr": "dynamic+static"}
 """Names of features in files that were written before these names."""

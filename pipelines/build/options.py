@@ -19,6 +19,33 @@ Partial = Literal["keep", "empty"]
 LABELS, BACKGROUNDS, VIDEOS = "Labels", "Backgrounds", "Videos"
 
 
+DecoderOption = Annotated[
+    Decoder, Option("Library that decodes; auto is PyAV, and decord reads sequentially only.", panel=VIDEOS)
+]
+DetectShots = Annotated[
+    bool,
+    Option(
+        "Look for cuts and camera motion; otherwise a video is one static shot.",
+        flag="detect-shots",
+        panel=VIDEOS,
+        old=("shots", "no-shots"),
+    ),
+]
+FitOption = Annotated[
+    Fit,
+    Option("How videos of another display aspect are brought to the size; stretch ignores aspects.", panel=VIDEOS),
+]
+Timeout = Annotated[
+    float,
+    Option(
+        "Time limit per video, in seconds; 0 for none.",
+        flag="timeout",
+        panel=RUNNING,
+        metavar="SECONDS",
+        ge=0,
+        lt=float("inf"),
+    ),
+]
 FollowLinks = Annotated[
     bool, Option("Also follow links that lead out of the given folders, as in Hugging Face caches.", panel=VIDEOS)
 ]
@@ -147,9 +174,7 @@ class VideoOptions(Options):
             old=("method",),
         ),
     ] = "auto"
-    decoder: Annotated[
-        Decoder, Option("Library that decodes; auto is PyAV, and decord reads sequentially only.", panel=VIDEOS)
-    ] = "auto"
+    decoder: DecoderOption = "auto"
     num_samples: int = 51
     """Frames that a background is estimated from."""
     background_side: Annotated[
@@ -160,15 +185,7 @@ class VideoOptions(Options):
         int,
         Option("Megabytes of sampled frames that each process may hold.", panel=RUNNING, ge=1, factor=2**20),
     ] = 256 * 2**20
-    shots: Annotated[
-        bool,
-        Option(
-            "Look for cuts and camera motion; otherwise a video is one static shot.",
-            flag="detect-shots",
-            panel=VIDEOS,
-            old=("shots", "no-shots"),
-        ),
-    ] = True
+    shots: DetectShots = True
     on_error: Annotated[
         OnError,
         Option("A video that breaks off: leave it out, keep its good beginning, or end the run.", panel=VIDEOS),
@@ -180,17 +197,7 @@ class WorkerOptions(Options):
     """How the work is spread over processes."""
 
     jobs: Jobs = 0
-    timeout_seconds: Annotated[
-        float,
-        Option(
-            "Time limit per video, in seconds; 0 for none.",
-            flag="timeout",
-            panel=RUNNING,
-            metavar="SECONDS",
-            ge=0,
-            lt=float("inf"),
-        ),
-    ] = 600
+    timeout_seconds: Timeout = 600
     in_process: bool = False
     """Work in this very process; a video that hangs or crashes then ends the run, and the two options above are unused."""
 
@@ -207,10 +214,7 @@ class BuildOptions(LabelOptions, WorkerOptions):
     size: Annotated[
         StoredSize, Option("Size of what is stored, or native for videos of one size.", metavar="HEIGHTxWIDTH")
     ] = STORE_SIZE
-    fit: Annotated[
-        Fit,
-        Option("How videos of another display aspect are brought to the size; stretch ignores aspects.", panel=VIDEOS),
-    ] = "stretch"
+    fit: FitOption = "stretch"
     video: VideoOptions = VideoOptions()
     retry_failed: Annotated[bool, Option("Try videos again that failed in an earlier run.", panel=RUNNING)] = False
     overwrite: Annotated[bool, Option("Begin again where the store exists.", panel=RUNNING)] = False

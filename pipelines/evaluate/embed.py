@@ -23,69 +23,18 @@ from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.files import check_replaceable, write_arrays
 from bgaug.labels import Labels
 from bgaug.model.checkpoint import Run, find_checkpoint, load_run
-from bgaug.model.decomposition import FEATURES
-from bgaug.model.pretrained import NOTHING_SAID, Word
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.find_videos import Source, find_videos
-from bgaug.pipelines.build.options import LabelOptions
 from bgaug.pipelines.build.plan import find_labels
 from bgaug.pipelines.build.workers import run_tasks
 from bgaug.pipelines.evaluate.features import clips_of, encode, encoder_of, evaluation_clips, feature_of
 from bgaug.pipelines.evaluate.file_clips import FileClips, ReadClips, evaluation_size
+from bgaug.pipelines.evaluate.options import EmbedOptions
 from bgaug.progress import Progress
-from bgaug.sizing import Fit, Size
+from bgaug.sizing import Size
 from bgaug.store import Store, open_store
-from bgaug.video import Decoder
 
 Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """Which features are written, of which clips.
-
-    Attributes:
-        feature: one of `bgaug.model.decomposition.FEATURES`; by default that of the run's method.
-        clips: V, evenly spaced over the longest shot of each video.
-        per_clip: keep one feature per clip instead of their mean.
-        batch_size: videos of a store that are encoded at once; it changes the result by rounding only.
-        labels: list of labels for files; None takes the names of class folders.
-        layout: meaning of the folder levels without a list; see `bgaug.labels.labels_from_folders`.
-        follow_links: also follow links that lead out of the input folders.
-        size: (height, width) that frames of files are resized to; by default 128x171, or more if the crop needs it.
-        fit: how frames are fitted to that size.
-        shots: find cuts in files; False treats each file as one shot.
-        decoder: decoder of files.
-        salvage: use the readable beginning of a damaged file.
-        jobs: processes that read files; 0 for one per processor.
-        timeout_seconds: time limit for one file; 0 for no limit.
-        in_process: read files in the calling process; a file that hangs or crashes then stops everything.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    feature: str | None = None
-    clips: int = 10
-    per_clip: bool = False
-    batch_size: int = 8
-    labels: Path | None = None
-    layout: str = "auto"
-    follow_links: bool = False
-    size: Size | None = None
-    fit: Fit = "stretch"
-    shots: bool = True
-    decoder: Decoder = "auto"
-    salvage: bool = False
-    jobs: int = 1
-    timeout_seconds: float = 600
-    in_process: bool = False
-
-    def __post_init__(self) -> None:
-        if self.feature is not None and self.feature not in FEATURES:
-            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.feature!r}")
-        if self.clips < 1 or self.batch_size < 1:
-            raise UsageError(f"clips and batch_size must be at least 1, got {self.clips} and {self.batch_size}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +82,7 @@ def embed(
     inputs: Sequence[str],
     out: Path,
     progress: Progress,
-    *,
     options: EmbedOptions | None = None,
-    best: bool = False,
-    device: str | None = None,
-    overwrite: bool = False,
-    word: Word = NOTHING_SAID,
 ) -> Embedded:
     """Write features of a store's videos, or of video files, to an .npz in one step.
 
@@ -148,10 +92,6 @@ def embed(
         out: the file.
         progress: receives progress and warnings.
         options: which features are written, of which clips.
-        best: use the best checkpoint instead of the last.
-        device: CUDA by default where it is available, else the CPU.
-        overwrite: replace an existing file.
-        word: what the user says about an encoder that is not one of bgaug's.
 
     Raises:
         UsageError: there is nothing to do, a store is not the only input, or the file exists or is an input.
@@ -161,14 +101,14 @@ def embed(
         BgaugError: none of the videos could be used.
     """
     options = options or EmbedOptions()
-    checkpoint = find_checkpoint(run, best=best)
+    checkpoint = find_checkpoint(run, best=options.best)
     sources = None
     if not is_store(inputs):
         sources = find_videos([Path(item) for item in inputs], progress, follow_links=options.follow_links)
     read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
-    check_replaceable(out, overwrite=overwrite, inputs=[checkpoint, *read])
+    check_replaceable(out, overwrite=options.overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
-    loaded = load_run(checkpoint, device=device, word=word)
+    loaded = load_run(checkpoint, device=options.device, word=options.word)
     if sources is None:
         found = embed_store(loaded, open_store(inputs[0]), progress, options)
     else:
@@ -246,7 +186,7 @@ def _embed_files(run: Run, sources: Sequence[Source], progress: Progress, option
         BgaugError: none of the files can be used.
         LabelsError: the labels cannot be understood.
     """
-    labels = find_labels(LabelOptions(labels=options.labels, layout=options.layout), sources, progress)
+    labels = find_labels(options, sources, progress)
     size = options.size or evaluation_size(run.config["crop"])
     encoder = encoder_of(run, feature_of(run, options.feature))
     found: dict[int, tuple[NDArray[np.float32], NDArray[np.int64]]] = {}
@@ -300,7 +240,7 @@ def _task(source: Source, run: Run, options: EmbedOptions, size: Size) -> ReadCl
         options.fit,
         options.shots,
         options.decoder,
-        options.salvage,
+        options.on_error == "salvage",
     )
 
 

@@ -23,8 +23,9 @@ from bgaug.data.loader import ClipLoader
 from bgaug.errors import UsageError
 from bgaug.files import write_arrays
 from bgaug.model.checkpoint import Run
-from bgaug.model.decomposition import CODES, FEATURES, OLD_FEATURES
+from bgaug.model.decomposition import CODES, OLD_FEATURES
 from bgaug.model.pretrained import own_clips
+from bgaug.names import FEATURES
 from bgaug.pairs import centre_crop
 from bgaug.progress import Progress
 from bgaug.provenance import store_content

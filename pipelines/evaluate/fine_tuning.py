@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from bgaug.model.checkpoint import Run
 from bgaug.model.pretrained import trained_form
 from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
 from bgaug.pipelines.evaluate.features import clips_of, encode, evaluation_clips
+from bgaug.pipelines.evaluate.options import FinetuneOptions
 from bgaug.pipelines.train.optimisation import Optimisation, make_optimiser
 from bgaug.progress import Progress
 from bgaug.store import Store
@@ -32,62 +33,15 @@ from bgaug.store import Store
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """How the encoder and the head are trained.
-
-    Attributes:
-        epochs: passes over the training videos, one clip of each per pass.
-        batch_size: clips per step; all training videos if there are fewer.
-        optimiser: "sgd" (momentum .9) or "adamw"; by default sgd, for `tiny` adamw.
-        lr: highest learning rate of encoder and head; by default .01 x batch / 32, for `tiny` 2e-3.
-        weight_decay: weight decay of all weights except biases and normalisations.
-        warmup: share of the steps in which the rate rises; then it falls as half of a cosine.
-        dropout: dropout before the head.
-        flip: probability of a left-right flip; by default that of the run.
-        seed: seed of the head, order, clips, augmentation and dropout; from scratch also of all weights.
-        folds: number of trainings where there is no test split; each tests one part of the groups.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    epochs: int = 60
-    batch_size: int = 32
-    optimiser: Literal["sgd", "adamw"] | None = None
-    lr: float | None = None
-    weight_decay: float = 5e-4
-    warmup: float = 0.1
-    dropout: float = 0.5
-    flip: float | None = None
-    seed: int = 0
-    folds: int = 5
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.folds < 2 or self.seed < 0:
-            raise UsageError(
-                f"epochs are 1 or more, batch_size and folds 2 or more, seed 0 or more, got {self.epochs}, "
-                f"{self.batch_size}, {self.folds}, {self.seed}"
-            )
-        if self.optimiser not in (None, "sgd", "adamw"):
-            raise UsageError(f"optimiser must be sgd or adamw, got {self.optimiser!r}")
-        if (self.lr is not None and not 0 < self.lr < math.inf) or self.weight_decay < 0:
-            raise UsageError(f"rates are positive, got lr {self.lr} and weight_decay {self.weight_decay}")
-        for name in ("warmup", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} lies in [0, 1), got {getattr(self, name)}")
-        if self.flip is not None and not 0 <= self.flip <= 1:
-            raise UsageError(f"flip is a probability, got {self.flip}")
-
-    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """All options with the defaults for a run's configuration filled in."""
-        tiny = config["backbone"] == "tiny"
-        chosen = {
-            "optimiser": self.optimiser or ("adamw" if tiny else "sgd"),
-            "lr": self.lr or (2e-3 if tiny else 0.01 * self.batch_size / 32),
-            "flip": augmentation(config, self.flip).flip,
-        }
-        return {**asdict(self), **chosen}
+def finetune_settings(options: FinetuneOptions, config: Mapping[str, Any]) -> dict[str, Any]:
+    """All options, with the defaults of a run's configuration filled in."""
+    tiny = config["backbone"] == "tiny"
+    chosen = {
+        "optimiser": options.optimiser or ("adamw" if tiny else "sgd"),
+        "lr": options.lr or (2e-3 if tiny else 0.01 * options.batch_size / 32),
+        "flip": augmentation(config, options.flip).flip,
+    }
+    return {**asdict(options), **chosen}
 
 
 class ClipClassifier(nn.Module):
@@ -243,7 +197,7 @@ def _train(
     threads: int,
     name: str,
 ) -> None:
-    recipe, settings = augmentation(run.config, options.flip), options.settings(run.config)
+    recipe, settings = augmentation(run.config, options.flip), finetune_settings(options, run.config)
     dataset = clips_of(store, run.config, videos, seed=options.seed, views=1)
     loader = ClipLoader(dataset, min(options.batch_size, len(videos)), seed=options.seed, threads=threads)
     total = options.epochs * len(loader)

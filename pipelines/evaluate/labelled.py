@@ -193,7 +193,7 @@ def find_labels(
     if path is None:
         if any(one is not None for one in (splits, class_names, first_class, columns)):
             raise UsageError(
-                "--splits, --class-names, --first-class and --columns are about a list: name it with --labels"
+                "--labels-split, --class-names, --first-class and --columns are about a list: name it with --labels"
             )
         return [store_labels(store)]
     numbers = (None,) if splits is None else tuple(splits) or split_numbers(path, format)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,12 @@ import numpy as np
 from bgaug import __version__
 from bgaug.errors import UsageError, WriteError
 from bgaug.files import write_bytes
-from bgaug.metrics import FewShotClassifier, HeldOut
+from bgaug.metrics import HeldOut
 from bgaug.model.checkpoint import Run, load_run
-from bgaug.model.decomposition import FEATURES
-from bgaug.model.pretrained import NOTHING_SAID, Word
 from bgaug.pipelines.evaluate.features import Features, frozen_features
-from bgaug.pipelines.evaluate.fine_tuning import FinetuneOptions, finetune
+from bgaug.pipelines.evaluate.fine_tuning import finetune, finetune_settings
 from bgaug.pipelines.evaluate.labelled import LabelledVideos, find_labels
+from bgaug.pipelines.evaluate.options import PROTOCOLS, EvaluateOptions
 from bgaug.pipelines.evaluate.protocols import Found, Frozen, few_labels, outcome_of, probe, retrieve, vote
 from bgaug.pipelines.evaluate.report import Evaluation, compare, gather
 from bgaug.progress import Progress
@@ -39,98 +38,19 @@ from bgaug.store import Store, open_store
 from bgaug.text import json_bytes
 
 if TYPE_CHECKING:
-    from bgaug.pipelines.evaluate.bias.run import BiasOptions, BiasReport
+    from bgaug.pipelines.evaluate.bias.run import BiasReport
 
-__all__ = ["PROTOCOLS", "EvaluateOptions", "Evaluation", "compare", "evaluate"]
+__all__ = ["Evaluation", "compare", "evaluate"]
 
-PROTOCOLS = ("retrieval", "linear", "knn", "finetune", "fewshot", "bias")
 FROZEN = ("retrieval", "linear", "knn", "fewshot")
 FOLDER = "evaluations"
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """How runs are evaluated.
-
-    Attributes:
-        feature: one of `bgaug.model.decomposition.FEATURES`; by default the run's own, `bgaug.model.Method.feature`. Fine-tuning always goes through the global code.
-        clips: evenly spaced clips of each video, whose features, or logits, are averaged.
-        batch_size: videos encoded at once; does not change the result but for rounding.
-        threads: that read clips.
-        cache: keep features beside the run, and take them where they are kept.
-        best: the best checkpoint instead of the last.
-        centre: also report retrieval of features less the mean of the tested, and that of the gallery.
-        l2: penalty of the linear probe; None chooses it by cross-validation inside the training videos.
-        neighbours: that vote; by default ten, or as many as there are.
-        shots: labelled videos a class, for few-shot.
-        draws: of those.
-        classifier: that learns from them, "linear" or "centroid".
-        seed: of all draws.
-        labels: list in place of the store's own labels, groups and splits.
-        labels_format: of the list.
-        class_names: names of the list's numbered classes.
-        first_class: number that the list has for the first of these; None to find out.
-        columns: what stands on each line of a list without header; None to find out.
-        splits: numbers of the list's splits; empty for all; None for the one that it means by itself.
-        finetune: how encoder and head are trained.
-        from_scratch: also fine-tune fresh weights.
-        bias: what the bias evaluation is made of.
-
-    Raises:
-        UsageError: a value out of its range.
-    """
-
-    feature: str | None = None
-    clips: int = 10
-    batch_size: int = 8
-    threads: int = 2
-    cache: bool = True
-    best: bool = False
-    centre: bool = False
-    l2: float | None = 3e-3
-    neighbours: int | None = None
-    shots: tuple[int, ...] = (1, 5, 10)
-    draws: int = 10
-    classifier: FewShotClassifier = "linear"
-    seed: int = 0
-    labels: Path | None = None
-    labels_format: str = "auto"
-    class_names: Path | None = None
-    first_class: int | None = None
-    columns: str | None = None
-    splits: tuple[int, ...] | None = None
-    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
-    from_scratch: bool = False
-    bias: BiasOptions | None = None
-
-    def __post_init__(self) -> None:
-        if self.feature is not None and self.feature not in FEATURES:
-            raise UsageError(f"features are {', '.join(FEATURES)}, got {self.feature!r}")
-        numbers = {name: getattr(self, name) for name in ("clips", "batch_size", "draws")}
-        numbers |= {
-            "neighbours": 1 if self.neighbours is None else self.neighbours,
-            "shots": min(self.shots, default=0),
-        }
-        for name, value in numbers.items():
-            if value < 1:
-                raise UsageError(f"{name} must be 1 or more, got {value}")
-        if self.threads < 0 or self.seed < 0 or (self.l2 is not None and self.l2 <= 0):
-            raise UsageError(
-                f"threads and seed are 0 or more, l2 more than 0, got {self.threads}, {self.seed}, {self.l2}"
-            )
-        if self.classifier not in ("linear", "centroid"):
-            raise UsageError(f"few-shot classifiers are linear and centroid, got {self.classifier!r}")
 
 
 def evaluate(
     run: Path,
     store_path: Path,
     progress: Progress,
-    *,
-    protocols: Sequence[str] = ("retrieval",),
     options: EvaluateOptions | None = None,
-    device: str | None = None,
-    word: Word = NOTHING_SAID,
 ) -> Evaluation:
     """Evaluate a run on the labelled videos of a store, and keep what was found in RUN/evaluations.
 
@@ -142,10 +62,7 @@ def evaluate(
         run: folder that `train` made, or one checkpoint.
         store_path: made by `build_shards`.
         progress: receives what happens.
-        protocols: of `PROTOCOLS`.
         options: how.
-        device: by default CUDA where there is one, else the CPU.
-        word: the user's, on who builds an encoder that is none of bgaug's.
 
     Raises:
         UsageError: an unknown protocol, no labelled videos, or options that do not go with them.
@@ -155,14 +72,14 @@ def evaluate(
         WriteError: the folder of the bias report cannot be written.
     """
     options = options or EvaluateOptions()
-    unknown = [name for name in protocols if name not in PROTOCOLS]
-    if unknown or not protocols:
-        raise UsageError(f"protocols are {', '.join(PROTOCOLS)}; got {', '.join(unknown) or 'none'}")
-    if options.bias is not None and "bias" in protocols:
+    protocols = options.protocols
+    if not protocols:
+        raise UsageError(f"protocols are {', '.join(PROTOCOLS)}; got none")
+    if "bias" in protocols:
         from bgaug.pipelines.evaluate.bias.run import check_out
 
         check_out(options.bias)
-    loaded = load_run(run, best=options.best, device=device, word=word)
+    loaded = load_run(run, best=options.best, device=options.device, word=options.word)
     store = open_store(store_path)
     parts: list[LabelledVideos] = []
     if set(protocols) != {"bias"}:
@@ -190,7 +107,7 @@ def _check_alike(parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut]) -
         lacking = [str(part.split) for part, held in zip(parts, held_out, strict=True) if held.kind != "split"]
         raise UsageError(
             f"the store holds no train or no test videos of split {', '.join(lacking)}, but of others it does; name those "
-            "alone with --splits"
+            "alone with --labels-split"
         )
 
 
@@ -293,15 +210,15 @@ class _Job:
                 )
             tested = predicted[held.test]
             found.outcomes[measure] = outcome_of(part, held.test, tested == part.labels[held.test], tested)
-        found.settings["finetune"] = {**o.finetune.settings(self.loaded.config), "trainings": len(folds)}
+        found.settings["finetune"] = {**finetune_settings(o.finetune, self.loaded.config), "trainings": len(folds)}
 
     def bias(self) -> BiasReport:
         """Composites over foreign pictures: a protocol of its own."""
-        from bgaug.pipelines.evaluate.bias.run import BiasOptions, bias_of
+        from bgaug.pipelines.evaluate.bias.run import bias_of
 
         if self.options.labels is not None:
             self.progress.warn("the bias protocol goes by the store's own labels, groups and splits, not by the list")
-        return bias_of(self.loaded, self.store, self.progress, self.options.bias or BiasOptions(), self.options.feature)
+        return bias_of(self.loaded, self.store, self.progress, self.options.bias, self.options.feature)
 
     def settings(
         self, parts: Sequence[LabelledVideos], held_out: Sequence[HeldOut], found: Sequence[Found]

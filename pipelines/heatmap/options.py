@@ -1,55 +1,63 @@
-"""What the user of `bgaug heatmap` may ask for."""
+"""Options of `bgaug heatmap`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from bgaug.errors import UsageError
-from bgaug.names import MaskValues
+from bgaug.names import FEATURES, MaskValues
+from bgaug.pipelines.options import RUNNING, EncoderOptions, Option, record
 
 MAPS = ("cam", "activation", "saliency")
-FEATURES = ("global", "dynamic")
+EXPLAINED = FEATURES[:2]
+MASKS = "Masks"
+OF_A_CALL = ("device", "backbone", "trust", "against", "overwrite", "in_process")
+"""Options that are not kept with the result."""
 
 
-@dataclass(frozen=True)
-class HeatmapOptions:
-    """Which maps, of which clips, held against what.
+@record
+class HeatmapOptions(EncoderOptions):
+    """`bgaug heatmap`: which maps, of which clips, compared with which masks."""
 
-    Attributes:
-        maps: of `MAPS`; by default all, but for "cam" where nothing is labelled.
-        stage: that "cam" and "activation" are taken from; by default the second for "cam", the last for "activation".
-        videos: number of videos, spread evenly over those there are; 0 for all.
-        clips: of each video, evenly spaced.
-        target: the class of "cam": what the probe predicts ("predicted"), the video's own ("true"), or one by name.
-        probe: labelled store that the probe is fitted on; by default the store itself, what is shown held out.
-        masks: true masks, as `bgaug import` reads them, in place of the store's own.
-        first: number of a video's first frame in the names of masks.
-        values: what pixels of masks mean.
-        films: write a film a clip.
-        feature: the code whose classes "cam" explains, "global" or "dynamic"; by default each run's own.
-
-    Raises:
-        UsageError: a value out of its range.
-    """
-
-    maps: tuple[str, ...] | None = None
-    stage: str | None = None
-    videos: int = 12
-    clips: int = 1
-    target: str = "predicted"
-    probe: str | None = None
-    masks: Path | None = None
-    first: int = 0
-    values: MaskValues = "nonzero"
-    films: bool = True
-    feature: str | None = None
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.maps or () if name not in MAPS]
-        if unknown or self.maps == ():
-            raise UsageError(f"maps are {', '.join(MAPS)}; got {', '.join(unknown) or 'none'}")
-        if self.feature not in (None, *FEATURES):
-            raise UsageError(f"class maps explain the feature global or dynamic, got {self.feature!r}")
-        if self.videos < 0 or self.clips < 1:
-            raise UsageError(f"videos must be 0 (all) or more and clips 1 or more, got {self.videos} and {self.clips}")
+    maps: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "cam: what is evidence for a class, by a linear probe on the run's feature. activation: what is active, "
+            "whatever the class. saliency: where features move. By default all, but cam only with labels.",
+            flag="map",
+            names=MAPS,
+            commas=True,
+        ),
+    ] = None
+    stage: Annotated[
+        str | None, Option("Stage of cam and activation; by default the second for cam, the last for activation.")
+    ] = None
+    videos: Annotated[int, Option("Number of videos shown, spread evenly; 0 for all.", ge=0)] = 12
+    clips: Annotated[int, Option("Evenly spaced clips of each video.", ge=1)] = 1
+    target: Annotated[
+        str, Option("Class of cam: predicted by the probe, true, or the name of a class.", metavar="CLASS")
+    ] = "predicted"
+    probe: Annotated[
+        str | None,
+        Option("Labelled store that the linear probe is fitted on, instead of the one shown.", metavar="STORE"),
+    ] = None
+    masks: Annotated[
+        Path | None,
+        Option("True masks in place of the store's, as `bgaug import` reads them; some frames suffice.", panel=MASKS),
+    ] = None
+    first: Annotated[int, Option("Number of a video's first frame in the names of masks.", panel=MASKS, ge=0)] = 0
+    values: Annotated[
+        MaskValues,
+        Option("Meaning of the pixels of masks; cdnet: 50 is background, 85 and 170 are left out.", panel=MASKS),
+    ] = "nonzero"
+    films: Annotated[bool, Option("Write one film per clip, besides the sheet.")] = True
+    feature: Annotated[
+        str | None,
+        Option(
+            "Code that cam explains; by default that of the run's method: dynamic for bgaug, dual.", names=EXPLAINED
+        ),
+    ] = None
+    against: Annotated[tuple[Path, ...], Option("Another run, shown beside it on the same frames.", metavar="RUN")] = ()
+    overwrite: Annotated[bool, Option("Replace the result of an earlier call.", panel=RUNNING)] = False
+    in_process: bool = False
+    """Read videos in the calling process."""

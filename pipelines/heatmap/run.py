@@ -23,7 +23,7 @@ from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, replacing_files, write_bytes, writing
 from bgaug.model.checkpoint import Run
-from bgaug.model.pretrained import NOTHING_SAID, Word, own_clips
+from bgaug.model.pretrained import own_clips
 from bgaug.pipelines.heatmap.clips import (
     Clip,
     ExternalTruth,
@@ -42,7 +42,7 @@ from bgaug.pipelines.heatmap.compute import (
     score_map,
 )
 from bgaug.pipelines.heatmap.draw import SHEET_ROWS, column_titles, draw_clip, drawn_map, film_name
-from bgaug.pipelines.heatmap.options import HeatmapOptions
+from bgaug.pipelines.heatmap.options import OF_A_CALL, HeatmapOptions
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.text import json_bytes
@@ -98,13 +98,7 @@ def heatmap(
     inputs: Sequence[str],
     out: Path,
     progress: Progress,
-    *,
-    against: Sequence[Path] = (),
     options: HeatmapOptions | None = None,
-    device: str | None = None,
-    overwrite: bool = False,
-    in_process: bool = False,
-    word: Word = NOTHING_SAID,
 ) -> HeatmapReport:
     """Draw where encoders look on the same clips, and measure how much of it is the foreground.
 
@@ -115,12 +109,7 @@ def heatmap(
         inputs: one store (its folder or URL), or videos, of which a temporary store with estimated masks is built.
         out: folder for sheet.png, one film per clip, and heatmaps.json.
         progress: receives progress and warnings.
-        against: other runs.
         options: which maps, of which clips, compared with which masks.
-        device: CUDA by default where it is available, else the CPU.
-        overwrite: replace the result of an earlier call.
-        in_process: read videos in the calling process.
-        word: what the user says about an encoder that is not one of bgaug's.
 
     Raises:
         UsageError: class maps without labelled videos, an unknown stage, or `out` holds a result.
@@ -130,10 +119,10 @@ def heatmap(
         WriteError: `out` cannot be written; the files of an earlier call are unchanged.
     """
     options = options or HeatmapOptions()
-    _check_out(out, overwrite)
+    _check_out(out, options.overwrite)
     out = out.resolve()
-    runs = load_runs([run, *against], device, progress, word)
-    with opened_store(inputs, progress, in_process) as (store, failures, is_input):
+    runs = load_runs([run, *options.against], options.device, progress, options.word)
+    with opened_store(inputs, progress, options.in_process) as (store, failures, is_input):
         if store.header.frames == "none":
             raise UsageError(f"{store.path} keeps no frames; make a store to train from with `bgaug build-shards`")
         maps = requested_maps(options, store, is_input)
@@ -151,7 +140,7 @@ def heatmap(
         clips = list(chosen_clips(first.config, store, truth, options, "cam" in maps))
         if options.films:
             for number, (video, _) in enumerate(clips):
-                _check_film(out / film_name(number, store.video_id(video)), overwrite)
+                _check_film(out / film_name(number, store.video_id(video)), options.overwrite)
         job = _Job(runs, probes, maps, options, store)
         progress.start("heat maps", len(clips))
         with replacing_files(out) as unfinished:
@@ -274,7 +263,7 @@ class _Job:
     def settings(self) -> dict[str, Any]:
         """How the numbers were computed."""
         return {
-            **asdict(self.options),
+            **{name: value for name, value in asdict(self.options).items() if name not in OF_A_CALL},
             "masks": None if self.options.masks is None else str(self.options.masks),
             "maps": list(self.maps),
             "intervals_over": "groups" if self.has_groups else "videos",

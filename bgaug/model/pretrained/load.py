@@ -18,12 +18,13 @@ from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.backbones.convolution import KineticsNormalisation
 from bgaug.model.checkpoint import load_run
-from bgaug.model.decomposition import FEATURES, Codes
+from bgaug.model.decomposition import Codes
 from bgaug.model.encoder import codes_of, decomposition_for
 from bgaug.model.pretrained.builders import Builder, Word, check_fit, check_options
 from bgaug.model.pretrained.description import DECOMPOSITION, FORM, MARK, EncoderInfo, check_stages, method_for
 from bgaug.model.pretrained.safetensors_files import SUFFIX, read_safetensors
 from bgaug.model.pretrained.weights import STATIC_STAGE
+from bgaug.names import FEATURES
 from bgaug.untrusted import MalformedFile
 
 

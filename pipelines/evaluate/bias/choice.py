@@ -26,7 +26,7 @@ _REFERENCE_CROP = 112  # the options give lengths in pixels of such a crop
 _TRIES = 64
 
 if TYPE_CHECKING:
-    from bgaug.pipelines.evaluate.bias.run import BiasOptions
+    from bgaug.pipelines.evaluate.options import BiasOptions
 
 _Item = TypeVar("_Item")
 

@@ -18,13 +18,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bgaug.errors import UsageError
 from bgaug.files import check_folder, check_replaceable, write_bytes
 from bgaug.model.checkpoint import Run, load_run
 from bgaug.model.pretrained import NOTHING_SAID, Word
@@ -42,6 +41,7 @@ from bgaug.pipelines.evaluate.bias.scores import (
     train_set,
 )
 from bgaug.pipelines.evaluate.features import Encoder, encoder_of, feature_of
+from bgaug.pipelines.evaluate.options import BiasOptions
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.store.index import content_hash
@@ -54,66 +54,6 @@ OWN_FILES: dict[str, tuple[bytes, ...]] = {
     SHEET: KINDS[".png"],
 }
 """The files that are written, with the first bytes that those of an earlier evaluation have."""
-
-
-@dataclass(frozen=True)
-class BiasOptions:
-    """Options of a bias evaluation; lengths are pixels of a crop of 112 and scale with the crop.
-
-    Attributes:
-        composites: composites of each test video, over different images.
-        clips: clips of each video; their features are averaged.
-        seed: seed of all draws.
-        donors: "backgrounds" of other videos, generated "stripes", a "bank" of the store or a "folder" of images.
-        bank: name of the bank.
-        folder: folder of the images.
-        min_grade: least grade, A to F, of the shots of foregrounds and donors; None accepts all.
-        min_area: least area of a test video's masks, as a share of the clip.
-        videos: largest number of test videos, chosen by the seed; None for all.
-        scenes: images of the scene probe.
-        scene_foregrounds: foregrounds of the scene probe.
-        grow: dilation of the masks.
-        feather: sigma of the blur at the edges of the masks.
-        ring: width of the ring.
-        manifest: manifest of an earlier evaluation; it replaces all options above except `folder`.
-        out: folder for manifest.json, report.json and sheet.png; nothing is written if None.
-        overwrite: replace any files of these names in `out`; otherwise only those of an earlier evaluation.
-        sheet_rows: composites on the sheet.
-        batch_size: clips encoded at once; does not change the result.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    composites: int = 3
-    clips: int = 1
-    seed: int = 0
-    donors: Literal["backgrounds", "stripes", "bank", "folder"] = "backgrounds"
-    bank: str | None = None
-    folder: Path | None = None
-    min_grade: str | None = "C"
-    min_area: float = 0.002
-    videos: int | None = None
-    scenes: int = 8
-    scene_foregrounds: int = 24
-    grow: float = 0.0
-    feather: float = 1.0
-    ring: float = 7.0
-    manifest: Path | None = None
-    out: Path | None = None
-    overwrite: bool = False
-    sheet_rows: int = 8
-    batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        for name in ("composites", "clips", "scenes", "sheet_rows", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("min_area", "grow", "feather", "ring", "scene_foregrounds"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.videos is not None and self.videos < 1:
-            raise UsageError(f"videos must be at least 1, or None for all, got {self.videos}")
 
 
 @dataclass(frozen=True, eq=False)
