@@ -1,4 +1,4 @@
-"""Pictures to look at: contact sheets of what a store holds, and heat maps side by side. numpy and cv2 alone.
+"""Images for people: contact sheets of a store, and heat maps side by side. Imports numpy and cv2, not torch.
 
 Letters: H, W pixels.
 """
@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[bytes, ...]] = {
     ".tiff": (b"II*\x00", b"MM\x00*"),
     ".mp4": (b"\x00\x00\x00\x1cftyp", b"\x00\x00\x00\x20ftyp"),
 }
-"""How files of a suffix begin: such a file is replaced by another of its kind without asking."""
+"""First bytes of files by suffix: a file of the same kind is replaced without --overwrite."""
 
 _CAPTION = 18
 _MARGIN = 4
@@ -41,14 +41,14 @@ _TINT = np.array([40, 220, 90], np.float32)
 def contact_sheet(
     store: Store, *, rows: int = 12, seed: int = 0, videos: Sequence[int] | None = None, width: int = 200
 ) -> NDArray[np.uint8]:
-    """One row a video: a frame, its static background, its mask over the frame, and the frame over a donor's background.
+    """One row per video: a frame, its static background, its mask over the frame, and the frame over a donor's background.
 
     Args:
-        store: with frames, masks and backgrounds; one without frames shows its backgrounds alone.
-        rows: videos shown, spread evenly over the store.
-        seed: chooses frames and donors.
-        videos: their indices, instead of `rows`.
-        width: of one picture, pixels; smaller ones are enlarged.
+        store: the store; if it keeps no frames, only backgrounds are drawn.
+        rows: number of videos, evenly spaced over the store.
+        seed: seed of the choice of frames and donors.
+        videos: indices of the videos, instead of `rows`.
+        width: width of one image, pixels; smaller images are enlarged.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -74,12 +74,12 @@ def _row(store: Store, video: int, donor: int, rng: np.random.Generator, width: 
     shots = store.shots(video)
     shot = int(np.flatnonzero(shots[:, 2] >= 0)[0])
     background = store.background(video, shot).image
-    told = store.row(video).shots[shot]
-    caption = store.video_id(video) + (f"  grade {told.grade}" if told.grade else "")
-    caption += f": {'; '.join(told.reasons)}" if told.reasons else ""
+    record = store.row(video).shots[shot]
+    caption = store.video_id(video) + (f"  grade {record.grade}" if record.grade else "")
+    caption += f": {'; '.join(record.reasons)}" if record.reasons else ""
     if store.header.frames == "none":
         return _strip([background], caption, width)
-    # Somewhere in the middle half: first and last frames are often the least telling.
+    # In the middle half: the first and last frames often show little.
     start, stop = int(shots[shot, 0]), int(shots[shot, 1])
     frame = start + int((stop - start) * rng.uniform(0.25, 0.75))
     image = store.clip(video, frame, 1)[0]
@@ -90,10 +90,10 @@ def _row(store: Store, video: int, donor: int, rng: np.random.Generator, width: 
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float = 0.55) -> NDArray[np.uint8]:
-    """A mask tinted green over its frame, the rest dimmed, its rim drawn: uint8 (H, W, 3)."""
+    """A mask tinted green over its frame, with its outline, the rest dimmed: uint8 (H, W, 3)."""
     shown = image.astype(np.float32) * 0.6
     shown[mask] = image[mask] * (1 - strength) + _TINT * strength
-    return outlined(np.asarray(np.clip(shown, 0, 255), np.uint8), mask)
+    return _outlined(np.asarray(np.clip(shown, 0, 255), np.uint8), mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +102,9 @@ class HeatmapRow:
 
     Attributes:
         frame: uint8 (H, W, 3), RGB.
-        maps: float in [0, 1], any grid (H', W') each; stretched to the frame, bilinear.
+        maps: float in [0, 1], (H', W') each, resized to the frame.
         mask: bool (H, W), the foreground.
-        caption: a line under the row.
+        caption: text under the row.
     """
 
     frame: NDArray[np.uint8]
@@ -125,19 +125,19 @@ class HeatmapRow:
 def heatmap_sheet(
     rows: Sequence[HeatmapRow], titles: Sequence[str], *, width: int = 160, mask_title: str = "true mask"
 ) -> NDArray[np.uint8]:
-    """One row a clip: its frame, each of its maps over the frame, and its mask, whose outline is on the maps too.
+    """One row per clip: its frame, each map over the frame with the outline of the mask, and the mask.
 
     Args:
-        rows: the clips, all with as many maps.
-        titles: of the maps, such as the encoders' names.
-        width: of one picture, pixels; smaller ones are enlarged.
-        mask_title: what the masks are.
+        rows: the clips, all with the same number of maps.
+        titles: titles of the maps, such as the encoders' names.
+        width: width of one image, pixels; smaller images are enlarged.
+        mask_title: title of the masks.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ValueError: no rows, or a row with another number of maps than there are titles.
+        ValueError: there are no rows, or the number of maps and titles differ.
     """
     if not rows or any(len(row.maps) != len(titles) for row in rows):
         raise ValueError(f"rows need {len(titles)} maps each, got {[len(row.maps) for row in rows]}")
@@ -145,11 +145,11 @@ def heatmap_sheet(
     for row in rows:
         height = max(1, round(row.frame.shape[0] * width / row.frame.shape[1]))
         enlarged = row.frame.shape[1] < width
-        # Drawn at its final size: a map stays smooth and an outline thin over the large pixels of a small frame.
+        # Drawn at the final size, so that maps stay smooth and outlines thin over the large pixels of a small frame.
         filter_ = cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA
         frame = np.asarray(cv2.resize(row.frame, (width, height), interpolation=filter_), np.uint8)
         mask = np.asarray(cv2.resize(row.mask.astype(np.uint8) * 255, (width, height), interpolation=filter_)) > 127
-        heated = [outlined(heat_overlay(frame, heat), mask) for heat in row.maps]
+        heated = [_outlined(heat_overlay(frame, heat), mask) for heat in row.maps]
         strips.append(_strip([frame, *heated, overlay(frame, mask)], row.caption, width))
     return np.concatenate([_header(["frame", *titles, mask_title], width), *strips])
 
@@ -157,27 +157,27 @@ def heatmap_sheet(
 def image_sheet(
     rows: Sequence[tuple[Sequence[NDArray[np.uint8]], str]], titles: Sequence[str], *, width: int = 160
 ) -> NDArray[np.uint8]:
-    """Pictures in rows under titles, each row with a caption below.
+    """Images in rows under titles, each row with a caption below.
 
     Args:
-        rows: (uint8 (H, W, 3) RGB pictures of one shape, caption) each.
-        titles: of the columns.
-        width: of one picture, pixels; smaller ones are enlarged.
+        rows: (uint8 (H, W, 3) RGB images of one shape, caption) each.
+        titles: titles of the columns.
+        width: width of one image, pixels; smaller images are enlarged.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ValueError: no rows, or a row with another number of pictures than there are titles.
+        ValueError: there are no rows, or the number of images and titles differ.
     """
-    if not rows or any(len(pictures) != len(titles) for pictures, _ in rows):
-        raise ValueError(f"rows need {len(titles)} pictures each, got {[len(pictures) for pictures, _ in rows]}")
-    strips = [_strip(pictures, caption, width) for pictures, caption in rows]
+    if not rows or any(len(images) != len(titles) for images, _ in rows):
+        raise ValueError(f"rows need {len(titles)} images each, got {[len(images) for images, _ in rows]}")
+    strips = [_strip(images, caption, width) for images, caption in rows]
     return np.concatenate([_header(titles, width), *strips])
 
 
 def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """A map in [0, 1], (H', W'), over its frame (H, W, 3): blue to red, the hotter the less of the frame is seen."""
+    """A map in [0, 1], (H', W'), over its frame (H, W, 3): from blue to red, more opaque where it is hotter."""
     height, width = image.shape[:2]
     smooth = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colours = cv2.cvtColor(cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
@@ -185,27 +185,27 @@ def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArra
     return np.asarray((image * (1 - share) + colours * share).round(), np.uint8)
 
 
-def outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The outer rim of a mask drawn white on a picture: uint8 (H, W, 3)."""
+def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The outline of a mask drawn in white around it: uint8 (H, W, 3)."""
     shown = image.copy()
     wider = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
     shown[(wider > 0) & ~mask] = 255
     return shown
 
 
-def _strip(pictures: Sequence[NDArray[np.uint8]], caption: str, width: int) -> NDArray[np.uint8]:
-    cells = [_cell(picture, width) for picture in pictures]
+def _strip(images: Sequence[NDArray[np.uint8]], caption: str, width: int) -> NDArray[np.uint8]:
+    cells = [_cell(image, width) for image in images]
     row = np.concatenate(cells, axis=1)
     bar = np.full((_CAPTION, row.shape[1], 3), 24, np.uint8)
     _write(bar, caption, 6)
     return np.concatenate([row, bar])
 
 
-def _cell(picture: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    height = min(height, _TALLEST * width)  # a frame may be one pixel wide
-    enlarged = picture.shape[1] < width
-    scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
+def _cell(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    height = min(height, _TALLEST * width)  # bounded, because a frame may be one pixel wide
+    enlarged = image.shape[1] < width
+    scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
     return np.pad(scaled, ((_MARGIN, 0), (_MARGIN, 0), (0, 0)), constant_values=24)
 
 
@@ -217,17 +217,17 @@ def _header(names: Sequence[str], width: int) -> NDArray[np.uint8]:
 
 
 def _write(bar: NDArray[np.uint8], text: str, left: int) -> None:
-    # cv2's fonts know ASCII alone.
+    # The fonts of cv2 have ASCII only.
     shown = printable(text).encode("ascii", "replace").decode()
     cv2.putText(bar, shown, (left, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (225, 225, 225), 1, cv2.LINE_AA)
 
 
 def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
-    """Write uint8 (H, W, 3) RGB as an image in one step; the format follows from the name. Returns the absolute path.
+    """Write uint8 (H, W, 3) RGB as an image file in one step, in the format of its suffix. Returns the absolute path.
 
     Raises:
-        UsageError: the name has no extension that cv2 writes.
-        WriteError: the system refuses; the earlier file is as it was.
+        UsageError: cv2 cannot write files with this suffix.
+        WriteError: the file cannot be written; the earlier file is unchanged.
     """
     path = Path(path).resolve()
     try:
@@ -235,7 +235,7 @@ def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
         if not good:
             raise UsageError(f"{path.name} could not be encoded; name it .png or .jpg")
     except cv2.error as error:
-        raise UsageError(f"{path.name} has no extension that names a picture format; name it .png or .jpg") from error
+        raise UsageError(f"{path.name} has no suffix of an image format; name it .png or .jpg") from error
     return write_bytes(path, data.tobytes())
 
 
@@ -248,21 +248,21 @@ def heatmap_film(
     caption: str = "",
     width: int = 224,
 ) -> NDArray[np.uint8]:
-    """A clip and its maps side by side, frame by frame; the outline of each frame's mask is on all of them.
+    """A clip and its maps side by side, frame by frame, with the outline of each frame's mask.
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
         maps: float in [0, 1], (T, H', W') each, any grid.
-        masks: of each frame, bool (H, W); None where it has none.
-        titles: of the maps.
-        caption: a line under the pictures.
-        width: of one picture, pixels.
+        masks: bool (H, W) of each frame; None if it has no mask.
+        titles: titles of the maps.
+        caption: text under the images.
+        width: width of one image, pixels.
 
     Returns:
-        uint8 (T, height, width, 3), RGB; both sides even, as common codecs want them.
+        uint8 (T, height, width, 3), RGB; both sides are even, as common codecs require.
 
     Raises:
-        ValueError: lengths do not fit.
+        ValueError: numbers of frames, maps, masks and titles do not fit.
     """
     if len(maps) != len(titles) or any(len(part) != len(frames) for part in (*maps, masks)):
         raise ValueError(
@@ -278,8 +278,8 @@ def heatmap_film(
         known = masks[t]
         if known is not None:
             mask = _smooth(known.astype(np.uint8) * 255, height, width) > 127
-        pictures = [outlined(picture, mask) for picture in (shown, *(heat_overlay(shown, heat[t]) for heat in maps))]
-        film.append(np.concatenate([header, _strip(pictures, caption, width)]))
+        images = [_outlined(image, mask) for image in (shown, *(heat_overlay(shown, heat[t]) for heat in maps))]
+        film.append(np.concatenate([header, _strip(images, caption, width)]))
     pads = [(0, 0), *((0, side % 2) for side in film[0].shape[:2]), (0, 0)]
     return np.pad(np.stack(film), pads, constant_values=24)
 
@@ -290,16 +290,16 @@ def _smooth(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
 
 
 def write_film(path: str | Path, frames: NDArray[np.uint8], fps: float) -> Path:
-    """Write uint8 (T, H, W, 3) RGB as a film that players show, in one step: H.264, or MPEG-4 where FFmpeg lacks that.
+    """Write uint8 (T, H, W, 3) RGB as a film in one step: H.264, or MPEG-4 if FFmpeg has no H.264.
 
     Returns its absolute path.
 
     Raises:
-        WriteError: the system refuses; the earlier file is as it was.
+        WriteError: the file cannot be written; the earlier file is unchanged.
     """
     path = Path(path).resolve()
     try:
         write_video(path, frames, fps, pixel_format="yuv420p", options={"crf": "16", "preset": "veryfast"})
-    except ValueError:  # no such encoder
+    except ValueError:  # FFmpeg has no such encoder
         write_video(path, frames, fps, codec="mpeg4", pixel_format="yuv420p", options={"q:v": "2"})
     return path

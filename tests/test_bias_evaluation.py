@@ -621,5 +621,5 @@ def test_a_sheet_shows_a_row_a_composite(biased: Store, manifest: Manifest) -> N
     assert sheet.dtype == np.uint8 and sheet.shape[1] == 6 * (64 + 4)
     heights = [len(bias_sheet(composer, rows=rows, width=64)) for rows in (1, 2)]
     assert len(sheet) - heights[1] == 2 * (heights[1] - heights[0]) > 0
-    with pytest.raises(ValueError, match="rows need 2 pictures"):
+    with pytest.raises(ValueError, match="rows need 2 images"):
         image_sheet([([np.zeros((8, 8, 3), np.uint8)], "")], ("a", "b"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import bgaug.metrics.retrieval
+import bgaug.metrics.neighbours
 from bgaug.metrics import (
     LinearProbe,
     bootstrap_interval,
@@ -48,7 +48,7 @@ def slow_recall(q: Array, ql: Array, g: Array, gl: Array, k: int, qg: Array, gg:
 
 
 def test_retrieval_is_the_plain_loop(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgaug.metrics.retrieval, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(bgaug.metrics.neighbours, "QUERY_BLOCK", 7)
     q, g = rng.normal(size=(23, 5)), rng.normal(size=(40, 5))
     ql, gl = rng.integers(6, size=23), rng.integers(6, size=40)
     nobody, anybody = np.full(23, -1), np.zeros(40)
@@ -192,7 +192,7 @@ def test_a_stronger_penalty_gives_smaller_scores(rng: np.random.Generator) -> No
 
 
 def test_neighbours_vote_as_in_the_plain_loop(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bgaug.metrics.retrieval, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(bgaug.metrics.neighbours, "QUERY_BLOCK", 7)
     x, y = rng.normal(size=(50, 4)), rng.integers(2, 6, size=50)
     z, truth = rng.normal(size=(30, 4)), rng.integers(2, 6, size=30)
     expected = []
@@ -253,11 +253,11 @@ ROWS, LABELS = np.ones((4, 3)), np.zeros(4, int)
     [
         ((np.ones(4), LABELS, ROWS, LABELS), r"query features must be \(N, D\)"),
         ((np.ones((0, 3)), LABELS[:0], ROWS, LABELS), r"neither of them 0"),
-        ((ROWS, LABELS[:3], ROWS, LABELS), r"one query label a row.*\(3,\).*\(4, 3\)"),
+        ((ROWS, LABELS[:3], ROWS, LABELS), r"one query label per row.*\(3,\).*\(4, 3\)"),
         ((ROWS, LABELS, ROWS * np.nan, LABELS), r"gallery features must be finite; 4 rows are not"),
         ((ROWS, LABELS - 1, ROWS, LABELS), r"query labels must be integers of 0 or more"),
         ((ROWS, LABELS, ROWS, LABELS + 0.5), r"gallery labels must be integers"),
-        ((ROWS, LABELS, ROWS[:, :2], LABELS), r"features differ in width: 3 against 2"),
+        ((ROWS, LABELS, ROWS[:, :2], LABELS), r"features differ in dimension: 3 against 2"),
         ((ROWS, LABELS, ROWS, LABELS, (0, 1)), r"every k must be 1 or more, got \(0, 1\)"),
     ],
 )
@@ -280,9 +280,9 @@ def test_impossible_probes_votes_and_intervals() -> None:
         LinearProbe(l2=0)
     with pytest.raises(RuntimeError, match="call fit"):
         LinearProbe().predict(ROWS)
-    with pytest.raises(ValueError, match="one training label a row"):
+    with pytest.raises(ValueError, match="one training label per row"):
         LinearProbe().fit(ROWS, LABELS[:2])
-    with pytest.raises(ValueError, match="width: 2 against 3"):
+    with pytest.raises(ValueError, match="dimension: 2 against 3"):
         LinearProbe().fit(ROWS, LABELS).predict(ROWS[:, :2])
     with pytest.raises(ValueError, match=r"k must be 1\.\.4 and sigma positive"):
         knn_accuracy(ROWS, LABELS, ROWS, LABELS)

@@ -11,14 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from bgaug.metrics import (
-    L2_CANDIDATES,
     LinearProbe,
     bootstrap_interval,
     choose_l2,
     class_rows,
     confusion_counts,
     deal,
-    draw_shots,
     few_shot_predict,
     hold_out,
     knn_predict,
@@ -26,6 +24,7 @@ from bgaug.metrics import (
     retrieval,
     smallest_gallery,
 )
+from bgaug.metrics.linear import L2_CANDIDATES, draw_shots
 
 Array = NDArray[Any]
 
@@ -108,7 +107,7 @@ def test_impossible_choices() -> None:
         choose_l2(x, y, np.zeros(4))
     with pytest.raises(ValueError, match="candidates, two folds"):
         choose_l2(x, y, candidates=())
-    with pytest.raises(ValueError, match="one group a sample"):
+    with pytest.raises(ValueError, match="one group per sample"):
         choose_l2(x, y, np.zeros(3))
 
 
@@ -194,11 +193,11 @@ def test_few_shot_is_the_plain_loop(rng: np.random.Generator, classifier: Any) -
 
 def test_impossible_shots() -> None:
     x, y = np.ones((3, 2)), np.array([0, 0, 1])
-    with pytest.raises(ValueError, match="2 samples a class are wanted; the smallest class has 1"):
+    with pytest.raises(ValueError, match="2 samples per class were requested; the smallest class has 1"):
         draw_shots(y, 2, 0)
     with pytest.raises(ValueError, match="classifiers are linear, centroid and draws 1 or more, got 'magic', 10"):
         next(few_shot_predict(x, y, x, shots=1, classifier="magic"))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="width"):
+    with pytest.raises(ValueError, match="dimension"):
         next(few_shot_predict(x, y, np.ones((1, 3)), shots=1))
 
 
@@ -267,7 +266,7 @@ def test_confusions_are_counted(rng: np.random.Generator) -> None:
     assert np.trace(counts) == (truth == guess).sum()
     with pytest.raises(ValueError, match=r"classes lie in \[0, 3\), got 0 to 3"):
         confusion_counts(truth, guess, 3)
-    with pytest.raises(ValueError, match="one prediction a label"):
+    with pytest.raises(ValueError, match="one prediction per label"):
         confusion_counts(truth, guess[:3], 4)
 
 

@@ -14,14 +14,8 @@ from bgaug.metrics import LinearProbe
 from bgaug.metrics.heatmap import (
     activation_map,
     centre_crop_masks,
-    class_activation_map,
-    energy_in_mask,
-    energy_ratio,
-    far_energy,
-    iou_at_top,
-    pointing_game,
-    ring,
-    ring_energy,
+    grad_cam,
+    localisation,
     score_heatmaps,
     stretch,
     upsample,
@@ -30,16 +24,6 @@ from bgaug.model import ContrastiveLearner
 from bgaug.model.decomposition import saliency_map
 from bgaug.pairs import centre_crop
 from bgaug.testing.synthetic import make_split
-
-Number = Callable[[Tensor, Tensor], Tensor]
-NUMBERS: dict[str, Number] = {
-    "energy": energy_in_mask,
-    "ratio": energy_ratio,
-    "ring": lambda heat, mask: ring_energy(heat, mask, 1),
-    "far": lambda heat, mask: far_energy(heat, mask, 1),
-    "pointing": pointing_game,
-    "iou": iou_at_top,
-}
 
 
 def square_mask(*frames: tuple[int, int], side: int = 4, size: int = 16) -> Tensor:
@@ -62,32 +46,30 @@ def random_pair() -> tuple[Tensor, Tensor]:
 def test_activation_is_the_sum_of_what_is_above_zero() -> None:
     features = torch.tensor([1.0, -2.0, 3.0]).view(1, 3, 1, 1, 1) * torch.tensor([1.0, 2.0]).view(1, 1, 2, 1, 1)
     assert activation_map(features).tolist() == [[[[4.0]], [[8.0]]]]
-    assert activation_map(features, mean_over_time=True).tolist() == [[[6.0]]]
     assert activation_map(features.half()).dtype == torch.float32
 
 
-def test_a_class_is_spoken_for_where_its_channels_are() -> None:
+def test_evidence_for_a_class_is_where_its_channels_are() -> None:
+    """Grad-CAM of a linear score of the means: the weighted sum of the channels over the number of cells, cut at zero."""
     features = torch.zeros(2, 3, 2, 1, 3)
     for channel in range(3):
         features[:, channel, :, 0, channel] = torch.tensor([1.0, 3.0])
-    weight = torch.tensor([2.0, -1.0, 0.5])
-    heat = class_activation_map(features, weight)
-    assert heat[0].tolist() == [[[2.0, 0.0, 0.5]], [[6.0, 0.0, 1.5]]]
-    assert class_activation_map(features, weight, mean_over_time=True)[0].tolist() == [[4.0, 0.0, 1.0]]
-    each = class_activation_map(features, torch.stack([weight, -weight]))
-    assert torch.equal(each[0], heat[0]) and each[1, 0].tolist() == [[0.0, 1.0, 0.0]]
+    features.requires_grad_()
+    weight = torch.tensor([[2.0, -1.0, 0.5], [-2.0, 1.0, -0.5]])
+    score = (features.mean(dim=(2, 3, 4)) * weight).sum(dim=1)
+    heat = grad_cam(features, score) * 6
+    torch.testing.assert_close(heat[0], torch.tensor([[[2.0, 0.0, 0.5]], [[6.0, 0.0, 1.5]]]))
+    torch.testing.assert_close(heat[1, 0], torch.tensor([[0.0, 1.0, 0.0]]))
 
 
 def test_a_class_map_before_the_cut_averages_to_the_logit_of_a_probe() -> None:
     rng = np.random.default_rng(0)
-    features = torch.from_numpy(rng.uniform(0, 1, (12, 5, 2, 3, 3)))
-    pooled, labels = features.mean(dim=(2, 3, 4)).numpy(), np.arange(12) % 3
-    probe = LinearProbe().fit(pooled, labels)
-    slope = np.stack([probe.scores(pooled[:1] + np.eye(5)[i]) - probe.scores(pooled[:1]) for i in range(5)])[:, 0]
-    shift = 100.0  # keeps all of it above zero: the cut has nothing to cut
-    heat = class_activation_map(features + shift, torch.from_numpy(abs(slope[:, 0])))
-    expected = (pooled + shift) @ abs(slope[:, 0])
-    np.testing.assert_allclose(heat.mean(dim=(1, 2, 3)), expected, rtol=1e-5)
+    shift = 100.0  # keeps all of the map above zero
+    features = (torch.from_numpy(rng.uniform(0, 1, (12, 5, 2, 3, 3))) + shift).requires_grad_()
+    pooled, labels = features.detach().mean(dim=(2, 3, 4)).numpy(), np.arange(12) % 3
+    weight = abs(LinearProbe().fit(pooled, labels).weight[:, 0])
+    heat = grad_cam(features, features.mean(dim=(2, 3, 4)) @ torch.from_numpy(weight))
+    np.testing.assert_allclose(heat.sum(dim=(1, 2, 3)), pooled @ weight, rtol=1e-5)
 
 
 def test_upsampling_keeps_means_and_places() -> None:
@@ -113,115 +95,104 @@ def test_stretching_is_by_clip_and_leaves_flat_maps_at_a_half() -> None:
 
 # --- numbers ------------------------------------------------------------------------------------------------------
 
+NUMBERS = ("energy", "energy_ratio", "ring", "ring_ratio", "far", "far_ratio", "pointing", "iou")
+
+
+def number(name: str, heat: Tensor, mask: Tensor, width: int = 1, tolerance: int = 0) -> list[float]:
+    values: list[float] = localisation(heat, mask, width, tolerance)[name].tolist()
+    return values
+
 
 @pytest.mark.parametrize("frames", [None, 3])
 def test_a_uniform_map_scores_chance(frames: int | None) -> None:
     mask = square_mask(*[(3, 5)] * (frames or 1))
     mask = mask if frames else mask[:, 0]
     heat = torch.full(mask.shape, 0.25)
-    assert energy_in_mask(heat, mask).tolist() == pointing_game(heat, mask).tolist() == [1 / 16]
-    assert iou_at_top(heat, mask).tolist() == iou_at_top(heat, mask, 0.1).tolist() == [1 / 16]
-    assert energy_ratio(heat, mask).tolist() == [1.0]
-    assert energy_ratio(heat, ring(mask, 2)).tolist() == [1.0]
-    assert ring_energy(heat, mask, 1).tolist() == [(36 - 16) / 256]
-    assert far_energy(heat, mask, 1).tolist() == [220 / 256]
-    assert pointing_game(heat, mask, tolerance=1).tolist() == [36 / 256]
+    found = {name: values.item() for name, values in localisation(heat, mask, 1, 0).items()}
+    assert found["energy"] == found["pointing"] == found["iou"] == 1 / 16
+    assert found["energy_ratio"] == found["ring_ratio"] == found["far_ratio"] == 1
+    assert found["ring"] == (36 - 16) / 256 and found["far"] == 220 / 256
+    assert number("pointing", heat, mask, tolerance=1) == [36 / 256]
 
 
 def test_a_map_that_is_the_mask_scores_best() -> None:
     mask = square_mask((3, 5), (0, 12), (6, 6))
-    heat = 7 * mask.float()
-    assert energy_in_mask(heat, mask).tolist() == pointing_game(heat, mask).tolist() == iou_at_top(heat, mask).tolist()
-    assert iou_at_top(heat, mask).tolist() == [1.0]
-    assert energy_ratio(heat, mask).tolist() == [16.0]
-    assert ring_energy(heat, mask, 2).tolist() == far_energy(heat, mask, 2).tolist() == [0.0]
-    assert iou_at_top(heat, mask, 1 / 2).tolist() == [1.0]  # pixels at 0 are never taken
+    found = {name: values.item() for name, values in localisation(7 * mask.float(), mask, 2, 0).items()}
+    assert found["energy"] == found["pointing"] == found["iou"] == 1
+    assert found["energy_ratio"] == 16 and found["ring"] == found["far"] == 0
 
 
 def test_a_map_beside_the_mask() -> None:
     mask, beside, far = square_mask((4, 4)), square_mask((4, 8)), square_mask((12, 12))
     heat = beside.float() + 3 * far.float()
-    assert energy_in_mask(heat, mask).tolist() == pointing_game(heat, mask).tolist() == iou_at_top(heat, mask).tolist()
-    assert energy_in_mask(heat, mask).tolist() == [0.0]
-    assert ring_energy(heat, mask, 2).tolist() == [2 * 4 / 64]  # two columns of the neighbour
-    assert far_energy(heat, mask, 2).tolist() == [1 - 2 * 4 / 64]
-    assert pointing_game(beside.float(), mask, tolerance=2).tolist() == [0.5]
-    assert pointing_game(beside.float(), mask, tolerance=4).tolist() == [1.0]
+    found = {name: values.item() for name, values in localisation(heat, mask, 2, 0).items()}
+    assert found["energy"] == found["pointing"] == found["iou"] == 0
+    assert found["ring"] == 2 * 4 / 64 and found["far"] == 1 - 2 * 4 / 64  # two columns of the neighbour
+    assert number("pointing", beside.float(), mask, tolerance=2) == [0.5]
+    assert number("pointing", beside.float(), mask, tolerance=4) == [1.0]
 
 
 @pytest.mark.parametrize("width", [0, 1, 3, 50])
 def test_mask_ring_and_far_add_up_to_one(random_pair: tuple[Tensor, Tensor], width: int) -> None:
     heat, mask = random_pair
-    parts = torch.stack([energy_in_mask(heat, mask), ring_energy(heat, mask, width), far_energy(heat, mask, width)])
+    found = localisation(heat, mask, width)
+    parts = torch.stack([found[name] for name in ("energy", "ring", "far")])
     torch.testing.assert_close(parts.sum(dim=0), torch.ones(3), atol=1e-6, rtol=0)
     assert (parts >= 0).all()
-    whole = (heat * 64).round()  # of whole numbers the sums are exact
-    mask[:, 0, 0, 0] = True
-    parts = torch.stack([number(whole, mask) for number in (energy_in_mask, *_ring_and_far(width))])
-    assert torch.equal(
-        (parts.double() * whole.sum(dim=(1, 2, 3))).sum(dim=0).round(), whole.double().sum(dim=(1, 2, 3))
-    )
     if width == 0:
         assert parts[1].tolist() == [0, 0, 0]
 
 
-def _ring_and_far(width: int) -> tuple[Number, Number]:
-    return lambda h, m: ring_energy(h, m, width), lambda h, m: far_energy(h, m, width)
-
-
 def test_the_ring_agrees_with_its_definition(random_pair: tuple[Tensor, Tensor]) -> None:
-    _, mask = random_pair
-    expected = torch.zeros_like(mask)
+    heat, mask = random_pair
+    ring = torch.zeros_like(mask)
     for b, t, y, x in np.ndindex(*mask.shape):
         near = mask[b, t, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
-        expected[b, t, y, x] = bool(near.any()) and not bool(mask[b, t, y, x])
-    assert torch.equal(ring(mask, 2), expected)
-    assert torch.equal(ring(mask[:, 0], 2), expected[:, 0])
+        ring[b, t, y, x] = bool(near.any()) and not bool(mask[b, t, y, x])
+    expected = (heat * ring).flatten(1).sum(dim=1) / heat.flatten(1).sum(dim=1)
+    torch.testing.assert_close(localisation(heat, mask, 2)["ring"], expected)
 
 
 def test_the_hottest_pixels_agree_with_their_definition(random_pair: tuple[Tensor, Tensor]) -> None:
     heat, mask = random_pair
-    for share in (None, 0.3, 1.0):
-        for found, one, true in zip(iou_at_top(heat, mask, share), heat, mask, strict=True):
-            number = int(true.sum()) if share is None else round(share * one.numel())
-            top = set(one.flatten().argsort(descending=True)[:number].tolist())
-            known = set(true.flatten().nonzero().flatten().tolist())
-            assert found.item() == pytest.approx(len(top & known) / len(top | known))
+    for found, one, true in zip(number("iou", heat, mask), heat, mask, strict=True):
+        top = set(one.flatten().argsort(descending=True)[: int(true.sum())].tolist())
+        known = set(true.flatten().nonzero().flatten().tolist())
+        assert found == pytest.approx(len(top & known) / len(top | known))
     hits = [
         [float(true[t].flatten()[one[t].argmax()]) for t in range(4) if true[t].any()]
         for one, true in zip(heat, mask, strict=True)
     ]
-    assert pointing_game(heat, mask).tolist() == pytest.approx([float(np.mean(frames)) for frames in hits])
+    assert number("pointing", heat, mask) == pytest.approx([float(np.mean(frames)) for frames in hits])
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_scale_batch_and_layout_do_not_matter(name: str, random_pair: tuple[Tensor, Tensor]) -> None:
-    (heat, mask), number = random_pair, NUMBERS[name]
-    values = number(heat, mask)
+    heat, mask = random_pair
+    values = localisation(heat, mask, 1, 0)[name]
     assert values.shape == (3,) and values.dtype == torch.float32 and values.isfinite().all()
-    torch.testing.assert_close(number(8 * heat, mask), values)
-    torch.testing.assert_close(number(heat.flip(0), mask.flip(0)), values.flip(0))
-    torch.testing.assert_close(number(heat[1:2], mask[1:2]), values[1:2])
-    torch.testing.assert_close(number(heat.flip(-1).double(), mask.flip(-1)), values)
-    one_frame = number(heat[:, 0], mask[:, 0])
-    torch.testing.assert_close(number(heat[:, :1], mask[:, :1]), one_frame, equal_nan=True)
+    same = [(8 * heat, mask), (heat.flip(-1).double(), mask.flip(-1))]
+    for other in same:
+        torch.testing.assert_close(localisation(*other, 1, 0)[name], values)
+    torch.testing.assert_close(localisation(heat.flip(0), mask.flip(0), 1, 0)[name], values.flip(0))
+    torch.testing.assert_close(localisation(heat[1:2], mask[1:2], 1, 0)[name], values[1:2])
+    one_frame = localisation(heat[:, 0], mask[:, 0], 1, 0)[name]
+    torch.testing.assert_close(localisation(heat[:, :1], mask[:, :1], 1, 0)[name], one_frame, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_what_has_no_answer_is_nan(name: str) -> None:
+def test_undefined_numbers_are_nan() -> None:
     mask = square_mask((3, 5), (3, 6)).expand(3, -1, -1, -1).clone()
     heat = torch.rand(mask.shape)
     heat[0] = 0
     mask[1] = False
-    values = NUMBERS[name](heat, mask)
-    assert values.isnan().tolist() == [True, True, False]
+    for name, values in localisation(heat, mask, 1, 0).items():
+        assert values.isnan().tolist() == [True, True, False], name
 
 
 def test_a_mask_of_everything() -> None:
-    mask = torch.ones(1, 4, 4, dtype=torch.bool)
-    heat = torch.rand(1, 4, 4)
-    values = {name: number(heat, mask).item() for name, number in NUMBERS.items()}
-    assert values == pytest.approx({"energy": 1, "ratio": 1, "ring": 0, "far": 0, "pointing": 1, "iou": 1})
+    found = localisation(torch.rand(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), 1, 0)
+    expected = {"energy": 1, "energy_ratio": 1, "ring": 0, "far": 0, "pointing": 1, "iou": 1}
+    assert {name: found[name].item() for name in expected} == pytest.approx(expected)
 
 
 def test_frames_without_a_mask_do_not_count_in_the_pointing_game() -> None:
@@ -231,10 +202,9 @@ def test_frames_without_a_mask_do_not_count_in_the_pointing_game() -> None:
     heat[0, 1] = 1
     heat[0, 2] = 0
     heat[0, 3] = heat[0, 3].flip(0)
-    assert pointing_game(heat, mask).tolist() == [0.5]
+    assert number("pointing", heat, mask) == [0.5]
 
 
-@pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize(
     ("heat", "mask", "message"),
     [
@@ -245,34 +215,31 @@ def test_frames_without_a_mask_do_not_count_in_the_pointing_game() -> None:
         (torch.full((1, 4, 4), -0.5), torch.ones(1, 4, 4, dtype=torch.bool), "its least value is -0.5; stretch"),
     ],
 )
-def test_impossible_maps(name: str, heat: Tensor, mask: Tensor, message: str) -> None:
+def test_invalid_maps(heat: Tensor, mask: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        NUMBERS[name](heat, mask)
+        localisation(heat, mask, 1)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: ring(m, -1), "a number of pixels is 0 or more, got -1"),
-        (lambda m: ring(m.float(), 1), "mask must be bool"),
-        (lambda m: pointing_game(m.float(), m, -2), "got -2"),
-        (lambda m: iou_at_top(m.float(), m, 0), r"share must be in \(0, 1\], got 0"),
-        (lambda m: iou_at_top(m.float(), m, 1.1), "got 1.1"),
+        (lambda m: localisation(m.float(), m, -1), "a number of pixels is 0 or more, got -1"),
+        (lambda m: localisation(m.float(), m, 1, -2), "got -2"),
         (lambda m: upsample(m.float(), (4, 4)), "as many numbers"),
         (lambda m: activation_map(m.float()), r"features must be \(B, C, T', H', W'\)"),
-        (lambda m: class_activation_map(torch.ones(2, 3, 4, 5, 5), torch.ones(2)), r"got \(2,\)"),
+        (lambda m: grad_cam(m.float(), m.float().sum()), r"features must be \(B, C, T', H', W'\)"),
     ],
 )
-def test_impossible_options(call: Callable[[Tensor], Any], message: str) -> None:
+def test_invalid_options(call: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(square_mask((3, 5)))
 
 
-# --- an encoder on clips whose masks are known --------------------------------------------------------------------
+# --- an encoder on clips with known masks -------------------------------------------------------------------------
 
 
 def squares() -> tuple[Tensor, Tensor]:
-    """Red squares on black that move: uint8 (N, T, H, W, 3) and their masks, the pictures wider than high."""
+    """Red squares on black that move: uint8 (N, T, H, W, 3) and their masks, the images wider than high."""
     masks = torch.cat([square_mask(*[(2 + b, 1 + t + b) for t in range(6)]) for b in range(5)])
     masks = torch.nn.functional.pad(masks, (4, 4))
     frames = torch.zeros(*masks.shape, 3, dtype=torch.uint8)
@@ -310,7 +277,8 @@ def test_an_encoder_that_sees_nothing_scores_chance() -> None:
         found = scores[name]
         assert found["energy"] == found["iou"] == pytest.approx(mask.float().mean().item())
         assert found["energy_ratio"] == found["ring_ratio"] == found["far_ratio"] == pytest.approx(1)
-        assert found["ring"] == pytest.approx(ring(mask, 2).float().mean().item())
+        ring = localisation(torch.ones(mask.shape), mask, 2)["ring"]
+        assert found["ring"] == pytest.approx(ring.mean().item())
     assert score_heatmaps(sees_red, frames, masks, 16, stage="first", width=2)["activation"] == scores["activation"]
 
 

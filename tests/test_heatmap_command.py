@@ -17,7 +17,7 @@ from test_encoders import write_run
 from bgaug.errors import MasksError, UsageError
 from bgaug.masks.external import find_masks
 from bgaug.metrics import LinearProbe
-from bgaug.metrics.heatmap import activation_map, centre_crop_masks, class_activation_map, localisation
+from bgaug.metrics.heatmap import activation_map, centre_crop_masks, localisation
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import Run
 from bgaug.pairs import centre_crop
@@ -156,7 +156,7 @@ def test_maps_are_those_of_their_definitions(run: Run, clip: Clip, small_store: 
     # Of the stage that the probe reads, Grad-CAM is the class activation map over the number of its cells.
     assert label is not None and probe.classes[label] == "walk"
     weight, _ = probe.weight(clip.id, codes.global_code.numpy(), "walk")
-    expected = class_activation_map(last, torch.from_numpy(weight).float()) / last[0, 0].numel()
+    expected = torch.einsum("bcthw,c->bthw", last, torch.from_numpy(weight).float()).relu() / last[0, 0].numel()
     torch.testing.assert_close(maps["cam"], expected, rtol=1e-4, atol=1e-7)
     finer, _ = encoder_maps(run, clip, ("cam",), None, probe, None)
     assert finer["cam"].shape == (1, 8, 8, 8)  # the second stage, where none is named

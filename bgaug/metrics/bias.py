@@ -1,12 +1,12 @@
-"""Whether an encoder goes by what moves or by what stands behind it: test clips over foreign backgrounds, and their numbers.
+"""Whether an encoder uses the moving foreground or the background: test clips over foreign backgrounds, and their numbers.
 
-Pure functions over tensors and arrays; which videos, backgrounds and classifiers they are fed is the caller's business.
+These are functions over tensors and arrays; the caller chooses videos, backgrounds and classifiers.
 
-    SCUBA       the moving foreground over a foreign picture, the same in all frames: what moves must be enough
-    SCUFO       one frame of that, repeated: nothing moves, so nobody should know the action
-    contrasted  right on the first and wrong on the second: by the motion, that is
-    conflict    the first, with the still foreground of another action beside: which of the two is named?
-    far, ring   foreign is only what lies far from the foreground (wide bias), or only a ring about it (micro bias)
+    SCUBA       the moving foreground over a foreign image, the same in all frames: the motion must suffice
+    SCUFO       one frame of SCUBA, repeated: nothing moves, so the action should not be recognised
+    contrasted  right on SCUBA and wrong on SCUFO: recognised by motion
+    conflict    SCUBA beside the still foreground of another action: which of the two is predicted?
+    far, ring   only what is far from the foreground is foreign (wide bias), or only a ring around it (micro bias)
 
 Letters: B clips, T frames, h, w pixels of the crop, N items, K classes, D embedding.
 
@@ -37,10 +37,8 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-REFERENCE_SIDE = 256.0
-"""The side of a picture in the lengths of `Stripes`."""
-
-SHIFT_STEPS = 8  # a still foreground is moved by whole eighths of the picture's width
+_REFERENCE_SIDE = 256.0  # side of an image in the lengths of `Stripes`
+_SHIFT_STEPS = 8  # a still foreground moves by whole eighths of the image width
 
 _COUNTED = re.compile(r"(?P<name>.+)__(?P<count>\d+)(?:\.[A-Za-z0-9]{1,5})?")
 
@@ -50,12 +48,12 @@ _COUNTED = re.compile(r"(?P<name>.+)__(?P<count>\d+)(?:\.[A-Za-z0-9]{1,5})?")
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Shares of every pixel that belong to the foreground, to a ring about it and to all that is far: they add up to 1.
+    """Shares of every pixel that belong to the foreground, to a ring around it and to the rest; they add up to 1.
 
     Attributes:
         foreground: float32 in [0, 1], (B, 1, T, h, w).
-        ring: likewise.
-        far: likewise.
+        ring: float32 in [0, 1], (B, 1, T, h, w).
+        far: float32 in [0, 1], (B, 1, T, h, w).
     """
 
     foreground: Tensor
@@ -64,13 +62,13 @@ class Regions:
 
 
 def regions(mask: Tensor, *, grow: float = 0.0, feather: float = 1.0, ring: float = 7.0) -> Regions:
-    """Foreground, ring and far of clips by their masks.
+    """Foreground, ring and far regions of clips from their masks.
 
     Args:
         mask: float32 in [0, 1], (B, 1, T, h, w).
-        grow: dilation of the mask by a square, pixels on each side, for limbs that a mask cuts.
-        feather: sigma of a Gaussian over both seams, pixels.
-        ring: its width about the grown mask, pixels.
+        grow: dilation of the mask by a square, pixels on each side, for limbs that the mask misses.
+        feather: sigma of a Gaussian blur of both edges, pixels.
+        ring: width of the ring around the grown mask, pixels.
 
     Raises:
         ValueError: a length is negative, or the mask is not (B, 1, T, h, w).
@@ -80,19 +78,19 @@ def regions(mask: Tensor, *, grow: float = 0.0, feather: float = 1.0, ring: floa
     if ring < 0:
         raise ValueError(f"ring is pixels, at least 0, got {ring = }")
     inner, outer = soften(mask, grow, feather), soften(mask, grow + ring, feather)
-    # A wider mask is nowhere smaller, but for the last bit of the blur.
+    # The wider mask is nowhere smaller, except in the last bit of the blur.
     outer = torch.maximum(inner, outer)
     return Regions(inner, outer - inner, 1 - outer)
 
 
-def far_swap(clips: Tensor, parts: Regions, pictures: Tensor) -> Tensor:
-    """Clips in which all that is far shows a picture: float (B, 3, T, h, w). Arguments as of `compose.composite`."""
-    return composite(clips, 1 - parts.far, pictures)
+def far_swap(clips: Tensor, parts: Regions, images: Tensor) -> Tensor:
+    """Clips whose far region shows an image: float (B, 3, T, h, w). See `bgaug.pairs.composite` for the arguments."""
+    return composite(clips, 1 - parts.far, images)
 
 
-def ring_swap(clips: Tensor, parts: Regions, pictures: Tensor) -> Tensor:
-    """Clips in which only the ring about the foreground shows a picture: float (B, 3, T, h, w)."""
-    return composite(clips, 1 - parts.ring, pictures)
+def ring_swap(clips: Tensor, parts: Regions, images: Tensor) -> Tensor:
+    """Clips in which only the ring around the foreground shows an image: float (B, 3, T, h, w)."""
+    return composite(clips, 1 - parts.ring, images)
 
 
 def freeze(clips: Tensor, frame: Tensor | int) -> Tensor:
@@ -100,10 +98,10 @@ def freeze(clips: Tensor, frame: Tensor | int) -> Tensor:
 
     Args:
         clips: (B, C, T, h, w).
-        frame: int64 (B,), or one for all; in 0..T-1.
+        frame: int64 (B,), or one number for all; in 0..T-1.
 
     Returns:
-        (B, C, T, h, w), of which all frames share their memory: do not write to it.
+        (B, C, T, h, w). All frames share their memory: do not write to it.
 
     Raises:
         IndexError: a clip has no such frame.
@@ -111,57 +109,57 @@ def freeze(clips: Tensor, frame: Tensor | int) -> Tensor:
     B, C, T, h, w = clips.shape
     place = torch.as_tensor(frame, device=clips.device).expand(B)
     if place.min() < 0 or place.max() >= T:
-        raise IndexError(f"clips have {T} frames, asked for {place.tolist()}")
+        raise IndexError(f"clips have {T} frames, got frame {place.tolist()}")
     return clips[torch.arange(B, device=clips.device), :, place].unsqueeze(2).expand(B, C, T, h, w)
 
 
-def shifted(pictures: Tensor, shift: int) -> Tensor:
-    """Pictures (..., w) moved to the right by so many pixels, to the left if negative; 0 comes in at the border."""
-    w = pictures.shape[-1]
+def shifted(images: Tensor, shift: int) -> Tensor:
+    """Images (..., w) moved to the right by `shift` pixels, to the left if negative; the border is filled with 0."""
+    w = images.shape[-1]
     shift = max(-w, min(w, shift))
-    return F.pad(pictures, (shift, -shift))
+    return F.pad(images, (shift, -shift))
 
 
-def conflict(clips: Tensor, parts: Regions, pictures: Tensor, still: Tensor, still_mask: Tensor, shift: int) -> Tensor:
-    """Moving foregrounds over a picture before which a still foreground stands.
+def conflict(clips: Tensor, parts: Regions, images: Tensor, still: Tensor, still_mask: Tensor, shift: int) -> Tensor:
+    """Moving foregrounds over an image with a still foreground.
 
     Args:
         clips: float in [0, 1], (B, 3, T, h, w).
-        parts: of these clips.
-        pictures: float in [0, 1], (B, 3, 1, h, w).
+        parts: regions of these clips.
+        images: float in [0, 1], (B, 3, 1, h, w).
         still: float in [0, 1], (B, 3, 1, h, w), a frame of another video.
         still_mask: float in [0, 1], (B, 1, 1, h, w), its foreground, softened.
-        shift: where it stands, see `clear_shift`.
+        shift: shift of the still foreground, see `clear_shift`.
 
     Returns:
         float in [0, 1], (B, 3, T, h, w).
     """
-    scene = composite(shifted(still, shift), shifted(still_mask, shift), pictures)
+    scene = composite(shifted(still, shift), shifted(still_mask, shift), images)
     return composite(clips, parts.foreground, scene)
 
 
 def clear_shift(moving: Array, still: Array) -> int:
-    """How far to move a still foreground sideways so that the moving one hides least of it.
+    """Horizontal shift of a still foreground with which the moving one hides least of it.
 
-    Steps are eighths of the width, up to half of it. What would leave the picture counts as hidden.
+    Steps are eighths of the width, up to half of it. Parts outside the image count as hidden.
 
     Args:
-        moving: in [0, 1], (h, w): the largest value over the frames of the moving mask.
+        moving: in [0, 1], (h, w), maximum of the moving mask over the frames.
         still: in [0, 1], (h, w).
 
     Returns:
-        Pixels to the right; of equally good ones the shortest way, left before right.
+        Pixels to the right; of equally good shifts the smallest, left before right.
     """
     w = moving.shape[1]
-    steps = sorted(range(-SHIFT_STEPS // 2, SHIFT_STEPS // 2 + 1), key=lambda step: (abs(step), step))
-    shifts: list[int] = [round(step * w / SHIFT_STEPS) for step in steps]
+    steps = sorted(range(-_SHIFT_STEPS // 2, _SHIFT_STEPS // 2 + 1), key=lambda step: (abs(step), step))
+    shifts: list[int] = [round(step * w / _SHIFT_STEPS) for step in steps]
     seen = [_seen(moving, still, shift) for shift in shifts]
     best = int(np.argmax(np.round(seen, 6)))
     return shifts[best]
 
 
 def _seen(moving: Array, still: Array, shift: int) -> float:
-    """Area of the still foreground that stays in the picture, unhidden."""
+    """Area of the still foreground that is inside the image and not hidden."""
     w = moving.shape[1]
     kept = still[:, max(0, -shift) : w - max(0, shift)]
     before = moving[:, max(0, shift) : w - max(0, -shift)]
@@ -173,16 +171,16 @@ def _seen(moving: Array, still: Array, shift: int) -> float:
 
 @dataclass(frozen=True)
 class Stripes:
-    """A picture of wavy lines in two complementary colours. Lengths count a picture's side as 256.
+    """An image of wavy lines in two complementary colours; lengths are for an image of side 256.
 
     Attributes:
         line: colour of the lines, R, G, B in [0, 1].
-        width: of a line, across it where the wave is flat.
-        period: from one line to the next.
-        amplitude: of the wave.
-        wavelength: of the wave.
-        phase: of the wave, turns.
-        angle: of the whole picture, turns.
+        width: width of a line.
+        period: distance of the lines.
+        amplitude: amplitude of the wave.
+        wavelength: wavelength of the wave.
+        phase: phase of the wave, turns.
+        angle: rotation of the whole image, turns.
     """
 
     line: tuple[float, float, float]
@@ -195,22 +193,22 @@ class Stripes:
 
     @classmethod
     def draw(cls, uniforms: Sequence[float]) -> Stripes:
-        """Stripes by nine numbers in [0, 1): lines 5 to 20 wide, three to five times as far apart, waves 10 to 110 high.
+        """Stripes from nine numbers in [0, 1): lines 5 to 20 wide, 3 to 5 widths apart, waves 10 to 110 high.
 
         Raises:
-            ValueError: not nine numbers in [0, 1).
+            ValueError: the argument is not nine numbers in [0, 1).
         """
         if len(uniforms) != 9 or not all(0 <= value < 1 for value in uniforms):
-            raise ValueError(f"stripes are drawn by nine numbers in [0, 1), got {list(uniforms)}")
+            raise ValueError(f"stripes need nine numbers in [0, 1), got {list(uniforms)}")
         hue, saturation, value, width, gap, amplitude, wavelength, phase, angle = uniforms
         line = colorsys.hsv_to_rgb(hue, 0.5 + saturation / 2, 0.5 + value / 2)
         wide = 5 + 15 * width
         return cls(line, wide, wide * (3 + 2 * gap), 10 + 100 * amplitude, 32 + 992 * wavelength, phase, angle)
 
     def image(self, size: int, device: torch.device | str = "cpu") -> Tensor:
-        """The stripes on a square picture, float32 in [0, 1], (3, size, size); the ground has the complementary colour."""
-        scale = REFERENCE_SIDE / size
-        axis = (torch.arange(size, dtype=torch.float64, device=device) + 0.5) * scale - REFERENCE_SIDE / 2
+        """The stripes on a square image, float32 in [0, 1], (3, size, size), over the complementary colour."""
+        scale = _REFERENCE_SIDE / size
+        axis = (torch.arange(size, dtype=torch.float64, device=device) + 0.5) * scale - _REFERENCE_SIDE / 2
         y, x = axis.unsqueeze(1), axis.unsqueeze(0)
         cos, sin = math.cos(2 * math.pi * self.angle), math.sin(2 * math.pi * self.angle)
         along, across = cos * x + sin * y, cos * y - sin * x
@@ -218,7 +216,7 @@ class Stripes:
         slope = 2 * math.pi * self.amplitude / self.wavelength * turn.cos()
         place = across - self.amplitude * turn.sin()
         middle = (torch.remainder(place + self.period / 2, self.period) - self.period / 2).abs()
-        # The edge is one pixel soft, across the line wherever the wave takes it.
+        # The edge is one pixel soft, measured across the line.
         share = ((self.width / 2 - middle) / (scale * (1 + slope.square()).sqrt()) + 0.5).clamp(0, 1)
         line = torch.tensor(self.line, dtype=torch.float64, device=device).view(3, 1, 1)
         return torch.lerp(1 - line, line, share).float()
@@ -229,14 +227,14 @@ class Stripes:
 
 @dataclass(frozen=True)
 class Contrasted:
-    """What `contrasted` found, as shares in [0, 1].
+    """Result of `contrasted`, as shares in [0, 1].
 
     Attributes:
         scuba: accuracy on moving foregrounds over foreign backgrounds.
-        scufo: accuracy on one frame of them, repeated.
-        contrasted: right on the first and wrong on the second.
-        pairs: that were counted.
-        left_out: ids that only one side has.
+        scufo: accuracy on one repeated frame of them.
+        contrasted: share that is right on the first and wrong on the second.
+        pairs: number of pairs.
+        left_out: ids of clips without a partner.
     """
 
     scuba: float
@@ -252,17 +250,17 @@ def contrasted(
     scuba_ids: Sequence[str] | None = None,
     scufo_ids: Sequence[str] | None = None,
 ) -> Contrasted:
-    """Accuracies of the two kinds of clip, and the share that is right on the one and wrong on the other.
+    """Accuracies on SCUBA and SCUFO clips, and the share that is right on SCUBA and wrong on SCUFO.
 
     Args:
-        scuba_hits: bool (N,), whether each clip was classified rightly.
-        scufo_hits: bool (M,).
-        scuba_ids: names `name__k` of the clips, by which they are paired; an extension is ignored. Without ids, row
-            i of the one is paired with row i of the other.
-        scufo_ids: likewise; given together.
+        scuba_hits: bool (N,), clips that are classified correctly.
+        scufo_hits: bool (M,), likewise.
+        scuba_ids: names `name__k` of the clips, by which they are paired; an extension is ignored. Without ids, clips
+            are paired by their order.
+        scufo_ids: names of the SCUFO clips; required together with `scuba_ids`.
 
     Raises:
-        ValueError: shapes do not fit, only one side has ids, an id is not `name__k` or occurs twice, or nothing pairs.
+        ValueError: shapes do not fit, only one side has ids, an id is not `name__k` or occurs twice, or there are no pairs.
 
     Reference: H. Li et al., arXiv 2211.12883, section 3.
     """
@@ -276,7 +274,7 @@ def contrasted(
         left_out = tuple(sorted(moving_at.keys() ^ still_at.keys()))
         moving, still = moving[[moving_at[name] for name in both]], still[[still_at[name] for name in both]]
     if moving.shape != still.shape or not len(moving):
-        raise ValueError(f"as many hits are needed on both sides, one or more, got {len(moving)} and {len(still)}")
+        raise ValueError(f"both sides need the same number of hits, one or more, got {len(moving)} and {len(still)}")
     return Contrasted(float(moving.mean()), float(still.mean()), float((moving & ~still).mean()), len(moving), left_out)
 
 
@@ -288,9 +286,9 @@ def _flags(hits: Array, what: str) -> Bools:
 
 
 def _places(ids: Sequence[str], count: int, what: str) -> dict[str, int]:
-    """Where each `name__k` stands."""
+    """Place of each `name__k`."""
     if len(ids) != count:
-        raise ValueError(f"one id a hit is needed, got {len(ids)} {what} ids for {count} hits")
+        raise ValueError(f"one id per hit is needed, got {len(ids)} {what} ids for {count} hits")
     places: dict[str, int] = {}
     for place, name in enumerate(ids):
         found = _COUNTED.fullmatch(name)
@@ -304,13 +302,13 @@ def _places(ids: Sequence[str], count: int, what: str) -> dict[str, int]:
 
 
 def drift(plain: Array, changed: Array) -> Floats:
-    """How far features moved: 1 less the cosine similarity of each row, in [0, 2], float64 (N,).
+    """Cosine distance of the rows of two sets of features, in [0, 2], float64 (N,).
 
-    A feature that is 0 has no direction: the row counts 0 if both are, else 1.
+    A feature that is 0 has no direction: the distance is 0 if both are 0, else 1.
 
     Args:
-        plain: (N, D), of the clips as they are.
-        changed: (N, D), of the same clips, changed.
+        plain: (N, D), features of the clips.
+        changed: (N, D), features of the changed clips.
 
     Raises:
         ValueError: shapes differ.
@@ -326,7 +324,7 @@ def drift(plain: Array, changed: Array) -> Floats:
 
 
 def class_scores(scores: Array, classes: Array, labels: Array) -> Floats:
-    """Score of the given label of each row, float64 (N,); minus infinity where the classifier does not know the label.
+    """Score of the given label of each row, float64 (N,); minus infinity if the classifier does not have the label.
 
     Args:
         scores: (N, K).
@@ -339,7 +337,7 @@ def class_scores(scores: Array, classes: Array, labels: Array) -> Floats:
 
 
 def probabilities(scores: Array, classes: Array, labels: Array) -> Floats:
-    """Softmax probability of the given label of each row, float64 (N,); 0 for a label that the classifier does not know."""
+    """Softmax probability of the given label of each row, float64 (N,); 0 if the classifier does not have the label."""
     values = np.asarray(scores, np.float64)
     top = values.max(axis=1)
     chosen: Floats = np.exp(class_scores(values, classes, labels) - top) / np.exp(values - top[:, None]).sum(axis=1)
@@ -347,11 +345,11 @@ def probabilities(scores: Array, classes: Array, labels: Array) -> Floats:
 
 
 def fooled_most(lost: Array, donors: Sequence[str]) -> tuple[str, float]:
-    """The donor over whose background most of the right class's probability was lost, summed over its clips, and that sum.
+    """The donor with the largest loss of the right class's probability, summed over its clips, and this sum.
 
     Args:
-        lost: (N,), probability of the right class on the plain clip less that over the donor's background.
-        donors: name of the donor of each, N of 1 or more.
+        lost: (N,), probability of the right class on the plain clip minus that over the donor's background.
+        donors: donor of each clip, N of 1 or more.
     """
     sums: dict[str, float] = {}
     for value, donor in zip(np.asarray(lost, np.float64).tolist(), donors, strict=True):

@@ -1,4 +1,4 @@
-"""What every measure asks of its arrays.
+"""Checks of the arrays of every measure.
 
 Letters: N samples, D embedding, Q queries, G gallery items.
 """
@@ -20,7 +20,7 @@ def checked_features(features: Array, what: str) -> Floats:
     """Features as float64 (N, D).
 
     Raises:
-        ValueError: they are of another shape, empty or not finite; `what` says which they are.
+        ValueError: they have another shape, are empty or not finite; `what` names them in the message.
     """
     checked: Floats = np.asarray(features, np.float64)
     if checked.ndim != 2 or not checked.size:
@@ -34,28 +34,28 @@ def checked(features: Array, labels: Array, what: str) -> tuple[Floats, Ints]:
     """Features as float64 (N, D) and their labels as int64 (N,), 0 or more.
 
     Raises:
-        ValueError: as `checked_features`, or labels do not fit or are unknown.
+        ValueError: see `checked_features`; also if labels do not fit or are unknown.
     """
     features, labels = checked_features(features, what), np.asarray(labels)
     if labels.shape != features.shape[:1]:
-        raise ValueError(f"one {what} label a row is needed, got {labels.shape = } for {features.shape = }")
+        raise ValueError(f"one {what} label per row is needed, got {labels.shape = } for {features.shape = }")
     if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"{what} labels must be integers of 0 or more; leave out what has no label")
+        raise ValueError(f"{what} labels must be integers of 0 or more; leave out samples without a label")
     return features, labels.astype(np.int64)
 
 
 def check_dims(first: Floats, second: Floats) -> None:
-    """Whether two sets of features have the same D.
+    """Check that two sets of features have the same D.
 
     Raises:
-        ValueError: they have not.
+        ValueError: they differ.
     """
     if first.shape[1] != second.shape[1]:
-        raise ValueError(f"features differ in width: {first.shape[1]} against {second.shape[1]}")
+        raise ValueError(f"features differ in dimension: {first.shape[1]} against {second.shape[1]}")
 
 
 def joint_groups(query: Array | None, gallery: Array | None, Q: int, G: int) -> tuple[Ints, Ints] | None:
-    """Both groups as numbers of one numbering."""
+    """Groups of queries and gallery as numbers of one numbering; None if there are none."""
     if query is None and gallery is None:
         return None
     if query is None or gallery is None:

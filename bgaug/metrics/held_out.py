@@ -1,4 +1,4 @@
-"""Who is tested, and who is learnt from: by split, by group, or each sample against all others.
+"""Held-out folds: which samples are tested, and which are learnt from; by split, by group or by sample.
 
 Letters: N samples.
 """
@@ -13,28 +13,25 @@ import numpy as np
 
 from bgaug.metrics.checks import Array, Bools, Ints
 
-Kind = Literal["split", "group", "video"]
-
 MAX_FOLDS = 20
-"""Where there are more groups, several are held out at a time: a classifier is trained for each fold."""
+"""With more groups, several share a fold, because a classifier is trained for each fold."""
 
-TEST_SPLITS = ("test", "val")
-"""What is tested against "train": the first that has samples."""
+_TEST_SPLITS = ("test", "val")  # the first that has samples is tested against "train"
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Which samples are tested, against which others.
+    """Which samples are tested, and which are learnt from.
 
     Attributes:
         kind: "split" (one part against another), "group" (each against the others) or "video" (each sample likewise).
         test: int64, indices of the samples that are tested, ascending.
-        train: int64, indices of those that are learnt from; the same as `test` but for "split".
-        groups: int64 (N,), number of each sample's group; a sample whose group is not known is one of its own.
-        test_split: name of the split that is tested, "" where there is none.
+        train: int64, indices of the samples that are learnt from; equal to `test` except for "split".
+        groups: int64 (N,), group of each sample; a sample without a known group is a group of its own.
+        test_split: name of the split that is tested, "" if there is none.
     """
 
-    kind: Kind
+    kind: Literal["split", "group", "video"]
     test: Ints
     train: Ints
     groups: Ints
@@ -52,20 +49,20 @@ class HeldOut:
 
     @property
     def barred(self) -> Ints | None:
-        """Group of each sample where no sample may be held against its own; None between splits, which keep apart."""
+        """Group of each sample, if samples of one group must not be compared; None between splits."""
         return None if self.kind == "split" else self.groups
 
     def folds(self, labels: Array, most: int = MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
-        """(indices to learn from, indices to test) of each fold: one between splits, else at most so many.
+        """(indices to learn from, indices to test) of each fold: one fold between splits, else at most `most`.
 
-        Every sample of `test` is tested once, and never by what learnt from its group. See `deal`.
+        Every sample of `test` is tested once, by a fold that does not learn from its group. See `deal`.
 
         Args:
             labels: int (N,).
-            most: folds, 2 or more, where there is no split.
+            most: largest number of folds, 2 or more; not used between splits.
 
         Raises:
-            ValueError: fewer than two folds asked for where there is no split.
+            ValueError: fewer than two folds were requested.
         """
         if self.kind == "split":
             yield self.train, self.test
@@ -75,7 +72,7 @@ class HeldOut:
             yield self.test[fold != number], self.test[fold == number]
 
     def unseen(self, labels: Array) -> Ints:
-        """Samples of `test` whose class nobody whom they are held against has: they cannot be right.
+        """Test samples whose class does not occur in training; they always count as wrong.
 
         Args:
             labels: int (N,).
@@ -89,15 +86,15 @@ class HeldOut:
 
 
 def deal(groups: Array, labels: Array, most: int) -> Ints:
-    """Deal whole groups to folds, so that each class is spread over them as far as groups allow. Nothing is random.
+    """Deal whole groups to folds so that each class is spread over the folds as far as possible. Nothing is random.
 
     Args:
         groups: (N,).
-        labels: int (N,); groups are dealt in turn in the order of their lowest label, then of their names.
-        most: folds, 2 or more; there are as many as groups where those are fewer.
+        labels: int (N,); groups are dealt in the order of their lowest label, then of their names.
+        most: largest number of folds, 2 or more; there are never more folds than groups.
 
     Returns:
-        int64 (N,), fold of each sample, from 0 on.
+        int64 (N,), fold of each sample, 0 or more.
 
     Raises:
         ValueError: fewer than two folds.
@@ -114,7 +111,7 @@ def deal(groups: Array, labels: Array, most: int) -> Ints:
 
 
 def group_folds(groups: Ints, most: int) -> Ints:
-    """Fold of each sample where every fold is left out on request: its group if all are known, else one of `most`.
+    """Folds that can be left out one at a time: the groups if all are known, else `most` folds of single samples.
 
     Args:
         groups: int64 (N,), group of each sample, negative where unknown.
@@ -142,21 +139,21 @@ def named_folds(learnt: Sequence[str], tested: Sequence[str], most: int = MAX_FO
 
 
 def hold_out(groups: Sequence[str | None], splits: Sequence[str | None]) -> HeldOut:
-    """Decide who is held out: a split where there is one, else groups, else single samples.
+    """Choose how samples are held out: by split if there is a test split, else by group, else by sample.
 
     Args:
-        groups: of each sample, None where it is not known; such a sample is a group of its own.
-        splits: likewise; "test" (else "val") is held against "train", and samples of other splits take no part.
+        groups: group of each sample; a sample with None is a group of its own.
+        splits: split of each sample; "test" (else "val") is tested against "train", other samples are left out.
 
     Raises:
-        ValueError: the two differ in length, or there are fewer than two samples.
+        ValueError: lengths differ, or there are fewer than two samples.
     """
     if len(groups) != len(splits) or len(groups) < 2:
         raise ValueError(f"two samples or more, each with group and split, got {len(groups)} and {len(splits)}")
     named = [f"group {name}" if name is not None else f"sample {place}" for place, name in enumerate(groups)]
     numbers: Ints = np.unique(named, return_inverse=True)[1]
-    of = {name: np.flatnonzero([split == name for split in splits]) for name in ("train", *TEST_SPLITS)}
-    for name in TEST_SPLITS:
+    of = {name: np.flatnonzero([split == name for split in splits]) for name in ("train", *_TEST_SPLITS)}
+    for name in _TEST_SPLITS:
         if len(of["train"]) and len(of[name]):
             return HeldOut("split", of[name], of["train"], numbers, name)
     everyone = np.arange(len(groups))

@@ -12,22 +12,22 @@ import numpy as np
 
 from bgaug.metrics.checks import Array, Floats, Ints, check_dims, checked, checked_features, joint_groups
 
-QUERY_BLOCK = 256  # queries compared at once: bounds the memory to this many rows of similarities
-TIE = 1e-12  # cosines no further apart are equal: matrix products round by position
+QUERY_BLOCK = 256  # queries compared at once, which bounds the memory
+_TIE = 1e-12  # cosines within this distance are equal: matrix products round differently by position
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What `retrieval` found.
+    """Result of `retrieval`.
 
     Attributes:
-        recall: R@k for each k that was possible: the share of queries with their class among the k nearest.
-        chance: what R@1 would be if the gallery came in random order: the mean share of the query's class in it.
-        num_queries: queries counted.
-        num_queries_left_out: queries whose group was the whole gallery, so that nothing was left to retrieve.
-        ks_left_out: every k larger than the smallest gallery a query saw.
-        ranks: int64 (Q,), how many of other classes stand before the first of the query's own, so that R@k counts
-            ranks below k; the size of the gallery where that has none, -1 for a query that was left out.
+        recall: R@k for each possible k: the share of queries with their class among the k nearest.
+        chance: expected R@1 of a gallery in random order: the mean share of the query's class in it.
+        num_queries: number of queries that were counted.
+        num_queries_left_out: number of queries whose group was the whole gallery.
+        ks_left_out: every k larger than the smallest gallery of a query.
+        ranks: int64 (Q,), number of samples of other classes before the first of the query's class, so that R@k counts
+            ranks below k; the size of the gallery if it has none of the class, -1 for a query that was left out.
     """
 
     recall: dict[int, float]
@@ -49,10 +49,10 @@ def retrieval(
     query_groups: Array | None = None,
     gallery_groups: Array | None = None,
 ) -> Retrieval:
-    """Recall at k of nearest neighbours by cosine similarity: is any of the k nearest of the query's class?
+    """Recall at k by cosine similarity: the share of queries with a sample of their class among the k nearest.
 
-    The usual protocol takes the test split as queries and the training split as gallery. Ties count against the query,
-    so an encoder that maps everything to one point scores nothing. A query whose class is not in its gallery is a miss.
+    In the usual protocol the queries are the test split and the gallery is the training split. Ties count against the
+    query, so an encoder that maps everything to one point scores 0. A query whose class is not in its gallery is a miss.
 
     Args:
         query_features: (Q, D).
@@ -61,9 +61,9 @@ def retrieval(
         gallery_labels: int (G,), 0 or more.
         ks: numbers of neighbours, 1 or more.
         centre: subtract the mean of the queries from the queries and that of the gallery from the gallery. Some
-            published numbers do; it looks at the whole test set at once (transductive), so say so beside the number.
+            published numbers use it; it is transductive, because it uses the whole test set at once: report it.
         query_groups: (Q,), for example the source video of a clip; a query is not compared with its own group.
-        gallery_groups: (G,), needed together with `query_groups`.
+        gallery_groups: (G,), required together with `query_groups`.
 
     Raises:
         ValueError: shapes do not fit, an array is empty, not finite or holds unknown labels, only one of the groups is
@@ -83,9 +83,9 @@ def retrieval(
     for rows, similarity in similarities(queries, gallery):
         allowed = np.ones_like(similarity, np.bool_) if groups is None else groups[0][rows, None] != groups[1]
         same = (query_labels[rows, None] == gallery_labels) & allowed
-        # -inf where the gallery has none of its class: then all stands before the first hit, a miss at any k.
+        # -inf if the gallery has none of the class: then all samples come before the first hit, a miss at any k.
         best = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
-        ranks[rows] = (allowed & ~same & (similarity >= best - TIE)).sum(axis=1)
+        ranks[rows] = (allowed & ~same & (similarity >= best - _TIE)).sum(axis=1)
         sizes[rows] = allowed.sum(axis=1)
         chances[rows] = same.sum(axis=1) / np.maximum(sizes[rows], 1)
     kept = sizes > 0
@@ -110,7 +110,7 @@ def leave_one_out_retrieval(
     *,
     centre: bool = False,
 ) -> Retrieval:
-    """`retrieval` within one set: each item queries all items of the other groups.
+    """`retrieval` within one set: each item is a query in all items of the other groups.
 
     Args:
         features: (N, D).
@@ -120,7 +120,7 @@ def leave_one_out_retrieval(
         centre: subtract the mean of the set first.
 
     Raises:
-        ValueError: as `retrieval`.
+        ValueError: see `retrieval`.
     """
     groups = np.arange(len(labels)) if groups is None else groups
     return retrieval(features, labels, features, labels, ks, centre=centre, query_groups=groups, gallery_groups=groups)
@@ -136,22 +136,22 @@ def knn_predict(
     train_groups: Array | None = None,
     groups: Array | None = None,
 ) -> Ints:
-    """Label by the votes of the k nearest training items, each weighing exp(cosine similarity / sigma).
+    """Label by the votes of the k nearest training items, each with weight exp(cosine similarity / sigma).
 
     Args:
         train_features: (N, D).
         train_labels: int (N,), 0 or more.
         features: (Q, D).
-        k: voters, 1..N, or as many as the smallest gallery without an item's own group holds.
+        k: number of votes, from 1 to the size of the smallest gallery.
         sigma: temperature of the votes, more than 0.
-        train_groups: (N,), for example the source video of a clip; nobody votes on an item of the own group.
-        groups: (Q,), needed together with `train_groups`.
+        train_groups: (N,), for example the source video of a clip; items do not vote on items of their own group.
+        groups: (Q,), required together with `train_groups`.
 
     Returns:
-        int64 (Q,); of equal votes the lowest label wins.
+        int64 (Q,); ties go to the lowest label.
 
     Raises:
-        ValueError: shapes do not fit, or something is empty, not finite, of unknown label or out of range.
+        ValueError: shapes do not fit, an array is empty, not finite or has unknown labels, or k or sigma is out of range.
 
     Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, arXiv 1805.01978,
         section 3.4.
@@ -178,11 +178,11 @@ def knn_predict(
 
 
 def smallest_gallery(groups: Array, train_groups: Array) -> int:
-    """How many training items there are, at least, for an item that does not see those of its own group.
+    """Size of the smallest gallery, if items are not compared with training items of their own group.
 
     Args:
-        groups: (Q,), Q of 1 or more.
-        train_groups: (N,), of the same kind.
+        groups: (Q,), group of each item, Q of 1 or more.
+        train_groups: (N,), group of each training item.
     """
     names, counts = np.unique(train_groups, return_counts=True)
     own = np.isin(names, groups)
@@ -198,7 +198,7 @@ def knn_accuracy(
     k: int = 10,
     sigma: float = 0.1,
 ) -> float:
-    """Share of the test items (Q, D) that `knn_predict` labels as in test_labels (Q,); raises as it does."""
+    """Share of the test items (Q, D) that `knn_predict` labels as in test_labels (Q,); see there for errors."""
     test_features, test_labels = checked(test_features, test_labels, "test")
     return float((knn_predict(train_features, train_labels, test_features, k=k, sigma=sigma) == test_labels).mean())
 
