@@ -36,7 +36,6 @@ def heatmap_command(
     Masks are the store's own, unless --masks names others. What is shown is held out from the probe.
 
     Examples:
-
         bgaug heatmap run shards --out maps
 
         bgaug heatmap run shards --against simclr --map cam --videos 0 --no-films --out maps
@@ -97,7 +96,6 @@ def embed_command(
     file is named and left out, and the exit code is 1.
 
     Examples:
-
         bgaug embed run shards --out features.npz
 
         bgaug embed run videos/ --feature dynamic+static --per-clip --out features.npz
@@ -133,7 +131,6 @@ def export_weights_command(
     stands in the file's metadata.
 
     Examples:
-
         bgaug export-weights run --out encoder.safetensors
 
         python -c "import bgaug; print(bgaug.load_encoder('encoder.safetensors').info)"

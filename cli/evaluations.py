@@ -40,7 +40,6 @@ def evaluate_command(
     video. Intervals are of 95 %, by drawing whole groups again. Results are kept in RUN/evaluations.
 
     Examples:
-
         bgaug evaluate run shards --protocol retrieval
 
         bgaug evaluate run shards --protocol retrieval,linear,knn,fewshot --feature dynamic --json

@@ -25,7 +25,6 @@ def demo_command(
     by side and tested with the backgrounds swapped.
 
     Examples:
-
         bgaug demo
 
         bgaug demo --quick --out quick

@@ -33,7 +33,6 @@ def verify_command(
     anything was wrong, also where it was repaired: the videos named are then to be built again.
 
     Examples:
-
         bgaug verify shards
 
         bgaug verify shards --deep --json
@@ -139,7 +138,6 @@ def preview_command(
     """Draw a contact sheet: frame, background, mask, and the frame's foreground over another background.
 
     Examples:
-
         bgaug preview shards --out sheet.png
 
         bgaug preview shards --rows 30 --seed 1
@@ -170,7 +168,6 @@ def merge_command(
     stopped.
 
     Examples:
-
         bgaug merge shards-1 shards-2 --out shards
 
         bgaug merge ucf101 hmdb51 --out both --prefix --copy
@@ -214,7 +211,6 @@ def import_command(
     keeps its own, is named, and the exit code is 1. Pictures become a bank of donors, cropped where the store pads.
 
     Examples:
-
         bgaug import shards --masks masks/
 
         bgaug import shards --masks instances.json --first 1 --missing empty
@@ -256,7 +252,6 @@ def export_command(
     OUT/masks is what `bgaug import --masks` reads. All pictures have the store's size.
 
     Examples:
-
         bgaug export shards walk/1.mp4 --out pictures --with-frames
 
         bgaug export shards --all --out pictures --json

@@ -28,7 +28,6 @@ def train_command(
     Several processes: torchrun --nproc-per-node 4 -m bgaug.cli.main train ...
 
     Examples:
-
         bgaug train shards --out run --backbone tiny --epochs 2
 
         bgaug train shards --out run --method simclr --batch-size 32 --device cuda

@@ -31,7 +31,6 @@ def extract_backgrounds_command(options: BackgroundOptions, as_json: bool) -> No
     STORE/failures.jsonl; the exit code is then 1.
 
     Examples:
-
         bgaug extract-backgrounds videos/ --out bg
 
         bgaug extract-backgrounds videos/ --out bg --labels videos/labels.csv --jobs 8 --json
@@ -49,7 +48,6 @@ def build_shards_command(options: ShardOptions, as_json: bool) -> None:
     Backgrounds that are not given are estimated in the same pass. A rerun goes on where an earlier one stopped.
 
     Examples:
-
         bgaug build-shards videos/ --out shards --estimate
 
         bgaug build-shards videos/ --out shards --backgrounds bg --labels videos/labels.csv
@@ -137,7 +135,6 @@ def inspect_command(
     Leaves with 1 if a file cannot be used, or breaks off.
 
     Examples:
-
         bgaug inspect video.avi
 
         bgaug inspect videos/ --deep --json

@@ -33,17 +33,11 @@ _HEADERS = {"id", "name", "class", "label", "classid", "classname", "labelname",
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names of classes by number.
+    """Names of classes by number."""
 
-    Attributes:
-        by_number: name of each class.
-        numbered: whether the file contains the numbers; otherwise names were counted from 0.
-        file: the file of the names.
-    """
-
-    by_number: Mapping[int, str]
-    numbered: bool
-    file: Path
+    by_number: Mapping[int, str]  # name of each class
+    numbered: bool  # whether the file contains the numbers; otherwise names were counted from 0
+    file: Path  # the file of the names
 
     @property
     def in_order(self) -> tuple[str, ...]:
@@ -79,11 +73,7 @@ def refuse_several(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def read_class_names(file: Path) -> ClassNames:
-    """Names of numbered classes.
-
-    Raises:
-        LabelsError: the file cannot be read, or a name or number occurs twice.
-    """
+    """Names of numbered classes. Raises LabelsError: the file cannot be read, or a name or number occurs twice."""
     if file.suffix.lower() == ".json":
         pairs, numbered = _from_json(file)
     else:
@@ -141,17 +131,11 @@ def _from_json(file: Path) -> tuple[list[tuple[int, str]], bool]:
 
 @dataclass(frozen=True)
 class NumberedRow:
-    """A row whose class is a number.
+    """A row whose class is a number."""
 
-    Attributes:
-        place: file and line of the row, for messages.
-        path: path of its video.
-        number: number of its class; None for no class.
-    """
-
-    place: str
-    path: str
-    number: int | None
+    place: str  # file and line of the row, for messages
+    path: str  # path of its video
+    number: int | None  # number of its class; None for no class
 
 
 def name_classes(

@@ -46,19 +46,12 @@ _MOST_NUMBERS = 64
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line, taken apart.
+    """A line, taken apart."""
 
-    Attributes:
-        place: file and line, for messages.
-        line: the line as written.
-        paths: text before the last n numbers, n from 1 on.
-        numbers: numbers at the end of the line.
-    """
-
-    place: str
-    line: str
-    paths: tuple[str, ...]
-    numbers: tuple[int, ...]
+    place: str  # file and line, for messages
+    line: str  # the line as written
+    paths: tuple[str, ...]  # text before the last n numbers, n from 1 on
+    numbers: tuple[int, ...]  # numbers at the end of the line
 
     @property
     def path(self) -> str:
@@ -180,11 +173,7 @@ def _by_columns(row: _Row, columns: tuple[str, ...]) -> NumberedRow:
 
 
 def _guess_columns(rows: Sequence[_Row]) -> tuple[str, ...]:
-    """The columns of a list.
-
-    Raises:
-        LabelsError: a row may have several labels.
-    """
+    """The columns of a list. Raises LabelsError: a row may have several labels."""
     named = next((row for row in rows if _has_several(row)), None)
     if named is not None:
         raise _unclear(named)

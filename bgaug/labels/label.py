@@ -30,41 +30,27 @@ _MOST_LISTED = 1000  # classes in a summary
 
 @dataclass(frozen=True)
 class Label:
-    """What is known about one video; None where a value is not known.
+    """What is known about one video; None where a value is not known."""
 
-    Attributes:
-        name: name of the class.
-        group: videos of one group must stay in one split: a recording, a subject.
-        split: "train", "val", "test", ...
-    """
-
-    name: str | None = None
-    group: str | None = None
-    split: str | None = None
+    name: str | None = None  # name of the class
+    group: str | None = None  # videos of one group must stay in one split: a recording, a subject
+    split: str | None = None  # "train", "val", "test", ...
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels matched with videos.
+    """Labels matched with videos."""
 
-    Attributes:
-        by_id: label of each video that a row belongs to.
-        classes: class names in the order of their numbers. Where the data set numbers its classes, all of them, even
-            those without videos; else those of the videos, by number where all names are numbers, else by name.
-        rows_without_file: rows of the label file that no video belongs to.
-        files_without_row: ids of videos that no row belongs to; empty if no label file was given.
-        dropped: rows that were left out because they contradict others or match several videos; each with the reason.
-        origin: where the labels come from, as text.
-        notes: what was guessed, as text.
-    """
-
-    by_id: Mapping[str, Label]
+    by_id: Mapping[str, Label]  # label of each video that a row belongs to
+    # class names in the order of their numbers. Where the data set numbers its classes, all of them, even those
+    # without videos; else those of the videos, by number where all names are numbers, else by name
     classes: tuple[str, ...]
-    rows_without_file: tuple[str, ...] = ()
-    files_without_row: tuple[str, ...] = ()
+    rows_without_file: tuple[str, ...] = ()  # rows of the label file that no video belongs to
+    files_without_row: tuple[str, ...] = ()  # ids of videos that no row belongs to; empty if no label file was given
+    # rows that were left out because they contradict others or match several videos; each with the reason
     dropped: tuple[str, ...] = ()
-    origin: str = "none"
-    notes: tuple[str, ...] = ()
+    origin: str = "none"  # where the labels come from, as text
+    notes: tuple[str, ...] = ()  # what was guessed, as text
 
     def of(self, video_id: str) -> Label:
         """Label of a video; an empty one for a video without a row."""
@@ -114,22 +100,16 @@ Folders = Literal["path", "tail", "any"]
 class Entry:
     """One row of a list. Class, group and split are normalised to NFC.
 
-    Attributes:
-        names: path of the video, with or without folders and extension; then other names that it may have.
-        class_name: None if the row has no class, as in a test list with secret labels.
-        group: videos of one group must stay in one split; None if unknown.
-        split: "train", "val", "test", "unused", ...; None if unknown.
-        place: file and line of the row, for messages: "trainlist01.txt, line 3".
-
     Raises:
         LabelsError: class, group or split cannot be written as UTF-8.
     """
 
+    # path of the video, with or without folders and extension; then other names that it may have
     names: tuple[str, ...]
-    class_name: str | None
-    group: str | None
-    split: str | None
-    place: str
+    class_name: str | None  # None if the row has no class, as in a test list with secret labels
+    group: str | None  # videos of one group must stay in one split; None if unknown
+    split: str | None  # "train", "val", "test", "unused", ...; None if unknown
+    place: str  # file and line of the row, for messages: "trainlist01.txt, line 3"
 
     def __post_init__(self) -> None:
         for name in ("class_name", "group", "split"):
@@ -146,27 +126,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class SplitList:
-    """A list, or one split of a set of lists.
+    """A list, or one split of a set of lists."""
 
-    Attributes:
-        format: name of the format, one of `FORMATS`.
-        split: number of the split; 1 for a format with only one.
-        entries: rows in the order of the files.
-        classes: all class names in the order of the data set's numbers; empty if the format defines no order.
-        files: files that were read.
-        folders: how folders of a row are compared with those of a video. "path": the row is a path relative to the
-            list. "tail": the shorter path must be the end of the longer one. "any": file names are unique in the data
-            set; folders only decide between videos of the same name.
-        notes: what was guessed while reading, as text.
-    """
-
-    format: str
-    split: int
-    entries: tuple[Entry, ...]
+    format: str  # name of the format, one of `FORMATS`
+    split: int  # number of the split; 1 for a format with only one
+    entries: tuple[Entry, ...]  # rows in the order of the files
+    # all class names in the order of the data set's numbers; empty if the format defines no order
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # files that were read
+    # how folders of a row are compared with those of a video. "path": the row is a path relative to the list. "tail":
+    # the shorter path must be the end of the longer one. "any": file names are unique in the data set; folders only
+    # decide between videos of the same name
     folders: Folders
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was guessed while reading, as text
 
     @property
     def used_classes(self) -> tuple[str, ...]:
@@ -192,29 +164,18 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class ListFormat:
-    """How lists of one format are found and read.
+    """How lists of one format are found and read."""
 
-    Attributes:
-        looked_for: description of the files, for messages.
-        finds: whether a file or folder has this format; `read` either understands such a file or raises a clear error.
-        read: read one split.
-        numbers: numbers of the splits that exist.
-        by_name: whether file names identify the format, rather than the content.
-    """
-
-    looked_for: str
+    looked_for: str  # description of the files, for messages
+    # whether a file or folder has this format; `read` either understands such a file or raises a clear error
     finds: Callable[[Path], bool]
-    read: Callable[[Path, ReadOptions], SplitList]
-    numbers: Callable[[Path], tuple[int, ...]] = lambda path: (1,)
-    by_name: bool = True
+    read: Callable[[Path, ReadOptions], SplitList]  # read one split
+    numbers: Callable[[Path], tuple[int, ...]] = lambda path: (1,)  # numbers of the splits that exist
+    by_name: bool = True  # whether file names identify the format, rather than the content
 
 
 def chosen_split(path: Path, numbers: tuple[int, ...], split: int | None) -> int:
-    """The number of the split to read.
-
-    Raises:
-        LabelsError: there is no split of that number.
-    """
+    """The number of the split to read. Raises LabelsError: there is no split of that number."""
     if split is None:
         return numbers[0] if path.is_file() or 1 not in numbers else 1
     if split in numbers:

@@ -28,11 +28,7 @@ _FLOAT = re.compile(r"(-1|[0-9]{1,5})\.0+")
 
 
 def _file(path: Path) -> Path:
-    """The table itself, or the one in a folder.
-
-    Raises:
-        LabelsError: a folder has several.
-    """
+    """The table itself, or the one in a folder. Raises LabelsError: a folder has several."""
     if not path.is_dir():
         return path
     found = [path / name for name in _INSIDE if (path / name).is_file()]

@@ -156,11 +156,7 @@ def _path_and_format(path: str | Path, format: str) -> tuple[Path, ListFormat]:
 
 
 def _existing(path: str | Path) -> Path:
-    """The path, if it is a file or folder that can be read.
-
-    Raises:
-        LabelsError: it is not.
-    """
+    """The path, if it is a file or folder that can be read. Raises LabelsError: it is not."""
     path = Path(path)
     try:
         if path.is_dir():

@@ -116,11 +116,7 @@ class _Videos:
             self.by_stem.setdefault(_stem(parts[-1]), []).append((video_id, parts))
 
     def of(self, entry: Entry, found: SplitList) -> str | None:
-        """The video that a row matches; None if there is none.
-
-        Raises:
-            LabelsError: there are several.
-        """
+        """The video that a row matches; None if there is none. Raises LabelsError: there are several."""
         # Lists written on Windows; a name with a backslash in it was tried first.
         slashed = (name.replace("\\", "/") for name in entry.names if "\\" in name)
         for name in (*entry.names, *slashed):

@@ -141,11 +141,7 @@ def class_number(text: str) -> int | None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        LabelsError: it cannot be read, or is not JSON.
-    """
+    """A JSON file. Raises LabelsError: it cannot be read, or is not JSON."""
     return _parse_json(read_text(path), f"{path}", one_line=False)
 
 

@@ -12,49 +12,33 @@ A store is a folder that any Zarr v3 reader can open:
     STORE/failures.jsonl        the videos that could not be used, derived from the commits
 """
 
-from bgaug.names import FrameKind
-from bgaug.store.banks import Bank, write_bank
-from bgaug.store.create import building, create_store, finish_store, pending_shards
-from bgaug.store.format.layout import FRAME_KINDS, Header
-from bgaug.store.format.payload import VideoPayload
-from bgaug.store.format.plan import Plan, PlannedVideo, plan_shards
-from bgaug.store.format.records import Failure, Identity, Shot, VideoRow, identify
-from bgaug.store.merge import merge_stores
-from bgaug.store.read import Store, open_store
-from bgaug.store.repair import Repair, repair_store, restore_header
-from bgaug.store.verify import Problem, Report, verify_store
-from bgaug.store.write import ShardWriter, replace_masks
-from bgaug.store.writers import alone
-
-__all__ = [
-    "FRAME_KINDS",
-    "Bank",
-    "Failure",
-    "FrameKind",
-    "Header",
-    "Identity",
-    "Plan",
-    "PlannedVideo",
-    "Problem",
-    "Repair",
-    "Report",
-    "ShardWriter",
-    "Shot",
-    "Store",
-    "VideoPayload",
-    "VideoRow",
-    "alone",
-    "building",
-    "create_store",
-    "finish_store",
-    "identify",
-    "merge_stores",
-    "open_store",
-    "pending_shards",
-    "plan_shards",
-    "repair_store",
-    "replace_masks",
-    "restore_header",
-    "verify_store",
-    "write_bank",
-]
+from bgaug.names import FrameKind as FrameKind
+from bgaug.store.banks import Bank as Bank
+from bgaug.store.banks import write_bank as write_bank
+from bgaug.store.create import building as building
+from bgaug.store.create import create_store as create_store
+from bgaug.store.create import finish_store as finish_store
+from bgaug.store.create import pending_shards as pending_shards
+from bgaug.store.format.layout import FRAME_KINDS as FRAME_KINDS
+from bgaug.store.format.layout import Header as Header
+from bgaug.store.format.payload import VideoPayload as VideoPayload
+from bgaug.store.format.plan import Plan as Plan
+from bgaug.store.format.plan import PlannedVideo as PlannedVideo
+from bgaug.store.format.plan import plan_shards as plan_shards
+from bgaug.store.format.records import Failure as Failure
+from bgaug.store.format.records import Identity as Identity
+from bgaug.store.format.records import Shot as Shot
+from bgaug.store.format.records import VideoRow as VideoRow
+from bgaug.store.format.records import identify as identify
+from bgaug.store.merge import merge_stores as merge_stores
+from bgaug.store.read import Store as Store
+from bgaug.store.read import open_store as open_store
+from bgaug.store.repair import Repair as Repair
+from bgaug.store.repair import repair_store as repair_store
+from bgaug.store.repair import restore_header as restore_header
+from bgaug.store.verify import Problem as Problem
+from bgaug.store.verify import Report as Report
+from bgaug.store.verify import verify_store as verify_store
+from bgaug.store.write import ShardWriter as ShardWriter
+from bgaug.store.write import replace_masks as replace_masks
+from bgaug.store.writers import alone as alone

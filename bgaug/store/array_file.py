@@ -174,11 +174,7 @@ class ArrayFile:
             yield self.read(first, min(first + self._rows_at_once, stop))
 
     def check_rows(self, count: int) -> None:
-        """Check that there are this many rows.
-
-        Raises:
-            StoreDamageError: there are fewer.
-        """
+        """Check that there are this many rows. Raises StoreDamageError: there are fewer."""
         if count > self.shape[0]:
             raise self._outside(0, count)
 

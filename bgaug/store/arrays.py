@@ -27,20 +27,13 @@ _PIECES = 512  # per call of the system, which allows 1,024
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Layout of one array on the disk.
+    """Layout of one array on the disk."""
 
-    Attributes:
-        dtype: type of its values.
-        row: shape of one row.
-        rows_per_chunk: rows of an inner chunk of its one Zarr shard; None for one plain chunk.
-        compress: whether chunks are compressed, with a checksum.
-        dimensions: names of its dimensions, required by some readers; dimensions of equal size in a group share a name.
-    """
-
-    dtype: str
-    row: tuple[int, ...] = ()
-    rows_per_chunk: int | None = None
-    compress: bool = False
+    dtype: str  # type of its values
+    row: tuple[int, ...] = ()  # shape of one row
+    rows_per_chunk: int | None = None  # rows of an inner chunk of its one Zarr shard; None for one plain chunk
+    compress: bool = False  # whether chunks are compressed, with a checksum
+    # names of its dimensions, required by some readers; dimensions of equal size in a group share a name
     dimensions: tuple[str, ...] = ()
 
     @property

@@ -38,17 +38,11 @@ _ARRAY = "pictures"  # name of the array on the disk
 
 @dataclass(frozen=True)
 class Bank:
-    """Images to put foregrounds over.
+    """Images to put foregrounds over."""
 
-    Attributes:
-        name: name of the bank.
-        images: uint8 (K, H, W, 3), RGB.
-        names: names of their files, K.
-    """
-
-    name: str
-    images: NDArray[np.uint8]
-    names: tuple[str, ...]
+    name: str  # name of the bank
+    images: NDArray[np.uint8]  # uint8 (K, H, W, 3), RGB
+    names: tuple[str, ...]  # names of their files, K
 
 
 def write_bank(

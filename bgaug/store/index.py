@@ -54,11 +54,7 @@ _NUMBER = re.compile("[0-9]{5,10}")
 
 
 def parse_rows(commit: dict[str, Any]) -> list[VideoRow]:
-    """The videos of a commit record.
-
-    Raises:
-        StoreFormatError: they do not match the format.
-    """
+    """The videos of a commit record. Raises StoreFormatError: they do not match the format."""
     name = f"shard {commit['shard']}"
     return [check_document(name, VideoRow, row) for row in commit["videos"]]
 

@@ -35,16 +35,12 @@ from bgaug.store.places import Folder
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the stores.
-
-    Attributes:
-        prefix: prefix of its videos' ids.
-    """
+    """One of the stores."""
 
     root: Path
     header: Header
     plan: Plan
-    prefix: str
+    prefix: str  # prefix of its videos' ids
 
 
 def merge_stores(

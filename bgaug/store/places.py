@@ -21,22 +21,13 @@ if TYPE_CHECKING:
 
 
 class Blob(Protocol):
-    """A file that is read in ranges.
+    """A file that is read in ranges."""
 
-    Attributes:
-        name: its name in messages.
-        size: its bytes.
-    """
-
-    name: str
-    size: int
+    name: str  # its name in messages
+    size: int  # its bytes
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read `length` bytes from `offset` on.
-
-        Raises:
-            StoreDamageError: the file is shorter, or missing.
-        """
+        """Read `length` bytes from `offset` on. Raises StoreDamageError: the file is shorter, or missing."""
         ...
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
@@ -49,15 +40,10 @@ class Blob(Protocol):
 
 
 class Place(Protocol):
-    """The files of one store by their keys: paths below its root, with forward slashes.
+    """The files of one store by their keys: paths below its root, with forward slashes."""
 
-    Attributes:
-        name: name of the store in messages.
-        near: whether reads are so cheap that nothing needs to be cached.
-    """
-
-    name: str
-    near: bool
+    name: str  # name of the store in messages
+    near: bool  # whether reads are so cheap that nothing needs to be cached
 
     def read(self, key: str, max_bytes: int) -> bytes:
         """Read a whole file.
@@ -70,11 +56,7 @@ class Place(Protocol):
         ...
 
     def open(self, key: str) -> Blob:
-        """Open a file to read ranges.
-
-        Raises:
-            StoreDamageError: there is none, or it is not a file.
-        """
+        """Open a file to read ranges. Raises StoreDamageError: there is none, or it is not a file."""
         ...
 
     def names(self, key: str) -> list[str] | None:
@@ -83,11 +65,7 @@ class Place(Protocol):
 
 
 def place_of(path: str | Path | ZarrStore) -> Place:
-    """The place of a folder, a URL or a store of zarr.
-
-    Raises:
-        UsageError: packages for the URL are not installed.
-    """
+    """The place of a folder, a URL or a store of zarr. Raises UsageError: packages for the URL are not installed."""
     if isinstance(path, Path):
         return Folder(path)
     if not isinstance(path, str):

@@ -114,11 +114,7 @@ class Store:
         return self.videos[video]
 
     def find(self, video_id: str) -> int:
-        """Index of a video by its id.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """Index of a video by its id. Raises KeyError: there is none."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2

@@ -29,19 +29,12 @@ from bgaug.store.writers import alone
 
 @dataclass(frozen=True)
 class Repair:
-    """The result of a repair.
+    """The result of a repair."""
 
-    Attributes:
-        found: all faults found.
-        videos: ids of videos that must be built again with the command that built the store.
-        banks: donor banks that were removed, to be imported again.
-        left: faults that could not be fixed.
-    """
-
-    found: tuple[Problem, ...]
-    videos: tuple[str, ...]
-    banks: tuple[str, ...]
-    left: tuple[Problem, ...]
+    found: tuple[Problem, ...]  # all faults found
+    videos: tuple[str, ...]  # ids of videos that must be built again with the command that built the store
+    banks: tuple[str, ...]  # donor banks that were removed, to be imported again
+    left: tuple[Problem, ...]  # faults that could not be fixed
 
 
 def restore_header(root: Path) -> bool:

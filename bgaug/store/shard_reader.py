@@ -147,11 +147,7 @@ class ShardReader:
         return array
 
     def frames(self, shard: int, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Read frames into uint8 (T, H, W, 3).
-
-        Raises:
-            StoreDamageError: bytes are missing, or a checksum differs.
-        """
+        """Read frames into uint8 (T, H, W, 3). Raises StoreDamageError: bytes are missing, or a checksum differs."""
         if self._header.frames == "raw":
             self._read_raw(shard, rows, out)
         else:

@@ -64,43 +64,27 @@ _REBUILT = "run the build again to derive it again"
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of a store.
+    """A fault of a store."""
 
-    Attributes:
-        path: the affected path.
-        message: the fault.
-        videos: ids of the videos that are affected.
-        foreign: whether it is something that does not belong to the store and affects nothing.
-    """
-
-    path: Path
-    message: str
-    videos: tuple[str, ...] = ()
-    foreign: bool = False
+    path: Path  # the affected path
+    message: str  # the fault
+    videos: tuple[str, ...] = ()  # ids of the videos that are affected
+    foreign: bool = False  # whether it is something that does not belong to the store and affects nothing
 
 
 @dataclass(frozen=True)
 class Report:
-    """The result of `verify_store`.
+    """The result of `verify_store`."""
 
-    Attributes:
-        problems: empty for an intact store.
-        num_shards: shards of the plan.
-        num_videos: videos in them.
-        num_frames: frames in them.
-        num_bytes: bytes of all files in the commits.
-        content_hash: sha256 of ids, content and options: the same for the same videos and options, independently of
-            builder and time; None if a commit could not be read.
-        deep: whether everything was decoded.
-    """
-
-    problems: tuple[Problem, ...]
-    num_shards: int
-    num_videos: int
-    num_frames: int
-    num_bytes: int
+    problems: tuple[Problem, ...]  # empty for an intact store
+    num_shards: int  # shards of the plan
+    num_videos: int  # videos in them
+    num_frames: int  # frames in them
+    num_bytes: int  # bytes of all files in the commits
+    # sha256 of ids, content and options: the same for the same videos and options, independently of builder and time;
+    # None if a commit could not be read
     content_hash: str | None
-    deep: bool = field(default=False, compare=False)
+    deep: bool = field(default=False, compare=False)  # whether everything was decoded
 
 
 def verify_store(root: str | Path, *, deep: bool = False, on_shard: Callable[[], None] | None = None) -> Report:
@@ -337,11 +321,7 @@ def _check_array(root: Path, key: str, spec: ArraySpec, num_rows: int | None, fi
 
 
 def _decode_everything(root: Path, key: str, commit: dict[str, Any], header: Header) -> None:
-    """Decode every array of a shard.
-
-    Raises:
-        StoreError: one cannot be decoded, or contradicts the records.
-    """
+    """Decode every array of a shard. Raises StoreError: one cannot be decoded, or contradicts the records."""
     place, files = Folder(root), commit["files"]
     arrays = {
         name: ArrayFile(place, f"{key}/{name}", spec, whole=spec.rows_per_chunk is None)

@@ -31,19 +31,12 @@ from bgaug.store.places import Folder
 
 @dataclass(frozen=True)
 class Placed:
-    """Place of a payload in its shard.
+    """Place of a payload in its shard."""
 
-    Attributes:
-        start: its first frame in the shard.
-        background: its first background in the shard.
-        num_frames: number of its frames.
-        content: see `content_digest`.
-    """
-
-    start: int
-    background: int
-    num_frames: int
-    content: str
+    start: int  # its first frame in the shard
+    background: int  # its first background in the shard
+    num_frames: int  # number of its frames
+    content: str  # see `content_digest`
 
 
 class ShardWriter:

@@ -101,11 +101,7 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int, compressed: in
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
-    """The content of a member, in memory of its own.
-
-    Raises:
-        MalformedFile: it is incomplete.
-    """
+    """The content of a member, in memory of its own. Raises MalformedFile: it is incomplete."""
     content = bytearray(member.file_size)
     view = memoryview(content)
     try:
@@ -189,11 +185,7 @@ def read_npy(path: str | Path) -> NDArray[Any]:
 
 
 def is_npy(path: str | Path) -> bool:
-    """Whether a file begins like an .npy.
-
-    Raises:
-        OSError: it cannot be opened, or is not a regular file.
-    """
+    """Whether a file begins like an .npy. Raises OSError: it cannot be opened, or is not a regular file."""
     with open_regular(path) as file:
         return file.read(len(_MAGIC)) == _MAGIC
 

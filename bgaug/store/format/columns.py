@@ -24,51 +24,28 @@ _MAX_FRAMES = 2**31 - 1
 
 @dataclass(frozen=True)
 class Columns:
-    """All videos, one row each, in order of id; text is kept as codes or as one run of bytes, without Python objects.
+    """All videos, one row each, in order of id; text as codes or as one run of bytes, without Python objects."""
 
-    Attributes:
-        num_frames: int32 (N,).
-        label: int32 (N,), class index, -1 if unknown.
-        group: int32 (N,), index into `Names.groups`, -1 if unknown.
-        split: int32 (N,), index into `Names.splits`, -1 if unknown.
-        fps: float32 (N,).
-        height: int32 (N,), of the source.
-        width: int32 (N,), of the source.
-        status: uint8 (N,), index into `STATUSES`.
-        part_offsets: int64 (N + 1,), first part of each video; a video in one shard has one part.
-        part_shard: int32 (M,), shard of the part.
-        part_start: int64 (M,), its first frame in the shard.
-        part_first: int32 (M,), its first frame in the video.
-        shot_offsets: int64 (N + 1,), first shot of each video.
-        shot_start: int32 (S,), first frame in the video.
-        shot_stop: int32 (S,), one past the last frame.
-        shot_background: int32 (S,), number of the background in the shard of its part, -1 for none.
-        shot_camera: uint8 (S,), index into `CAMERAS`.
-        shot_grade: uint8 (S,), index into `GRADES`.
-        id_bytes: uint8, all ids end to end, UTF-8.
-        id_offsets: int64 (N + 1,).
-    """
-
-    num_frames: NDArray[np.int32]
-    label: NDArray[np.int32]
-    group: NDArray[np.int32]
-    split: NDArray[np.int32]
-    fps: NDArray[np.float32]
-    height: NDArray[np.int32]
-    width: NDArray[np.int32]
-    status: NDArray[np.uint8]
-    part_offsets: NDArray[np.int64]
-    part_shard: NDArray[np.int32]
-    part_start: NDArray[np.int64]
-    part_first: NDArray[np.int32]
-    shot_offsets: NDArray[np.int64]
-    shot_start: NDArray[np.int32]
-    shot_stop: NDArray[np.int32]
-    shot_background: NDArray[np.int32]
-    shot_camera: NDArray[np.uint8]
-    shot_grade: NDArray[np.uint8]
-    id_bytes: NDArray[np.uint8]
-    id_offsets: NDArray[np.int64]
+    num_frames: NDArray[np.int32]  # (N,)
+    label: NDArray[np.int32]  # (N,), class index, -1 if unknown
+    group: NDArray[np.int32]  # (N,), index into `Names.groups`, -1 if unknown
+    split: NDArray[np.int32]  # (N,), index into `Names.splits`, -1 if unknown
+    fps: NDArray[np.float32]  # (N,)
+    height: NDArray[np.int32]  # (N,), of the source
+    width: NDArray[np.int32]  # (N,), of the source
+    status: NDArray[np.uint8]  # (N,), index into `STATUSES`
+    part_offsets: NDArray[np.int64]  # (N + 1,), first part of each video; a video in one shard has one part
+    part_shard: NDArray[np.int32]  # (M,), shard of the part
+    part_start: NDArray[np.int64]  # (M,), its first frame in the shard
+    part_first: NDArray[np.int32]  # (M,), its first frame in the video
+    shot_offsets: NDArray[np.int64]  # (N + 1,), first shot of each video
+    shot_start: NDArray[np.int32]  # (S,), first frame in the video
+    shot_stop: NDArray[np.int32]  # (S,), one past the last frame
+    shot_background: NDArray[np.int32]  # (S,), number of the background in the shard of its part, -1 for none
+    shot_camera: NDArray[np.uint8]  # (S,), index into `CAMERAS`
+    shot_grade: NDArray[np.uint8]  # (S,), index into `GRADES`
+    id_bytes: NDArray[np.uint8]  # all ids end to end, UTF-8
+    id_offsets: NDArray[np.int64]  # (N + 1,)
 
 
 class VideoIds(Sequence[str]):

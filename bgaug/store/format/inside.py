@@ -101,11 +101,7 @@ def _linked(path: Path, target: Path, status: os.stat_result) -> bool:
 
 
 def check_size(path: Path | str, size: int, max_bytes: int) -> None:
-    """Check that a file is not too large for its kind.
-
-    Raises:
-        StoreFormatError: it is.
-    """
+    """Check that a file is not too large for its kind. Raises StoreFormatError: it is."""
     if size > max_bytes:
         raise StoreFormatError(path, f"has {size} bytes, expected at most {max_bytes}")
 
@@ -162,11 +158,7 @@ def _remove_folder(name: str | Path, path: Path, folder: int | None) -> None:
 
 
 def refuse_links(root: Path, *names: str) -> None:
-    """Check that folders that are written to are inside the store.
-
-    Raises:
-        StoreDamageError: one is a link.
-    """
+    """Check that folders that are written to are inside the store. Raises StoreDamageError: one is a link."""
     for name in names:
         if (root / name).is_symlink():
             raise StoreDamageError(root / name, f"is {_KINDS[0][1]}")

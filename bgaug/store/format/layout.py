@@ -147,27 +147,16 @@ def shard_name(shard: int) -> str:
 
 @dataclass(frozen=True)
 class Header:
-    """Properties of the whole store, kept in the attributes of its root group.
+    """Properties of the whole store, kept in the attributes of its root group."""
 
-    Attributes:
-        size: (height, width) of every frame, mask and background.
-        fit: how frames of another aspect ratio were brought to `size`.
-        frames: how frames are kept: "jpeg", "raw" or "none".
-        classes: class names in the order of label indices.
-        options: all other options that determine the content, by name; JSON values.
-        plan: {"videos": number, "shards": number, "sha256": of plan.json}.
-        created_with: version of bgaug; not compared.
-        version: version of the format, (major, minor).
-    """
-
-    size: Size
-    fit: Fit
-    frames: FrameKind
-    classes: tuple[str, ...]
-    options: dict[str, Any]
-    plan: dict[str, Any] = field(default_factory=dict)
-    created_with: str = ""
-    version: tuple[int, int] = VERSION
+    size: Size  # (height, width) of every frame, mask and background
+    fit: Fit  # how frames of another aspect ratio were brought to `size`
+    frames: FrameKind  # how frames are kept: "jpeg", "raw" or "none"
+    classes: tuple[str, ...]  # class names in the order of label indices
+    options: dict[str, Any]  # all other options that determine the content, by name; JSON values
+    plan: dict[str, Any] = field(default_factory=dict)  # {"videos": number, "shards": number, "sha256": of plan.json}
+    created_with: str = ""  # version of bgaug; not compared
+    version: tuple[int, int] = VERSION  # version of the format, (major, minor)
 
     def to_attributes(self) -> dict[str, Any]:
         """As JSON, with its own checksum."""

@@ -36,13 +36,9 @@ _SCAN = 0xDA
 
 @dataclass
 class _Runs:
-    """Runs of bytes end to end in a few large blocks: many small arrays would each touch fresh memory.
+    """Runs of bytes end to end in a few large blocks: many small arrays would each touch fresh memory."""
 
-    Attributes:
-        lengths: length of each run.
-    """
-
-    lengths: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)  # length of each run
     _blocks: list[NDArray[np.uint8]] = field(default_factory=list)
     _filled: int = _BLOCK
 

@@ -25,21 +25,13 @@ _SHARDS_FOR_FEW = 16
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
-    """A video in the plan.
+    """A video in the plan."""
 
-    Attributes:
-        id: id in the store.
-        bytes: size of the file.
-        estimate: expected bytes in all shards of the video.
-        part: which of its shards this is, from 0.
-        parts: number of shards of the video; a video in several shards shares none.
-    """
-
-    id: str
-    bytes: int
-    estimate: int
-    part: int = 0
-    parts: int = 1
+    id: str  # id in the store
+    bytes: int  # size of the file
+    estimate: int  # expected bytes in all shards of the video
+    part: int = 0  # which of its shards this is, from 0
+    parts: int = 1  # number of shards of the video; a video in several shards shares none
 
 
 @dataclass(frozen=True)

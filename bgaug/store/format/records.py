@@ -47,67 +47,42 @@ class Identity(_Record):
 
 
 class Shot(_Record):
-    """One shot of a video.
+    """One shot of a video."""
 
-    Attributes:
-        start: first frame, counted within the video.
-        stop: one past the last frame.
-        background: number of its background in the shard; -1 for none.
-        camera: camera motion: "static", "jitter", "moving", or "unknown" if it was not estimated.
-        grade: A to F, or None if it was not graded.
-        reasons: reasons for a lower grade, as text.
-    """
-
-    start: _Int32
-    stop: _Int32
-    background: Annotated[int, Field(ge=-1, le=2**31 - 1)]
+    start: _Int32  # first frame, counted within the video
+    stop: _Int32  # one past the last frame
+    background: Annotated[int, Field(ge=-1, le=2**31 - 1)]  # number of its background in the shard; -1 for none
+    # camera motion: "static", "jitter", "moving", or "unknown" if it was not estimated
     camera: Annotated[str, _one_of(CAMERAS)] = "unknown"
-    grade: Annotated[str, _one_of(GRADES[1:])] | None = None
-    reasons: list[str] = []
+    grade: Annotated[str, _one_of(GRADES[1:])] | None = None  # A to F, or None if it was not graded
+    reasons: list[str] = []  # reasons for a lower grade, as text
 
 
 class VideoRow(_Record):
-    """One video of a shard.
+    """One video of a shard."""
 
-    Attributes:
-        id: path relative to the input folder, POSIX separators.
-        label: class name, None if unknown.
-        group: videos of one group must stay in one split (a recording, a subject); None if unknown.
-        split: "train", "test", ..., None if unknown.
-        fps: average frames per second of the source.
-        height: of the source, pixels.
-        width: of the source, pixels.
-        start: its first frame among the shard's frames.
-        first: its first frame in the video; not 0 if earlier frames are in other shards.
-        num_frames: number of its frames in the shard.
-        total_frames: frames of the whole video, if other shards contain the rest; None if this one contains all.
-        status: "ok", "partial" (the intact beginning of a broken file) or "no_static_background".
-        shots: in order, together covering the shard's frames of it. A shot shared by two shards is in both, with the
-            background in both.
-        imported_masks: whether its masks were imported.
-        expected_frames: frames of a "partial" video according to its container; None if unknown or the video is
-            complete.
-        identity: identity of the source file.
-        content: sha256 of the stored content.
-    """
-
-    id: str
-    label: str | None
-    group: str | None
-    split: str | None
-    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    height: Annotated[_Int32, Field(ge=1)]
-    width: Annotated[_Int32, Field(ge=1)]
-    start: Int63
-    first: _Int32 = 0
-    num_frames: _Int32
+    id: str  # path relative to the input folder, POSIX separators
+    label: str | None  # class name, None if unknown
+    group: str | None  # videos of one group must stay in one split (a recording, a subject); None if unknown
+    split: str | None  # "train", "test", ..., None if unknown
+    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # average frames per second of the source
+    height: Annotated[_Int32, Field(ge=1)]  # of the source, pixels
+    width: Annotated[_Int32, Field(ge=1)]  # of the source, pixels
+    start: Int63  # its first frame among the shard's frames
+    first: _Int32 = 0  # its first frame in the video; not 0 if earlier frames are in other shards
+    num_frames: _Int32  # number of its frames in the shard
+    # frames of the whole video, if other shards contain the rest; None if this one contains all
     total_frames: _Int32 | None = None
+    # "ok", "partial" (the intact beginning of a broken file) or "no_static_background"
     status: Annotated[str, _one_of(STATUSES)]
+    # in order, together covering the shard's frames of it. A shot shared by two shards is in both, with the
+    # background in both
     shots: list[Shot]
+    # frames of a "partial" video according to its container; None if unknown or the video is complete
     expected_frames: Int63 | None = None
-    imported_masks: bool = False
-    identity: Identity
-    content: Annotated[str, Field(max_length=64)]
+    imported_masks: bool = False  # whether its masks were imported
+    identity: Identity  # identity of the source file
+    content: Annotated[str, Field(max_length=64)]  # sha256 of the stored content
 
 
 class Failure(_Record):
