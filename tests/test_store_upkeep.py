@@ -119,7 +119,7 @@ def test_stores_that_do_not_go_together_are_refused(halves: tuple[Path, Path], t
     with pytest.raises(UsageError, match="two stores or more"):
         merge_stores([halves[0]], tmp_path / "c")
     shutil.rmtree(halves[1] / "shards" / "00001")
-    with pytest.raises(StoreError, match="00001 is not there: finish it"):
+    with pytest.raises(StoreError, match="00001 is missing: finish the store"):
         merge_stores(halves, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
@@ -286,7 +286,7 @@ def test_a_bank_is_kept_beside_the_videos(root: Path) -> None:
         write_bank(root, "places", pictures)
     assert write_bank(root, "places", pictures[:2], overwrite=True) == 2 == len(open_store(root).bank("places").names)
     for name in ("", "../x", ".hidden", "a b"):
-        with pytest.raises(UsageError, match="a bank's name is made of"):
+        with pytest.raises(UsageError, match="a bank's name consists of"):
             write_bank(root, name, pictures)
     with pytest.raises(UsageError, match="no picture"):
         write_bank(root, "none", [])
@@ -378,7 +378,7 @@ def test_swapped_shards_are_reported(root: Path, tmp_path: Path) -> None:
     (shards / "00001").rename(shards / "00000")
     (shards / "x").rename(shards / "00001")
     shutil.rmtree(root / "index")
-    assert any("the plan has elsewhere" in problem.message for problem in verify_store(root).problems)
+    assert any("belong to other shards" in problem.message for problem in verify_store(root).problems)
 
 
 def test_rows_of_a_later_minor_version_are_read_and_senseless_ones_told(root: Path) -> None:
