@@ -44,7 +44,7 @@ def train_command(
 
     with TerminalProgress() as progress:
         result = train(store, out, progress, options)
-    if not result.here_tells:
+    if not result.reports:
         return
     show(result.to_json(), as_json, lambda: pairs_table(f"run in {out}", result.to_json()))
     if result.trained.stopped:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import UsageError
 from bgaug.model import METHODS
-from bgaug.pipelines.train.bias_monitor import BiasMeters, evaluating, nearest, told_apart
+from bgaug.pipelines.train.bias_monitor import BiasMonitor, evaluating, nearest, probe_accuracy
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 
@@ -33,8 +33,8 @@ class Reads(nn.Module):
         return out
 
 
-def meters(store: Path) -> BiasMeters:
-    return BiasMeters(ClipDataset(store, ClipOptions(num_frames=4, stride=1)), 99, 32, torch.device("cpu"))
+def meters(store: Path) -> BiasMonitor:
+    return BiasMonitor(ClipDataset(store, ClipOptions(num_frames=4, stride=1)), 99, 32, torch.device("cpu"))
 
 
 def test_what_only_sees_the_background_follows_the_donor(small_store: Path) -> None:
@@ -64,14 +64,14 @@ def test_nearest_against_a_loop() -> None:
         assert found == int(np.argmax(cosines))
 
 
-def test_backgrounds_are_told_apart_or_not() -> None:
+def test_backgrounds_are_probe_accuracy_or_not() -> None:
     rng = np.random.default_rng(0)
     background = np.arange(64) % 8
     known = np.ones(64, np.bool_)
     one_hot = np.eye(8, dtype=np.float32)[background] + rng.normal(0, 0.01, (64, 8)).astype(np.float32)
-    assert told_apart(one_hot, background, known) == 100
-    assert told_apart(rng.normal(size=(64, 3)).astype(np.float32), background, known) < 40
-    assert np.isnan(told_apart(one_hot, background, known & False))
+    assert probe_accuracy(one_hot, background, known) == 100
+    assert probe_accuracy(rng.normal(size=(64, 3)).astype(np.float32), background, known) < 40
+    assert np.isnan(probe_accuracy(one_hot, background, known & False))
 
 
 def test_a_model_is_left_as_it_was() -> None:
@@ -122,7 +122,7 @@ def test_meters_do_not_change_a_run(small_store: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_too_few_videos_are_told(small_store: Path, tmp_path: Path) -> None:
+def test_too_few_videos_are_refused(small_store: Path, tmp_path: Path) -> None:
     options = TrainOptions(backbone="tiny", steps=1, batch_size=3, num_frames=4, stride=1, crop=16, meters=2)
-    with pytest.raises(UsageError, match="--meters 2: bias meters need 4 videos"):
+    with pytest.raises(UsageError, match="--meters 2: the bias monitor needs 4 videos"):
         train(small_store, tmp_path / "r", Silent(), options=replace(options, device="cpu", threads=0))

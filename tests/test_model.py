@@ -427,7 +427,7 @@ def test_wrong_methods_are_refused() -> None:
         Method.resolve("moco", momentum=False)
     with pytest.raises(ValueError, match="needs momentum=True"):
         Method("semi", symmetric=True)
-    with pytest.raises(ValueError, match="needs donors"):
+    with pytest.raises(ValueError, match="needs composites with donors"):
         Method("simclr", policy="none", w_static=0.5)
     with pytest.raises(ValueError, match="gamma"):
         Method("dual", gamma=2)

@@ -98,13 +98,13 @@ def test_only_the_last_checkpoints_are_kept_and_are_plain(small_store: Path, tmp
 def test_a_run_is_not_overwritten_unasked(small_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     run(small_store, out, stop_after=1)
-    with pytest.raises(CheckpointError, match="--resume to go on"):
+    with pytest.raises(CheckpointError, match="--resume to continue"):
         run(small_store, out)
     with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
         run(small_store, out, resume=True, seed=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="something else than a run"):
+    with pytest.raises(UsageError, match="is not the folder of a run"):
         run(small_store, tmp_path / "other")
 
 
@@ -168,9 +168,7 @@ def test_a_method_is_changed_by_name(small_store: Path, tmp_path: Path) -> None:
     for wrong in ("donor", "=frame", "gamma=0"):
         with pytest.raises(UsageError, match="NAME=VALUE"):
             parse_changes(["gamma=1", wrong])
-    with pytest.raises(
-        UsageError, match="nothing named colour to change; a method has .*gamma.*its pairs have .*donor"
-    ):
+    with pytest.raises(UsageError, match="no field colour; a method has .*gamma.*its pairs have .*donor"):
         run(small_store, tmp_path / "x", change={"colour": 1})
     with pytest.raises(UsageError, match="donor must be one of"):
         run(small_store, tmp_path / "x", change={"donor": "moon"})
@@ -206,7 +204,7 @@ def test_training_begins_with_published_weights(small_store: Path, tmp_path: Pat
     torch.manual_seed(5)
     given = build_backbone("r3d18", temporal_padding="zeros").state_dict()
     torch.save(given | {"fc.weight": torch.zeros(400, 512), "fc.bias": torch.zeros(400)}, tmp_path / "r3d_18.pth")
-    options: dict[str, Any] = {"backbone": "r3d18", "num_frames": 8, "crop": 16, "method": "simclr", "lr": 1e-12}
+    options: dict[str, Any] = {"backbone": "r3d18", "num_frames": 12, "crop": 16, "method": "simclr", "lr": 1e-12}
     path = str(tmp_path / "r3d_18.pth")
     run(small_store, tmp_path / "r", weights=path, stop_after=1, **options)
     loaded = load_run(tmp_path / "r", device="cpu")

@@ -48,8 +48,8 @@ def test_steps_of_the_rate() -> None:
         ({"optimiser": "adam"}, "optimiser must be one of"),
         ({"schedule": "flat"}, "schedule must be one of"),
         ({"accumulate": 0}, "at least 1"),
-        ({"lr": 0.0}, "rates are positive"),
-        ({"ema": 1.0}, "ema lies"),
+        ({"lr": 0.0}, "rates must be positive"),
+        ({"ema": 1.0}, "ema must be"),
         ({"drop_at": (0.8, 0.2)}, "ascending"),
     ],
 )
@@ -138,7 +138,7 @@ def test_the_gradient_is_brought_down(small_store: Path, tmp_path: Path) -> None
 def test_the_moving_average_is_what_is_evaluated(small_store: Path, tmp_path: Path) -> None:
     run(small_store, tmp_path / "r", ema=0.5, steps=3, checkpoint_every=1, keep=9, lr=0.01)
     each = [load_checkpoint(path)["learner"] for path in sorted((tmp_path / "r" / "checkpoints").glob("*.pt"))]
-    name = "encoder.heads.g.0.weight"
+    name = "encoder.heads.global.0.weight"
     # The first step sets it; from then on half of it stays.
     expected = (each[0][name] + each[1][name]) / 4 + each[2][name] / 2
     averaged = load_run(tmp_path / "r", device="cpu").learner

@@ -117,5 +117,5 @@ def test_a_batch_that_cannot_be_shared_out(store: Path, tmp_path: Path, monkeypa
         monkeypatch.setattr(torch.distributed, name, lambda *_: None)
     words = ["train", str(store), "--out", str(tmp_path / "r"), *SMALL, "--batch-size", "9"]
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2 and "--batch-size 9 cannot be shared out equally to 2" in done.stderr
+    assert done.exit_code == 2 and "--batch-size 9 must be a multiple of the number of processes, 2" in done.stderr
     assert not (tmp_path / "r" / "config.json").exists()

@@ -25,9 +25,9 @@ from bgaug.model.checkpoint import BEST, CHECKPOINTS, load_checkpoint, load_run
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.train.log import LOG
 from bgaug.pipelines.train.loop import enough_memory
 from bgaug.pipelines.train.run import RunResult, TrainOptions, train
+from bgaug.pipelines.train.run_folder import LOG
 from bgaug.progress import Silent
 
 SMALL = ["--backbone", "tiny", "--batch-size", "3", "--frames", "4", "--stride", "1", "--crop", "16", "--device", "cpu"]
@@ -171,7 +171,7 @@ def test_the_clips_of_every_batch_of_a_step_are_kept(
     ],
 )
 def test_too_little_memory_says_what_to_change(error: Exception) -> None:
-    with pytest.raises(BgaugError, match="64 clips a step.*--batch-size.*--accumulate.*--amp"), enough_memory(64):
+    with pytest.raises(BgaugError, match="64 clips per step.*--batch-size.*--accumulate.*--amp"), enough_memory(64):
         raise error
     with pytest.raises(RuntimeError, match="shapes"), enough_memory(64):
         raise RuntimeError("shapes do not fit")
@@ -205,7 +205,7 @@ def test_a_checkpoint_of_something_else_is_refused(small_store: Path, tmp_path: 
         run(small_store, out, resume=True)
     path.write_bytes(whole)
     broken = torch.load(path, weights_only=True)
-    del broken["learner"]["encoder.heads.g.0.weight"]
+    del broken["learner"]["encoder.heads.global.0.weight"]
     torch.save(broken, path)
     with pytest.raises(CheckpointError, match="does not fit this run's model"):
         run(small_store, out, resume=True)

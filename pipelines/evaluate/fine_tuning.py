@@ -26,7 +26,7 @@ from bgaug.model.pretrained import trained_form
 from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
 from bgaug.pipelines.evaluate.features import clips_of, encode, evaluation_clips
 from bgaug.pipelines.evaluate.options import FinetuneOptions
-from bgaug.pipelines.train.optimisation import Optimisation, make_optimiser
+from bgaug.pipelines.train.optimisation import Optimisation, default_optimiser, make_optimiser
 from bgaug.progress import Progress
 from bgaug.store import Store
 
@@ -35,10 +35,10 @@ Ints = NDArray[np.int64]
 
 def finetune_settings(options: FinetuneOptions, config: Mapping[str, Any]) -> dict[str, Any]:
     """All options, with the defaults of a run's configuration filled in."""
-    tiny = config["backbone"] == "tiny"
+    optimiser, lr = default_optimiser(config["backbone"], 0.01 * options.batch_size / 32)
     chosen = {
-        "optimiser": options.optimiser or ("adamw" if tiny else "sgd"),
-        "lr": options.lr or (2e-3 if tiny else 0.01 * options.batch_size / 32),
+        "optimiser": options.optimiser or optimiser,
+        "lr": options.lr or lr,
         "flip": augmentation(config, options.flip).flip,
     }
     return {**asdict(options), **chosen}

@@ -1,4 +1,4 @@
-"""How biased an encoder is while it is trained: measured on a few videos after each epoch."""
+"""Bias of an encoder during its training, measured on a few videos after each epoch."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from bgaug.pairs import Augmentation, Pairs, SemiNegativePairs
 from bgaug.pipelines.evaluate.features import encode
 
 NUMBERS = ("motion_r1", "scene_r1", "background_probe")
-BACKGROUNDS = 8  # that are told apart
-SEED = 20
-CHUNK = 16  # clips encoded at once
+_BACKGROUNDS = 8  # classes of the background probe
+_SEED = 20
+_CHUNK = 16  # clips per forward pass
 
 
-class BiasMeters:
-    """Numbers in percent, on composites of the same clips each time.
+class BiasMonitor:
+    """Measures bias in percent, on the same composites each time.
 
-    - ``motion_r1``: share of composites whose nearest plain clip (another clip of another crop in time) is of the video
-      that moves in them.
-    - ``scene_r1``: share whose nearest plain clip is of the video that lent the background. By chance both are one in
-      as many videos; what follows the motion has the first high and the second low.
-    - ``background_probe``: how often a linear probe tells which of eight backgrounds a clip stands on, trained on one
-      half of the videos and tested on the other; by chance 12.5.
+    - ``motion_r1``: share of composites whose nearest plain clip (another clip of the dataset's videos) belongs to the
+      video of the foreground.
+    - ``scene_r1``: share whose nearest plain clip belongs to the video of the background. Chance is one divided by the
+      number of videos for both; an encoder of motion has a high first number and a low second one.
+    - ``background_probe``: accuracy of a linear probe that predicts which of eight backgrounds a clip has, trained on
+      one half of the videos and tested on the other; chance is 12.5.
 
     Args:
-        dataset: two views a video, with backgrounds and masks.
-        videos: how many take part, at most those there are; at least 4.
+        dataset: two views per video, with backgrounds and masks.
+        videos: number of videos, at least 4; at most those of the dataset are used.
         crop: side of the centre crop, pixels.
-        device: that encodes.
+        device: device of the encoder.
 
     Raises:
         ValueError: fewer than 4 videos.
@@ -46,8 +46,8 @@ class BiasMeters:
     def __init__(self, dataset: ClipDataset, videos: int, crop: int, device: torch.device) -> None:
         count = min(videos, len(dataset))
         if count < 4:
-            raise ValueError(f"bias meters need 4 videos or more, got {count}")
-        chosen = np.random.default_rng(SEED).permutation(len(dataset))[:count]
+            raise ValueError(f"the bias monitor needs 4 videos or more, got {count}")
+        chosen = np.random.default_rng(_SEED).permutation(len(dataset))[:count]
         self.batch = Batch(
             **{name: v.clone() for name, v in dataset.collate(dataset.__getitems__(chosen.tolist())).items()}
         )
@@ -58,7 +58,7 @@ class BiasMeters:
         self.device = device
 
     def __call__(self, learner: ContrastiveLearner) -> dict[str, float]:
-        """The numbers of an encoder as it is now; it is left in the mode in which it came."""
+        """The numbers of an encoder as it is now; its training mode is restored."""
         with evaluating(learner):
             places = torch.arange(len(self.batch.video))
             pairs = self.compose()
@@ -66,14 +66,14 @@ class BiasMeters:
             found = nearest(composed, plain)
             moved = places.numpy()[pairs.weight.cpu().numpy() > 0]
             donor = pairs.donor.cpu().numpy()
-            few = min(BACKGROUNDS, len(places) // 2)
-            lender = (places + 1) % few  # never the clip itself
+            few = min(_BACKGROUNDS, len(places) // 2)
+            lender = (places + 1) % few  # never the clip's own place
             lent = self.compose(lender)
             known = lent.weight.cpu().numpy() > 0
             return {
-                "motion_r1": percent(found[moved] == moved),
-                "scene_r1": percent(found[moved] == donor[moved]),
-                "background_probe": told_apart(self._encode(learner, lent.semi), lender.numpy(), known),
+                "motion_r1": _percent(found[moved] == moved),
+                "scene_r1": _percent(found[moved] == donor[moved]),
+                "background_probe": probe_accuracy(self._encode(learner, lent.semi), lender.numpy(), known),
             }
 
     def compose(self, donor: Tensor | None = None) -> Pairs:
@@ -83,12 +83,12 @@ class BiasMeters:
         return pairs
 
     def _encode(self, learner: ContrastiveLearner, clips: Tensor) -> NDArray[np.float32]:
-        return encode(lambda part: learner.features(part, learner.method.feature), torch.split(clips, CHUNK))
+        return encode(lambda part: learner.features(part, learner.method.feature), torch.split(clips, _CHUNK))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, without gradients; afterwards as it was."""
+    """Evaluation mode without gradients in the block; the training mode is restored afterwards."""
     was = model.training
     model.eval()
     try:
@@ -99,7 +99,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Place of the nearest in the gallery by cosine similarity, features centred on the gallery's mean: int64 (Q,)."""
+    """Index of the nearest gallery feature by cosine similarity, centred on the gallery's mean: int64 (Q,)."""
     mean = gallery.mean(axis=0)
     queries, gallery = (
         v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (queries - mean, gallery - mean)
@@ -107,8 +107,8 @@ def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArr
     return np.asarray((queries @ gallery.T).argmax(axis=1), np.int64)
 
 
-def told_apart(features: NDArray[np.float32], background: NDArray[np.int64], known: NDArray[np.bool_]) -> float:
-    """Accuracy in percent of a probe for the background, trained on every second of its clips, tested on the others."""
+def probe_accuracy(features: NDArray[np.float32], background: NDArray[np.int64], known: NDArray[np.bool_]) -> float:
+    """Accuracy in percent of a background probe, trained on every second clip of a background, tested on the others."""
     rank = np.zeros(len(background), np.int64)
     for name in np.unique(background):
         same = np.flatnonzero(background == name)
@@ -121,6 +121,6 @@ def told_apart(features: NDArray[np.float32], background: NDArray[np.int64], kno
     )
 
 
-def percent(hits: NDArray[np.bool_]) -> float:
+def _percent(hits: NDArray[np.bool_]) -> float:
     """Share of hits, in percent to two digits."""
     return round(100 * float(np.mean(hits)), 2)

@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps, a log line each, checkpoints. It receives model, pairs and loader ready made."""
+"""The training loop: steps, log lines and checkpoints. It receives model, pairs and loader ready to use."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ from bgaug.model import ContrastiveLearner
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.checkpoint import CHECKPOINTS, check_resumable, load_checkpoint, save_checkpoint, saved_config
 from bgaug.pairs import SemiNegativePairs
-from bgaug.pipelines.train.log import LOG, Log, drop_lines_behind, memory_megabytes, plain
 from bgaug.pipelines.train.optimisation import Optimisation, gradient_norm, make_optimiser
-from bgaug.pipelines.train.processes import Processes
-from bgaug.pipelines.train.signals import StopSignal
+from bgaug.pipelines.train.processes import Processes, StopSignal
+from bgaug.pipelines.train.run_folder import LOG, Log, drop_lines_behind, memory_megabytes, plain
 from bgaug.text import json_bytes
 
 Line = dict[str, Any]
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """What is written when; it does not change the result of a run.
+    """When checkpoints and log lines are written; it does not change the result of a run.
 
     Attributes:
-        every: steps between checkpoints, beside those at the ends of epochs; None for those alone.
-        keep: checkpoints that stay, the newest.
-        best: also keep the best by this number of the epoch's; the highest, or with a leading minus the lowest.
-        log_every: steps whose numbers are fetched together: on a GPU fetching waits for it.
+        every: steps between checkpoints, besides those at the ends of epochs; None for only those.
+        keep: number of newest checkpoints that are kept.
+        best: also keep the best checkpoint by this number of the epochs; the highest, or after a minus the lowest.
+        log_every: steps whose numbers are fetched together, because fetching waits for a GPU.
     """
 
     every: int | None = None
@@ -52,21 +51,21 @@ class Keeping:
 
     def __post_init__(self) -> None:
         if self.keep < 1 or self.log_every < 1 or (self.every is not None and self.every < 1):
-            raise ValueError(f"at least 1 is needed, got {self.every = }, {self.keep = }, {self.log_every = }")
+            raise ValueError(f"values must be at least 1, got {self.every = }, {self.keep = }, {self.log_every = }")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a run stands.
+    """State of a run when training stops.
 
     Attributes:
-        steps: taken in all, earlier runs included.
-        loss: mean of this run's last steps (at most 50).
-        clips_per_second: clips encoded (two views a video) over the wall-clock of this run's steps, of all processes.
+        steps: number of steps, including those before a resume.
+        loss: mean over the last steps (at most 50).
+        clips_per_second: clips encoded (two views per video) per second of this call's steps, of all processes.
         waiting: share of that time spent waiting for data, in [0, 1].
-        checkpoint: the last one.
-        finished: whether `total_steps` are done.
-        stopped: name of the signal that ended it, or None.
+        checkpoint: last checkpoint.
+        finished: whether all `total_steps` are done.
+        stopped: name of the signal that ended training, or None.
     """
 
     steps: int
@@ -88,22 +87,22 @@ class _Step:
 
 
 class Trainer:
-    """Trains a learner on the pairs that a loader's batches make.
+    """Trains a learner on the pairs of a loader's batches.
 
     Args:
-        learner: on its device.
+        learner: the learner, on its device.
         pairs: composes the pairs on the batch's device.
-        loader: endless, epoch after epoch; this process's part of each batch.
-        optimisation: how the weights are moved.
+        loader: loads this process's part of each batch, epoch after epoch.
+        optimisation: optimiser, learning rate and precision.
         out: folder of the run.
-        config: kept with every checkpoint; plain JSON values.
-        keeping: what is written when.
-        processes: this one among those of the run; one by default.
+        config: plain JSON values that are stored with every checkpoint.
+        keeping: when checkpoints and log lines are written.
+        processes: this process and the number of processes; one by default.
         on_step: called for each step with its log line.
         on_epoch: called at the end of each epoch, on the first process; its numbers are logged.
 
     Attributes:
-        step: steps taken.
+        step: number of steps done.
         averaged: the encoder's moving average, if there is one.
     """
 
@@ -130,10 +129,10 @@ class Trainer:
         self.on_epoch = on_epoch
         self.optimiser = make_optimiser(learner, optimisation)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=optimisation.amp == "fp16")
-        self.averaged = average_of(learner.encoder, optimisation.ema) if optimisation.ema else None
+        self.averaged = _average_of(learner.encoder, optimisation.ema) if optimisation.ema else None
         self.model: nn.Module = learner
         if self.processes.world > 1:
-            # Statistics are averaged when a checkpoint is written; queues and keys are the same everywhere as it is.
+            # Statistics are averaged when a checkpoint is written; queues and keys are equal on all processes anyway.
             self.model = DistributedDataParallel(learner, broadcast_buffers=False)
         self.step = 0
         self._best: float | None = None
@@ -142,12 +141,12 @@ class Trainer:
         self._seconds = self._waiting = 0.0
 
     def run(self, stop_after: int | None = None) -> Trained:
-        """Train to the end, or for `stop_after` steps; the schedule is that of the whole run either way.
+        """Train to the end, or for `stop_after` steps; the schedule is that of the whole run in both cases.
 
         SIGTERM or Ctrl-C ends the run after the current step, with a checkpoint.
 
         Raises:
-            BgaugError: the loss is not finite, or memory does not suffice.
+            BgaugError: the loss is not finite, or out of memory.
         """
         self.learner.train()
         first, last = self.step, self.optimisation.total_steps
@@ -185,11 +184,11 @@ class Trainer:
             yield from self.loader
 
     def _stops(self, signal: StopSignal) -> bool:
-        """Whether to leave; all processes leave after the same step."""
+        """Whether to stop; all processes stop after the same step."""
         if self.processes.world == 1:
             return signal.name is not None
         if self.step % self.keeping.log_every:
-            return False  # asking the others waits for the device
+            return False  # `any` waits for the device
         return self.processes.any(signal.name is not None)
 
     # --- one step ---
@@ -210,7 +209,7 @@ class Trainer:
             pairs = self.pairs(batch.to(self.device, non_blocking=True))
             parts.append(self._backward(pairs, number))
             without += (pairs.weight == 0).sum()
-            # Copied: on a CPU it lies in the loader's buffers, which are written anew.
+            # Copied, because on a CPU it is in the loader's buffers, which are written again.
             provenance.append({name: value.clone() for name, value in pairs.provenance.items()})
         terms = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         terms |= self._move_weights() | {"without_donor": without}
@@ -222,14 +221,14 @@ class Trainer:
         line |= {"seconds": round(seconds, 4), "waiting": round(waited, 4)}
 
     def _backward(self, pairs: Any, number: int) -> dict[str, Tensor]:
-        """Gradients of one batch, added to those before; its terms."""
+        """Add the gradients of one batch; returns its terms."""
         accumulate = self.optimisation.accumulate
         self.learner.follows = number == 0
         synchronise = number == accumulate - 1
         with nullcontext() if synchronise else self._no_sync():
             with self._precision():
                 terms: dict[str, Tensor] = self.model(pairs)
-            # The mean over processes of what each contributes; see `bgaug.model.parallel`.
+            # Gradients are averaged over processes, but each has only its share of them; see `bgaug.model.parallel`.
             loss = terms["loss"] * (self.processes.world / accumulate)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
@@ -248,13 +247,13 @@ class Trainer:
     def _precision(self) -> AbstractContextManager[Any]:
         if self.optimisation.amp == "off":
             return nullcontext()
-        return torch.autocast(self.device.type, AUTOCAST[self.optimisation.amp])
+        return torch.autocast(self.device.type, _AUTOCAST[self.optimisation.amp])
 
     def _no_sync(self) -> AbstractContextManager[Any]:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def _fill_queue(self) -> None:
-        """Fill the queues with real keys before the first step, from an order of their own."""
+        """Fill the queues with real keys before the first step, in an order of their own."""
         if self.step or not self.learner.method.has_queue:
             return
         own = self.loader
@@ -267,11 +266,11 @@ class Trainer:
                 if self.learner.queue_full:
                     break
 
-    # --- what is told ---
+    # --- reports ---
 
     @property
     def _epoch(self) -> int:
-        """Of the batch that was drawn last, from 0."""
+        """Epoch of the batch that was drawn last, from 0."""
         return self.loader.epoch
 
     @property
@@ -281,7 +280,7 @@ class Trainer:
         return taken // len(self.loader) > (taken - self.optimisation.accumulate) // len(self.loader)
 
     def _fetch(self, log: Log) -> None:
-        """Log the steps whose numbers are still on the device: this waits for it.
+        """Log the steps whose numbers are still on the device, which waits for it.
 
         Raises:
             BgaugError: a loss is not finite.
@@ -305,12 +304,12 @@ class Trainer:
         videos = [store.video_id(video) for part in step.provenance for video in part["video"].tolist()]
         record = {**step.line, **values, "videos": videos, "provenance": step.provenance}
         try:
-            where = f"the clips of its batch stand in {write_bytes(path, json_bytes(plain(record)))}"
+            where = f"the clips of its batch are recorded in {write_bytes(path, json_bytes(plain(record)))}"
         except WriteError as error:
             where = f"the clips of its batch are not recorded ({error})"
         raise BgaugError(
             f"the loss of step {number} is {values['loss']}; {where}. Lower --lr, or give "
-            f"--clip-norm 1 or --amp off. Checkpoints in {self.out / CHECKPOINTS} are from before"
+            f"--clip-norm 1 or --amp off. Checkpoints in {self.out / CHECKPOINTS} are from earlier steps"
         )
 
     def _end_epoch(self, log: Log, last: int) -> None:
@@ -327,13 +326,10 @@ class Trainer:
             self.save(best=self._is_best(numbers))
 
     def _is_best(self, numbers: Mapping[str, float]) -> bool:
-        wanted = self.keeping.best
-        if wanted is None or not self.processes.first:
+        best = self.keeping.best
+        if best is None or not self.processes.first:
             return False
-        name = wanted.removeprefix("-")
-        if name not in numbers:
-            raise BgaugError(f"there is no number {name!r} to choose the best by; there are {', '.join(numbers)}")
-        value = numbers[name] * (-1 if wanted.startswith("-") else 1)
+        value = numbers[best.removeprefix("-")] * (-1 if best.startswith("-") else 1)
         better = self._best is None or value > self._best
         self._best = value if better else self._best
         return better
@@ -341,7 +337,7 @@ class Trainer:
     # --- checkpoints ---
 
     def save(self, best: bool = False) -> Path:
-        """Write a checkpoint in one step; only the newest stay, and the best. Returns its path."""
+        """Write a checkpoint; only the newest and the best are kept. Returns its path."""
         self.processes.average_statistics(self.learner)
         folder = self.out / CHECKPOINTS
         if not self.processes.first:
@@ -362,17 +358,17 @@ class Trainer:
         return save_checkpoint(folder, self.step, state, keep=self.keeping.keep, best=best)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same run; log lines behind it are dropped.
+        """Continue from a checkpoint of the same run; later log lines are dropped.
 
         Raises:
-            CheckpointError: it cannot be read, or is of a run with another configuration.
+            CheckpointError: it cannot be read, or belongs to a run with another configuration.
         """
         state = load_checkpoint(path)
         saved = saved_config(state, path)
         differing = [k for k, v in self.config.items() if k in saved and saved[k] != v]
         if differing:
-            said = "; ".join(f"{k}: {repr(saved[k])[:200]} there, {self.config[k]!r} now" for k in differing)
-            raise CheckpointError(f"{path} is of a run with another configuration: {said}")
+            values = "; ".join(f"{k}: {repr(saved[k])[:200]} there, {self.config[k]!r} now" for k in differing)
+            raise CheckpointError(f"{path} belongs to a run with another configuration: {values}")
         check_resumable(state, path, self.optimiser, self.optimisation.total_steps)
         try:
             check_finite(state["learner"])
@@ -396,8 +392,8 @@ class Trainer:
             drop_lines_behind(self.out / LOG, self.step)
 
 
-def average_of(encoder: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of an encoder, its running statistics included, without gradient."""
+def _average_of(encoder: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of an encoder and its running statistics, without gradient."""
     averages = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     averaged = AveragedModel(encoder, multi_avg_fn=averages, use_buffers=True)
     return averaged.requires_grad_(False)
@@ -405,20 +401,20 @@ def average_of(encoder: nn.Module, decay: float) -> AveragedModel:
 
 @contextmanager
 def enough_memory(batch_size: int) -> Iterator[None]:
-    """Tells what to change where memory does not suffice.
+    """Turn an error of torch for lack of memory into a BgaugError that names the options to change.
 
     Args:
-        batch_size: clips a step, for the message.
+        batch_size: clips per step, for the message.
 
     Raises:
-        BgaugError: in place of torch's error.
+        BgaugError: out of memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in _NO_MEMORY):
             raise
         raise BgaugError(
-            f"memory does not suffice for {batch_size} clips a step. Give a smaller --batch-size (with --accumulate to "
+            f"out of memory with {batch_size} clips per step. Give a smaller --batch-size (with --accumulate to "
             f"average as many gradients), --amp bf16, a smaller --crop or fewer --frames"
         ) from error

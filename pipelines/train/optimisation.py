@@ -1,11 +1,11 @@
-"""How the weights are moved: optimisers, and the learning rate of each step."""
+"""Optimisers, and the learning rate of each step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,21 @@ from bgaug.pipelines.train.options import OptimiserName, Precision, Schedule
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the weights are moved.
+    """Optimiser, learning rate and precision of a training.
 
     Attributes:
-        total_steps: of the whole run; the schedule ends there.
+        total_steps: steps of the whole run, where the schedule ends.
         optimiser: "sgd" (momentum .9), "adamw" or "lars".
         lr: highest learning rate, after the warm-up.
-        weight_decay: on all weights but biases and normalisations.
-        warmup_steps: linear, from 0.
-        amp: "off", or autocast to "bf16" or "fp16"; the latter scales the loss.
-        schedule: after the warm-up "cosine", half of one down to 0, or "step", `drop` times less at each of `drop_at`.
+        weight_decay: weight decay of all weights except biases and normalisations.
+        warmup_steps: steps in which the rate rises linearly from 0.
+        amp: "off", or autocast to "bf16" or "fp16", which also scales the loss.
+        schedule: after the warm-up "cosine", half a cosine down to 0, or "step", times `drop` at each of `drop_at`.
         drop_at: shares of the run, in (0, 1), ascending.
         drop: factor, in (0, 1).
         accumulate: batches whose gradients are averaged into one step; each is contrasted within itself.
-        clip_norm: the gradient's norm is brought down to this; None for never.
-        ema: share of the averaged encoder kept at each step, in (0, 1); None for no averaged encoder.
+        clip_norm: largest norm of the gradient; None for no limit.
+        ema: share of the averaged encoder that stays at each step, in (0, 1); None for no averaged encoder.
 
     Raises:
         ValueError: a value out of its range.
@@ -53,13 +53,17 @@ class Optimisation:
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
         if self.total_steps < 1 or self.accumulate < 1:
-            raise ValueError(f"at least 1 is needed, got {self.total_steps = }, {self.accumulate = }")
+            raise ValueError(
+                f"total_steps and accumulate must be at least 1, got {self.total_steps}, {self.accumulate}"
+            )
         if self.lr <= 0 or self.weight_decay < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
-            raise ValueError(f"rates are positive, got {self.lr = }, {self.weight_decay = }, {self.clip_norm = }")
+            raise ValueError(f"rates must be positive, got {self.lr = }, {self.weight_decay = }, {self.clip_norm = }")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema lies in (0, 1), got {self.ema}")
+            raise ValueError(f"ema must be in (0, 1), got {self.ema}")
         if not all(0 < share < 1 for share in (*self.drop_at, self.drop)) or list(self.drop_at) != sorted(self.drop_at):
-            raise ValueError(f"drop_at are ascending shares in (0, 1), drop one too, got {self.drop_at}, {self.drop}")
+            raise ValueError(
+                f"drop_at must be ascending shares in (0, 1), drop a share, got {self.drop_at}, {self.drop}"
+            )
         object.__setattr__(self, "drop_at", tuple(self.drop_at))  # JSON has no tuples
 
     def lr_at(self, step: int) -> float:
@@ -73,16 +77,16 @@ class Optimisation:
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum, whose step is scaled for each weight by the ratio of its norm to its gradient's.
+    """SGD with momentum whose step is scaled for each weight by the ratio of its norm to its gradient's norm.
 
-    Weights of one dimension and groups without weight decay are moved as SGD does.
+    Weights of one dimension and groups without weight decay are updated as by SGD.
 
     Args:
-        params: weights, or groups of them.
+        params: weights, or groups of weights.
         lr: learning rate, before the ratio.
-        momentum: in [0, 1).
-        weight_decay: added to the gradient, before the ratio.
-        trust: scales the ratio.
+        momentum: momentum, in [0, 1).
+        weight_decay: weight decay, added to the gradient before the ratio.
+        trust: factor of the ratio.
 
     Reference: Y. You, I. Gitman, B. Ginsburg, "Large batch training of convolutional networks", 2017, arXiv 1708.03888.
     """
@@ -110,10 +114,16 @@ class LARS(torch.optim.Optimizer):
         if weight.ndim > 1 and group["weight_decay"]:
             size, slope = weight.norm(), step.norm()
             ratio = group["trust"] * size / slope
-            step = step * torch.where((size > 0) & (slope > 0), ratio, torch.ones_like(ratio))  # no wait for the device
+            # A condition on tensors, because one on numbers would wait for the device.
+            step = step * torch.where((size > 0) & (slope > 0), ratio, torch.ones_like(ratio))
         speed = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
         speed.mul_(group["momentum"]).add_(step)
         weight.add_(speed, alpha=-group["lr"])
+
+
+def default_optimiser(backbone: str, sgd_lr: float) -> tuple[Literal["sgd", "adamw"], float]:
+    """Default optimiser and learning rate of a backbone: AdamW for `tiny`, else SGD with the given rate."""
+    return ("adamw", 2e-3) if backbone == "tiny" else ("sgd", sgd_lr)
 
 
 def make_optimiser(model: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
@@ -132,5 +142,5 @@ def make_optimiser(model: nn.Module, optimisation: Optimisation) -> torch.optim.
 
 
 def gradient_norm(weights: Iterable[Tensor], limit: float) -> Tensor:
-    """Brings the norm of all gradients down to `limit`; the norm before, a scalar on the device."""
+    """Scale all gradients down to the norm `limit`; returns the norm before, a scalar on the device."""
     return nn.utils.clip_grad_norm_(weights, limit)

@@ -1,98 +1,173 @@
-"""What is told of a run while it is trained: a bar, a table, TensorBoard."""
+"""Reports of a run during its training: a progress bar, a table, TensorBoard."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bgaug.errors import UsageError
+from bgaug.files import write_error, writing
 from bgaug.model import ContrastiveLearner
-from bgaug.pipelines.train.bias_monitor import BiasMeters
+from bgaug.pipelines.train.bias_monitor import BiasMonitor, evaluating
 from bgaug.pipelines.train.loop import Line
-from bgaug.progress import Progress
+from bgaug.progress import Progress, Silent
+from bgaug.visualize import heat_overlay
 
-TERMS = ("loss", "global", "dynamic", "static", "align", "grad_norm")
+_TERMS = ("loss", "global", "dynamic", "static", "align", "grad_norm")
+_SHOWN = 8  # clips in TensorBoard's image
 
 
-class Telling:
-    """Tells of a run's steps and epochs: to whoever watches, and to TensorBoard. Use it in a `with` block.
+class TrainingReporter:
+    """Reports steps and epochs of a run to a progress display and to TensorBoard. Use it in a `with` block.
 
     Args:
-        progress: receives what happens.
-        learner: what is trained.
-        meters: measure its bias after each epoch, if there are any.
-        total_steps: of the whole run.
-        clips_a_step: clips encoded in a step, of all processes.
+        progress: receives the reports.
+        learner: the learner that is trained.
+        monitor: measures its bias after each epoch, or None.
+        total_steps: steps of the whole run.
+        clips_per_step: clips encoded per step, of all processes.
     """
 
     def __init__(
         self,
         progress: Progress,
         learner: ContrastiveLearner,
-        meters: BiasMeters | None,
+        monitor: BiasMonitor | None,
         total_steps: int,
-        clips_a_step: int,
+        clips_per_step: int,
     ) -> None:
-        self._progress, self._learner, self._meters = progress, learner, meters
-        self._total, self._clips = total_steps, clips_a_step
+        self._progress, self._learner, self._monitor = progress, learner, monitor
+        self._total, self._clips = total_steps, clips_per_step
         self._out: Path | None = None
-        self._board: Any = None
+        self._writer: TensorBoardWriter | None = None
         self._seconds = self._waiting = 0.0
         self._measured: dict[str, float] = {}
         self._first = self._last = 0
 
-    def watch(self, out: Path) -> None:
-        """Also write what TensorBoard shows, into the folder of the run."""
+    def use_tensorboard(self, out: Path) -> None:
+        """Also write events for TensorBoard into the folder of the run."""
         self._out = out
 
     def begin(self, step: int) -> Self:
-        """The run goes on behind this step; for a `with` statement."""
+        """Start at this step; for a `with` statement."""
         self._first = self._last = step
         if self._out is not None:
-            from bgaug.pipelines.train.tensorboard_writer import Board
-
-            self._board = Board(self._out, step, self._progress)
+            self._writer = TensorBoardWriter(self._out, step, self._progress)
         return self
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._board is not None:
-            self._board.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def step(self, line: Line) -> None:
-        """A step's log line."""
+        """Report the log line of a step."""
         self._last = line["step"]
         self._seconds, self._waiting = self._seconds + line["seconds"], self._waiting + line["waiting"]
-        if self._board is not None:
-            self._board.numbers(line, self._last, "train")
+        if self._writer is not None:
+            self._writer.numbers(line, self._last, "train")
         self._progress.advance(1, f"loss {line['loss']:.3f}")
         self._progress.state(self._rows(line))
 
     def epoch(self) -> dict[str, float]:
-        """At the end of an epoch: how biased the encoder is now."""
-        if self._meters is None:
+        """Measure the bias at the end of an epoch."""
+        if self._monitor is None:
             return {}
-        self._measured = self._meters(self._learner)
-        if self._board is not None:
-            self._board.numbers(self._measured, self._last, "bias")
-            self._board.pictures(self._learner, self._meters, self._last)
+        self._measured = self._monitor(self._learner)
+        if self._writer is not None:
+            self._writer.numbers(self._measured, self._last, "bias")
+            self._writer.images(self._learner, self._monitor, self._last)
         return self._measured
 
     def _rows(self, line: Line) -> dict[str, str]:
-        a_step = self._seconds / max(1, self._last - self._first)
-        clips = self._clips / max(a_step, 1e-9)
-        rows = {name: f"{line[name]:.4f}" for name in TERMS if name in line}
+        seconds = self._seconds / max(1, self._last - self._first)
+        clips = self._clips / max(seconds, 1e-9)
+        rows = {name: f"{line[name]:.4f}" for name in _TERMS if name in line}
         rows |= {"learning rate": f"{line['lr']:.2e}", "epoch": f"{line['epoch'] + 1}"}
         rows |= {
-            "clips a second": f"{clips:.1f}",
+            "clips per second": f"{clips:.1f}",
             "waiting for data": f"{100 * self._waiting / max(self._seconds, 1e-9):.1f} %",
         }
-        rows |= {"memory": f"{line['memory_mb']:,} MB", "time left": duration(a_step * (self._total - self._last))}
+        rows |= {"memory": f"{line['memory_mb']:,} MB", "time left": _duration(seconds * (self._total - self._last))}
         return rows | {name.replace("_", " "): f"{value:.1f} %" for name, value in self._measured.items()}
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as a clock has them."""
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+class TensorBoardWriter:
+    """Writes a run's TensorBoard files.
+
+    Args:
+        run: folder of the run.
+        step: events after this step are dropped, when a run is resumed.
+        progress: receives one warning if the files cannot be written; the run continues without them.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+        WriteError: its folder cannot be created.
+    """
+
+    def __init__(self, run: Path, step: int = 0, progress: Progress | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError("--tensorboard needs the extra: pip install 'bgaug[tensorboard]'") from error
+        self._folder, self._progress = run / "tensorboard", progress or Silent()
+        self._hook = threading.excepthook
+        threading.excepthook = self._leave_to_caller
+        with writing(self._folder):
+            self._writer: Any = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
+
+    def _leave_to_caller(self, error: threading.ExceptHookArgs) -> None:
+        # TensorBoard raises errors of its writing thread again at the next call, which turns them into a warning.
+        if not isinstance(error.exc_value, OSError) or "Writer" not in type(error.thread).__name__:
+            self._hook(error)
+
+    def _write(self, act: Callable[[Any], object]) -> None:
+        # A full disk must not end the run.
+        if self._writer is None:
+            return
+        try:
+            act(self._writer)
+        except OSError as error:
+            self._writer = None
+            self._progress.warn(f"TensorBoard files are no longer written: {write_error(self._folder, error)}")
+
+    def numbers(self, values: Mapping[str, float], step: int, group: str) -> None:
+        """Scalars of a step."""
+        shown = {f"{group}/{name}": value for name, value in values.items() if name not in ("step", "epoch")}
+        self._write(lambda writer: [writer.add_scalar(name, value, step) for name, value in shown.items()])
+
+    def images(self, learner: ContrastiveLearner, monitor: BiasMonitor, step: int) -> None:
+        """Anchors, composites, and the saliency over the composites, of a few clips."""
+        pairs = monitor.compose()
+        clips = pairs.semi[:_SHOWN]
+        with evaluating(learner):
+            heat = learner.encode(clips).saliency.cpu().numpy()
+        anchors, composites = (_middle_frames(part[:_SHOWN]) for part in (pairs.anchor, pairs.semi))
+        over = [heat_overlay(image, one) for image, one in zip(composites, heat, strict=True)]
+        sheet = np.concatenate([np.concatenate(row, axis=1) for row in (list(anchors), list(composites), over)])
+        self._write(lambda writer: writer.add_image("clip, composite, saliency", sheet, step, dataformats="HWC"))
+
+    def close(self) -> None:
+        """Write all pending events."""
+        self._write(lambda writer: writer.close())
+        threading.excepthook = self._hook
+
+
+def _middle_frames(clips: torch.Tensor) -> NDArray[np.uint8]:
+    """The middle frames: float (B, 3, T, h, w) in [0, 1] to uint8 (B, h, w, 3)."""
+    frames = clips[:, :, clips.shape[2] // 2].permute(0, 2, 3, 1)
+    return np.asarray((frames * 255).round().to(torch.uint8).cpu().numpy())
