@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bgaug.cli.main import app
+from bgaug.pipelines.demo.run import DemoOptions
 
 COMMANDS = (
     "extract-backgrounds",
@@ -211,8 +212,12 @@ def test_the_installed_command_runs() -> None:
     assert b"extract-backgrounds" in subprocess.run([command, "--help"], capture_output=True, check=True).stdout
 
 
-def test_demo_runs_through(tmp_path: Path) -> None:
-    result = last_json(call("demo", "--quick", "--out", tmp_path / "demo", "--steps", 2, "--json"))
+@pytest.mark.parametrize("size", ["small", pytest.param("quick", marks=pytest.mark.full)])
+def test_demo_runs_through(tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if size == "small":
+        few = DemoOptions(videos=16, probe=16, tests=8, steps=1)
+        monkeypatch.setattr(DemoOptions, "quick", classmethod(lambda cls: few))
+    result = last_json(call("demo", "--quick", "--out", tmp_path / "demo", "--steps", 2, "--jobs", 1, "--json"))
     accuracies = result["accuracies"]
     assert isinstance(accuracies, dict) and set(accuracies) == {"untrained", "simclr", "bgaug"}
     assert all(0 <= value <= 100 for row in accuracies.values() for value in row.values())

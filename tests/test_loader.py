@@ -256,7 +256,7 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.full)])
 def test_another_process_goes_on_with_the_next_batch(
     small_store: Path, dataset: ClipDataset, tmp_path: Path, count: int
 ) -> None:
