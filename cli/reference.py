@@ -11,8 +11,8 @@ from bgaug.cli.main import COMMANDS
 
 _HEAD = """# Commands and their options
 
-`python -m bgaug.cli.reference` writes this page from the records that declare the options. Every option may also be given
-in a TOML file with `--config`, under its name without the leading hyphens: `batch-size = 32`.
+`python -m bgaug.cli.reference` writes this page from the records that declare the options. Every option may also be
+given in a TOML file with `--config`, under its name without the leading hyphens: `batch-size = 32`.
 """
 
 
