@@ -14,7 +14,7 @@ from bgaug.pipelines.options import Option
 
 if TYPE_CHECKING:
     from bgaug.metrics import Paired
-    from bgaug.pipelines.evaluate.run import Evaluation
+    from bgaug.pipelines.evaluate.report import Report
 
 MOST_CLASSES = 24  # a table of more than these shows the worst
 OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "draws", "fewshot_classifier", "seed")
@@ -51,7 +51,8 @@ def evaluate_command(
         bgaug evaluate run shards --protocol linear,bias --against simclr-run
     """
     from bgaug.model.checkpoint import find_checkpoint
-    from bgaug.pipelines.evaluate.run import compare, evaluate
+    from bgaug.pipelines.evaluate.report import compare
+    from bgaug.pipelines.evaluate.run import evaluate
 
     for other in against:
         find_checkpoint(other, best=options.best)  # reported now, not after the hours of the first run
@@ -67,7 +68,7 @@ def evaluate_command(
         _show_more(found, others, compared)
 
 
-def _told(name: str, other: Evaluation, compared: Mapping[str, Paired]) -> dict[str, Any]:
+def _told(name: str, other: Report, compared: Mapping[str, Paired]) -> dict[str, Any]:
     """A comparison for `--json`, differences in percent."""
     rows = {
         measure: {
@@ -84,7 +85,7 @@ def _told(name: str, other: Evaluation, compared: Mapping[str, Paired]) -> dict[
     return {"run": name, "differences": rows, **other.to_json()}
 
 
-def _metric_table(found: Evaluation) -> Any:
+def _metric_table(found: Report) -> Any:
     """A row a metric: its value, interval and spreads."""
     metrics, rows = found.metrics, []
     for name, value in metrics.items():
@@ -102,9 +103,7 @@ def _metric_table(found: Evaluation) -> Any:
     return rows_table(f"{s['run']} on {s['store']}", header, [row[:width] for row in rows])
 
 
-def _show_more(
-    found: Evaluation, others: Mapping[str, Evaluation], compared: Mapping[str, Mapping[str, Paired]]
-) -> None:
+def _show_more(found: Report, others: Mapping[str, Report], compared: Mapping[str, Mapping[str, Paired]]) -> None:
     """Classes, comparisons, and how it was come by."""
     if found.classes:
         stdout().print(_class_table(found.classes))
@@ -121,7 +120,7 @@ def _show_more(
         ]
         header = ("difference", "%", "95 % interval", "p", "groups better / worse")
         stdout().print(rows_table(f"{found.settings['run']} less {name}", header, rows))
-        missing = [measure for measure in found.outcomes if measure not in pairs]
+        missing = [measure for measure in found.judged if measure not in pairs]
         theirs = others[name].settings
         other_clips = [
             f"{key} {theirs[key]}" for key in ("frames", "stride", "crop") if theirs[key] != found.settings[key]
@@ -133,7 +132,7 @@ def _show_more(
     say(*_setting_lines(found))
 
 
-def _setting_lines(found: Evaluation) -> list[str]:
+def _setting_lines(found: Report) -> list[str]:
     """How the numbers were come by, a line a topic."""
     s = found.settings
     height, width = s["size"]
@@ -157,7 +156,7 @@ def _setting_lines(found: Evaluation) -> list[str]:
         lines.append(
             "settings: " + "; ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in own.items())
         )
-    for name, values in (("fine-tuning", s.get("finetune")), ("bias", found.bias and found.bias["settings"])):
+    for name, values in (("fine-tuning", s.get("finetune")), ("bias", found.bias and found.bias.settings)):
         if values:
             told = {key.replace("_", " "): _text(value) for key, value in values.items() if value is not None}
             lines.append(f"{name}: " + "; ".join(f"{key} {value}" for key, value in told.items()))

@@ -290,7 +290,7 @@ def test_impossible_probes_votes_and_intervals() -> None:
         knn_predict(ROWS, LABELS, ROWS, k=1, sigma=0)
     with pytest.raises(ValueError, match=r"correct must be \(N,\)"):
         bootstrap_interval(np.ones((2, 2)))
-    with pytest.raises(ValueError, match="one group an item"):
+    with pytest.raises(ValueError, match="one group per item"):
         bootstrap_interval(np.ones(3), np.ones(2))
     with pytest.raises(ValueError, match="level inside"):
         bootstrap_interval(np.ones(3), level=1)

@@ -24,9 +24,8 @@ from bgaug.model.checkpoint import load_run
 from bgaug.pipelines.evaluate.features import frozen_features
 from bgaug.pipelines.evaluate.labelled import find_labels, store_labels
 from bgaug.pipelines.evaluate.options import PROTOCOLS, BiasOptions, EvaluateOptions, FinetuneOptions
-from bgaug.pipelines.evaluate.protocols import Outcome
-from bgaug.pipelines.evaluate.report import join
-from bgaug.pipelines.evaluate.run import Evaluation, compare, evaluate
+from bgaug.pipelines.evaluate.report import Outcome, Report, compare, join
+from bgaug.pipelines.evaluate.run import evaluate
 from bgaug.progress import Silent
 from bgaug.store import open_store
 from bgaug.store.index import content_hash
@@ -59,7 +58,7 @@ def labels_file(store: Path, folder: Path, columns: str, *rows: str) -> Path:
     return file
 
 
-def ask(run: Path, store: Path, *protocols: str, seen: Silent | None = None, **options: Any) -> Evaluation:
+def ask(run: Path, store: Path, *protocols: str, seen: Silent | None = None, **options: Any) -> Report:
     few: dict[str, Any] = {
         "clips": 2,
         "finetune": QUICK,
@@ -98,7 +97,7 @@ def test_every_protocol_at_once(run: Path, small_store: Path) -> None:
     assert settings["content_hash"] == content_hash(small_store) and settings["checkpoint"] == "step-00000007.pt"
     assert "centred" in settings["centring"] and settings["finetune"]["trainings"] == 2
     # Every judgement stands behind its metric.
-    for name, outcome in found.outcomes.items():
+    for name, outcome in found.judged.items():
         assert metrics[name] == pytest.approx(100 * outcome.value, abs=0.005), name
     assert {row["class"]: row["videos"] for row in found.classes} == {"run": 3, "walk": 3}
     for name in ("linear", "knn", "finetune", "scratch"):
@@ -167,7 +166,7 @@ def test_splits_and_groups_decide_what_is_held_out(
     assert found.settings["tested"] == (2 if split else 6)
     assert found.settings["left_out_by_split"] == (2 if split else 0)
     assert found.settings["finetune"]["trainings"] == (1 if split else 2)
-    assert all(len(outcome.ids) == found.settings["tested"] for outcome in found.outcomes.values())
+    assert all(len(outcome.ids) == found.settings["tested"] for outcome in found.judged.values())
 
 
 def test_what_is_left_out_is_told(run: Path, small_store: Path, tmp_path: Path) -> None:
@@ -177,11 +176,13 @@ def test_what_is_left_out_is_told(run: Path, small_store: Path, tmp_path: Path) 
     found = ask(run, small_store, "retrieval", "linear", "fewshot", seen=seen, labels=file, shots=(1, 2))
     assert "1 of 6 videos have no label and are left out" in seen.warnings
     assert any(
-        "1 of 2 tested videos cannot be right, and count as wrong: the train split lacks their class (rare)" in w
+        "1 of 2 tested videos always count as wrong: their class does not occur in the train split (rare)" in w
         for w in seen.warnings
     )
     assert any("R@5, R@10, R@20, R@50 left out" in warning for warning in seen.warnings)
-    assert any("few-shot with 2 labelled videos a class left out: the smallest class has 1" in w for w in seen.warnings)
+    assert any(
+        "few-shot with 2 labelled videos per class left out: the smallest class has 1" in w for w in seen.warnings
+    )
     settings = found.settings
     assert (settings["unlabelled"], settings["class_unseen"], settings["ks_left_out"]) == (1, 1, [5, 10, 20, 50])
     assert (settings["shots"], settings["shots_left_out"]) == ([1], [2])
@@ -191,7 +192,7 @@ def test_what_is_left_out_is_told(run: Path, small_store: Path, tmp_path: Path) 
     seen = Recorder()
     file = labels_file(small_store, tmp_path, "class", "a", "a", "a", "b", "b", "lonely")
     ask(run, small_store, "retrieval", seen=seen, labels=file)
-    assert any("no video that they are held against has their class (lonely)" in warning for warning in seen.warnings)
+    assert any("their class does not occur in the other videos (lonely)" in warning for warning in seen.warnings)
 
 
 @pytest.fixture
@@ -211,16 +212,17 @@ def lists(small_store: Path, tmp_path: Path) -> Path:
 def test_several_splits_give_mean_and_spread(run: Path, small_store: Path, lists: Path) -> None:
     alone = [ask(run, small_store, "retrieval", "linear", labels=lists, splits=(k,)) for k in (1, 2, 3)]
     together = ask(run, small_store, "retrieval", "linear", labels=lists, splits=())
-    assert [entry["split"] for entry in together.splits] == together.settings["split"] == [1, 2, 3]
+    written = together.to_json()["splits"]
+    assert [entry["split"] for entry in written] == together.settings["split"] == [1, 2, 3]
     for name in ("retrieval_r1", "linear"):
         each = [found.metrics[name] for found in alone]
-        assert [entry[name] for entry in together.splits] == each
+        assert [entry[name] for entry in written] == each
         assert together.metrics[name] == pytest.approx(np.mean(each), abs=0.01)
         assert together.metrics[f"{name}_splits_std"] == pytest.approx(np.std(each, ddof=1), abs=0.01)
         assert together.metrics[f"{name}_low"] <= together.metrics[name] <= together.metrics[f"{name}_high"]
     assert sum(row["videos"] for row in together.classes) == 6
     only = ask(run, small_store, "linear", labels=lists)
-    assert not only.splits and only.metrics["linear"] == alone[0].metrics["linear"]
+    assert not only.parts and only.metrics["linear"] == alone[0].metrics["linear"]
     two = ask(run, small_store, "linear", labels=lists, splits=(3, 1))
     assert two.settings["split"] == [3, 1]
     with pytest.raises(LabelsError, match="no split 4"):
@@ -238,7 +240,7 @@ def test_splits_of_other_sizes_count_the_same() -> None:
         names = np.array([str(k) for k in range(count)])
         return Outcome(np.array(correct), names, names, np.zeros(count, np.int64), None, np.ones(count))
 
-    joined = join([outcome([1.0, 1.0]), outcome([0.0] * 7 + [1.0])], [1, 2])
+    joined = join({1: outcome([1.0, 1.0]), 2: outcome([0.0] * 7 + [1.0])})
     assert joined.value == pytest.approx((1 + 1 / 8) / 2)
     assert len(set(joined.ids)) == 10
 
@@ -291,7 +293,7 @@ def test_bias_alone_needs_nothing_else(run: Path, small_store: Path) -> None:
     bias = BiasOptions(composites=1, videos=4, scenes=2, scene_foregrounds=2, min_grade=None)
     found = ask(run, small_store, "bias", bias=bias)
     assert found.metrics["scuba"] >= 0 and not any(name.startswith("retrieval") for name in found.metrics)
-    assert found.bias is not None and found.bias["settings"]["run"] == str(run) and found.classes == []
+    assert found.bias is not None and found.bias.settings["run"] == str(run) and found.classes == []
 
 
 # --- what cannot be -------------------------------------------------------------------------------------------------
@@ -306,12 +308,12 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
         ask(run, small_store)
     with pytest.raises(UsageError, match="--labels-split, --class-names, --first-class and --columns are about a list"):
         ask(run, small_store, "linear", splits=(1,))
-    with pytest.raises(UsageError, match="20 neighbours cannot vote: a video is held against as few as 5 others"):
+    with pytest.raises(UsageError, match="20 neighbours cannot vote: some videos are compared with 5 others only"):
         ask(run, small_store, "knn", neighbours=20)
-    with pytest.raises(UsageError, match="the smallest class has 2 videos to learn from, 4 are asked for"):
+    with pytest.raises(UsageError, match="the smallest class has 2 training videos, 4 were requested"):
         ask(run, small_store, "fewshot", shots=(4, 9))
     one = labels_file(small_store, tmp_path, "class", *["a"] * 6)
-    with pytest.raises(UsageError, match="all 6 labelled videos are of one class, 'a': nothing to tell apart"):
+    with pytest.raises(UsageError, match="all 6 labelled videos are of one class, 'a'; an evaluation needs two"):
         ask(run, small_store, "retrieval", labels=one)
     stranger = tmp_path / "stranger.csv"
     stranger.write_text("file,class\nnobody.mp4,a\n")

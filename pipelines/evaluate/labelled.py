@@ -1,4 +1,4 @@
-"""Which videos of a store an evaluation is about: their classes, groups and splits, from the store or from a list.
+"""The labelled videos of an evaluation: their classes, groups and splits, from the store or from a list.
 
 Letters: N videos.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,16 @@ class LabelledVideos:
     """The labelled videos of a store.
 
     Attributes:
-        videos: int64 (N,), index in the store, ascending.
-        ids: of the videos, N.
+        videos: int64 (N,), index of each video in the store, ascending.
+        ids: ids of the videos, N.
         labels: int64 (N,), places in `classes`.
-        classes: names, also those that no video has.
-        groups: N, None where unknown.
-        splits: N, None where unknown.
-        unlabelled: ids of the store's videos that have no label.
-        origin: where labels come from.
-        split: number of the split where a list has several; None otherwise.
-        notes: what was guessed, and which rows were left out, for people.
+        classes: names of the classes, also of those without videos.
+        groups: group of each video, None where unknown.
+        splits: split of each video, None where unknown.
+        unlabelled: ids of the store's videos without a label.
+        origin: origin of the labels.
+        split: number of the split if a list has several; otherwise None.
+        notes: guesses and omitted rows, for people.
     """
 
     videos: NDArray[np.int64]
@@ -48,7 +49,7 @@ class LabelledVideos:
 
     @property
     def group_names(self) -> NDArray[np.str_]:
-        """Group of each video; one whose group is not known is a group of its own. (N,)."""
+        """Group of each video, (N,); a video without a known group is a group of its own."""
         return np.array(
             [
                 f"group {group}" if group is not None else f"video {name}"
@@ -58,14 +59,14 @@ class LabelledVideos:
 
     @property
     def num_classes(self) -> int:
-        """Classes that have videos."""
+        """Number of classes with videos."""
         return len(np.unique(self.labels))
 
     def only(self, places: NDArray[np.int64]) -> LabelledVideos:
-        """The same with these videos alone.
+        """Some of these videos.
 
         Args:
-            places: int64 (n,), ascending.
+            places: int64 (n,), their places, ascending.
         """
         chosen = places.tolist()
         return replace(
@@ -77,15 +78,16 @@ class LabelledVideos:
             splits=tuple(self.splits[place] for place in chosen),
         )
 
+    @cached_property
     def held_out(self) -> HeldOut:
-        """Who is tested, and who is learnt from; see `bgaug.metrics.hold_out`.
+        """Which videos are tested, and which are learnt from; see `bgaug.metrics.hold_out`.
 
         Raises:
-            UsageError: there is nothing to tell apart, or nobody to learn from.
+            UsageError: all videos are of one class.
         """
         if self.num_classes < 2:
             raise UsageError(
-                f"all {len(self.ids)} labelled videos are of one class, {self.classes[self.labels[0]]!r}: nothing to tell apart"
+                f"all {len(self.ids)} labelled videos are of one class, {self.classes[self.labels[0]]!r}; an evaluation needs two"
             )
         return hold_out(self.groups, self.splits)
 
@@ -94,7 +96,7 @@ def store_labels(store: Store) -> LabelledVideos:
     """Labels that the store was built with.
 
     Raises:
-        UsageError: it has none.
+        UsageError: the store has no labels.
     """
     c, names = store.columns, store.names
     videos = np.flatnonzero(c.label >= 0).astype(np.int64)
@@ -115,7 +117,7 @@ def store_labels(store: Store) -> LabelledVideos:
     )
 
 
-def list_labels(
+def _list_labels(
     store: Store,
     path: Path,
     format: str = "auto",
@@ -124,20 +126,20 @@ def list_labels(
     first_class: int | None = None,
     columns: str | None = None,
 ) -> LabelledVideos:
-    """Labels, groups and splits of a list, in place of all that the store says.
+    """Labels, groups and splits of a list, instead of those of the store.
 
     Args:
-        store: whose videos they are.
-        path: the list, or the folder that a data set ships.
+        store: the store.
+        path: the list, or the folder that comes with a data set.
         format: one of `bgaug.labels.FORMATS`, or "auto".
         split: number of the split; see `bgaug.labels.read_list`.
         class_names: file with the names of numbered classes.
-        first_class: number that the list has for the first of these; None to find out.
-        columns: what stands on each line of a list without header; None to find out.
+        first_class: number of the first class in the list; None to detect it.
+        columns: columns of a list without header; None to detect them.
 
     Raises:
         LabelsError: the list cannot be understood, or belongs to other videos.
-        UsageError: no row that belongs to a video has a class.
+        UsageError: no video gets a class.
     """
     ids = list(store.videos)
     found = labels_for(path, ids, format, split, class_names, first_class, columns)
@@ -145,7 +147,7 @@ def list_labels(
     places = {name: place for place, name in enumerate(found.classes)}
     videos = np.array([video for video, label in enumerate(of) if label.name is not None], np.int64)
     if not len(videos):
-        raise UsageError(f"{path}: gives none of the {len(ids)} videos of {store.path} a class")
+        raise UsageError(f"{path}: has no class for any of the {len(ids)} videos of {store.path}")
     known = [of[video] for video in videos.tolist()]
     return LabelledVideos(
         videos=videos,
@@ -175,20 +177,20 @@ def find_labels(
     first_class: int | None = None,
     columns: str | None = None,
 ) -> list[LabelledVideos]:
-    """Labels of each split that is asked for; one, of the store itself, where no list is named.
+    """Labels of each requested split of a list, or the store's own labels.
 
     Args:
-        store: whose videos they are.
-        path: a list, or the folder that a data set ships; the store's own labels if None.
-        format: of the list.
-        splits: numbers of its splits; an empty sequence takes all, None the one that the list means by itself.
+        store: the store.
+        path: a list, or the folder that comes with a data set; None for the store's own labels.
+        format: format of the list.
+        splits: numbers of its splits; empty for all, None for the split that the list itself defines.
         class_names: file with the names of numbered classes.
-        first_class: number that the list has for the first of these; None to find out.
-        columns: what stands on each line of a list without header; None to find out.
+        first_class: number of the first class in the list; None to detect it.
+        columns: columns of a list without header; None to detect them.
 
     Raises:
         LabelsError: the list cannot be understood, has no such split, or belongs to other videos.
-        UsageError: there is no label, or options that need a list without one.
+        UsageError: there are no labels, or options of a list without a list.
     """
     if path is None:
         if any(one is not None for one in (splits, class_names, first_class, columns)):
@@ -197,12 +199,12 @@ def find_labels(
             )
         return [store_labels(store)]
     numbers = (None,) if splits is None else tuple(splits) or split_numbers(path, format)
-    read = [list_labels(store, path, format, number, class_names, first_class, columns) for number in numbers]
+    read = [_list_labels(store, path, format, number, class_names, first_class, columns) for number in numbers]
     return read if splits is None else _same_classes(read)
 
 
 def _same_classes(parts: list[LabelledVideos]) -> list[LabelledVideos]:
-    """The same with one numbering of classes, where a class is missing in some split."""
+    """The splits with one numbering of classes, also if a class is missing in some split."""
     if len({part.classes for part in parts}) == 1:
         return parts
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))

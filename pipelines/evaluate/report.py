@@ -1,4 +1,4 @@
-"""What an evaluation found: from how each video was judged to metrics, classes, confusions, and the difference of two runs.
+"""The report of an evaluation: how each video was judged, the metrics of that, and the difference of two runs.
 
 Letters: V tested videos, K classes.
 """
@@ -7,117 +7,200 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.metrics import Paired, bootstrap_interval, class_rows, confusion_counts, paired_difference
-from bgaug.pipelines.evaluate.protocols import Found, Outcome
+from bgaug.pipelines.evaluate.labelled import LabelledVideos
 
 if TYPE_CHECKING:
     from bgaug.pipelines.evaluate.bias.run import BiasReport
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What an evaluation found.
+class Outcome:
+    """How one measure judged each tested item.
 
     Attributes:
-        metrics: percent by name; `NAME_low` and `NAME_high` are the ends of a 95 % interval.
-        settings: how they were come by.
-        classes: a row a class, see `bgaug.metrics.class_rows`.
-        confusion: by protocol: "classes", names of rows and columns, and "counts", a row a true class.
-        splits: metrics of each split, where there are several.
-        bias: what `BiasReport.to_json` says; None without that protocol.
-        outcomes: by measure, how it judged each video.
-        file: where all this is kept, None if nowhere.
+        correct: float64 (V,): 1 for right, 0 for wrong, a share for several draws.
+        ids: (V,), ids of the items.
+        groups: (V,), group of each item.
+        labels: int64 (V,), places among the classes.
+        predicted: int64 (V,), likewise; None if the measure predicts no class.
+        weights: (V,); the weighted mean of `correct` is the measure. All 1 for one split.
     """
 
-    metrics: dict[str, float]
-    settings: dict[str, Any]
-    classes: list[dict[str, Any]] = field(default_factory=list)
-    confusion: dict[str, dict[str, Any]] = field(default_factory=dict)
-    splits: list[dict[str, Any]] = field(default_factory=list)
-    bias: dict[str, Any] | None = None
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    correct: NDArray[np.float64]
+    ids: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    labels: Ints
+    predicted: Ints | None
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        part: LabelledVideos,
+        correct: NDArray[Any],
+        predicted: Ints | None = None,
+        kept: NDArray[np.bool_] | None = None,
+    ) -> Outcome:
+        """The outcome of a measure on the tested videos, (V,) each; `kept` selects the videos that count."""
+        test = part.held_out.test
+        kept = np.ones(len(test), np.bool_) if kept is None else kept
+        places = test[kept]
+        return cls(
+            correct=np.asarray(correct, np.float64)[kept],
+            ids=np.array(part.ids)[places],
+            groups=part.group_names[places],
+            labels=part.labels[places],
+            predicted=None if predicted is None else predicted[kept],
+            weights=np.ones(len(places)),
+        )
+
+    @property
+    def value(self) -> float:
+        """The measure, a share."""
+        return float(np.average(self.correct, weights=self.weights))
+
+
+@dataclass(eq=False)
+class Report:
+    """Result of an evaluation, or of its protocols on one split.
+
+    Attributes:
+        outcomes: outcome of each measure.
+        numbers: further shares: chance, spreads.
+        settings: how the metrics were computed.
+        class_names: meaning of the labels.
+        parts: reports of the splits by number, if there are several.
+        bias: report of the bias protocol, if it was requested.
+        file: file that keeps the report; None if it is not kept.
+    """
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    parts: Mapping[int | None, Report] = field(default_factory=dict)
+    bias: BiasReport | None = None
     file: Path | None = None
 
+    @classmethod
+    def joined(cls, parts: Mapping[int | None, Report], class_names: Sequence[str]) -> Report:
+        """One report of several splits; all splits have the same weight."""
+        if len(parts) < 2:
+            report = next(iter(parts.values()), Report())
+            return cls(report.outcomes, report.numbers, report.settings, class_names)
+        reports = list(parts.values())
+        settings: dict[str, Any] = {}
+        for report in reversed(reports):  # where splits differ, the settings of the first
+            settings |= report.settings
+        names = [name for name in reports[0].outcomes if all(name in report.outcomes for report in reports)]
+        outcomes = {name: join({split: report.outcomes[name] for split, report in parts.items()}) for name in names}
+        numbers = {
+            name: float(np.mean([report.numbers[name] for report in reports if name in report.numbers]))
+            for name in reports[0].numbers
+        }
+        return cls(outcomes, numbers, settings, class_names, parts)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Percent by name; `NAME_low` and `NAME_high` are the ends of a 95 % interval."""
+        metrics = self._own_metrics()
+        for name in self.outcomes if self.parts else ():
+            values = [report.outcomes[name].value for report in self.parts.values()]
+            metrics[f"{name}_splits_std"] = _percent(float(np.std(values, ddof=1)))
+        return metrics if self.bias is None else metrics | self.bias.metrics
+
+    def _own_metrics(self) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name, outcome in self.outcomes.items():
+            low, high = bootstrap_interval(outcome.correct, outcome.groups, weights=outcome.weights)
+            for suffix, value in (("", outcome.value), ("_low", low), ("_high", high)):
+                metrics[f"{name}{suffix}"] = _percent(value)
+        return metrics | {name: _percent(value) for name, value in self.numbers.items()}
+
+    @cached_property
+    def classes(self) -> list[dict[str, Any]]:
+        """One row per class, see `bgaug.metrics.class_rows`; a video that a measure left out is missing there only."""
+        if not self.outcomes:
+            return []
+        ids = np.unique(np.concatenate([outcome.ids for outcome in self.outcomes.values()]))
+        labels = np.empty(len(ids), np.int64)
+        correct = {}
+        for name, outcome in self.outcomes.items():
+            places = np.searchsorted(ids, outcome.ids)
+            labels[places] = outcome.labels
+            correct[name] = np.full(len(ids), np.nan)
+            correct[name][places] = outcome.correct
+        return class_rows(labels, correct, self.class_names)
+
+    @property
+    def confusion(self) -> dict[str, dict[str, Any]]:
+        """By protocol: "classes", names of rows and columns, and "counts", a row for each true class that occurs."""
+        found = {}
+        for name, outcome in self.outcomes.items():
+            if outcome.predicted is None:
+                continue
+            used, places = np.unique(np.concatenate([outcome.labels, outcome.predicted]), return_inverse=True)
+            counts = confusion_counts(places[: len(outcome.labels)], places[len(outcome.labels) :], len(used))
+            found[name] = {"classes": [self.class_names[k] for k in used.tolist()], "counts": counts.tolist()}
+        return found
+
+    @property
+    def judged(self) -> dict[str, Outcome]:
+        """Outcomes of all measures, also of the views of the bias protocol."""
+        return self.outcomes | ({} if self.bias is None else _bias_outcomes(self.bias))
+
     def to_json(self) -> dict[str, Any]:
-        """For `--json`, and for the file."""
+        """The report of `--json`, and the content of the file."""
         found: dict[str, Any] = {**self.metrics, "classes": self.classes, "confusion": self.confusion}
-        if self.splits:
-            found["splits"] = self.splits
+        if self.parts:
+            found["splits"] = [{"split": split, **report._own_metrics()} for split, report in self.parts.items()]
         if self.bias is not None:
-            found["bias"] = self.bias
+            found["bias"] = self.bias.to_json()
         return {**found, "settings": self.settings, "file": None if self.file is None else str(self.file)}
 
 
-def gather(
-    found: Sequence[Found],
-    splits: Sequence[int | None],
-    class_names: Sequence[str],
-    settings: dict[str, Any],
-    bias: BiasReport | None = None,
-) -> Evaluation:
-    """One evaluation from what was found on each split.
-
-    Args:
-        found: on each split; none where only the bias was asked for.
-        splits: their numbers.
-        class_names: what labels mean.
-        settings: how it was come by.
-        bias: what its own protocol found.
-    """
-    names = [name for name in (found[0].outcomes if found else ()) if all(name in f.outcomes for f in found)]
-    outcomes = {name: join([f.outcomes[name] for f in found], splits) for name in names}
-    metrics, by_split = _metrics(outcomes, found), []
-    if len(found) > 1:
-        by_split = [{"split": split, **_metrics(f.outcomes, [f])} for split, f in zip(splits, found, strict=True)]
-        for name in names:
-            metrics[f"{name}_splits_std"] = _percent(float(np.std([f.outcomes[name].value for f in found], ddof=1)))
-    classes = _class_rows(outcomes, class_names) if outcomes else []
-    confusion = {name: _confusion(o, class_names) for name, o in outcomes.items() if o.predicted is not None}
-    if bias is None:
-        return Evaluation(metrics, settings, classes, confusion, by_split, None, outcomes)
-    outcomes |= _bias_outcomes(bias)
-    return Evaluation({**metrics, **bias.metrics}, settings, classes, confusion, by_split, bias.to_json(), outcomes)
-
-
-def join(outcomes: Sequence[Outcome], splits: Sequence[int | None]) -> Outcome:
-    """One outcome of a measure on several splits, each of which counts the same whatever its size."""
-    if len(outcomes) == 1:
-        return outcomes[0]
-    predicted = [outcome.predicted for outcome in outcomes if outcome.predicted is not None]
-    named = zip(outcomes, splits, strict=True)
+def join(outcomes: Mapping[int | None, Outcome]) -> Outcome:
+    """One outcome of a measure on several splits, which have the same weight whatever their sizes."""
+    parts = list(outcomes.values())
+    predicted = [part.predicted for part in parts if part.predicted is not None]
     return Outcome(
-        correct=np.concatenate([o.correct for o in outcomes]),
-        ids=np.array([f"{split}/{name}" for o, split in named for name in o.ids]),
-        groups=np.concatenate([o.groups for o in outcomes]),
-        labels=np.concatenate([o.labels for o in outcomes]),
-        predicted=np.concatenate(predicted) if len(predicted) == len(outcomes) else None,
-        weights=np.concatenate([np.full(len(o.ids), 1 / len(o.ids)) for o in outcomes]),
+        correct=np.concatenate([part.correct for part in parts]),
+        ids=np.array([f"{split}/{name}" for split, part in outcomes.items() for name in part.ids]),
+        groups=np.concatenate([part.groups for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        predicted=np.concatenate(predicted) if len(predicted) == len(parts) else None,
+        weights=np.concatenate([np.full(len(part.ids), 1 / len(part.ids)) for part in parts]),
     )
 
 
-def compare(first: Evaluation, second: Evaluation) -> dict[str, Paired]:
-    """How the second run differs from the first, by measure, over the same videos.
+def compare(first: Report, second: Report) -> dict[str, Paired]:
+    """Difference of the second run to the first, by measure, on the same videos.
 
     Args:
-        first: of one run.
-        second: of another, on the same store and labels, by the same protocols.
+        first: report of one run.
+        second: report of another run, on the same store and labels, by the same protocols.
 
     Returns:
-        Differences as shares, of the measures that both have and that judged the same items: composites of the bias
-        evaluation are the same where the manifest is.
+        Differences as shares, of the measures that both have and that judged the same items. Composites of the bias
+        protocol are the same items if the manifest is the same.
 
     Raises:
         UsageError: there is no such measure.
     """
-    found = {}
-    for name, one in first.outcomes.items():
-        other = second.outcomes.get(name)
+    found, others = {}, second.judged
+    for name, one in first.judged.items():
+        other = others.get(name)
         if other is not None and np.array_equal(one.ids, other.ids):
             found[name] = paired_difference(one.correct, other.correct, one.groups, weights=one.weights)
     if not found:
@@ -127,41 +210,8 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Paired]:
     return found
 
 
-def _metrics(outcomes: Mapping[str, Outcome], found: Sequence[Found]) -> dict[str, float]:
-    """Percent: each measure with its interval, then what stands beside."""
-    metrics: dict[str, float] = {}
-    for name, outcome in outcomes.items():
-        low, high = bootstrap_interval(outcome.correct, outcome.groups, weights=outcome.weights)
-        for suffix, value in (("", outcome.value), ("_low", low), ("_high", high)):
-            metrics[f"{name}{suffix}"] = _percent(value)
-    for name in found[0].numbers if found else ():
-        metrics[name] = _percent(float(np.mean([f.numbers[name] for f in found if name in f.numbers])))
-    return metrics
-
-
-def _class_rows(outcomes: Mapping[str, Outcome], names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a class; a video that a measure left out is missing there alone."""
-    ids = np.unique(np.concatenate([outcome.ids for outcome in outcomes.values()]))
-    labels = np.empty(len(ids), np.int64)
-    correct = {}
-    for name, outcome in outcomes.items():
-        places = np.searchsorted(ids, outcome.ids)
-        labels[places] = outcome.labels
-        correct[name] = np.full(len(ids), np.nan)
-        correct[name][places] = outcome.correct
-    return class_rows(labels, correct, names)
-
-
-def _confusion(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
-    """Counts over the classes that occur."""
-    assert outcome.predicted is not None
-    used, places = np.unique(np.concatenate([outcome.labels, outcome.predicted]), return_inverse=True)
-    counts = confusion_counts(places[: len(outcome.labels)], places[len(outcome.labels) :], len(used))
-    return {"classes": [names[number] for number in used.tolist()], "counts": counts.tolist()}
-
-
 def _bias_outcomes(bias: BiasReport) -> dict[str, Outcome]:
-    """The bias evaluation's views, composite by composite, for comparisons."""
+    """Outcomes of the views of the bias protocol, with composites as items."""
     rows = bias.manifest.rows
     groups = np.array([row.group for row in rows])
     ids = np.array([f"{bias.manifest.sha256[:16]}/{name}" for name in bias.names])
