@@ -237,9 +237,9 @@ def test_masks_that_do_not_fit_cost_their_video_alone(tmp_path: Path) -> None:
     result = import_masks(root, tmp_path / "m", seen)
     assert (result.videos, result.frames, result.kept) == (1, 1, 3) and result.without == ("7.mp4",)
     for number, said in (
-        (0, "0: frame 0 is 96x48, the video 48x96: expected a mask of all of the picture"),
+        (0, "0: frame 0 is 96x48, the video 48x96: expected a mask of the whole image"),
         (1, "1/2.png: a PNG that breaks off"),
-        (2, "2: has a mask of frame 4, the video has 4, counted from 0; numbers that begin with 1 take --first 1"),
+        (2, "2: has a mask of frame 4, the video has 4, counted from 0; numbers that begin with 1 need --first 1"),
         (3, "3.npy: has a mask of frame 4, the video has 4, counted from 0"),
         (5, "5.npy: frame 0 is 48x94"),
         (6, "6/0.jpg: masks are read only from PNGs"),
@@ -247,7 +247,7 @@ def test_masks_that_do_not_fit_cost_their_video_alone(tmp_path: Path) -> None:
         assert said in result.failures[f"{number}.mp4"], number
         assert any(f"{number}.mp4 keeps its masks" in line and said in line for line in seen.warnings)
     assert len(result.failures) == 6
-    assert any("taken for their first ones: 1 (4.mp4)" in line for line in seen.warnings)
+    assert any("used for their first frames: 1 (4.mp4)" in line for line in seen.warnings)
     after = masks_of(root)
     assert [name for name in before if not np.array_equal(before[name], after[name])] == ["4.mp4"]
     assert [open_store(root).row(video).imported_masks for video in range(8)] == [n == 4 for n in range(8)]
@@ -334,7 +334,7 @@ def test_stores_and_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="first = -1"):
         import_masks(root, tmp_path / "m", Silent(), first=-1)
     backgrounds = make_store(tmp_path / "bg", holds="backgrounds", frames="none")
-    with pytest.raises(UsageError, match="holds backgrounds alone, no masks"):
+    with pytest.raises(UsageError, match="holds only backgrounds, no masks"):
         import_masks(backgrounds, tmp_path / "m", Silent())
     with pytest.raises(StoreError, match="not a bgaug store"):
         import_masks(tmp_path, tmp_path / "m", Silent())
@@ -420,9 +420,9 @@ def test_a_folder_of_pictures_becomes_a_bank(
     seen = Recorder()
     result = import_backgrounds(root, folder, seen)
     capfd.readouterr()  # what decoders say
-    assert (result.bank, result.pictures) == ("places-of-é-", 4)
+    assert (result.bank, result.images) == ("places-of-é-", 4)
     assert sorted(result.failures) == ["broken.jpg", "empty.png"] and result.to_json()["failed"] == 2
-    assert len(seen.warnings) == 2 and "broken.jpg cannot be read as a picture" in seen.warnings[0]
+    assert len(seen.warnings) == 2 and "broken.jpg cannot be read as an image" in seen.warnings[0]
     bank = open_store(root).bank("places-of-é-")
     assert bank.names == ("a.tif", "a/b.bmp", "small.PNG", "z.png") and bank.images.shape == (4, *SIZE, 3)
     for name, picture in pictures.items():
@@ -448,7 +448,7 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "b" / "y.png").symlink_to(tmp_path / "b" / "x.png")
     (tmp_path / "b" / "z.png").symlink_to(write_picture(tmp_path / "out.png", scene(1)))
     (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert import_backgrounds(root, tmp_path / "b", Silent()).pictures == 2
+    assert import_backgrounds(root, tmp_path / "b", Silent()).images == 2
     assert open_store(root).bank("b").names == ("x.png", "y.png")
 
 
@@ -459,10 +459,10 @@ def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"")
     import_backgrounds(root, tmp_path / "b", Silent())
-    with pytest.raises(UsageError, match="has a bank 'b' already; give another --name, or --overwrite"):
+    with pytest.raises(UsageError, match="already has a bank 'b'; give another --name, or --overwrite"):
         import_backgrounds(root, tmp_path / "b", Silent())
-    assert import_backgrounds(root, tmp_path / "b", Silent(), overwrite=True).pictures == 1
-    for folder, said in (("none", "no picture in"), ("gone", "no such folder"), ("s/plan.json", "expected a folder")):
+    assert import_backgrounds(root, tmp_path / "b", Silent(), overwrite=True).images == 1
+    for folder, said in (("none", "no image in"), ("gone", "no such folder"), ("s/plan.json", "expected a folder")):
         with pytest.raises(UsageError, match=said):
             import_backgrounds(root, tmp_path / folder, Silent())
     with pytest.raises(UsageError, match="no image for the bank 'b'"):
@@ -579,11 +579,11 @@ def test_an_earlier_export_is_replaced_on_request_alone(tmp_path: Path) -> None:
     export_videos(root, ["c.mp4"], out, Silent())
     mine = put(out / "masks" / "c" / "000006.png", np.ones(SIZE))
     (out / "masks" / "c" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"c\.json is there already; give --overwrite"):
+    with pytest.raises(UsageError, match=r"c\.json exists; give --overwrite"):
         export_videos(root, ["walk/b.mp4", "c.mp4"], out, Silent())
     assert not (out / "walk").exists() and mine.exists()
     (out / "c.json").unlink()
-    with pytest.raises(UsageError, match=r"masks/c/000000\.png is there already"):
+    with pytest.raises(UsageError, match=r"masks/c/000000\.png exists"):
         export_videos(root, ["c.mp4"], out, Silent())
     export_videos(root, ["c.mp4", "c.mp4"], out, Silent(), overwrite=True)
     assert not mine.exists() and (out / "masks" / "c" / "notes.txt").exists() and (out / "c.json").exists()
@@ -624,7 +624,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, monkeypatch: py
 
 def test_the_nearest_id_is_named(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s")
-    with pytest.raises(UsageError, match=r"holds no video 'walk/b'; is 'walk/b.mp4' meant\?"):
+    with pytest.raises(UsageError, match=r"has no video 'walk/b'; did you mean 'walk/b.mp4'\?"):
         export_videos(root, ["walk/b"], tmp_path / "out", Silent())
     with pytest.raises(UsageError, match=r"is 'c.mp4' meant\?"):
         export_videos(root, ["qqqqqqqq"], tmp_path / "out", Silent())
@@ -648,7 +648,7 @@ def test_a_store_is_never_merged_into_itself(tmp_path: Path) -> None:
     before = verify_store(a, deep=True)
     (tmp_path / "link").symlink_to(a)
     for out in (a, tmp_path / "b" / ".." / "a", tmp_path / "link", tmp_path):
-        with pytest.raises(UsageError, match="is one of the stores to be merged, or holds one"):
+        with pytest.raises(UsageError, match="is one of the stores to be merged, or contains one"):
             merge([b, a], out, Silent(), overwrite=True)
     assert verify_store(a, deep=True) == before
 

@@ -178,7 +178,7 @@ def test_probe_says_which_links_it_left_out(videos: Path) -> None:
     found = json.loads(said.splitlines()[-1])
     assert code == 0 and len(found["videos"]) == 3
     assert found["left_out"] == {"links_out": 1, "others": {".md": 1}}
-    assert "1 links that lead out of the folders named; --follow-links follows them: train/walk" in told
+    assert "1 links that lead out of the named folders; --follow-links follows them: train/walk" in told
     assert len(json.loads(call("inspect", videos, "--follow-links", "--json")[1].splitlines()[-1])["videos"]) == 4
 
 

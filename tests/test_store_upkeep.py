@@ -288,7 +288,7 @@ def test_a_bank_is_kept_beside_the_videos(root: Path) -> None:
     for name in ("", "../x", ".hidden", "a b"):
         with pytest.raises(UsageError, match="a bank's name consists of"):
             write_bank(root, name, pictures)
-    with pytest.raises(UsageError, match="no picture"):
+    with pytest.raises(UsageError, match="no image"):
         write_bank(root, "none", [])
     with pytest.raises(StoreError, match="no bank of images 'none'"):
         open_store(root).bank("none")

@@ -238,7 +238,7 @@ def check_access(path: Path, decoder: Decoder, seed: int = 0) -> str:
             reader.get([count])
     timeline = timeline_of(path)
     if timeline.trusted:
-        assert np.allclose(timeline.seconds(), whole.pts_seconds)
+        assert np.allclose(timeline.times, whole.pts_seconds)
     return timeline.why_not or "seeks"
 
 

@@ -50,7 +50,7 @@ def test_links_of_a_cache(cache: Path) -> None:
     seen = Recorder()
     assert ids(find_videos([snapshot], seen)) == ["train/walk/c.mp4"]
     assert seen.warnings == [
-        "left out: 2 links that lead out of the folders named; --follow-links follows them: train/run/b.mp4, train/walk/a.mp4"
+        "left out: 2 links that lead out of the named folders; --follow-links follows them: train/run/b.mp4, train/walk/a.mp4"
     ]
     # Where nothing is left, the error says why.
     (snapshot / "train/walk/c.mp4").unlink()
@@ -90,7 +90,7 @@ def test_one_file_by_two_names_is_said(tmp_path: Path) -> None:
     (tmp_path / "v/b.mp4").symlink_to("a.mp4")
     seen = Recorder()
     assert ids(find_videos([tmp_path / "v"], seen)) == ["a.mp4", "b.mp4"]
-    assert seen.warnings == ["1 videos are there twice, by links to one file: b.mp4 is also a.mp4"]
+    assert seen.warnings == ["1 videos occur twice, by links to one file: b.mp4 is also a.mp4"]
 
 
 def test_what_else_lies_there_is_counted(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_what_else_lies_there_is_counted(tmp_path: Path) -> None:
         "others": {".txt": 2, "": 1},
     }
     assert [warning.partition(":")[2].strip() for warning in seen.warnings] == [
-        "1 links that lead nowhere: gone.mp4",
+        "1 links without a target: gone.mp4",
         "1 named pipes, sockets or devices: pipe.mp4",
-        "1 archives; unpack them to use what is in them: more.zip",
+        "1 archives; unpack them to use their content: more.zip",
     ]
 
 
@@ -146,7 +146,7 @@ def test_a_folder_of_pictures_comes_with_the_command_that_makes_a_video(tmp_path
     levels = [40, 90, 140, 190]
     for number, level in enumerate(levels, start=9):
         write_picture(folder / name.format(number), np.full((46, 62, 3), level, np.uint8))
-    with pytest.raises(UsageError, match="1 folders of numbered pictures; a folder of pictures is no video") as caught:
+    with pytest.raises(UsageError, match="1 folders of numbered images; a folder of images is no video") as caught:
         find_videos([tmp_path])
     command = str(caught.value).partition("makes one of the first: ")[2].rpartition(": raw frames")[0]
     assert command.startswith("ffmpeg ")

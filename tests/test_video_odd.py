@@ -178,7 +178,7 @@ def test_mpeg2_cut_in_an_open_group(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_cover_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="attached picture") as caught:
+    with pytest.raises(VideoError, match="attached image") as caught:
         open_video(with_cover(tmp_path / "song.mp4", None))
     assert caught.value.reason == "no_video_stream"
     path = with_cover(tmp_path / "clip.mp4", numbered(COUNT))

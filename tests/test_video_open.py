@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 from bgaug.errors import VideoError
-from bgaug.pipelines.build.probe import probe_videos
+from bgaug.pipelines.build.find_videos import find_videos
+from bgaug.pipelines.build.probe import probe_sources
 from bgaug.progress import Silent
 from bgaug.video import Decoder, declared_length, open_video, probe_video, read_video
 
@@ -83,7 +84,7 @@ def test_a_folder_named_like_a_protocol_makes_no_request(folder: Path, video: Pa
 
 def test_the_folder_one_stands_in(folder: Path, video: Path) -> None:
     shutil.copy(video, folder / "10:30:00.mp4")
-    found = {probe.path.name: probe for probe in probe_videos([Path(".")], Silent())}
+    found = {probe.path.name: probe for probe in probe_sources(find_videos([Path(".")]), Silent())}
     assert {name: probe.error for name, probe in found.items()} == {"10:30:00.mp4": None, "other.mp4": None}
 
 

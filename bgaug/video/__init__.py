@@ -1,9 +1,9 @@
-"""Reading videos: what a file holds, one sequential pass over it, and frames by index or time.
+"""Reading videos: the content of a file, one sequential pass over it, and frames by index or time.
 
-The only room that imports PyAV or decord. Every frame leaves it as RGB uint8, turned the way it is meant to be seen,
-in the order of presentation, at times that ascend, from the best video stream of the file (docs/video.md). PyAV reads
-every container of FFmpeg that leads to no other file, and is the default; decord is read from the first frame to the last, never by index, because its seeks return other frames on
-AVI with B-frames and on open-GOP H.264.
+The only package that imports PyAV or decord. It returns every frame as upright RGB uint8, in the order of presentation,
+at ascending times, from the best video stream of the file (docs/video.md). PyAV is the default and reads every container
+of FFmpeg that refers to no other file; decord reads only sequentially, because its seeks return other frames for AVI
+with B-frames and for open-GOP H.264.
 """
 
 from bgaug.names import Decoder

@@ -1,7 +1,10 @@
-"""Opening a file with PyAV, and saying clearly what is wrong with it.
+"""Opening a file with PyAV, and errors that name what is wrong with it.
 
-The only door to FFmpeg. It gets the absolute path of a regular file, with the protocol in front, and may open nothing
-else: neither a name nor a file's content leads it to another file or into the network.
+FFmpeg is called only here. It gets the absolute path of a regular file, with the protocol in front, and may open nothing
+else: neither a name nor the content of a file leads to another file or to the network.
+
+Headers are not trusted. A file counts as cut short only if the structure of its container extends past the end of the
+file; a length that was never filled in (a pipe, a live recording) is a placeholder and is ignored.
 """
 
 from __future__ import annotations
@@ -16,11 +19,11 @@ from typing import Any, BinaryIO
 
 from bgaug.errors import VideoDecodeError, VideoError
 
-CONTAINERS = (
+_CONTAINERS = (
     *("mov", "matroska", "avi", "asf", "flv", "gif", "mpegts", "mpeg", "ogg", "mxf", "nut", "rm", "wtv", "dv", "ivf"),
     *("h264", "hevc", "vvc", "m4v", "mpegvideo", "obu", "yuv4mpegpipe"),
 )
-"""FFmpeg's names of the containers, and bare streams, that are read. Playlists and image sequences are none of them."""
+"""FFmpeg's names of the containers, and raw streams, that are read; no playlists or image sequences."""
 
 _ATTACHED_PICTURE = 0x400
 _STILL_CODECS = frozenset(["png", "mjpeg", "bmp", "tiff", "webp", "jpeg2000"])
@@ -46,13 +49,13 @@ def check_regular(path: Path) -> int:
     """Size in bytes of a regular file.
 
     Raises:
-        VideoError: there is none of that name, it is empty, or it is something else.
+        VideoError: the file is missing, empty, or no regular file.
     """
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise VideoError(path, "missing", f"cannot be looked at: {said(error)}") from error
+            raise VideoError(path, "missing", f"cannot be accessed: {said(error)}") from error
         raise VideoError(path, "missing", "no such file") from error
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
@@ -62,25 +65,20 @@ def check_regular(path: Path) -> int:
     return status.st_size
 
 
-def file_url(path: Path) -> str:
-    """The name under which FFmpeg opens this very file, whatever it is called: "a:b.mp4" alone would be a protocol."""
-    return f"file:{path.absolute()}"
-
-
 @contextmanager
 def open_container(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Container and best video stream, closed at the end: an unclosed one keeps threads and memory.
+    """Container and best video stream; closed at the end, because an open container keeps threads and memory.
 
     Raises:
-        VideoError: there is no video stream in it that can be decoded.
+        VideoError: it has no video stream that can be decoded.
     """
     import av
 
     check_regular(path)
-    limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+    limits = {"protocol_whitelist": "file", "format_whitelist": ",".join(_CONTAINERS)}
     try:
-        # Metadata in another encoding is no reason to refuse the pictures.
-        container = av.open(file_url(path), metadata_errors="ignore", container_options=limits)
+        # A name such as "a:b.mp4" would be a protocol without "file:". Metadata in another encoding is ignored.
+        container = av.open(f"file:{path.absolute()}", metadata_errors="ignore", container_options=limits)
     except decoding_errors() as error:
         raise _open_error(path, error) from error
     with container:
@@ -92,7 +90,7 @@ def open_container(path: Path) -> Iterator[tuple[Any, Any]]:
             raise _stream_error(path, container)
         if stream.codec_context is None:
             raise VideoError(path, "unsupported_codec", "this build of FFmpeg has no decoder for the video stream")
-        # One thread: more buy nothing at these sizes, and processes run side by side anyway.
+        # One thread: more do not help at these sizes, and several processes run anyway.
         stream.codec_context.thread_count = 1
         stream.codec_context.thread_type = "NONE"
         yield container, stream
@@ -100,18 +98,18 @@ def open_container(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _open_error(path: Path, error: BaseException) -> VideoError:
     if is_cut_short(path):
-        return VideoError(path, "truncated", "the file ends before it says where its frames are")
-    if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's word for a format that is not among those allowed
+        return VideoError(path, "truncated", "the file ends before the index of its frames")
+    if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's code for a format that is not allowed
         return VideoError(
             path,
             "unsupported_container",
-            "not in a container that is read: a playlist, a picture, or a list of other files? Convert it to MP4, say",
+            "not in a supported container: a playlist, an image, or a list of other files? Convert it, for example to MP4",
         )
     return VideoError(path, "not_a_video", f"cannot be opened as a video: {said(error)}")
 
 
 def _best_stream(container: Any) -> Any:
-    """FFmpeg's best video stream, a cover or thumbnail aside; None if there is no other."""
+    """FFmpeg's best video stream that is no cover or thumbnail; None if there is no other."""
     best = container.streams.best("video")
     if best is None or not (is_attached_picture(best) or _is_still(best)):
         return best
@@ -125,12 +123,12 @@ def _best_stream(container: Any) -> Any:
 
 
 def is_attached_picture(stream: Any) -> bool:
-    """Whether a video stream is the cover of an album, or another picture that belongs to a file."""
+    """Whether a video stream is the cover of an album, or another image attached to a file."""
     return bool(int(stream.disposition) & _ATTACHED_PICTURE)
 
 
 def _is_still(stream: Any) -> bool:
-    """Whether a stream is one picture that some writer forgot to mark as attached; a video only if nothing else is."""
+    """Whether a stream is one image that is not marked as attached; it counts as a video only if there is no other."""
     return stream.frames == 1 and stream.codec_context is not None and stream.codec_context.name in _STILL_CODECS
 
 
@@ -139,12 +137,12 @@ def _stream_error(path: Path, container: Any) -> VideoError:
     if any(not is_attached_picture(stream) for stream in videos):
         return VideoError(path, "unsupported_codec", "no video stream that this build of FFmpeg can decode")
     if videos:
-        return VideoError(path, "no_video_stream", "no video stream, only an attached picture; is it an audio file?")
+        return VideoError(path, "no_video_stream", "no video stream, only an attached image; is it an audio file?")
     return VideoError(path, "no_video_stream", "no video stream; is it an audio file?")
 
 
 def first_frame(path: Path, container: Any, stream: Any) -> Any:
-    """The first decoded picture.
+    """The first decoded frame.
 
     Raises:
         VideoDecodeError: there is none.
@@ -158,62 +156,58 @@ def first_frame(path: Path, container: Any, stream: Any) -> Any:
 
 
 def decoding_errors() -> tuple[type[BaseException], ...]:
-    """What PyAV raises about a file."""
+    """The exceptions that PyAV raises for a file."""
     import av
 
     return (av.FFmpegError, ValueError, IndexError, UnicodeDecodeError)
 
 
 def decode_error(path: Path, error: BaseException, count: int) -> VideoDecodeError:
-    """An error of ours for one of PyAV's, after `count` good frames."""
+    """The project's error for one of PyAV, after `count` good frames."""
     import av
 
     if isinstance(error, (av.DecoderNotFoundError, av.PatchWelcomeError)):
         return VideoDecodeError(path, "unsupported_codec", f"cannot be decoded: {said(error)}", count)
     if is_cut_short(path):
-        return cut_short_error(path, count)
+        return _cut_short_error(path, count)
     return VideoDecodeError(path, "corrupt", f"breaks off after {count} good frames: {said(error)}", count)
 
 
 def check_all_there(path: Path, count: int, declared: int | None) -> None:
-    """After a pass of `count` frames that ended without an error: whether the file ended too early.
+    """Check after a pass of `count` frames without an error that the file did not end too early.
 
-    Only where frames are missing: what was appended to a whole file may look like the beginning of more.
+    Only if frames are missing: bytes appended to a complete file may look like the beginning of more frames.
 
     Raises:
-        VideoDecodeError: it did.
+        VideoDecodeError: the file is cut short.
     """
     if (declared is None or count < declared) and is_cut_short(path):
-        raise cut_short_error(path, count)
+        raise _cut_short_error(path, count)
 
 
-def cut_short_error(path: Path, count: int) -> VideoDecodeError:
-    """The file is not all there; `count` frames are."""
+def _cut_short_error(path: Path, count: int) -> VideoDecodeError:
     return VideoDecodeError(path, "truncated", f"the file is cut short: {count} good frames, then nothing", count)
 
 
 def said(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The message of an error in one line."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0] if str(text) else type(error).__name__
 
 
 def most_frames(num_bytes: int) -> int:
-    """The most frames that a video file of this size can hold: an upper bound, far above what real files have.
+    """Upper bound of the number of frames in a video file of this size, far above that of real files.
 
-    Whatever a header claims beyond it is not true.
-
-    Args:
-        num_bytes: size of the file.
+    A header that declares more is wrong.
     """
     return num_bytes // _MIN_FRAME_BYTES
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether the container's own structure leads past the end of the file.
+    """Whether the structure of the container extends past the end of the file.
 
-    Looks at the boxes of MP4 and QuickTime, the chunks of AVI, the segment and clusters of Matroska. Other containers
-    carry no such lengths.
+    Reads the boxes of MP4 and QuickTime, the chunks of AVI, and the segment and clusters of Matroska. Other containers
+    have no such lengths.
     """
     try:
         size = os.path.getsize(path)
@@ -231,7 +225,7 @@ def is_cut_short(path: Path) -> bool:
 
 
 def _riff_end(file: BinaryIO, size: int) -> int:
-    """Where the last RIFF chunk ends: files above a gigabyte have several."""
+    """End of the last RIFF chunk; files above a gigabyte have several."""
     end = 0
     for _ in range(_MAX_STEPS):
         head = _read_at(file, end, 8)
@@ -245,11 +239,11 @@ def _riff_end(file: BinaryIO, size: int) -> int:
 
 
 def _chunks_end(file: BinaryIO, place: int, size: int) -> int:
-    """Where the last chunk ends that begins within the file, for a RIFF chunk whose own length is a placeholder."""
+    """End of the last chunk that begins within the file, for a RIFF chunk whose own length is a placeholder."""
     for _ in range(_MAX_STEPS):
         head = _read_at(file, place, 12)
         if len(head) < 8 or not all(32 <= letter < 127 for letter in head[:4]):
-            return min(place, size)  # the end, or no chunk: nothing more can be said
+            return min(place, size)  # the end, or no chunk: undecided
         length = int.from_bytes(head[4:8], "little")
         if head[:4] in (b"RIFF", b"LIST") and (
             head[8:] in (b"movi", b"AVIX") or length == 0 or length >= _AVI_PLACEHOLDERS
@@ -276,7 +270,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         if length == 0:
             return size  # the last box, to the end of the file
         if length < 8:
-            return 0  # not a box: nothing can be said
+            return 0  # not a box: undecided
         end += length
     return 0
 
@@ -294,7 +288,7 @@ def _matroska_end(file: BinaryIO, size: int) -> int:
 
 
 def _parts_end(file: BinaryIO, size: int) -> int:
-    """Where the last part ends that begins within a segment of unknown length, as live recordings have it."""
+    """End of the last part that begins within a segment of unknown length, which live recordings have."""
     for _ in range(_MAX_STEPS):
         first = file.read(1)
         if not first or not first[0]:
@@ -302,7 +296,7 @@ def _parts_end(file: BinaryIO, size: int) -> int:
         name = first + file.read(8 - first[0].bit_length())
         length = _variable_length(file)
         if name not in _MATROSKA_PARTS:
-            return 0  # not a part that is known: nothing can be said
+            return 0  # an unknown part: undecided
         if length is None:
             if name != _MATROSKA_CLUSTER:
                 return 0
@@ -315,7 +309,7 @@ def _parts_end(file: BinaryIO, size: int) -> int:
 
 
 def _variable_length(file: BinaryIO) -> int | None:
-    """An EBML length; None for "unknown", as live recordings have it."""
+    """An EBML length; None for "unknown", which live recordings have."""
     first = file.read(1)
     if not first or not first[0]:
         return None

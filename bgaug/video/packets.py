@@ -1,4 +1,4 @@
-"""What packets say without being decoded: whether one shows a picture, and whether decoding may begin with it."""
+"""Packets without decoding: whether one shows an image, and whether decoding may begin with it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class PacketRules:
 
     @property
     def known(self) -> bool:
-        """Whether it is known where decoding may begin."""
+        """Whether the places where decoding may begin are known."""
         return self._entry is not None or self._hevc is not None
 
     @property
     def irregular(self) -> bool:
-        """Whether the stream was joined or cut in a way that seeks are not trusted with."""
+        """Whether the stream was joined or cut in a way that makes seeks unreliable."""
         return self._hevc is not None and self._hevc.joined
 
     def look(self, packet: Any) -> tuple[bool, bool]:
-        """Whether a packet shows a picture, and whether decoding may begin there: what follows needs nothing earlier."""
+        """Whether a packet shows an image, and whether decoding may begin there: later packets need no earlier ones."""
         data = memoryview(packet)
         if self._hevc is not None:
             kinds = [head >> 1 & 0x3F for head in _heads(data, self._length_bytes)]
@@ -45,10 +45,10 @@ class PacketRules:
 
 
 class _LeadingPictures:
-    """Which pictures of HEVC are never shown.
+    """Images of HEVC that are never shown.
 
-    They are those that lean on what comes before a random access point (RASL), where nothing does: at the beginning,
-    after the end of a sequence, and where a link was broken.
+    They depend on images before a random access point (RASL) that do not exist: at the beginning, after the end of a
+    sequence, and at a broken link.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class _LeadingPictures:
         self._first, self._dropping = True, False
 
     def shows(self, kinds: list[int]) -> bool:
-        """Whether the picture with units of these kinds is shown."""
+        """Whether the image with units of these kinds is shown."""
         if any(16 <= kind <= 21 for kind in kinds):
             broken = any(16 <= kind <= 18 for kind in kinds)
             self.joined |= broken
@@ -73,7 +73,7 @@ def _always(data: memoryview) -> bool:
 
 
 def _h264_entry(data: memoryview, length_bytes: int) -> bool:
-    """A recovery point in an open group of pictures is called a keyframe too, but is none: 5 is IDR."""
+    """Only IDR (5): a recovery point in an open group of pictures is also marked as a keyframe."""
     return 5 in {head & 0x1F for head in _heads(data, length_bytes)}
 
 
@@ -87,7 +87,7 @@ def _vp8_entry(data: memoryview, length_bytes: int) -> bool:
 
 def _vp9_shows(data: memoryview) -> bool:
     if data[-1] & 0xE0 == 0xC0:
-        return True  # several pictures in one packet; one of them is shown
+        return True  # several images in one packet; one of them is shown
     bits = _vp9_bits(data)
     return bool(bits & 0x08) or bool(bits & 0x02)
 
@@ -97,11 +97,11 @@ def _vp9_entry(data: memoryview, length_bytes: int) -> bool:
 
 
 def _vp9_bits(data: memoryview) -> int:
-    return data[0] if (data[0] & 0x30) != 0x30 else data[0] << 1  # profile 3 has a bit more
+    return data[0] if (data[0] & 0x30) != 0x30 else data[0] << 1  # profile 3 has one more bit
 
 
 def _av1_entry(data: memoryview, length_bytes: int) -> bool:
-    """Whether the first frame is a keyframe that is shown at once: one that is shown later has others lean past it."""
+    """Whether the first frame is a keyframe that is shown at once: others may depend on frames before a later one."""
     place = 0
     while place < len(data):
         head = data[place]
@@ -122,7 +122,7 @@ def _av1_entry(data: memoryview, length_bytes: int) -> bool:
 
 
 def _heads(data: memoryview, length_bytes: int) -> list[int]:
-    """First byte of each unit of a packet, whether units are led by their length or by a start code."""
+    """First byte of each unit of a packet, whether units begin with their length or with a start code."""
     if not length_bytes:
         return [match[1][0] for match in _START_CODE.finditer(data)]
     heads = []

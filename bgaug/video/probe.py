@@ -1,4 +1,4 @@
-"""What a file really holds, and which reader can be trusted with it."""
+"""The real content of a file, and which readers handle it correctly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from bgaug.video.timeline import Timeline, timeline_of
 from bgaug.video.with_decord import DecordReader
 from bgaug.video.with_pyav import PyavReader
 
-SEEKS_TRIED = 16
+_SEEKS_TRIED = 16
 _SAME_THUMBNAIL = 4
 
 
 @dataclass(frozen=True)
 class Deep:
-    """What only decoding tells.
+    """Results that need decoding.
 
     Attributes:
-        real_frames: frames that a sequential pass gives; the good beginning, where the file breaks off.
-        breaks_off: reason code and message, None where it does not.
-        seeks: "16 of 16 equal a sequential pass"; empty where none was tried.
-        decord: "the same frames", or what is wrong with it.
+        real_frames: frames of a sequential pass; those of the good beginning if the file breaks off.
+        breaks_off: message and reason code; None if it does not.
+        seeks: "16 of 16 equal a sequential pass"; empty if none was tried.
+        decord: "the same frames", or what is wrong with those of decord.
     """
 
     real_frames: int
@@ -42,24 +42,24 @@ class Deep:
 
 @dataclass(frozen=True)
 class Probe:
-    """What `probe_video` found.
+    """The result of `probe_video`.
 
     Attributes:
         path: the file.
-        error: reason code and message of a file that cannot be used at all; then nothing else is known.
-        info: what the container says of the stream that is read.
+        error: message and reason code of a file that cannot be used; then nothing else is known.
+        info: facts of the container about the stream that is read.
         streams: one line each.
         pixel_format: FFmpeg's name.
-        packet_frames: frames by the packets of the file, without decoding.
+        packet_frames: number of frames by the packets of the file, without decoding.
         duration_seconds: from the first frame shown to the end of the last.
-        variable_rate: whether frames follow each other at varying distance.
-        longest_group: most frames from one keyframe to the next.
-        keyframes: their number.
-        cut_short: whether the file is not all there.
-        seams: numbers of the frames at which the file's times begin again; they are made to go on.
-        seeks: empty where frames may be had by seeking, else why they are read sequentially.
-        deep: what decoding told; None where it was not asked for.
-        cuts: first frames of further shots; None where they were not looked for.
+        variable_rate: whether the time between frames varies.
+        longest_group: largest number of frames from one keyframe to the next.
+        keyframes: number of keyframes.
+        cut_short: whether the end of the file is missing.
+        seams: numbers of the frames at which the file's times restart; they are continued.
+        seeks: empty if seeks are used, else why frames are read sequentially.
+        deep: results of decoding; None if it was not requested.
+        cuts: first frames of further shots; None if they were not detected.
     """
 
     path: Path
@@ -92,15 +92,15 @@ class Probe:
 def probe_video(
     path: str | Path, *, deep: bool = False, on_frame: Callable[[DecodedFrame], None] | None = None
 ) -> Probe:
-    """Look into a file.
+    """Examine a file.
 
     Args:
         path: the file.
-        deep: also decode it: count its frames, try `SEEKS_TRIED` random frames against a sequential pass, and decord.
+        deep: also decode it: count its frames, and compare 16 random seeks and decord with a sequential pass.
         on_frame: called with every frame of the deep pass.
 
     Returns:
-        What was found; a file that cannot be used is a `Probe` with `error`, not an exception.
+        The result; a file that cannot be used gives a `Probe` with `error`, not an exception.
     """
     path = Path(path)
     try:
@@ -134,14 +134,14 @@ def _streams(path: Path) -> tuple[tuple[str, ...], str]:
             codec = getattr(other, "codec_context", None)
             size = f" {codec.width}x{codec.height}" if other.type == "video" and codec is not None else ""
             read = " (read)" if other.index == stream.index else ""
-            kind = "attached picture" if other.type == "video" and is_attached_picture(other) else other.type
+            kind = "attached image" if other.type == "video" and is_attached_picture(other) else other.type
             lines.append(f"{kind} {codec.name if codec is not None else 'unknown'}{size}{read}")
         return tuple(lines), str(stream.codec_context.pix_fmt)
 
 
 def _varies(timeline: Timeline) -> bool:
     steps = np.diff(timeline.times)
-    # Times are whole units: at 30 fps in milliseconds steps of 33 and 34 are one rate.
+    # Times are whole units: at 30 fps in milliseconds, steps of 33 and 34 are one rate.
     few = max(float(timeline.time_base), 0.01 * float(np.median(steps))) if len(steps) else 0.0
     return len(steps) > 1 and float(steps.max() - steps.min()) > few + 1e-9
 
@@ -155,7 +155,7 @@ def _longest_group(timeline: Timeline) -> int:
 def _decode(reader: PyavReader, timeline: Timeline, on_frame: Callable[[DecodedFrame], None] | None) -> Deep:
     rng = np.random.default_rng(0)
     count = max(1, len(timeline.times))
-    tried = set(rng.integers(0, count, SEEKS_TRIED).tolist())
+    tried = set(rng.integers(0, count, _SEEKS_TRIED).tolist())
     seen: dict[int, int] = {}
     thumbnails: dict[int, NDArray[np.uint8]] = {}
     frames, breaks_off = 0, None
@@ -192,5 +192,5 @@ def _try_decord(path: Path, frames: int, thumbnails: dict[int, NDArray[np.uint8]
     except VideoError as error:
         return f"{error.message} [{error.reason}]"
     if wrong or count != frames:
-        return f"{wrong} of {len(thumbnails)} frames are others, {count} frames instead of {frames}"
+        return f"{wrong} of {len(thumbnails)} frames differ, {count} frames instead of {frames}"
     return "the same frames"

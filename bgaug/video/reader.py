@@ -1,4 +1,4 @@
-"""Opening a video with the decoder that was asked for, and reading it whole."""
+"""Opening a video with the requested decoder, and reading it into memory."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def open_video(path: str | Path, decoder: Decoder = "auto") -> VideoReader:
         decoder: "pyav", "decord", or "auto", which is PyAV.
 
     Raises:
-        VideoError: the file is missing, empty, no regular file, not a video, or holds no stream that can be decoded; `.reason` says
-            which.
-        UsageError: an unknown decoder, or decord where it is not installed.
+        VideoError: the file is missing, empty, no regular file, not a video, or has no stream that can be decoded; see
+            `.reason`.
+        UsageError: an unknown decoder, or decord is not installed.
     """
     path = Path(path)
     if decoder not in DECODERS:
@@ -51,15 +51,12 @@ def read_video(
     Args:
         path: the file.
         decoder: as in `open_video`.
-        size: (height, width) to bring every frame to, by area; None keeps the video's own.
+        size: (height, width) of the result, resized by area; None keeps that of the video.
         on_error: "salvage" returns the good beginning of a video that breaks off.
-
-    Returns:
-        The frames with their times.
 
     Raises:
         VideoError: as in `open_video`.
-        VideoDecodeError: the stream breaks off; `.num_good_frames` says after how many frames.
+        VideoDecodeError: the stream breaks off after `.num_good_frames` frames.
     """
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
@@ -78,10 +75,10 @@ _SUSPICIOUS_FRAME_BYTES = 64
 
 
 def declared_length(path: str | Path) -> int:
-    """Frames that a file seems to hold, without decoding any: a forecast, not a fact; 0 where nothing is known.
+    """Estimated number of frames of a file, without decoding; 0 if it is unknown.
 
-    It is the container's claim. Where there is none, or where it leaves less than 64 bytes for a frame, the packets are
-    counted. Never more than `most_frames` of the file's size.
+    The container declares it. If it does not, or declares less than 64 bytes per frame, packets are counted. Never more
+    than `most_frames` of the file's size.
     """
     path = Path(path)
     try:

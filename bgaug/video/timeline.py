@@ -1,7 +1,7 @@
-"""When each frame of a file is shown and where decoding may begin: from its packets, without decoding any.
+"""The time of each frame of a file and the places where decoding may begin, from its packets without decoding.
 
-A seek is trusted where all of this is certain beforehand, and checked again while it is done: every decoded frame must
-carry the time that the table has for it. Whatever does not fit is read sequentially.
+A seek is trusted only if all of this is certain beforehand, and checked again during the seek: every decoded frame must
+have the time that the timeline has for it. All other files are read sequentially.
 
 Letters: N frames.
 """
@@ -24,7 +24,7 @@ from bgaug.video.container import decoding_errors, open_container
 from bgaug.video.packets import PacketRules
 
 _SEEKABLE = frozenset({"mov", "mp4", "matroska", "webm"})
-_CLOCKS_SET_ANEW = frozenset({"mpegts", "mpeg"})
+_RESETS_CLOCK = frozenset({"mpegts", "mpeg"})
 _CACHED = 4096
 _FRAMES_CHECKED = 3
 _DEFAULT_RATE = 25
@@ -34,13 +34,17 @@ _LONGEST_GAP_SECONDS = 10  # a longer one, in transport and program streams, is 
 
 
 class Clock:
-    """Times of the frames of one pass, in order of presentation.
+    """Strictly ascending times of the frames of one pass, from their stamps.
+
+    Ascending stamps are used as they are. Where they restart, the next frame follows one step after the last, and all
+    later frames are shifted by the same amount. A frame without a stamp is one step after the last; one whose stamp is
+    not after the last frame's is one unit after it.
 
     Args:
-        unit: seconds that a stamp counts in.
+        unit: seconds per unit of the stamps.
         step: usual seconds from one frame to the next.
-        seams: how often times begin again, as far as the packets show.
-        closes_gaps: whether gaps of more than `_LONGEST_GAP_SECONDS` are such places too.
+        seams: number of restarts of the times, as far as the packets show.
+        closes_gaps: whether a gap of more than 10 seconds counts as a restart, too.
     """
 
     def __init__(self, unit: Fraction, step: Fraction, seams: int = 0, closes_gaps: bool = False) -> None:
@@ -52,7 +56,7 @@ class Clock:
         self.seams: list[int] = []
 
     def time(self, stamp: int | None) -> float:
-        """Seconds at which the next frame is shown. `seams` then has the numbers of frames where times began again."""
+        """Time of the next frame in seconds; `seams` collects the numbers of the frames at which times restart."""
         if self._now is None:
             now = Fraction(0) if stamp is None else stamp * self._unit
             self._last_stamp = now
@@ -81,18 +85,18 @@ class Timeline:
     """The packets of the video stream, in order of presentation.
 
     Attributes:
-        stamps: int64 (N,), presentation times of the frames that are shown, as the file has them, in units of
-            `time_base`: ascending unless there are `seams`; for a stream without times, those of its frames by count.
-        time_base: seconds a unit.
+        stamps: int64 (N,), presentation times of the shown frames in the file, in units of `time_base`: ascending
+            unless there are `seams`; for a stream without times, by the number of the frame.
+        time_base: seconds per unit.
         times: float64 (N,), presentation times in seconds, strictly ascending.
-        rate: frames per second: the container's average where the times bear it out, else theirs.
+        rate: frames per second: that of the container if the times confirm it, else by the times.
         duration_seconds: from the first frame shown to the end of the last.
-        keyframes: int64, numbers of all frames that the container calls keyframes, ascending.
-        entries: int64, stamps from which decoding gives the very frames of a sequential pass, ascending.
-        why_not: why seeks are not trusted; empty where they are.
+        keyframes: int64, numbers of all frames that the container marks as keyframes, ascending.
+        entries: int64, stamps from which decoding gives exactly the frames of a sequential pass, ascending.
+        why_not: why seeks are not trusted; empty if they are.
         step: usual seconds from one frame to the next.
-        seams: numbers of the frames at which the file's times begin again.
-        by_order: frames carry times of others, or none: the k-th frame has the k-th stamp.
+        seams: numbers of the frames at which the file's times restart.
+        by_order: the stamps of decoded frames are wrong or missing: the k-th frame has the k-th stamp.
         closes_gaps: see `Clock`.
     """
 
@@ -111,24 +115,20 @@ class Timeline:
 
     @property
     def trusted(self) -> bool:
-        """Whether frames may be had by seeking."""
+        """Whether seeks may be used."""
         return not self.why_not
 
-    def seconds(self) -> NDArray[np.float64]:
-        """Presentation times, float64 (N,)."""
-        return self.times
-
     def new_clock(self) -> Clock:
-        """Gives times to the stamps of decoded frames as they come."""
+        """A clock for the stamps of the decoded frames of one pass."""
         return Clock(self.time_base, self.step, len(self.seams), self.closes_gaps)
 
     def entry_for(self, index: int) -> int | None:
-        """Where to begin decoding to reach frame `index`: the last entry not after it, None if there is none."""
+        """The place to begin decoding for frame `index`: the last entry not after it, None if there is none."""
         place = int(np.searchsorted(self.entries, self.stamps[index], side="right")) - 1
         return int(self.entries[place]) if place >= 0 else None
 
     def index_at(self, seconds: float) -> int:
-        """The frame shown at a time: the last one that is not after it, else the first."""
+        """The frame shown at a time: the last one not after it, else the first."""
         place = int(np.searchsorted(self.times, seconds + 1e-9, side="right")) - 1
         return max(0, place)
 
@@ -138,12 +138,12 @@ _lock = Lock()
 
 
 def is_seekable(container: str) -> bool:
-    """Whether seeks in files of this container can be exact at all; `container` as in `VideoInfo`."""
+    """Whether seeks in files of this container can be exact; `container` as in `VideoInfo`."""
     return bool(_SEEKABLE & set(container.split(",")))
 
 
 def timeline_of(path: Path) -> Timeline:
-    """The timeline of a file; kept in memory for as long as the file's size and time of change stay.
+    """The timeline of a file; cached while size and modification time of the file stay the same.
 
     Raises:
         VideoError: the file cannot be read.
@@ -159,7 +159,7 @@ def timeline_of(path: Path) -> Timeline:
 
 
 def distrust(path: Path, why: str) -> None:
-    """Never seek in this file again: what it showed was not what its packets had promised."""
+    """Never seek in this file again: decoded frames differ from its packets."""
     _remember(_key(path), replace(timeline_of(path), why_not=why))
 
 
@@ -177,17 +177,17 @@ def _remember(key: tuple[str, int, int], timeline: Timeline) -> None:
 
 @dataclass
 class _Packets:
-    """What a pass over the packets found.
+    """The result of a pass over the packets.
 
     Attributes:
-        segments: stamps of the shown frames, between places where times begin again, each in the order of the file.
+        segments: stamps of the shown frames, in the order of the file; a new segment where times restart.
         keys: for each segment, stamps of its keyframes.
         entries: as in `Timeline`.
-        num_timeless: packets without a stamp.
-        ordered: whether every packet came after the one before it by its stamp too.
-        last_duration: of the packet shown last, in units; 0 where it has none.
+        num_timeless: number of packets without a stamp.
+        ordered: whether the stamps ascend in the order of the file.
+        last_duration: of the packet shown last, in units; 0 if it has none.
         first_is_entry: whether decoding may begin with the first packet.
-        edited: whether some packets are marked as not to be shown.
+        edited: whether some packets are marked as not shown.
         broken: whether reading them ended in an error.
     """
 
@@ -217,22 +217,22 @@ def _read(path: Path) -> Timeline:
     stamps = [stamp for segment in packets.segments for stamp in sorted(segment)]
     count = len(stamps) + packets.num_timeless
     distinct = sum(len(set(segment)) for segment in packets.segments) + packets.num_timeless
-    # Where AVI has B-frames, its packets may hold two pictures or none, and their times are not those of frames.
+    # In AVI with B-frames, packets may hold two images or none, and their times are not those of frames.
     by_count = packets.num_timeless * 2 > count or (count > 2 and distinct * 2 <= count) or (is_avi and reorders)
     if by_count:
         step = 1 / (Fraction(_believable(header_rate)).limit_denominator(1001_000) * unit)
         stamps = [round(number * step) for number in range(count)]
-    step_seconds, closes_gaps = _step(stamps, unit), name in _CLOCKS_SET_ANEW
+    step_seconds, closes_gaps = _step(stamps, unit), name in _RESETS_CLOCK
     clock = Clock(unit, step_seconds, len(packets.segments) - 1, closes_gaps)
     origin = stamps[0] if stamps and is_avi else 0
     missing = 0 if by_count else packets.num_timeless
     times = np.array([clock.time(s - origin) for s in stamps] + [clock.time(None) for _ in range(missing)], np.float64)
     rate, duration = _rate_and_duration(times, packets.last_duration * float(unit), header_rate)
     why_not = _why_not(name, str(codec.name), rules, packets, first_stamps, stamps) or (
-        "pictures may be made of two fields" if interlaced else ""
+        "images may be made of two fields" if interlaced else ""
     )
     if not why_not and lent and len(stamps) > 1:
-        why_not = "its times are those of decoding, or cannot be told from them"
+        why_not = "its times may be those of decoding"
     return Timeline(
         stamps=np.array(stamps, np.int64),
         time_base=unit,
@@ -259,24 +259,24 @@ def _first_frames(path: Path) -> tuple[list[int | None], bool]:
                 found.append(frame.pts)
                 interlaced |= bool(frame.interlaced_frame)
     except decoding_errors():
-        pass  # the sequential pass will say what is wrong
+        pass  # the sequential pass reports the error
     return found, interlaced
 
 
 def _read_packets(container: Any, stream: Any, rules: PacketRules) -> _Packets:
     found = _Packets()
     is_avi = container.format.name == "avi"
-    closes_gaps = container.format.name in _CLOCKS_SET_ANEW
+    closes_gaps = container.format.name in _RESETS_CLOCK
     units = 1 / Fraction(stream.time_base)
     last_dts: int | None = None
     latest = longest = None
     try:
         for packet in container.demux(stream):
-            # The end has no bytes; one byte is the place of a picture that came with another, in AVI and what came from
-            # it, but in VP9 it shows a picture again.
+            # The end has no bytes. One byte is a placeholder for an image that came with another, in AVI and files made
+            # from it, but in VP9 it shows an image again.
             if packet.size <= (0 if rules.codec == "vp9" else 1):
                 continue
-            # AVI has no times of presentation, and what FFmpeg makes up for them is out of order.
+            # AVI has no presentation times, and those that FFmpeg invents are out of order.
             stamp = packet.dts if is_avi else packet.pts
             shown, is_entry = rules.look(packet)
             if stamp is None:
@@ -308,14 +308,14 @@ def _read_packets(container: Any, stream: Any, rules: PacketRules) -> _Packets:
 
 
 def _drop_unshown_beginning(packets: _Packets, first_stamps: list[int | None], container: str) -> None:
-    """Pictures before the first that is shown lean on what was cut away."""
+    """Drop images before the first one shown, which depend on removed ones."""
     first = first_stamps[0] if first_stamps and container != "avi" else None
     if first is not None and first in packets.segments[0]:
         packets.segments[0] = [stamp for stamp in packets.segments[0] if stamp >= first]
 
 
 def _step(stamps: Sequence[int], unit: Fraction) -> Fraction:
-    """Usual distance of two frames in seconds: the median."""
+    """Median time between two frames, in seconds."""
     steps = np.diff(np.asarray(stamps, np.int64))
     steps = steps[steps > 0]
     return (
@@ -334,11 +334,11 @@ def _rate_and_duration(times: NDArray[np.float64], last_seconds: float, header_r
     believed = usual / 2 <= last_seconds <= 2 * float(steps.max())
     duration = float(times[-1] - times[0]) + (last_seconds if believed else usual)
     count = len(times)
-    # One frame may be missing, or one gap longer, where all other steps are those of the header.
+    # One frame may be missing, or one gap longer, if all other steps match the header.
     same_step = abs(header_rate * usual - 1) <= _SAME_RATE
     allowed = max(_SOME_MISSING if same_step else _SAME_COUNT, _SAME_RATE * count)
-    borne_out = abs(header_rate * duration - count) <= allowed
-    return (header_rate if borne_out else count / duration), duration
+    confirmed = abs(header_rate * duration - count) <= allowed
+    return (header_rate if confirmed else count / duration), duration
 
 
 def _believable(rate: float) -> float:
@@ -366,19 +366,19 @@ def _why_not(
     if not is_seekable(container):
         return f"seeks in {container} are not exact"
     if not rules.known:
-        return f"it is not known where {codec} may be entered"
+        return f"the places where decoding of {codec} may begin are unknown"
     if packets.num_timeless or len(set(stamps)) != len(stamps):
         return "frames without a time of their own"
     if not stamps:
         return "no frame is shown"
     if len(packets.segments) > 1:
-        return "its times begin again"
+        return "its times restart"
     if packets.edited or rules.irregular:
-        return "it was cut or joined without being encoded again"
+        return "it was cut or joined without encoding"
     if packets.broken:
         return "its packets end in an error"
     if not packets.first_is_entry:
-        return "it does not begin with a picture that stands for itself"
+        return "it does not begin with an independent image"
     if list(first_stamps) != list(stamps[:_FRAMES_CHECKED]):
-        return "its first frames are not those that its packets promise"
+        return "its first frames differ from its packets"
     return ""

@@ -1,4 +1,4 @@
-"""Reading by decord: from the first frame to the last, its length checked."""
+"""Sequential reading by decord, with a check of its length."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from bgaug.video.frames import DecodedFrame, VideoReader, thumbnail_of
 from bgaug.video.timeline import timeline_of
 from bgaug.video.with_pyav import PyavReader
 
-# Elsewhere (MPEG program streams, transport streams, GIF) its frames or its length were found wrong.
+# In others (MPEG program streams, transport streams, GIF) it returns wrong frames or a wrong length.
 _DECORD_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 
 
 class DecordReader(VideoReader):
-    """A video read by decord, from the first frame to the last, its length checked against the packets of the file."""
+    """A video read by decord, sequentially; its length is checked against the packets of the file."""
 
     def __init__(self, path: Path) -> None:
         try:
             import decord
         except ImportError as error:
             raise UsageError(
-                "decord is not installed (it has wheels for Linux on x86-64 alone); use --decoder pyav"
+                "decord is not installed (it has wheels only for Linux on x86-64); use --decoder pyav"
             ) from error
         self._decord = decord
         self._path = path
-        # PyAV says what the file is; decord does not know rotation, codec or which packets are never shown.
+        # The facts come from PyAV; decord does not report rotation, codec or packets that are never shown.
         self.info = PyavReader(path).info
         self._check()
 
     def _check(self) -> None:
-        """Refuse what decord is known to read wrongly, or not to survive."""
+        """Refuse files that decord reads wrongly, or that end its process."""
         if not _DECORD_CONTAINERS & set(self.info.container.split(",")):
             raise VideoError(
                 self._path,
@@ -48,13 +48,13 @@ class DecordReader(VideoReader):
             raise VideoError(self._path, "unsupported_container", "decord does not mirror; use --decoder pyav")
         with open_container(self._path) as (_, stream):
             claimed, size = int(stream.frames), check_regular(self._path)
-        if claimed > most_frames(size):  # decord asks for memory for all of them, and ends the process
+        if claimed > most_frames(size):  # decord allocates memory for all of them, and ends the process
             raise self._mismatch(claimed, most_frames(size))
 
     def scan(self) -> Iterator[DecodedFrame]:
         """One pass; see `VideoReader.scan`."""
         times = self._times()
-        # Decord takes a name for a protocol of FFmpeg or for UTF-8 where it can: it gets the opened file by its number.
+        # Decord may interpret a name as a protocol of FFmpeg or as UTF-8: it gets the number of the opened file instead.
         with open(self._path, "rb") as file:
             yield from self._scan(f"file:/proc/self/fd/{file.fileno()}", times)
 
@@ -64,8 +64,8 @@ class DecordReader(VideoReader):
             length = len(reader)
         except Exception as error:
             raise VideoDecodeError(self._path, "corrupt", f"decord cannot open it: {said(error)}") from error
-        # Where a container claims too much, decord fills up with copies of the last frame. In AVI those are known by
-        # the true length and left out; elsewhere the difference may lie at the beginning.
+        # If a container declares too many frames, decord appends copies of the last one. In AVI they are recognised by
+        # the true length and left out; in other containers the difference may lie at the beginning.
         if length < len(times) or (length > len(times) and self.info.container != "avi"):
             raise self._mismatch(length, len(times))
         last: NDArray[np.uint8] | None = None
@@ -89,11 +89,11 @@ class DecordReader(VideoReader):
         check_all_there(self._path, len(times), self.info.declared_frames)
 
     def _times(self) -> list[float]:
-        """Presentation times of the frames that there really are."""
+        """Presentation times of the frames that really exist."""
         if self.info.container == "avi":
-            # Packets of AVI may hold two pictures or none: who wants to know their number has to decode them.
+            # Packets of AVI may hold two images or none, so only decoding gives their number.
             return [frame.pts_seconds for frame in PyavReader(self._path).scan()]
-        return [float(second) for second in timeline_of(self._path).seconds()]
+        return [float(second) for second in timeline_of(self._path).times]
 
     def _mismatch(self, length: int, shown: int) -> VideoDecodeError:
         return VideoDecodeError(

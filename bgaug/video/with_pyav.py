@@ -26,10 +26,10 @@ from bgaug.video.timeline import Timeline, distrust, is_seekable, timeline_of
 
 
 class PyavReader(VideoReader):
-    """A video read by PyAV: one decoding thread, one conversion context for a pass.
+    """A video read by PyAV, with one decoding thread and one conversion context per pass.
 
-    Frames by index or time are had by seeking where the file's packets leave no doubt (see `bgaug.video.timeline`),
-    else from a sequential pass.
+    Frames by index or time come from seeks if the packets of the file leave no doubt (see `bgaug.video.timeline`), else
+    from a sequential pass.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class PyavReader(VideoReader):
         return _PyavFrame(index, pts_seconds, frame, convert, self.info)
 
     def timeline(self) -> Timeline:
-        """When each frame is shown, and whether seeks are trusted."""
+        """The times of all frames, and whether seeks are trusted."""
         return timeline_of(self._path)
 
     def clip(self, start_seconds: float, num_frames: int, stride: int = 1) -> NDArray[np.uint8]:
@@ -98,7 +98,7 @@ class PyavReader(VideoReader):
         return super()._frames(wanted)
 
     def _by_seeking(self, timeline: Timeline, wanted: list[int]) -> dict[int, NDArray[np.uint8]] | None:
-        """Frames by ascending indices; None as soon as a frame comes at another time than the timeline has for it."""
+        """Frames by ascending indices; None as soon as a frame has another time than in the timeline."""
         convert = RgbConverter()
         found: dict[int, NDArray[np.uint8]] = {}
         decoded: Iterator[Any] = iter(())
@@ -106,7 +106,7 @@ class PyavReader(VideoReader):
         try:
             with open_container(self._path) as (container, stream):
                 if len(timeline.entries) > 1:
-                    # The first packet tells H.264's decoder which x264 made the stream; without that, 4:4:4 is garbage.
+                    # The first packet names the version of x264, without which the decoder breaks 4:4:4.
                     next(container.decode(stream), None)
                 for index in wanted:
                     entry = timeline.entry_for(index)
@@ -115,7 +115,7 @@ class PyavReader(VideoReader):
                     first = int(np.searchsorted(timeline.stamps, entry))
                     if upcoming < 0 or first > upcoming:
                         container.seek(entry, stream=stream)
-                        # Pictures shown before the entry may lean on what was skipped.
+                        # Images shown before the entry may depend on skipped ones.
                         decoded = (f for f in container.decode(stream) if f.pts is None or f.pts >= entry)
                         upcoming = first
                     while upcoming <= index:
@@ -125,12 +125,12 @@ class PyavReader(VideoReader):
                         upcoming += 1
                     found[index] = self._wrap(index, 0.0, frame, convert).rgb()
         except decoding_errors():
-            return None  # the sequential pass will say what is wrong
+            return None  # the sequential pass reports the error
         return found
 
 
 def _sample_aspect(ratio: Any, shown: Orientation) -> tuple[int, int]:
-    """Width to height of a pixel as it is shown; (1, 1) where the file does not say, or says what cannot be."""
+    """Width to height of a pixel as it is shown; (1, 1) if the file has none, or an impossible one."""
     if not ratio or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
         return 1, 1
     across, down = int(ratio.numerator), int(ratio.denominator)
@@ -153,8 +153,8 @@ class _Stamps:
             return int(promised[index]) if index < len(promised) else None
         if not self._is_avi:
             return None if frame.pts is None else int(frame.pts)
-        # AVI has no presentation times: what FFmpeg makes up for it is out of order where there are B-frames. Its
-        # decoding times, from the first on, run as the frames do.
+        # AVI has no presentation times, and those that FFmpeg invents are out of order with B-frames. Its decoding
+        # times, from the first on, follow the frames.
         if frame.dts is None:
             return None
         self._first = frame.dts if self._first is None else self._first
@@ -172,7 +172,7 @@ _PLANAR_FORMATS = frozenset(
 
 
 class _PyavFrame:
-    """A decoded picture that becomes RGB on request."""
+    """A decoded frame that is converted to RGB on request."""
 
     __slots__ = ("_convert", "_frame", "_image", "_info", "index", "pts_seconds")
 
@@ -200,8 +200,8 @@ class _PyavFrame:
         height, width = self._info.height, self._info.width
         if shown.transposed:
             height, width = width, height
-        # Rows without gaps are handed out as they lie: the array keeps the picture alive, and a copy would cost as much
-        # as the conversion.
+        # Contiguous rows are returned without a copy, which would cost as much as the conversion; the array keeps the
+        # frame alive.
         return np.ascontiguousarray(shown.upright(self._convert(self._frame, height, width)))
 
     def thumbnail(self) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Writing videos: for generated worlds and tests."""
+"""Writing videos, for generated worlds and tests."""
 
 from __future__ import annotations
 
@@ -36,28 +36,21 @@ def write_video(
 
     Raises:
         ValueError: frames of another shape or type, or an encoder that this FFmpeg lacks.
-        WriteError: the system refuses.
+        WriteError: the file cannot be written.
     """
     suffix = Path(path).suffix
-    data = encode_video(frames, fps, suffix=suffix, codec=codec, pixel_format=pixel_format, options=options)
+    data = _encode_video(frames, fps, suffix=suffix, codec=codec, pixel_format=pixel_format, options=options)
     write_bytes(path, data)
 
 
-def encode_video(
-    frames: NDArray[np.uint8],
-    fps: float = 25.0,
-    *,
-    suffix: str = ".mp4",
-    codec: str = "libx264",
-    pixel_format: str = "yuv444p",
-    options: dict[str, str] | None = None,
+def _encode_video(
+    frames: NDArray[np.uint8], fps: float, *, suffix: str, codec: str, pixel_format: str, options: dict[str, str] | None
 ) -> bytes:
-    """The bytes of a video file; arguments as of `write_video`, and the suffix that names the container."""
     import av
 
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape = }")
-    # FFmpeg writes to memory: what it says of a disk that refuses is no error that a caller knows.
+    # FFmpeg writes to memory, because its errors about a full disk are no `WriteError`.
     memory = io.BytesIO()
     memory.name = f"video{suffix}"
     with av.open(memory, "w") as container:

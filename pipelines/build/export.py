@@ -1,11 +1,13 @@
-"""`bgaug export`: what a store holds of videos, as files. NAME is a video's id without its suffix.
+"""`bgaug export`: the content of a store for some videos, as files. NAME is a video's id without its suffix.
 
-    OUT/masks/NAME/000000.png               0 and 255, one a frame: what `bgaug import --masks OUT/masks` reads
+    OUT/masks/NAME/000000.png               0 and 255, one per frame, as `bgaug import --masks OUT/masks` reads them
     OUT/backgrounds/NAME/shot_000.png       and shot_000_valid.png: where it was really seen
-    OUT/frames/NAME/000000.png              if asked for
-    OUT/NAME.json                           all else, written last
+    OUT/frames/NAME/000000.png              if requested
+    OUT/NAME.json                           everything else, written last
 
-All pictures have the store's size. Of videos that differ by their suffix alone, NAME keeps it.
+All images have the store's size. NAME keeps the suffix for videos that differ only by it.
+
+One export at a time writes to a folder, and the next one removes the files of an export that was killed.
 """
 
 from __future__ import annotations
@@ -47,13 +49,13 @@ _EXPORTED = {
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        videos: that were written whole.
-        frames: in them.
-        files: written.
-        failures: videos that are damaged in the store, by id, and what was said; nothing is left of those.
+        videos: number of complete videos.
+        frames: number of frames in them.
+        files: number of files.
+        failures: error messages of videos that are damaged in the store, by id; no files of those remain.
     """
 
     videos: int
@@ -81,18 +83,18 @@ def export_videos(
     frames: bool = False,
     overwrite: bool = False,
 ) -> Exported:
-    """Write what a store holds of videos as files; see the top of this module.
+    """Write the content of a store for some videos as files; the docstring of this module lists them.
 
     Args:
         root: the store.
         ids: of the videos.
         out: the folder.
         progress: receives what happens.
-        frames: write them, too.
+        frames: also write frames.
         overwrite: replace files of an earlier export.
 
     Raises:
-        UsageError: the store holds no such video or keeps no frames, an id leads out of the folder, or a file is there.
+        UsageError: the store has no such video or no frames, an id leads out of the folder, or a file exists.
         StoreLockedError: another export writes to `out`.
         StoreError: the store cannot be read, or `out` not be written.
     """
@@ -104,7 +106,7 @@ def export_videos(
     with export_lock(out):
         for target in () if overwrite else targets:
             for path in target.existing():
-                raise UsageError(f"{path} is there already; give --overwrite to replace it, or another --out")
+                raise UsageError(f"{path} exists; give --overwrite to replace it, or another --out")
         return _write_all(dict(zip(videos, targets, strict=True)), progress)
 
 
@@ -129,12 +131,12 @@ def _find_video(store: Store, video_id: str) -> int:
         return store.find(video_id)
     except KeyError as error:
         near = [*difflib.get_close_matches(video_id, store.videos, n=1, cutoff=0.4), *store.videos[:1]]
-        mend = f"; is {near[0]!r} meant?" if near else ""
-        raise UsageError(f"{store.path} holds no video {video_id!r}{mend}") from error
+        fix = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{store.path} has no video {video_id!r}{fix}") from error
 
 
 def _name(videos: Sequence[str], video_id: str) -> str:
-    """What the files of a video are called: its id, without its suffix where no other of the videos goes by that."""
+    """Name of the files of a video: its id, without the suffix if no other video has that name."""
     path = PurePosixPath(video_id)
     if path.is_absolute() or ".." in path.parts or path.as_posix() != video_id or "\0" in video_id:
         raise UsageError(f"the video {video_id!r} cannot be exported: its id names no file inside the folder")
@@ -142,21 +144,21 @@ def _name(videos: Sequence[str], video_id: str) -> str:
     place = bisect_left(videos, bare)
     if place < len(videos) and videos[place] == bare:
         return video_id
-    # Ids are in order: those that begin alike are neighbours.
+    # Ids are sorted: those with a common prefix are neighbours.
     places = range(bisect_left(videos, f"{bare}."), len(videos))
     alike = takewhile(lambda other: other.startswith(f"{bare}."), (videos[place] for place in places))
     return bare if all(other == video_id or _bare(other) != bare for other in alike) else video_id
 
 
 def _bare(video_id: str) -> str:
-    """An id without its suffix; with it where nothing but dots would be left."""
+    """An id without its suffix; with it if only dots would remain."""
     path = PurePosixPath(video_id)
     return (path.parent / path.stem).as_posix() if path.stem.strip(".") else video_id
 
 
 @dataclass
 class _Target:
-    """Where one video goes."""
+    """The files of one video."""
 
     store: Store
     video: int
@@ -180,13 +182,13 @@ class _Target:
         return found
 
     def write(self) -> int:
-        """Write it all, then remove what an earlier export had more; the number of files. Leaves all or nothing."""
+        """Write all files or none, then remove further files of an earlier export; returns the number of files."""
         journal = self._journal
         about = PurePosixPath(f"{self.name}.json")
         with writing(self.out):
             before = [PurePosixPath(path.relative_to(self.out).as_posix()) for path in self.existing()]
             journal.add(about)
-            (self.out / about).unlink(missing_ok=True)  # from here on the earlier export is not whole
+            (self.out / about).unlink(missing_ok=True)  # from here on the earlier export is incomplete
         try:
             self._write()
         except BaseException:
@@ -209,10 +211,10 @@ class _Target:
             length = min(_FRAMES_AT_ONCE, count - start)
             if has_masks:
                 for index, mask in enumerate(store.masks(video, start, length), start):
-                    self._put_picture("masks", f"{index:06d}", _grey(mask))
+                    self._put_image("masks", f"{index:06d}", _grey(mask))
             if self.frames:
                 for index, frame in enumerate(store.clip(video, start, length), start):
-                    self._put_picture("frames", f"{index:06d}", frame)
+                    self._put_image("frames", f"{index:06d}", frame)
         row = store.row(video)
         shots = [self._put_shot(number, shot.model_dump(mode="json")) for number, shot in enumerate(row.shots)]
         about = {
@@ -231,25 +233,25 @@ class _Target:
         self._put(PurePosixPath(f"{self.name}.json"), json.dumps(about, ensure_ascii=False, indent=1).encode())
 
     def _put_shot(self, number: int, shot: dict[str, Any]) -> dict[str, Any]:
-        """The pictures of a shot; the shot with their paths."""
+        """Write the images of a shot; returns the shot with their paths."""
         if shot["background"] < 0:
             return {**shot, "background": None, "valid": None}
         background = self.store.background(self.video, number)
         return {
             **shot,
-            "background": self._put_picture("backgrounds", f"shot_{number:03d}", background.image),
-            "valid": self._put_picture("backgrounds", f"shot_{number:03d}_valid", _grey(background.valid)),
+            "background": self._put_image("backgrounds", f"shot_{number:03d}", background.image),
+            "valid": self._put_image("backgrounds", f"shot_{number:03d}_valid", _grey(background.valid)),
         }
 
-    def _put_picture(self, kind: str, name: str, picture: NDArray[np.uint8]) -> str:
-        """Write uint8 (H, W) or (H, W, 3) RGB as a PNG; its path below `out`."""
+    def _put_image(self, kind: str, name: str, image: NDArray[np.uint8]) -> str:
+        """Write uint8 (H, W) or (H, W, 3) RGB as a PNG; returns its path below `out`."""
         path = PurePosixPath(kind) / self.name / f"{name}.png"
-        coloured = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        self._put(path, cv2.imencode(".png", coloured)[1].tobytes())
+        stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        self._put(path, cv2.imencode(".png", stored)[1].tobytes())
         return path.as_posix()
 
     def _put(self, path: PurePosixPath, data: bytes) -> None:
-        """A file that is there as a whole or not at all."""
+        """Write a file completely or not at all."""
         final = self.out / path
         temporary = final.with_name(unfinished_name(final.suffix))
         with writing(final):
@@ -269,7 +271,7 @@ def _grey(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 @contextmanager
 def export_lock(out: Path) -> Iterator[None]:
-    """Nobody else exports to the folder within the block; what killed exports left there is removed."""
+    """Exclusive export to a folder within the block; files of killed exports are removed first."""
     with ExitStack() as held:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -279,7 +281,7 @@ def export_lock(out: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Files that killed exports had written of videos that they did not finish, and those that they were writing."""
+    """Remove the files of unfinished videos of killed exports, and their temporary files."""
     for kind in ("", *_EXPORTED):
         for parent, folders, names in os.walk(out / kind):
             if not kind:
@@ -291,7 +293,7 @@ def _remove_leftovers(out: Path) -> None:
 
 
 class Journal:
-    """What is written of a video that is not finished: one path below the folder a line, before the file is there."""
+    """List of the files of an unfinished video, one path per line; each is added before the file is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -299,21 +301,21 @@ class Journal:
 
     @classmethod
     def of(cls, out: Path, name: str) -> Journal:
-        """That of a video, by the name of its files."""
+        """The journal of a video, by the name of its files."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return cls(out / f"{_JOURNAL}{digest}.txt")
 
     def add(self, path: PurePosixPath) -> None:
-        """A file that is about to be written."""
+        """Add a file that is about to be written."""
         if self._descriptor < 0:
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         os.write(self._descriptor, f"{json.dumps(path.as_posix())}\n".encode())
 
     def undo(self) -> None:
-        """Remove all files that are listed, and the list."""
+        """Remove all listed files, and the list."""
         if self.path.is_file() and not self.path.is_symlink():
             for line in self.path.read_bytes().splitlines():
-                with suppress(ValueError):  # the last line may be half there
+                with suppress(ValueError):  # the last line may be incomplete
                     self._remove(json.loads(line))
         self.close()
 
@@ -328,7 +330,7 @@ class Journal:
             parent.joinpath(*parts).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """The video is there, or all of it is gone: the list goes."""
+        """Remove the list: the video is complete, or all of its files are removed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

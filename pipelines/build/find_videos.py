@@ -1,4 +1,4 @@
-"""Files of videos in folders: which there are, and which were left out and why."""
+"""Video files in folders, and the files that are left out, with reasons."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bgaug.progress import Progress
 from bgaug.video import EXTENSIONS
 
 _ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"))
-_PICTURE = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\.(jpe?g|png|bmp|webp|tiff?))", re.IGNORECASE)
+_IMAGE = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\.(jpe?g|png|bmp|webp|tiff?))", re.IGNORECASE)
 _MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Source:
-    """A video to work on."""
+    """A video file and its id."""
 
     id: str
     path: Path
@@ -31,19 +31,20 @@ class Source:
 
 @dataclass
 class LeftOut:
-    """What lies in folders and was not taken for a video.
+    """Files and folders that are not used as videos.
 
     Attributes:
-        links_out: links that lead out of the folders that were named.
-        broken_links: links that lead nowhere.
-        same_folder: links to folders that are walked by another name.
+        links_out: links that lead out of the named folders.
+        broken_links: links without a target.
+        same_folder: links to folders that are walked under another name.
         special: pipes, sockets and devices with the name of a video.
         unreadable: folders that cannot be read.
         archives: packed files.
-        pictures: folders of numbered pictures, and the command that makes a video of the first.
-        links_followed: number of links that were followed: these are not left out.
-        hidden: number of files and folders whose name begins with a point.
-        others: number of files of other kinds, by the ending of their name.
+        image_folders: folders of numbered images.
+        links_followed: number of links that were followed; these are not left out.
+        hidden: number of files and folders whose name begins with a dot.
+        others: number of files of other kinds, by their suffix.
+        command: makes a video of the first folder of images.
     """
 
     links_out: list[str] = field(default_factory=list)
@@ -52,43 +53,43 @@ class LeftOut:
     special: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     archives: list[str] = field(default_factory=list)
-    pictures: list[str] = field(default_factory=list)
+    image_folders: list[str] = field(default_factory=list)
     links_followed: int = 0
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
     command: str = ""
 
     def to_json(self) -> dict[str, int | dict[str, int]]:
-        """Counts; those of 0 are not there."""
+        """Counts that are not 0."""
         counts = {name: len(names) for name, _, names in self._named()} | {"hidden": self.hidden}
         found: dict[str, int | dict[str, int]] = {name: count for name, count in counts.items() if count}
         return found | ({"others": dict(self.others.most_common(20))} if self.others else {})
 
     def warnings(self) -> list[str]:
-        """What somebody may have meant to be taken, a sentence for each reason."""
+        """Files that may have been meant as input, one sentence per reason."""
         return [f"left out: {len(names)} {what}: {_first(names)}" for _, what, names in self._named() if names]
 
     def __str__(self) -> str:
         """All of it in one line; empty where nothing was left out."""
-        told = [f"{len(names)} {what.partition(';')[0]}" for _, what, names in self._named() if names]
+        parts = [f"{len(names)} {what.partition(';')[0]}" for _, what, names in self._named() if names]
         if self.hidden:
-            told.append(f"{self.hidden} hidden")
+            parts.append(f"{self.hidden} hidden")
         if self.others:
             kinds = ", ".join(f"{kind or 'no ending'} {count}" for kind, count in self.others.most_common(_MOST_NAMED))
-            told.append(
+            parts.append(
                 f"{self.others.total()} files of other kinds ({kinds}{', ...' if len(self.others) > _MOST_NAMED else ''})"
             )
-        return ", ".join(told)
+        return ", ".join(parts)
 
     def _named(self) -> Iterator[tuple[str, str, list[str]]]:
-        yield "links_out", "links that lead out of the folders named; --follow-links follows them", self.links_out
-        yield "broken_links", "links that lead nowhere", self.broken_links
-        yield "same_folder", "links to folders that are taken by another name", self.same_folder
+        yield "links_out", "links that lead out of the named folders; --follow-links follows them", self.links_out
+        yield "broken_links", "links without a target", self.broken_links
+        yield "same_folder", "links to folders that are walked under another name", self.same_folder
         yield "special", "named pipes, sockets or devices", self.special
         yield "unreadable", "folders that cannot be read", self.unreadable
-        yield "archives", "archives; unpack them to use what is in them", self.archives
-        mend = f"; a folder of pictures is no video, but this makes one of the first: {self.command}"
-        yield "picture_folders", f"folders of numbered pictures{mend}", self.pictures
+        yield "archives", "archives; unpack them to use their content", self.archives
+        fix = f"; a folder of images is no video, but this command makes one of the first: {self.command}"
+        yield "picture_folders", f"folders of numbered images{fix}", self.image_folders
 
 
 def _first(names: Sequence[str]) -> str:
@@ -101,8 +102,8 @@ class FoundVideos(Sequence[Source]):
 
     Attributes:
         sources: the videos.
-        left_out: what else lies there.
-        same_file: videos whose file is that of another one, as "id is also id".
+        left_out: all other files and folders.
+        same_file: videos with the file of another one, as "id is also id".
     """
 
     sources: tuple[Source, ...]
@@ -114,7 +115,7 @@ class FoundVideos(Sequence[Source]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Source]: ...
     def __getitem__(self, index: int | slice) -> Source | Sequence[Source]:
-        """The video at a place."""
+        """Videos by position."""
         return self.sources[index]
 
     def __len__(self) -> int:
@@ -125,17 +126,17 @@ class FoundVideos(Sequence[Source]):
 def find_videos(inputs: Sequence[Path], progress: Progress | None = None, *, follow_links: bool = False) -> FoundVideos:
     """Videos of folders and files, in order of id.
 
-    A video's id is its path relative to the folder it was named by, with forward slashes; that of a named file is its
-    name. Links are followed inside the folders that are named; each folder is walked once. Hidden files are left out; a named
-    file is taken whatever its name.
+    The id of a video is its path relative to the named folder, with forward slashes; that of a named file is its name.
+    Links are followed inside the named folders, and each folder is walked once. Hidden files are left out; a named file
+    is used whatever its name.
 
     Args:
         inputs: folders and files.
-        progress: receives what was left out and may have been meant.
-        follow_links: also follow links that lead out of the folders named.
+        progress: receives warnings about files that are left out and may have been meant.
+        follow_links: also follow links that lead out of the named folders.
 
     Raises:
-        UsageError: an input is missing, nothing is found, or two videos have the same id.
+        UsageError: an input is missing, there is no video, or two videos have the same id.
     """
     left_out = LeftOut()
     roots = [item.resolve() for item in inputs]
@@ -157,21 +158,15 @@ def find_videos(inputs: Sequence[Path], progress: Progress | None = None, *, fol
     same = tuple(_same_files(found)) if left_out.links_followed or len(inputs) > 1 else ()
     videos = FoundVideos(tuple(found[name] for name in sorted(found)), left_out, same)
     if progress is not None:
-        _tell(videos, progress)
+        for warning in left_out.warnings():
+            progress.warn(warning)
+        if same:
+            progress.warn(f"{len(same)} videos occur twice, by links to one file: {_first(same)}")
     return videos
 
 
-def _tell(videos: FoundVideos, progress: Progress) -> None:
-    for warning in videos.left_out.warnings():
-        progress.warn(warning)
-    if videos.same_file:
-        progress.warn(
-            f"{len(videos.same_file)} videos are there twice, by links to one file: {_first(videos.same_file)}"
-        )
-
-
 def _same_files(found: dict[str, Source]) -> Iterator[str]:
-    """Videos whose file an earlier one has: ids that links or several folders named lead to."""
+    """Videos whose file an earlier video has, through links or overlapping folders."""
     first: dict[str, str] = {}
     for name in sorted(found):
         path = str(found[name].path.resolve())
@@ -184,13 +179,13 @@ def _of_input(item: Path, walk: _Walk) -> Iterator[Source]:
         yield Source(_text(Path(item.name)), item, item.stat().st_size)
         return
     if not item.is_dir():
-        there = "is no file or folder but a pipe, socket or device" if item.exists() else "no such file or folder"
-        raise UsageError(f"{item}: {there}")
+        problem = "is no file or folder but a pipe, socket or device" if item.exists() else "no such file or folder"
+        raise UsageError(f"{item}: {problem}")
     yield from walk
 
 
 class _Walk:
-    """A walk through one folder: what is there by its own name first, then folders that links lead to."""
+    """A walk through one folder: first its own subfolders, then folders behind links."""
 
     def __init__(self, root: Path, roots: list[Path] | None, left_out: LeftOut) -> None:
         self.root = root
@@ -222,7 +217,7 @@ class _Walk:
         """Folders to walk, and videos."""
         folders: list[Path] = []
         sources: list[Source] = []
-        pictures: list[re.Match[str]] = []
+        images: list[re.Match[str]] = []
         for entry in entries:
             path = Path(entry.path)
             if entry.name.startswith("."):
@@ -236,18 +231,18 @@ class _Walk:
                     sources.append(Source(_text(path.relative_to(self.root)), path, entry.stat().st_size))
                 else:
                     self.left_out.special.append(self._name(path))
-            elif match := _PICTURE.fullmatch(entry.name):
-                pictures.append(match)
+            elif match := _IMAGE.fullmatch(entry.name):
+                images.append(match)
             else:
                 self._other(path)
-        self._add_pictures(Path(entries[0].path).parent if entries else self.root, pictures)
+        self._add_images(Path(entries[0].path).parent if entries else self.root, images)
         return folders, sources
 
     def _followed(self, link: Path) -> bool:
-        """Whether a link is followed; if not it is counted."""
+        """Whether a link is followed; if not, it is counted."""
         try:
             target = link.resolve(strict=True)
-        except (OSError, RuntimeError):  # also links in a circle
+        except (OSError, RuntimeError):  # also circular links
             self.left_out.broken_links.append(self._name(link))
             return False
         if self.roots is None or any(target.is_relative_to(root) for root in self.roots):
@@ -265,16 +260,16 @@ class _Walk:
         else:
             self.left_out.others[path.suffix.lower()] += 1
 
-    def _add_pictures(self, folder: Path, pictures: list[re.Match[str]]) -> None:
-        """Count pictures; a folder of several numbered ones is a video that was taken apart."""
-        kinds = Counter((match["before"], match["after"]) for match in pictures)
+    def _add_images(self, folder: Path, images: list[re.Match[str]]) -> None:
+        """Count images; a folder of several numbered images is probably a decoded video."""
+        kinds = Counter((match["before"], match["after"]) for match in images)
         kind, count = kinds.most_common(1)[0] if kinds else (("", ""), 0)
         if count < 2:
-            self.left_out.others.update(match["after"].lower() for match in pictures)
+            self.left_out.others.update(match["after"].lower() for match in images)
             return
-        self.left_out.pictures.append(self._name(folder))
+        self.left_out.image_folders.append(self._name(folder))
         if not self.left_out.command:
-            numbers = [match["number"] for match in pictures if (match["before"], match["after"]) == kind]
+            numbers = [match["number"] for match in images if (match["before"], match["after"]) == kind]
             self.left_out.command = _video_of(folder, kind[0], numbers, kind[1])
 
     def _name(self, path: Path) -> str:
@@ -282,11 +277,11 @@ class _Walk:
 
 
 def _video_of(folder: Path, before: str, numbers: Sequence[str], after: str) -> str:
-    """The command that makes a video of numbered pictures, without encoding them again."""
+    """The command that makes a video of numbered images without encoding them again."""
     digits = {len(number) for number in numbers}
     padded = len(digits) == 1 and (any(number.startswith("0") for number in numbers) or digits != {1})
     pattern = f"{before.replace('%', '%%')}%{f'0{digits.pop()}' if padded else ''}d{after}"
-    # From the top: a name such as 10:30 or -x would be a protocol or an option.
+    # An absolute path, because a name such as 10:30 or -x would be a protocol or an option.
     place = os.path.abspath(folder)
     source = f"{place.replace('%', '%%')}/{pattern}"
     start = min(map(int, numbers))
@@ -294,5 +289,5 @@ def _video_of(folder: Path, before: str, numbers: Sequence[str], after: str) -> 
 
 
 def _text(path: Path) -> str:
-    """A path as text that can be written anywhere: bytes that are no UTF-8 as their numbers."""
+    """A path as valid UTF-8: other bytes become escapes."""
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""`bgaug merge` and `bgaug import`: stores joined, masks and pictures from elsewhere taken in."""
+"""`bgaug merge` and `bgaug import`: stores, masks and donor images from elsewhere into a store."""
 
 from __future__ import annotations
 
@@ -26,15 +26,12 @@ from bgaug.store.format.layout import SHARDS, num_shards, read_commit, read_head
 
 _ASPECT_TOLERANCE = 0.02
 _NAMED = 5
-_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-# --- merging --------------------------------------------------------------------------------------------------------
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merged store holds: videos that can be used and such that failed, frames, shards, bytes of their files."""
+    """Content of a merged store: usable and failed videos, frames, shards, and bytes of their files."""
 
     videos: int
     failed: int
@@ -52,7 +49,7 @@ def merge(
     prefix: bool = False,
     overwrite: bool = False,
 ) -> Merged:
-    """Join stores; arguments and errors as `merge_stores` has them."""
+    """Join stores; arguments and errors are those of `merge_stores`."""
     progress.start("shards", sum(num_shards(read_header(root)) for root in roots))
     header = merge_stores(roots, out, copy=copy, prefix=prefix, overwrite=overwrite, on_shard=progress.advance)
     store = open_store(out)
@@ -66,20 +63,17 @@ def merge(
     )
 
 
-# --- masks in -------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ImportedMasks:
-    """What became of masks made elsewhere.
+    """The result of an import of masks.
 
     Attributes:
-        videos: that have masks from there.
-        frames: that have a mask from there.
-        kept: frames of those videos that kept the mask they had.
-        emptied: frames of those videos that had none there and have an empty one now.
-        without: ids of videos that nothing was found for.
-        unused: what was found and belongs to no video.
+        videos: number of videos with imported masks.
+        frames: number of frames with an imported mask.
+        kept: frames of those videos that keep the mask they had.
+        emptied: frames of those videos without an imported mask, which have an empty one now.
+        without: ids of videos without masks in the import.
+        unused: masks that belong to no video.
         failures: videos whose masks cannot be used, and why; they keep their own.
     """
 
@@ -114,26 +108,26 @@ def import_masks(
     values: MaskValues = "nonzero",
     partial: Partial = "keep",
 ) -> ImportedMasks:
-    """Put masks made elsewhere in the place of a store's own, shard by shard.
+    """Replace the masks of a store by masks made elsewhere, shard by shard.
 
-    They are brought to the store's size as its frames were. Masks that have exactly that size are taken as they are.
-    A second import of the same changes nothing.
+    They are fitted to the store's size as its frames were. Masks that have exactly that size are stored unchanged. A
+    second import of the same masks changes nothing.
 
     Args:
         root: the store.
         masks: a folder or a file; see `bgaug.masks.external`.
         progress: receives what happens.
         first: number of a video's first frame, where names carry numbers.
-        values: what pixels mean; see `find_masks`.
-        partial: what frames without a mask get, in a video that has some: the one they had, or an empty one.
+        values: meaning of the pixels; see `find_masks`.
+        partial: frames without a mask, in a video that has some, "keep" theirs or get an "empty" one.
 
     Raises:
-        UsageError: the store keeps no masks, or an option is out of range.
-        MasksError: it cannot be told which masks belong to which video, or none does.
+        UsageError: the store holds no masks, or an option is out of range.
+        MasksError: masks cannot be matched with videos, or match none.
         StoreLockedError: another process writes the store.
         StoreError: the store cannot be read or written.
     """
-    read_header(root)  # before anything is written beside it
+    read_header(root)  # before a lock file is written next to it
     with alone(root):
         return _import_masks(open_store(root), root, masks, progress, first, values, partial)
 
@@ -142,7 +136,7 @@ def _import_masks(
     store: Store, root: Path, masks: Path, progress: Progress, first: int, values: MaskValues, partial: Partial
 ) -> ImportedMasks:
     if store.header.options.get("holds") == "backgrounds":
-        raise UsageError(f"{root} holds backgrounds alone, no masks: import them into a store that build-shards made")
+        raise UsageError(f"{root} holds only backgrounds, no masks: import them into a store that build-shards made")
     found = find_masks(masks, list(store.videos), first=first, values=values)
     _warn_of(progress, f"in {masks}, but of no video", found.unused)
     _warn_of(progress, f"videos without masks in {masks}", found.without)
@@ -154,7 +148,7 @@ def _import_masks(
         replace_masks(root, store.header, shard, work)
     finish_store(root)
     short = [video_id for video_id in work.short if video_id not in work.failures]
-    _warn_of(progress, "videos with fewer masks than frames, taken for their first ones", short)
+    _warn_of(progress, "videos with fewer masks than frames, used for their first frames", short)
     counts = work.counts
     return ImportedMasks(
         counts["videos"],
@@ -179,10 +173,10 @@ def _warn_of(progress: Progress, what: str, names: Sequence[str]) -> None:
 
 @dataclass
 class _Replacing:
-    """The masks of each video, for `replace_masks`.
+    """Gives `replace_masks` the masks of each video.
 
     Attributes:
-        nothing: ids of videos of whose frames no mask was found.
+        nothing: ids of videos without a mask for any frame.
         short: ids of videos with more frames than entries in a list or array.
     """
 
@@ -214,7 +208,7 @@ class _Replacing:
             return None
 
     def _begin(self, row: VideoRow, masks: ExternalMasks) -> None:
-        """A video is met for the first time: whether its masks can be those of its frames."""
+        """Check at the first part of a video whether its masks match its frames."""
         self.seen.add(row.id)
         self.progress.advance(note=row.id)
         num_frames = self.store.num_frames(self.store.find(row.id))
@@ -223,13 +217,13 @@ class _Replacing:
             self.nothing.append(row.id)
             return
         if indices[-1] >= num_frames and row.status != "partial":
-            mend = "; numbers that begin with 1 take --first 1" if masks.num_frames is None else ""
+            fix = "; numbers that begin with 1 need --first 1" if masks.num_frames is None else ""
             raise MasksError(
-                masks.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{mend}"
+                masks.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{fix}"
             )
         if masks.num_frames is not None and masks.num_frames < num_frames:
             self.short.append(row.id)
-        if row.num_frames != num_frames:  # of a video in several shards, all is read before the first part changes
+        if row.num_frames != num_frames:  # for a video in several shards, read all masks before the first part changes
             for index in indices:
                 self._fitted(row, masks, index)
 
@@ -253,61 +247,58 @@ class _Replacing:
         if abs(width * row.height / (height * row.width) - 1) > _ASPECT_TOLERANCE:
             raise MasksError(
                 masks.path,
-                f"frame {index} is {height}x{width}, the video {row.height}x{row.width}: expected a mask of all of the "
-                f"picture, of any size of its aspect, or of the store's {header.size[0]}x{header.size[1]}",
+                f"frame {index} is {height}x{width}, the video {row.height}x{row.width}: expected a mask of the whole "
+                f"image, of any size with its aspect, or of the store's {header.size[0]}x{header.size[1]}",
             )
         return pack_mask(fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127)
 
 
-# --- pictures in ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ImportedBackgrounds:
-    """A bank of donors that was made.
+    """A new bank of donor images.
 
     Attributes:
         bank: its name.
-        pictures: in it.
-        failures: files that cannot be read as pictures, by name, and why.
+        images: number of images in it.
+        failures: files that cannot be read as images, by name, and why.
     """
 
     bank: str
-    pictures: int
+    images: int
     failures: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "bank": self.bank,
-            "pictures": self.pictures,
+            "pictures": self.images,
             "failed": len(self.failures),
             "failures": dict(self.failures),
         }
 
 
 def import_backgrounds(
-    root: Path, pictures: Path, progress: Progress, *, name: str | None = None, overwrite: bool = False
+    root: Path, images: Path, progress: Progress, *, name: str | None = None, overwrite: bool = False
 ) -> ImportedBackgrounds:
-    """Make a donor bank of a folder of pictures, brought to the store's size as its frames were.
+    """Make a bank of donor images from a folder, fitted to the store's size as its frames were.
 
-    In a store that pads, they are cropped: a donor has to fill the picture.
+    In a store that pads, they are cropped instead: a donor must fill the image.
 
     Args:
         root: the store.
-        pictures: the folder, walked recursively; hidden files and links that lead out of it are left out.
+        images: the folder, walked recursively; hidden files and links that lead out of it are left out.
         progress: receives what happens.
         name: of the bank; by default that of the folder.
         overwrite: replace a bank of that name.
 
     Raises:
-        UsageError: there is no picture, the name will not do, or there is a bank of that name.
+        UsageError: there is no image, the name is invalid, or there is a bank of that name.
         StoreLockedError: another process writes the store.
         StoreError: the store cannot be read or written.
     """
     header = read_header(root)
-    files = _find_pictures(pictures)
-    bank = _bank_name(pictures) if name is None else name
+    files = _find_images(images)
+    bank = _bank_name(images) if name is None else name
     fit = "crop" if header.fit == "pad" else header.fit
     failures: dict[str, str] = {}
 
@@ -315,49 +306,49 @@ def import_backgrounds(
         for label in files:
             progress.advance(note=label)
             try:
-                yield label, fit_frame(_read_picture(pictures / label), header.size, fit)
+                yield label, fit_frame(_read_image(images / label), header.size, fit)
             except ValueError as error:
                 failures[label] = str(error)
-                progress.warn(f"{pictures / label} {error}: it is left out")
+                progress.warn(f"{images / label} {error}: it is left out")
 
-    progress.start("pictures", len(files))
+    progress.start("images", len(files))
     with alone(root):
         return ImportedBackgrounds(bank, write_bank(root, bank, fitted(), overwrite=overwrite), failures)
 
 
-def _find_pictures(folder: Path) -> list[str]:
+def _find_images(folder: Path) -> list[str]:
     """Paths below the folder, with forward slashes, in order."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: {'expected a folder of pictures' if folder.exists() else 'no such folder'}")
+        raise UsageError(f"{folder}: {'expected a folder of images' if folder.exists() else 'no such folder'}")
     root, found = folder.resolve(), []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent) / name
-            if name.startswith(".") or path.suffix.lower() not in _PICTURES:
+            if name.startswith(".") or path.suffix.lower() not in _SUFFIXES:
                 continue
             if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(root)):
                 found.append(path.relative_to(folder).as_posix())
     if not found:
-        raise UsageError(f"no picture in {folder} (looked for {', '.join(sorted(_PICTURES))})")
+        raise UsageError(f"no image in {folder} (looked for {', '.join(sorted(_SUFFIXES))})")
     return sorted(found)
 
 
-def _read_picture(path: Path) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3), RGB, turned as its camera noted.
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3), RGB, upright by its EXIF orientation.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     try:
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
     except cv2.error as error:
-        raise ValueError(f"cannot be read as a picture ({error.err})") from error
-    if picture is None:
-        raise ValueError("cannot be read as a picture")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        raise ValueError(f"cannot be read as an image ({error.err})") from error
+    if image is None:
+        raise ValueError("cannot be read as an image")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _bank_name(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The videos of a run: labelled, looked at from outside, planned into shards."""
+"""Labels of the videos of a build, and their distribution over shards."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from bgaug.video import declared_length, open_video
 
 
 def find_labels(options: LabelOptions, sources: Sequence[Source], progress: Progress) -> Labels:
-    """Labels from a list or from class folders; what does not match is counted and named, and is no error.
+    """Labels from a list or from class folders; names without a match are reported, and are no error.
 
     Args:
-        options: which list, and how it is read.
+        options: the list, and how it is read.
         sources: the videos.
-        progress: receives what was guessed, rows that were left out, rows without a video, and videos without a row.
+        progress: receives guesses, rows that are left out, rows without a video, and videos without a row.
 
     Raises:
-        LabelsError: the list cannot be understood, or has nothing to do with these videos.
+        LabelsError: the list cannot be read, or matches none of these videos.
     """
     file = options.labels
     if file is None:
@@ -59,12 +59,12 @@ def find_labels(options: LabelOptions, sources: Sequence[Source], progress: Prog
 
 
 @dataclass(frozen=True)
-class Glance:
-    """What a container claims, without trust.
+class _Declared:
+    """Unverified facts that a container declares.
 
     Attributes:
-        frames: 0 where it says nothing, or cannot be opened.
-        size: of the pictures, where it was asked for and known.
+        frames: 0 if it declares none, or cannot be opened.
+        size: of the frames, if requested and known.
     """
 
     frames: int = 0
@@ -72,59 +72,59 @@ class Glance:
 
 
 @dataclass(frozen=True)
-class GlanceTask:
-    """A look at many files: see `bgaug.pipelines.build.workers.Task`. Even opening one may hang or crash.
+class _ReadDeclared:
+    """Reads the facts of many files in a worker, because even opening a file may hang or crash; a `Task`.
 
     Attributes:
         paths: of the files.
-        sizes: whether sizes are asked for, which takes a decoded picture each.
-        lost: places of files that took a worker with them; nothing is known of those.
+        sizes: whether sizes are requested, which takes one decoded frame per file.
+        lost: positions of files that a worker was lost to.
     """
 
     paths: tuple[Path, ...]
     sizes: bool = False
     lost: frozenset[int] = frozenset()
 
-    def __call__(self, begins: Begins) -> list[Glance]:
-        """One glance a file, in order."""
+    def __call__(self, begins: Begins) -> list[_Declared]:
+        """The facts of each file, in order."""
         found = []
         for place, path in enumerate(self.paths):
             if place in self.lost:
-                found.append(Glance())
+                found.append(_Declared())
                 continue
             begins(place)
-            found.append(self._look(path))
+            found.append(self._read(path))
         begins(None)
         return found
 
-    def _look(self, path: Path) -> Glance:
+    def _read(self, path: Path) -> _Declared:
         if not self.sizes:
-            return Glance(declared_length(path))
+            return _Declared(declared_length(path))
         try:
             with open_video(path) as reader:
-                return Glance(reader.info.declared_frames or 0, reader.info.display_size)
+                return _Declared(reader.info.declared_frames or 0, reader.info.display_size)
         except VideoError:
-            return Glance()  # it will be reported when its turn comes
+            return _Declared()  # the error is reported when the video is processed
 
-    def without(self, lost: WorkerLost) -> GlanceTask:
-        """The same without the file that a worker was lost to.
+    def without(self, lost: WorkerLost) -> _ReadDeclared:
+        """The same task without the file that a worker was lost to.
 
         Raises:
-            BgaugError: it was lost to no file.
+            BgaugError: no file caused the loss.
         """
         if lost.place is None:
-            raise BgaugError(f"the videos cannot be looked at: {lost.message}")
+            raise BgaugError(f"the videos cannot be opened: {lost.message}")
         return replace(self, lost=self.lost | {lost.place})
 
 
-def glances(
+def _read_declared(
     sources: Sequence[Source], *, sizes: bool = False, timeout_seconds: float = 600, in_process: bool = False
-) -> list[Glance]:
-    """A look at every source, in a worker process unless told otherwise."""
-    task = GlanceTask(tuple(source.path for source in sources), sizes)
+) -> list[_Declared]:
+    """The declared facts of every source, read in a worker process unless `in_process`."""
+    task = _ReadDeclared(tuple(source.path for source in sources), sizes)
     if in_process:
         return task(lambda place: None)
-    found: list[Glance] = []
+    found: list[_Declared] = []
     run_tasks(
         [task],
         jobs=1,
@@ -141,8 +141,8 @@ def native_size(sources: Sequence[Source], *, timeout_seconds: float = 600, in_p
     Raises:
         UsageError: they have several; the most frequent are listed.
     """
-    seen = glances(sources, sizes=True, timeout_seconds=timeout_seconds, in_process=in_process)
-    sizes = Counter(glance.size for glance in seen if glance.size is not None)
+    declared = _read_declared(sources, sizes=True, timeout_seconds=timeout_seconds, in_process=in_process)
+    sizes = Counter(video.size for video in declared if video.size is not None)
     if len(sizes) != 1:
         listed = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(8))
         raise UsageError(
@@ -160,16 +160,16 @@ def plan_videos(
     timeout_seconds: float = 600,
     in_process: bool = False,
 ) -> Plan:
-    """Shards for these videos, from what their containers claim.
+    """Shards for these videos, by the lengths that their containers declare.
 
     Args:
         sources: the videos.
-        frames: how frames are kept.
+        frames: how frames are stored.
         size: of the store.
-        begun: a store that may have been begun with the same videos: its estimates are taken over then, and no file
+        begun: a store that an earlier run may have begun with the same videos: then its estimates are used, and no file
             is opened.
-        timeout_seconds: that one file may take.
-        in_process: open the files in this very process.
+        timeout_seconds: time limit per file.
+        in_process: open the files in this process.
     """
     per_frame = {"jpeg": 0.25, "raw": 3.0, "none": 0.0}[frames] * size[0] * size[1]
     per_video = 5 * size[0] * size[1]
@@ -178,8 +178,8 @@ def plan_videos(
     known = _known_estimates(begun) if begun is not None else {}
     if all((source.id, source.bytes) in known for source in sources):
         return plan_shards([PlannedVideo(s.id, s.bytes, known[s.id, s.bytes]) for s in sources])
-    seen = glances(sources, timeout_seconds=timeout_seconds, in_process=in_process)
-    estimates = [per_video + int(per_frame * glance.frames) for glance in seen]
+    declared = _read_declared(sources, timeout_seconds=timeout_seconds, in_process=in_process)
+    estimates = [per_video + int(per_frame * video.frames) for video in declared]
     return plan_shards([PlannedVideo(s.id, s.bytes, e) for s, e in zip(sources, estimates, strict=True)])
 
 
@@ -187,5 +187,5 @@ def _known_estimates(root: Path) -> dict[tuple[str, int], int]:
     try:
         plan = read_plan(root, read_header(root).plan["sha256"])
     except StoreError:
-        return {}  # whatever is wrong with it will be told where it is opened
+        return {}  # errors of the store are reported where it is opened
     return {(video.id, video.bytes): video.estimate for shard in plan.shards for video in shard}

@@ -1,4 +1,4 @@
-"""The work on one shard, as a worker process gets it: each video in turn, then the commit."""
+"""The work on one shard, done in a worker process: each video in turn, then the commit."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from bgaug.store.lock import FileLock
 from bgaug.store.write import Placed
 
 Put = Callable[[VideoPayload], None]
-"""Takes what is to be stored of a video, part by part."""
-
+"""Stores the payload of a video, or of the next part of a long one."""
 
 _OUT_OF_MEMORY = "out of memory; fewer --jobs or a smaller --memory need less"
 
 
 class EachVideo(Protocol):
-    """What is done with one video. It travels to the worker processes, so it holds values alone."""
+    """The work on one video. It is sent to worker processes, so it must be picklable."""
 
     def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
-        """Give what is stored of the video to `put`: in one payload, or, of a long one, in up to `parts`.
+        """Pass the payload of the video to `put`, or up to `parts` payloads of a long one.
 
         Returns:
             A row for each payload, in order.
 
         Raises:
-            VideoError: the video cannot be used; what was put counts for nothing.
+            VideoError: the video cannot be used; its payloads are discarded.
         """
         ...
 
@@ -50,9 +49,9 @@ class ShardTask:
         header: of the store.
         shards: numbers; several for one video that they share.
         videos: of the shard, with their labels.
-        each_video: the work on one.
-        replace: whether the shard is there and is built again, because of its failures.
-        quarantine: by id, videos that took a worker with them; they fail without being touched.
+        each_video: the work on one video.
+        replace: whether the shard exists and is built again because of its failures.
+        quarantine: by id, videos that a worker was lost to; they fail without another attempt.
     """
 
     root: Path
@@ -70,12 +69,12 @@ class ShardTask:
         except MemoryError as error:
             raise StoreError(
                 self.root / SHARDS / shard_name(self.shards[0]),
-                f"cannot be finished: {_OUT_OF_MEMORY}. Run the same command again: what is finished stays",
+                f"cannot be finished: {_OUT_OF_MEMORY}. Run the same command again: finished shards are kept",
             ) from error
 
     def _build(self, begins: Begins) -> list[Failure]:
         with self._writer(self.shards[0]) as writer:
-            if writer.committed is not None:  # another run was quicker
+            if writer.committed is not None:  # another run was faster
                 return parse_failures(writer.committed)
             failures = []
             for place, (source, label) in enumerate(self.videos):
@@ -93,8 +92,8 @@ class ShardTask:
     def _build_long(self, begins: Begins) -> list[Failure]:
         """The shards of one long video, under the lock of the first.
 
-        They become visible together, once the video is known to be good. Where an earlier run was stopped between them,
-        what it left is kept, unless the file has changed since.
+        They become visible together, after the whole video was read. If an earlier run was stopped between them, its
+        shards are kept, unless the file has changed since.
         """
         with ExitStack() as held:
             with writing(self.root):
@@ -115,7 +114,7 @@ class ShardTask:
             ]
             if not self._has_changed(source, writers):
                 begins(0)
-                # The time limit is for each part anew.
+                # The time limit restarts with each part.
                 failure = self._add(writers, source, label, lambda: begins(0))
                 begins(None)
                 for writer in writers:
@@ -141,7 +140,7 @@ class ShardTask:
     def _add(
         self, writers: Sequence[ShardWriter], source: Source, label: Label, on_part: Callable[[], None]
     ) -> Failure | None:
-        """One video into its shards, as a whole or not at all; those that are there already are left as they are."""
+        """One video into its shards, completely or not at all; existing shards stay as they are."""
         try:
             with writers[0].whole_or_not():
                 self._put_and_note(writers, source, label, on_part)
@@ -156,7 +155,7 @@ class ShardTask:
         except MemoryError:
             return Failure(id=source.id, reason="crashed", message=_OUT_OF_MEMORY)
         except Exception as error:  # noqa: BLE001
-            # One bad video never stops a thousand good ones, whatever it breaks.
+            # One bad video never stops a thousand good ones, whatever it raises.
             return Failure(id=source.id, reason="crashed", message=f"{type(error).__name__}: {error}")
         return None
 
@@ -169,12 +168,12 @@ class ShardTask:
             writer = writers[len(placed)]
             placed.append(writer.put(payload) if writer.committed is None else None)
             if len(writers) > 1:
-                writer.finish()  # it gets no more; many may be open at a time
+                writer.finish()  # it is complete, and many may be open at a time
             on_part()
 
         rows = self.each_video(source, label, self.header, put, len(writers))
         if len(rows) != len(placed):
-            raise RuntimeError(f"{len(placed)} parts of it were written, and {len(rows)} rows tell of them")
+            raise RuntimeError(f"expected a row for each of its {len(placed)} parts, got {len(rows)} rows")
         for writer, row, place in zip(writers, rows, placed, strict=False):
             if place is not None:
                 writer.note(row, place)
@@ -188,8 +187,8 @@ class ShardTask:
         """The same shard with the video in quarantine that a worker was lost to.
 
         Raises:
-            StoreError: it was lost to no video, so building the shard again would not help.
-            BgaugError: bad videos are to end the run.
+            StoreError: no video caused the loss, so building the shard again would not help.
+            BgaugError: `on_error` is "fail".
         """
         if lost.place is None:
             raise StoreError(self.root / SHARDS / shard_name(self.shards[0]), f"cannot be built: {lost.message}")

@@ -33,7 +33,7 @@ class BuildVideo:
     """The work on one video.
 
     Attributes:
-        options: how videos are decoded, and backgrounds estimated that are not in the store.
+        options: how videos are decoded, and backgrounds estimated that the store does not have.
         backgrounds: a store that `extract-backgrounds` made, or None.
     """
 
@@ -90,7 +90,7 @@ class BuildVideo:
         return fit_background(found, header.size, "stretch")
 
     def _masks_known(self, reader: VideoReader, payload: VideoPayload, known: list[Shot]) -> ProcessedVideo:
-        """One pass whose shots and backgrounds are known: frames and masks as they come."""
+        """One pass with known shots and backgrounds: frames and masks at once."""
         masks = ShotMasks(payload.header, known)
 
         def keep(frame: DecodedFrame) -> None:
@@ -178,7 +178,7 @@ class BuildVideo:
 
 
 def _unstretched(background: Background, source: Size) -> Background:
-    """A background stored stretched, back in its video's aspect."""
+    """A background that was stored stretched, in the aspect of its video."""
     size = working_size(source, min(background.image.shape[:2]))
     stretched = fit_background(background, size, "stretch")
     return replace(stretched, image=resize_area(background.image, size))
