@@ -12,18 +12,21 @@ from typing import Any, Literal
 
 from bgaug.errors import LabelsError
 from bgaug.labels.reading import normal, shown
+from bgaug.names import Registry
 
-FORMATS: Mapping[str, str] = {
-    "csv": "labels_csv",
-    "ucf101": "ucf101",
-    "hmdb51": "hmdb51",
-    "kinetics": "kinetics",
-    "ssv2": "ssv2",
-    "diving48": "diving48",
-    "filelist": "filelist",
-    "pickle": "pickled",
-}
-"""Formats of lists: the module of each, whose `FORMAT` is a `ListFormat`."""
+FORMATS = Registry(
+    {
+        "csv": "bgaug.labels.labels_csv:FORMAT",
+        "ucf101": "bgaug.labels.ucf101:FORMAT",
+        "hmdb51": "bgaug.labels.hmdb51:FORMAT",
+        "kinetics": "bgaug.labels.kinetics:FORMAT",
+        "ssv2": "bgaug.labels.ssv2:FORMAT",
+        "diving48": "bgaug.labels.diving48:FORMAT",
+        "filelist": "bgaug.labels.filelist:FORMAT",
+        "pickle": "bgaug.labels.pickled:FORMAT",
+    }
+)
+"""Formats of lists by name, each a `ListFormat`."""
 
 _MOST_LISTED = 1000  # classes in a summary
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 
 from bgaug.errors import LabelsError
@@ -35,9 +34,8 @@ def find_format(path: str | Path) -> str:
         LabelsError: there is no such file or folder, no format is recognised, or there are lists of several formats.
     """
     path = _existing(path)
-    formats = {name: _format(name) for name in FORMATS}
     for by_name in (True, False):
-        found = [name for name, known in formats.items() if known.by_name == by_name and known.finds(path)]
+        found = [name for name, known in FORMATS.items() if known.by_name == by_name and known.finds(path)]
         if len(found) > 1:
             raise LabelsError(f"{path}: may be of the formats {', '.join(found)}; name one of them, or a single file")
         if found:
@@ -138,18 +136,13 @@ def read_labels(
     return match_entries(read_list(file, format, split, class_names, first_class, columns), videos, videos)
 
 
-def _format(name: str) -> ListFormat:
-    found: ListFormat = import_module(f"bgaug.labels.{FORMATS[name]}").FORMAT
-    return found
-
-
 def _path_and_format(path: str | Path, format: str) -> tuple[Path, ListFormat]:
     path = Path(path)
     if format == "auto":
-        return path, _format(find_format(path))
+        return path, FORMATS[find_format(path)]
     if format not in FORMATS:
         raise LabelsError(f"formats of lists are auto, {', '.join(FORMATS)}; got {format!r}")
-    known = _format(format)
+    known: ListFormat = FORMATS[format]
     if format != "csv" and not known.finds(_existing(path)):
         raise LabelsError(f"{path}: is not of the format {format}. Looked for: {known.looked_for}. {_described(path)}")
     return path, known

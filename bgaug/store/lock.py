@@ -238,6 +238,8 @@ class Lease:
         try:
             os.write(descriptor, holder_name().encode())
         except OSError:
+            with suppress(OSError):
+                os.utime(descriptor, (0, 0))  # the lease has ended, even if its file cannot be removed
             os.close(descriptor)
             self.path.unlink(missing_ok=True)
             raise
