@@ -22,7 +22,7 @@ class HeatmapOptions(EncoderOptions):
     maps: Annotated[
         tuple[str, ...] | None,
         Option(
-            "cam: what is evidence for a class, by a linear probe on the run's feature. activation: what is active, "
+            "Kinds of maps. cam: evidence for a class, by a linear probe on the run's feature. activation: what is active, "
             "whatever the class. saliency: where features move. By default all, but cam only with labels.",
             flag="map",
             names=MAPS,
