@@ -1,7 +1,7 @@
 """Names that options take, importable without numpy, OpenCV or torch: help, completion and validation need them.
 
 A closed set is a `Literal`. An open one is a registry: a new background method, backbone,
-policy or training method is one new file and one entry here; a new format of lists of labels is an entry of
+policy, loss or training method is one new file and one entry here; a new format of lists of labels is an entry of
 `bgaug.labels.FORMATS`.
 """
 
@@ -115,3 +115,12 @@ POLICIES = Registry(
     }
 )
 """Composition policies: values of `bgaug.pairs.Composition`."""
+
+LOSSES = Registry(
+    {
+        "infonce": "bgaug.model.learner:contrastive_terms",
+        "byol": "bgaug.model.learner:contrastive_terms",
+        "dclr": "bgaug.model.learner:modes_terms",
+    }
+)
+"""Losses: functions of a `bgaug.model.ContrastiveLearner` and its pairs, which return "loss" and the terms in it."""

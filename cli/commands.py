@@ -31,7 +31,7 @@ class Parameter:
         off: flag that switches it off, where there is one.
         kind: type of one value: bool, int, float, str or Path.
         several: whether it may be repeated.
-        choices: names that the value may have; none if it is free.
+        literals: names that the value may have; none if it is free, or of a registry.
         default: the default as people read it; empty if there is none.
         required: whether it must be given.
         option: where it comes from.
@@ -42,10 +42,15 @@ class Parameter:
     off: str
     kind: type
     several: bool
-    choices: tuple[str, ...]
+    literals: tuple[str, ...]
     default: str
     required: bool
     option: Option
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Names that the value may have now; none if it is free."""
+        return self.option.choices or self.literals
 
     @property
     def value(self) -> str:
@@ -85,7 +90,7 @@ def parameters_of(kind: type[Options], prefix: str = "") -> Iterator[Parameter]:
 
 
 def _parameter(name: str, prefix: str, hint: Any, option: Option, default: Any) -> Parameter:
-    kind, several, choices = _value_type(hint)
+    kind, several, literals = _value_type(hint)
     kind = str if option.text else kind
     flag = f"--{flag_of(name, option)}"
     switches_off = kind is bool and (default is True or NoneType in get_args(hint))
@@ -95,7 +100,7 @@ def _parameter(name: str, prefix: str, hint: Any, option: Option, default: Any) 
         f"--no-{flag[2:]}" if switches_off else "",
         kind,
         several,
-        choices or option.choices,
+        literals,
         option.default or _shown(default, option),
         default is MISSING,
         option,
@@ -283,7 +288,7 @@ def _annotation(one: Parameter) -> Any:
 
     def complete(incomplete: str) -> list[str]:
         pairs = [f"{key}={name}" for key, names in one.option.keys.items() for name in names]
-        return [name for name in (*(one.option.choices or one.choices), *pairs) if name.startswith(incomplete)]
+        return [name for name in (*(one.choices), *pairs) if name.startswith(incomplete)]
 
     option = typer.Option(
         *flags,

@@ -53,7 +53,7 @@ def test_a_record_lists_everything_that_is_not_valid() -> None:
         assert part in str(caught.value)
     assert Toy(own="my.module:function").own == "my.module:function"
     with pytest.raises(TypeError):
-        Toy(5)  # type: ignore[misc]
+        Toy(5)  # type: ignore[call-arg]
 
 
 def test_options_are_written_as_the_command_line_has_them() -> None:

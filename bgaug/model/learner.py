@@ -19,6 +19,7 @@ from bgaug.model.losses import DualLoss, prediction_loss, queue_nce, static_part
 from bgaug.model.method import Method
 from bgaug.model.modes import modes_loss
 from bgaug.model.parallel import gather, gather_pairs, num_processes, own_part
+from bgaug.names import LOSSES
 from bgaug.pairs import Pairs, random_bits
 
 
@@ -85,18 +86,12 @@ class ContrastiveLearner(nn.Module):
         Returns:
             float32 scalars: "loss", with gradient, and the unweighted terms by code, without.
         """
-        if self.method.objective == "dclr":
-            return modes_loss(self.encoder, pairs, self.method.temperature, self._groups(len(pairs.anchor)))
-        if self.method.momentum:
-            return self._momentum_loss(pairs)
-        anchor, semi = self._both(pairs)
-        whole = gather_pairs(pairs)
-        terms: dict[str, Tensor] = self.loss(anchor, semi, whole.donor, whole.video, whole.weight)
+        terms: dict[str, Tensor] = LOSSES[self.method.objective](self, pairs)
         return terms
 
-    def _both(self, pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def embed_views(self, pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Embeddings of both views of the whole batch; each group's views are normalised together."""
-        groups = self._groups(len(pairs.anchor))
+        groups = self.groups_of(len(pairs.anchor))
         views = zip(torch.chunk(pairs.anchor, groups), torch.chunk(pairs.semi, groups), strict=True)
         parts = [self.encoder(torch.cat(both)) for both in views]
         halves = [{code: torch.chunk(both, 2) for code, both in part.items()} for part in parts]
@@ -138,7 +133,8 @@ class ContrastiveLearner(nn.Module):
         whole = gather_pairs(pairs)
         self._enqueue(self._keys(self.key_encoder, pairs.anchor, whole), whole.video)
 
-    def _momentum_loss(self, pairs: Pairs) -> dict[str, Tensor]:
+    def momentum_terms(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Loss and terms of the momentum form."""
         assert self.key_encoder is not None
         if self.training and self.follows:
             self._follow(self.key_encoder)
@@ -193,7 +189,7 @@ class ContrastiveLearner(nn.Module):
     def _queries(self, clips: Tensor) -> dict[str, Tensor]:
         """Queries of the whole batch; for BYOL predictions of the keys."""
         # All layers with weights come before `gather`: otherwise gradients are scaled by the number of processes.
-        groups = self._groups(len(clips))
+        groups = self.groups_of(len(clips))
         queries = self._in_groups(self.encoder, clips)
         for code in self.predictors:
             queries[code] = torch.cat([self.predictors[code](part) for part in torch.chunk(queries[code], groups)])
@@ -209,10 +205,10 @@ class ContrastiveLearner(nn.Module):
 
     def _in_groups(self, encoder: Encoder, clips: Tensor) -> dict[str, Tensor]:
         """Embeddings of the batch, each part with its own batch statistics."""
-        parts = [encoder(part) for part in torch.chunk(clips, self._groups(len(clips)))]
+        parts = [encoder(part) for part in torch.chunk(clips, self.groups_of(len(clips)))]
         return {code: torch.cat([part[code] for part in parts]) for code in parts[0]}
 
-    def _groups(self, count: int) -> int:
+    def groups_of(self, count: int) -> int:
         """Parts of this process; the method's number is that of the whole batch."""
         own = self.method.groups // num_processes()
         return max(1, min(own, count // 2)) if self.training else 1
@@ -242,3 +238,19 @@ def _inverse(donor: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     target = torch.where(counts > 0, donor, torch.full_like(donor, len(donor)))
     taker = torch.cat([own, own[:1]]).scatter(0, target, own)[:-1]
     return taker, torch.where(taker != own, counts[taker], torch.zeros_like(counts))
+
+
+def contrastive_terms(learner: ContrastiveLearner, pairs: Pairs) -> dict[str, Tensor]:
+    """InfoNCE in the batch; in the momentum form InfoNCE against queues, or BYOL."""
+    if learner.method.momentum:
+        return learner.momentum_terms(pairs)
+    anchor, semi = learner.embed_views(pairs)
+    whole = gather_pairs(pairs)
+    terms: dict[str, Tensor] = learner.loss(anchor, semi, whole.donor, whole.video, whole.weight)
+    return terms
+
+
+def modes_terms(learner: ContrastiveLearner, pairs: Pairs) -> dict[str, Tensor]:
+    """DCLR's input modes; see `bgaug.model.modes`."""
+    groups = learner.groups_of(len(pairs.anchor))
+    return modes_loss(learner.encoder, pairs, learner.method.temperature, groups)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from bgaug.model.decomposition import CODES, POOLS
-from bgaug.names import METHODS
+from bgaug.names import LOSSES, METHODS
 from bgaug.pairs import Composition
-
-Objective = Literal["infonce", "byol", "dclr"]
 
 _IN_BATCH_VIDEOS = 2000
 _SHORT_RUN_STEPS = 10_000
@@ -50,7 +48,7 @@ class Method:
     name: str
     policy: str = "background"
     composition: Mapping[str, Any] = field(default_factory=dict)
-    objective: Objective = "infonce"
+    objective: str = "infonce"
     momentum: bool = False
     w_global: float = 1.0
     w_dynamic: float = 0.0
@@ -68,8 +66,8 @@ class Method:
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1 or not 0 <= self.momentum_coefficient <= 1:
             raise ValueError(f"gamma and momentum_coefficient are in [0, 1], got {self}")
-        if self.objective not in get_args(Objective):
-            raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {self.objective!r}")
+        if self.objective not in LOSSES:
+            raise ValueError(f"objective must be one of {', '.join(LOSSES)}, got {self.objective!r}")
         if self.stages is not None:
             object.__setattr__(self, "stages", tuple(self.stages))  # JSON has no tuples
         composite = self.composite  # raises an error for an unknown policy

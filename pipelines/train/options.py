@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from bgaug.errors import UsageError
-from bgaug.names import BACKBONES, METHODS, POLICIES
+from bgaug.names import BACKBONES, LOSSES, METHODS, POLICIES
 from bgaug.pipelines.options import RUNNING, DeviceOptions, Option, Trust, plain, record, to_toml
 
 OptimiserName = Literal["sgd", "adamw", "lars"]
@@ -128,7 +128,7 @@ class TrainOptions(DeviceOptions):
             flag="set",
             panel=METHOD,
             metavar="NAME=VALUE",
-            keys={"policy": POLICIES},
+            keys={"policy": POLICIES, "objective": LOSSES},
         ),
     ] = field(default_factory=dict)
     momentum: Annotated[
