@@ -158,12 +158,12 @@ def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
 
 
 def make_world(work: Path, draw: int, size: int) -> None:
-    """The training split as videos, the store that the offline pipeline makes of it, and worn masks in it; kept."""
+    """The training split as videos, the store that the offline pipeline makes of it, and degraded masks in it; kept."""
     from bgaug.cli.console import TerminalProgress
     from bgaug.pipelines.build.importing import import_masks
     from bgaug.pipelines.build.options import ShardOptions, VideoOptions
     from bgaug.pipelines.build.shards import build_shards
-    from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
+    from bgaug.pipelines.demo.world import world_splits, write_degraded_masks, write_world
     from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
 
     folder = world_folder(work, draw, size)
@@ -177,7 +177,7 @@ def make_world(work: Path, draw: int, size: int) -> None:
             build_shards(
                 ShardOptions(inputs=[videos], out=folder / "shards", video=one_shot, size=None, frames="raw"), progress
             )
-            import_masks(folder / "shards", write_worn_masks(videos, folder / "worn"), progress)
+            import_masks(folder / "shards", write_degraded_masks(videos, folder / "degraded"), progress)
             done.touch()
         cache = folder / "splits"
         world_splits(list(SPLITS_NEEDED), draw, COUNTS, 0, progress, cache=cache, world="micro", size=size)
@@ -315,12 +315,12 @@ def draw_world(path: Path, draw: int) -> None:
     from bgaug.visualize import image_sheet, overlay, write_picture
 
     split = make_split("pretrain", count=24, draw=draw, truth=True, world="micro")
-    assert split.masks is not None and split.worn is not None and split.backgrounds is not None
+    assert split.masks is not None and split.degraded is not None and split.backgrounds is not None
     chosen = [int(np.flatnonzero(split.kind == kind)[place]) for kind in range(len(KINDS)) for place in (0, 1)]
     S = split.frames.shape[2]
     batch = {
         "frames": torch.from_numpy(np.stack([split.frames[chosen]] * 2, axis=1)),
-        "masks": torch.from_numpy(np.stack([pack_mask(split.worn[chosen])] * 2, axis=1)),
+        "masks": torch.from_numpy(np.stack([pack_mask(split.degraded[chosen])] * 2, axis=1)),
         "backgrounds": torch.from_numpy(split.backgrounds[chosen]),
         "video": torch.arange(len(chosen)),
         "key": torch.arange(len(chosen)) + 7,
@@ -331,10 +331,10 @@ def draw_world(path: Path, draw: int) -> None:
     t, rows = 5, []
     for place, n in enumerate(chosen):
         pictures = [split.frames[n, at] for at in (2, t, 8)]
-        pictures += [overlay(split.frames[n, t], mask[n, t]) for mask in (split.masks, split.worn)]
+        pictures += [overlay(split.frames[n, t], mask[n, t]) for mask in (split.masks, split.degraded)]
         pictures.append((composites[place, :, t].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
         rows.append((pictures, KINDS[split.kind[n]]))
-    titles = ["frame 2", "frame 5", "frame 8", "mover", "worn mask", "composite"]
+    titles = ["frame 2", "frame 5", "frame 8", "mover", "degraded mask", "composite"]
     write_picture(path, image_sheet(rows, titles, width=140))
 
 

@@ -13,10 +13,10 @@ from bgaug.errors import UsageError
 from bgaug.pipelines.build.importing import import_masks
 from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.demo.world import world_splits, write_world, write_worn_masks
+from bgaug.pipelines.demo.world import world_splits, write_degraded_masks, write_world
 from bgaug.progress import Silent
 from bgaug.store import open_store
-from bgaug.testing.synthetic import ACTIONS, KINDS, SyntheticSplit, make_split, make_video, worn_masks
+from bgaug.testing.synthetic import ACTIONS, KINDS, SyntheticSplit, degraded_masks, make_split, make_video
 
 
 @cache
@@ -113,31 +113,31 @@ def test_worn_masks_are_wide_late_and_holed() -> None:
         moving[t, 14:26, 8 + 2 * t : 20 + 2 * t] = True
     late, radii, holes = 0, set(), 0
     for seed in range(60):
-        worn = worn_masks(np.random.default_rng(seed), moving)
-        rows = np.flatnonzero(worn[3].any(axis=1))
+        degraded = degraded_masks(np.random.default_rng(seed), moving)
+        rows = np.flatnonzero(degraded[3].any(axis=1))
         radii.add(int(14 - rows[0]))
-        right = int(np.flatnonzero(worn[3].any(axis=0))[-1]) - int(14 - rows[0])
+        right = int(np.flatnonzero(degraded[3].any(axis=0))[-1]) - int(14 - rows[0])
         late += right == 23  # where the second frame's end was, not the third's at 25
         assert right in (23, 25)
-        inside = worn[3, rows[0] : rows[-1] + 1]
+        inside = degraded[3, rows[0] : rows[-1] + 1]
         holes += not inside[:, inside.any(axis=0)].all()
     assert radii == {1, 2, 3}
     assert 20 <= late <= 40
     assert holes >= 55
-    assert not worn_masks(np.random.default_rng(0), np.zeros((2, 16, 16), np.bool_)).any()
+    assert not degraded_masks(np.random.default_rng(0), np.zeros((2, 16, 16), np.bool_)).any()
 
 
 def test_worn_masks_of_a_split_cover_the_mover_and_much_else() -> None:
     split = world()
-    assert split.moving is not None and split.worn is not None
-    hit = (split.worn & split.moving).sum()
+    assert split.moving is not None and split.degraded is not None
+    hit = (split.degraded & split.moving).sum()
     assert 0.8 < hit / split.moving.sum() < 0.97
-    assert 0.4 < hit / split.worn.sum() < 0.7
+    assert 0.4 < hit / split.degraded.sum() < 0.7
 
 
 def test_a_video_is_the_same_in_any_range() -> None:
     whole, part = (make_split("wide", start=first, stop=6, truth=True, world="micro") for first in (0, 3))
-    for name in ("frames", "kind", "moving", "worn"):
+    for name in ("frames", "kind", "moving", "degraded"):
         np.testing.assert_array_equal(getattr(whole, name)[3:], getattr(part, name))
 
 
@@ -148,10 +148,10 @@ COLOUR = (73.02, 75.59, 84.69)
 
 def test_this_is_still_the_same_world() -> None:
     split = make_split("iid", count=16, truth=True, world="micro")
-    assert split.masks is not None and split.moving is not None and split.worn is not None
+    assert split.masks is not None and split.moving is not None and split.degraded is not None
     assert split.kind.tolist() == RECORDED_KINDS
     np.testing.assert_allclose(split.frames.mean(axis=(0, 1, 2, 3)), COLOUR, atol=0.3)
-    areas = [split.masks.mean(), split.moving.mean(), split.worn.mean()]
+    areas = [split.masks.mean(), split.moving.mean(), split.degraded.mean()]
     assert areas == pytest.approx([0.06816, 0.13127, 0.22428], abs=3e-4)
 
 
@@ -179,12 +179,12 @@ def test_worn_masks_become_a_stores_masks(tmp_path: Path) -> None:
         ),
         Silent(),
     )
-    found = import_masks(tmp_path / "shards", write_worn_masks(videos, tmp_path / "worn"), Silent())
+    found = import_masks(tmp_path / "shards", write_degraded_masks(videos, tmp_path / "degraded"), Silent())
     assert (found.videos, found.frames) == (8, 96)
     store, split = open_store(tmp_path / "shards"), make_split("pretrain", count=8, truth=True, world="micro")
-    assert split.worn is not None
+    assert split.degraded is not None
     for number, label in enumerate(split.labels.tolist()):
         stored = store.masks(store.find(f"{ACTIONS[label]}/{number:05d}.mp4"), 0, 12)
-        np.testing.assert_array_equal(np.asarray(stored).astype(bool), split.worn[number])
+        np.testing.assert_array_equal(np.asarray(stored).astype(bool), split.degraded[number])
     with pytest.raises(UsageError, match="truth=True"):
-        write_worn_masks(tmp_path / "nowhere", tmp_path / "worn")
+        write_degraded_masks(tmp_path / "nowhere", tmp_path / "degraded")

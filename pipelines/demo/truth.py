@@ -67,12 +67,12 @@ def truth_arrays(split: SyntheticSplit) -> dict[str, NDArray[np.uint8]]:
     """The arrays of `Truth`, by name, of videos that were made with `truth=True`."""
     assert split.masks is not None and split.plates is not None and split.backgrounds is not None
     views = np.median(split.plates, axis=1).round().astype(np.uint8)
-    assert split.worn is not None
-    masks = {"packed_masks": pack_mask(split.masks), "packed_worn": pack_mask(split.worn)}
+    assert split.degraded is not None
+    masks = {"packed_masks": pack_mask(split.masks), "packed_worn": pack_mask(split.degraded)}
     return {**masks, "backgrounds": split.backgrounds, "views": views}
 
 
-def write_worn_masks(world: Path, folder: Path) -> Path:
+def write_degraded_masks(world: Path, folder: Path) -> Path:
     """The masks of a written world as an estimator would have them, one .npz a video, for `bgaug import --masks`.
 
     Args:
@@ -89,7 +89,7 @@ def write_worn_masks(world: Path, folder: Path) -> Path:
     try:
         arrays = read_npz(path, ("ids", "packed_worn", "backgrounds"))
     except UNREADABLE as error:
-        raise UsageError(f"{path} holds no worn masks; write the world with truth=True") from error
+        raise UsageError(f"{path} holds no degraded masks; write the world with truth=True") from error
     size = np.array(arrays["backgrounds"].shape[1:3])
     for video_id, packed in zip(arrays["ids"].tolist(), arrays["packed_worn"], strict=True):
         place = (folder / video_id).with_suffix(".npz")

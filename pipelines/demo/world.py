@@ -24,7 +24,7 @@ from bgaug.pipelines.demo.truth import (
     score_offline,
     truth_arrays,
     truth_file,
-    write_worn_masks,
+    write_degraded_masks,
 )
 from bgaug.progress import Progress
 from bgaug.testing.synthetic import (
@@ -41,7 +41,7 @@ from bgaug.testing.synthetic import (
 from bgaug.untrusted.archives import UNREADABLE, read_npz
 from bgaug.video import write_video
 
-__all__ = ["clear_world", "score_offline", "world_splits", "write_world", "write_worn_masks"]
+__all__ = ["clear_world", "score_offline", "world_splits", "write_degraded_masks", "write_world"]
 
 RECORD = "world.json"
 LABELS = "labels.csv"
@@ -50,7 +50,7 @@ _PER_TASK = 64
 _PROOF = 8  # videos made anew to see whether a cache is of this world: one of each class
 _FACTORS = ("labels", "scene", "prop", "kind")
 _PLAIN = ("frames", *_FACTORS)
-_MASKS = ("masks", "moving", "worn")
+_MASKS = ("masks", "moving", "degraded")
 _TRUTH = ("plates", "backgrounds", *_MASKS)
 
 
@@ -229,7 +229,7 @@ def write_world(
         draw: of all videos, see `make_split`.
         progress: receives what happens.
         jobs: processes; 0 for one a processor.
-        truth: also write masks and backgrounds, for `score_offline` and `write_worn_masks`.
+        truth: also write masks and backgrounds, for `score_offline` and `write_degraded_masks`.
         world: "plain" or "micro", see `bgaug.testing.synthetic`.
         size: side of the frames, pixels.
 

@@ -1,4 +1,4 @@
-"""Splits of the synthetic world: which factors agree with the class, and the videos drawn by them."""
+"""Splits of the synthetic world: which factors agree with the class, and their videos."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.testing.synthetic.canvas import REFERENCE_SIZE, Rng
-from bgaug.testing.synthetic.damage import worn_masks
-from bgaug.testing.synthetic.movers import NUM_CLASSES
-from bgaug.testing.synthetic.scenes import FIRST_PHOTO, FIRST_UNSEEN
-from bgaug.testing.synthetic.video import Bools, Bytes, World, make_video
+from bgaug.testing.synthetic.drawing import FIRST_PHOTO, FIRST_UNSEEN, NUM_CLASSES, REFERENCE_SIZE, Rng
+from bgaug.testing.synthetic.video import Bools, Bytes, World, degraded_masks, make_video
 
 Ints = NDArray[np.int64]
 
-CORRELATION = 0.95  # probability that a biased factor equals the class; otherwise it is uniform over all eight
+CORRELATION = 0.95  # probability that a biased factor equals the class; otherwise it is uniform over all eight values
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,12 @@ class Split:
 
     Attributes:
         name: key in `SPLITS`.
-        seed: of the split; together with the draw and the index it seeds each video.
+        seed: seed of the split; with the draw and the index it is the seed of each video.
         count: videos of the whole split.
         scene: "class" agrees with the class at `CORRELATION`; "other" is that of another class; "free" is any of the
             training families; "unseen" any of the others; "photo" a photograph.
-        prop: "class", "other" or "free" likewise. Where scene and prop are both "other", it is the same other class.
-        sprite: False leaves the mover out: nothing but bias is left to see.
+        prop: "class", "other" or "free", as for the scene. If both are "other", they are of the same other class.
+        sprite: False leaves the mover out: only bias is visible.
     """
 
     name: str
@@ -61,18 +58,18 @@ SPLITS = {
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSplit:
-    """A range of videos of one split; the last five are None unless the truth was asked for.
+    """A range of videos of one split; the last five attributes are None unless made with `truth=True`.
 
     Attributes:
-        name: of the split.
+        name: name of the split.
         start: index of the first video here in its split.
         frames: uint8 (N, T, S, S, 3), RGB.
         labels: int64 (N,), index into `ACTIONS`.
         scene: int64 (N,), scene family 0..15, or 16 + index into `PHOTOS`.
         prop: int64 (N,), 0..7.
-        kind: int64 (N,), of the prop, index into `KINDS`.
-        masks, plates, backgrounds, moving: as in `SyntheticVideo`, N in front.
-        worn: bool (N, T, S, S), what moves as an estimator would have it, see `worn_masks`.
+        kind: int64 (N,), kind of the prop, index into `KINDS`.
+        masks, plates, backgrounds, moving: as in `SyntheticVideo`, with a leading N.
+        degraded: bool (N, T, S, S), `moving` with the errors of an estimator, see `degraded_masks`.
     """
 
     name: str
@@ -86,7 +83,7 @@ class SyntheticSplit:
     plates: Bytes | None = None
     backgrounds: Bytes | None = None
     moving: Bools | None = None
-    worn: Bools | None = None
+    degraded: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,24 +103,24 @@ def make_split(
 ) -> SyntheticSplit:
     """Videos `start` to `stop` of a split.
 
-    Every video has a generator of its own, seeded by (draw, split, index): a video is the same whatever the range it
-    is asked for in, so the work can be cut up among processes. Labels are shuffled within each eight videos, so that
-    whole eights (0..8, 8..16, ...) are exactly balanced. The same numpy on the same kind of CPU gives the same bytes;
-    elsewhere a pixel may differ by one grey level.
+    Every video has its own generator, seeded by (draw, split, index): a video is the same in any range, so the work can
+    be divided among processes. Labels are shuffled within each eight videos, so that 0..8, 8..16, ... are exactly
+    balanced. The same numpy on the same kind of CPU gives the same bytes; on another, a pixel may differ by one grey
+    level.
 
     Args:
         name: key of `SPLITS`.
         size: S, as in `make_video`.
         num_frames: T, as in `make_video`.
-        count: videos of the split; by default its own. A smaller split is the beginning of the larger.
-        start: first video wanted.
-        stop: one past the last video wanted; by default `count`.
-        draw: another draw of all videos. The scene families stay, so splits of different draws can be mixed.
-        truth: also return masks, plates, backgrounds, what moves, and worn masks of it.
+        count: videos of the split; by default its own number. A smaller split is the beginning of the larger one.
+        start: first video.
+        stop: one past the last video; by default `count`.
+        draw: number of the draw. All draws have the same scene families, so their splits can be mixed.
+        truth: also return masks, plates, backgrounds, moving pixels, and degraded masks of those.
         world: "plain" or "micro", as in `make_video`.
 
     Raises:
-        ValueError: unknown name or world, or a size, number of frames, range or draw that cannot be.
+        ValueError: unknown name or world, or a size, number of frames, range or draw out of range.
     """
     if name not in SPLITS:
         raise ValueError(f"unknown split {name!r}; there are {', '.join(SPLITS)}")
@@ -138,7 +135,7 @@ def make_split(
     N, T, S = stop - start, num_frames, size
     scene, prop, kind = (np.empty_like(labels) for _ in range(3))
     frames = np.empty((N, T, S, S, 3), np.uint8)
-    masks, moving, worn = (np.empty((N, T, S, S), np.bool_) for _ in range(3))
+    masks, moving, degraded = (np.empty((N, T, S, S), np.bool_) for _ in range(3))
     known = (masks, np.empty_like(frames), np.empty((N, S, S, 3), np.uint8), moving) if truth else ()
     for n, label in enumerate(labels.tolist()):
         rng = np.random.default_rng((1, draw, split.seed, start + n))
@@ -150,20 +147,20 @@ def make_split(
         for kept, part in zip(known, video[1:5], strict=False):
             kept[n] = part
         if truth:
-            worn[n] = worn_masks(np.random.default_rng((3, draw, split.seed, start + n)), video.moving)
-    truths = (*known, worn) if truth else ()
+            degraded[n] = degraded_masks(np.random.default_rng((3, draw, split.seed, start + n)), video.moving)
+    truths = (*known, degraded) if truth else ()
     return SyntheticSplit(name, start, frames, labels, scene, prop, kind, *truths)
 
 
 def _labels(split: Split, draw: int, stop: int) -> Ints:
     blocks = -(-stop // NUM_CLASSES)
-    # The leading number tells the streams apart: a trailing zero would not, numpy pads seeds with zeros.
+    # The leading number separates the streams: a trailing zero would not, because numpy pads seeds with zeros.
     keys = np.random.default_rng((2, draw, split.seed)).random((blocks, NUM_CLASSES))
     return keys.argsort(axis=1).astype(np.int64).ravel()[:stop]
 
 
 def _factors(rng: Rng, split: Split, label: int) -> tuple[int, int]:
-    """Scene and prop of one video; the same number of draws whatever the split."""
+    """Scene and prop of one video; the number of draws is the same for all splits."""
     agree = rng.random(2) < CORRELATION
     any_scene, any_prop = rng.integers(NUM_CLASSES, size=2).tolist()
     other = (label + int(rng.integers(1, NUM_CLASSES))) % NUM_CLASSES

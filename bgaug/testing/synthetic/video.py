@@ -1,4 +1,4 @@
-"""One video of the synthetic world, drawn layer by layer.
+"""One video of the synthetic world, drawn layer by layer, and degraded masks of it.
 
 Letters: T frames, S pixels of a side, P = S + 2 margins: the side of the canvas on which a video is drawn before the
 camera looks at it, 3 colours (RGB).
@@ -8,32 +8,46 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.testing.synthetic.canvas import REFERENCE_SIZE, Floats, Rng, blend, margin_of
-from bgaug.testing.synthetic.movers import NUM_CLASSES, draw_sprite, draw_track
-from bgaug.testing.synthetic.props import KINDS, NUM_PROPS, draw_prop
-from bgaug.testing.synthetic.scenes import FIRST_PHOTO, PHOTOS, draw_photo, draw_scene
+from bgaug.testing.synthetic.drawing import (
+    FIRST_PHOTO,
+    KINDS,
+    NUM_CLASSES,
+    NUM_PROPS,
+    PHOTOS,
+    REFERENCE_SIZE,
+    Floats,
+    Rng,
+    blend,
+    draw_photo,
+    draw_prop,
+    draw_scene,
+    draw_sprite,
+    draw_track,
+    margin_of,
+)
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 World = Literal["plain", "micro"]
 
 NOISE = 0.015  # standard deviation of the pixel noise, of full scale
-MICRO_REACH = 0.65  # of the plain world's motions: what moves less is seen less
-MASK_LEVEL = 0.2  # a pixel is foreground if the sprite makes up more than this share of it
+MASK_LEVEL = 0.2  # a pixel is foreground if the sprite covers more than this share of it
+_MICRO_REACH = 0.65  # share of the plain world's motions, so that motion is harder to see
 
 
 class SyntheticVideo(NamedTuple):
-    """One video and what is true of it; "plain" is without what moves, and without noise."""
+    """One video and its truth; "plain" is without moving things and without noise."""
 
     frames: Bytes  # (T, S, S, 3), RGB
-    masks: Bools  # (T, S, S), where the sprite is seen
-    plates: Bytes  # (T, S, S, 3), the plain frames, as the moving camera saw them
-    background: Bytes  # (S, S, 3), the plain scene and the prop if it lies still, the camera at rest
-    moving: Bools  # (T, S, S), where anything moves: the sprite, and a prop that goes along with it
-    kind: int  # of the prop, index into `KINDS`
+    masks: Bools  # (T, S, S), where the sprite is visible
+    plates: Bytes  # (T, S, S, 3), the plain frames, from the moving camera
+    background: Bytes  # (S, S, 3), the plain scene and the prop if it does not move, the camera at rest
+    moving: Bools  # (T, S, S), where anything moves: the sprite, and a prop that moves with it
+    kind: int  # kind of the prop, index into `KINDS`
 
 
 def make_video(
@@ -47,7 +61,7 @@ def make_video(
     sprite: bool = True,
     world: World = "plain",
 ) -> SyntheticVideo:
-    """One video of the given factors, everything else about it drawn from `rng`.
+    """One video of the given factors; everything else is drawn from `rng`.
 
     Args:
         rng: advanced by the call.
@@ -56,14 +70,14 @@ def make_video(
         prop: 0..7.
         size: side S of the frames in pixels, 16..4096 (at most 250 for the photographs).
         num_frames: frames T, 2..1000. Speeds are per frame: beyond about 20, straight movers leave.
-        sprite: False leaves the mover out; what it casts or holds then rests where the middle of its way is.
+        sprite: False leaves the mover out; its shadow or the object it holds then rests at the middle of its path.
         world: "plain": the prop is a mat; "micro": larger, and of a kind drawn from `KINDS`.
 
     Raises:
         ValueError: a factor, the size, the number of frames or the world is out of range.
     """
     _check(action, scene, prop, size, num_frames, world)
-    track = draw_track(rng, action, size, num_frames, MICRO_REACH if world == "micro" else 1)
+    track = draw_track(rng, action, size, num_frames, _MICRO_REACH if world == "micro" else 1)
     plate = draw_photo(rng, scene - FIRST_PHOTO, size) if scene >= FIRST_PHOTO else draw_scene(rng, scene, size)
     kind = int(rng.integers(len(KINDS))) if world == "micro" else 0
     thing = draw_prop(rng, prop, kind, track, size, bold=world == "micro", still=not sprite)
@@ -112,3 +126,35 @@ def _look(canvas: Floats, camera: NDArray[np.float64], size: int) -> Floats:
 
 def _to_bytes(image: Floats) -> Bytes:
     return (image * 255 + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def degraded_masks(rng: Rng, moving: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """True masks with the errors of estimated ones: a rim of background, a delay, and holes.
+
+    The masks of each video are grown by 1, 2 or 3 pixels; those of half of the videos are one frame late; and each has
+    one or two square holes of side U(2, 4), at a fixed place relative to the middle of its foreground.
+
+    Args:
+        rng: advanced by the call.
+        moving: bool (T, S, S), as in `SyntheticVideo`.
+
+    Returns:
+        bool (T, S, S).
+    """
+    T, S, _ = moving.shape
+    k = S / REFERENCE_SIZE
+    radius = max(1, round(int(rng.integers(1, 4)) * k))
+    late = rng.random() < 0.5
+    holes = [(rng.uniform(-4, 4, 2) * k, rng.uniform(2, 4) * k) for _ in range(rng.integers(1, 3))]
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    degraded = np.zeros_like(moving)
+    for t in range(T):
+        source = moving[max(0, t - late)]
+        if not source.any():
+            continue
+        degraded[t] = cv2.dilate(source.astype(np.uint8), kernel) > 0
+        middle = np.argwhere(source).mean(axis=0)
+        for offset, side in holes:
+            top, left = np.rint(middle + offset - side / 2).astype(int).clip(0, S)
+            degraded[t, top : top + round(side), left : left + round(side)] = False
+    return degraded
