@@ -50,7 +50,7 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ("$B verify nowhere >&- 2>&- <&-", 1, ""),
         ("set -o pipefail; $B verify {store} --json | true", 141, ""),
         pytest.param("set -o pipefail; $B --help | true", 141, "", marks=pytest.mark.full),
-        ("$B probe {videos} 2>&1 | head -n 1 > /dev/null", 0, ""),
+        ("$B inspect {videos} 2>&1 | head -n 1 > /dev/null", 0, ""),
     ],
 )
 def test_closed_and_full_streams(line: str, code: int, said: str, small_store: Path, video_folder: Path) -> None:
@@ -73,14 +73,14 @@ def test_a_terminal_that_knows_no_unicode(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("no video")
     for encoding in ("ascii", "utf-8"):
-        done = shell(f"$B probe {tmp_path} --json", PYTHONIOENCODING=encoding, LC_ALL="C")
+        done = shell(f"$B inspect {tmp_path} --json", PYTHONIOENCODING=encoding, LC_ALL="C")
         assert [video["path"] for video in json.loads(done.stdout)["videos"]] == [str(path)]
         assert (
             "\x1b" not in done.stdout
             and "\u202e" not in done.stdout
             and ("é日" in done.stdout) == (encoding == "utf-8")
         )
-    assert shell(f"$B probe {tmp_path}", PYTHONIOENCODING="ascii", LC_ALL="C").returncode == 1
+    assert shell(f"$B inspect {tmp_path}", PYTHONIOENCODING="ascii", LC_ALL="C").returncode == 1
 
 
 def test_what_other_libraries_print(tmp_path: Path) -> None:
