@@ -41,7 +41,7 @@ _TINT = np.array([40, 220, 90], np.float32)
 def contact_sheet(
     store: Store, *, rows: int = 12, seed: int = 0, videos: Sequence[int] | None = None, width: int = 200
 ) -> NDArray[np.uint8]:
-    """One row per video: a frame, its static background, its mask over the frame, and the frame over a donor's background.
+    """One row per video: a frame, its background, its mask over the frame, and a composite with a donor's background.
 
     Args:
         store: the store; if it keeps no frames, only backgrounds are drawn.

@@ -162,7 +162,7 @@ def test_cells_are_gathered_from_the_work_and_from_the_kept_result(tmp_path: Pat
     assert bias.spread([1.0, 3.0]) == "2.0 +- 1.4" and bias.spread([1.0]) == "1.0"
 
 
-def test_wanted_cells_go_seed_by_seed() -> None:
+def test_requested_cells_are_ordered_by_seed() -> None:
     options = bias.parser.parse_args(["--methods", "simclr,fame", "--seeds", "0,1", "--steps", "8"])
     wanted = [(cell.row, cell.seed) for cell in bias.wanted_cells(options)]
     assert wanted == [("simclr", 0), ("fame", 0), ("simclr", 1), ("fame", 1)]
@@ -208,7 +208,7 @@ def test_the_default_is_above_fame(row: Callable[[str], dict[str, list[float]]],
     assert len(theirs) >= (5 if rival == "fame" else 3) and mean(ours) - mean(theirs) >= 5
 
 
-def test_the_background_alone_says_little(row: Callable[[str], dict[str, list[float]]]) -> None:
+def test_the_background_without_foreground_gives_little_accuracy(row: Callable[[str], dict[str, list[float]]]) -> None:
     assert mean(row("bgaug")["bgonly"]) <= 25
     assert mean(row("bgaug")["dynamic_scene"]) < 25
     assert mean(row("dual, mean pooled")["static_scene"]) >= 75  # the static term's code has it instead

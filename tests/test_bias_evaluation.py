@@ -35,8 +35,7 @@ from bgaug.metrics.bias import (
 from bgaug.pairs import composite
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.evaluate.bias.clips import ClipReader
-from bgaug.pipelines.evaluate.bias.composer import Composer, bias_sheet
+from bgaug.pipelines.evaluate.bias.composer import ClipReader, Composer, bias_sheet
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, read_manifest, write_manifest
 from bgaug.pipelines.evaluate.bias.run import (
     BiasReport,
@@ -44,6 +43,7 @@ from bgaug.pipelines.evaluate.bias.run import (
     plan_bias,
     score_bias,
 )
+from bgaug.pipelines.evaluate.features import Encoder
 from bgaug.pipelines.evaluate.options import BiasOptions
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
@@ -95,7 +95,7 @@ def test_regions_share_every_pixel_out() -> None:
     torch.testing.assert_close(parts.foreground + parts.ring + parts.far, torch.ones_like(masks))
 
 
-def test_a_mask_of_ones_gives_the_clip_itself_and_one_of_zeros_the_picture() -> None:
+def test_a_mask_of_ones_gives_the_clip_and_one_of_zeros_the_image() -> None:
     clips, masks, pictures = clips_and_masks()
     whole, none = (regions(value, grow=1, feather=0) for value in (torch.ones_like(masks), torch.zeros_like(masks)))
     assert torch.equal(composite(clips, whole.foreground, pictures), clips)
@@ -109,7 +109,7 @@ def test_a_mask_of_ones_gives_the_clip_itself_and_one_of_zeros_the_picture() -> 
     torch.testing.assert_close(composite(clips, feathered.foreground, pictures), clips, atol=1e-6, rtol=0)
 
 
-def test_a_ring_of_the_own_background_changes_nothing_and_a_foreign_one_the_ring_alone() -> None:
+def test_the_own_background_changes_nothing_and_another_one_only_the_ring() -> None:
     things, masks, pictures = clips_and_masks()
     own = pictures.flip(0)
     clips = composite(things, masks, own)
@@ -206,7 +206,7 @@ def test_straight_stripes_have_their_period_width_and_colours() -> None:
     torch.testing.assert_close(picture[:, 72, 0], ground, atol=1e-6, rtol=0)
 
 
-def test_a_quarter_turn_is_the_turned_picture_and_a_wave_moves_the_lines() -> None:
+def test_a_quarter_turn_rotates_the_image_and_a_wave_moves_the_lines() -> None:
     straight = Stripes((1.0, 0.0, 0.0), width=10, period=40, amplitude=0, wavelength=128, phase=0, angle=0)
     turned = replace(straight, amplitude=30, angle=0.25).image(64)
     torch.testing.assert_close(turned, replace(straight, amplitude=30).image(64).rot90(-1, (1, 2)), atol=1e-5, rtol=0)
@@ -218,7 +218,7 @@ def test_a_quarter_turn_is_the_turned_picture_and_a_wave_moves_the_lines() -> No
         assert middle == pytest.approx(128 + 30 * np.sin(2 * np.pi * (x + 0.5 - 128) / 128), abs=1.0)
 
 
-def test_drawn_stripes_hang_on_their_numbers_alone_and_stay_in_range() -> None:
+def test_stripes_depend_on_their_numbers_only_and_stay_in_range() -> None:
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(50):
@@ -366,10 +366,10 @@ def plan(store: Store, options: BiasOptions | None = None) -> Manifest:
 
 
 def scored(
-    store: Store, encode: object, options: BiasOptions | None = None, manifest: Manifest | None = None
+    store: Store, encoder: Encoder, options: BiasOptions | None = None, manifest: Manifest | None = None
 ) -> BiasReport:
     options = options or BiasOptions(min_grade=None)
-    return score_bias(encode, store, manifest or plan(store, options), Silent(), options=options)  # type: ignore[arg-type]
+    return score_bias(encoder, store, manifest or plan(store, options), Silent(), options=options)
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +421,7 @@ def test_a_background_encoder_scores_chance_over_stripes(biased: Store) -> None:
     assert found["scufo"] == pytest.approx(found["scuba"], abs=2)
 
 
-def test_classes_are_told_who_fooled_them(of_background: BiasReport) -> None:
+def test_every_class_reports_the_donor_with_the_largest_loss(of_background: BiasReport) -> None:
     report = of_background
     assert [row["class"] for row in report.classes] == list(WAYS)
     for row in report.classes:
@@ -454,7 +454,7 @@ def test_splits_are_kept_apart(biased_videos: Path, tmp_path: Path) -> None:
 # --- manifests ----------------------------------------------------------------------------------------------------
 
 
-def test_a_manifest_hangs_on_seed_and_store_alone(biased: Store, manifest: Manifest) -> None:
+def test_a_manifest_depends_on_seed_and_store_only(biased: Store, manifest: Manifest) -> None:
     first = manifest
     assert len(first.rows) == 36
     assert plan(biased, BiasOptions(min_grade=None, batch_size=3)).to_bytes() == first.to_bytes()
@@ -535,7 +535,7 @@ def test_a_manifest_that_does_not_fit_is_refused(biased: Store, manifest: Manife
         write_manifest(manifest, path / "below" / "m.json")
 
 
-def test_pictures_of_a_bank_and_of_a_folder(biased: Store, tmp_path: Path) -> None:
+def test_images_of_a_bank_and_of_a_folder(biased: Store, tmp_path: Path) -> None:
     root = tmp_path / "s"
     shutil.copytree(biased.path, root)
     folder = tmp_path / "pictures"
@@ -580,7 +580,7 @@ def test_options_out_of_range_are_refused(change: dict[str, int]) -> None:
         BiasOptions(**change)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_tested_is_said(biased: Store) -> None:
+def test_impossible_tests_are_errors(biased: Store) -> None:
     recorder = Recorder()
     with pytest.raises(UsageError, match="needs two classes"):
         plan_bias(biased, T, STRIDE, CROP, BiasOptions(min_area=0.9), recorder)

@@ -34,7 +34,7 @@ FLICKER, BRIGHT, GREEN = (0, 0), (1, 1), (1, 0)
 
 
 class Averages(Backbone):
-    """Means of the colours: stage2 over 4x4 pixels, stage3 over 8x8. Each channel says what it shows, where it shows it."""
+    """Means of the colours: stage2 over 4x4 pixels, stage3 over 8x8; every channel is one colour at its place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class Averages(Backbone):
 def video(wild: bool, number: int) -> np.ndarray:
     """uint8 (16, 32, 32, 3), of class "wild" or "calm".
 
-    In the upper left red flickers about one brightness, in wild videos more: only deviations over time tell. In the lower
-    left stands a green, in wild videos a brighter one: only means tell. In the lower right stands a red that is brighter
-    than all, in every video.
+    In the upper left red flickers about one brightness, in wild videos more: only deviations over time tell. In the
+    lower left stands a green, in wild videos a brighter one: only means tell. In the lower right stands a red that is
+    brighter than all, in every video.
     """
     rng = np.random.default_rng(number)
     frames = np.zeros((16, 32, 32, 3))
@@ -131,7 +131,7 @@ def test_a_probe_reads_the_code_that_its_map_explains(store_path: Path, method: 
     )
 
 
-def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
+def test_the_other_code_can_be_requested(store_path: Path) -> None:
     run, clip = run_of("bgaug"), clip_of(store_path, "wild")
     for feature, quarter in (("global", GREEN), ("dynamic", FLICKER)):
         probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True, feature=feature)
@@ -140,7 +140,7 @@ def test_the_other_code_can_be_asked_for(store_path: Path) -> None:
         HeatmapOptions(feature="static")
 
 
-def test_what_varies_less_does_not_speak_for_the_class_that_varies_more(store_path: Path) -> None:
+def test_a_class_that_varies_less_has_no_evidence_in_a_clip_that_varies_more(store_path: Path) -> None:
     run = run_of("bgaug")
     probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True)
     clip = clip_of(store_path, "wild")
@@ -162,7 +162,7 @@ def test_maps_of_the_world_are_of_the_code_that_is_named(which: str, quarter: tu
 
 
 def test_the_map_of_the_last_stage_adds_up_to_the_score() -> None:
-    """Over cells and time. The score is one channel's deviation, which nothing speaks against: the cut takes nothing."""
+    """Over cells and time. The score is one channel's deviation, without evidence against it: nothing is cut."""
     learner = run_of("bgaug").learner
     clips = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
     stages = learner.encoder.backbone(clips.requires_grad_())

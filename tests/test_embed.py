@@ -144,7 +144,7 @@ def test_the_mean_of_the_clips(run: Path, small_store: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(mean, clips.mean(axis=1), rtol=1e-5, atol=1e-6)
 
 
-def test_what_else_the_file_says(run: Path, small_store: Path, tmp_path: Path) -> None:
+def test_further_content_of_the_file(run: Path, small_store: Path, tmp_path: Path) -> None:
     reported = embed(run, [str(small_store)], tmp_path / "f.npz", Silent(), options=EmbedOptions(clips=1))
     found, store = read(tmp_path / "f.npz"), open_store(small_store)
     assert found["ids"].tolist() == list(store.videos)
@@ -157,7 +157,7 @@ def test_what_else_the_file_says(run: Path, small_store: Path, tmp_path: Path) -
     assert reported.to_json()["shape"] == [6, 96] and reported.to_json()["settings"] == settings
 
 
-def test_a_bad_file_costs_itself_alone(run: Path, video_folder: Path, tmp_path: Path) -> None:
+def test_a_bad_file_does_not_affect_others(run: Path, video_folder: Path, tmp_path: Path) -> None:
     """By the command, with a worker process."""
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -217,7 +217,7 @@ def test_a_file_that_breaks_off_is_salvaged_on_request(tmp_path: Path) -> None:
     assert isinstance(clips, FileClips) and 4 <= clips.indices.max() < 30
 
 
-def test_wrong_usage_is_told(run: Path, small_store: Path, video_folder: Path, tmp_path: Path) -> None:
+def test_wrong_usage_is_an_error(run: Path, small_store: Path, video_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.npz"
     out.write_bytes(b"precious")
     with pytest.raises(UsageError, match="--overwrite replaces it"):

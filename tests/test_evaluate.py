@@ -121,7 +121,7 @@ def test_leave_one_out_never_meets_its_own_group(rng: np.random.Generator) -> No
     assert grouped.num_queries == 20
 
 
-def test_what_cannot_be_asked_is_said(rng: np.random.Generator) -> None:
+def test_queries_and_ks_without_an_answer_are_reported(rng: np.random.Generator) -> None:
     found = retrieval(rng.normal(size=(3, 2)), np.zeros(3, int), rng.normal(size=(10, 2)), np.zeros(10, int))
     assert set(found.recall) == {1, 5, 10}
     assert found.ks_left_out == (20, 50)
@@ -231,7 +231,7 @@ def test_items_of_one_group_stand_or_fall_together() -> None:
     assert bootstrap_interval(np.array([1, 1, 1, 0]), np.array([7, 7, 7, 7])) == (0.75, 0.75)
 
 
-def test_colours_alone_are_fooled_as_the_synthetic_world_intends() -> None:
+def test_colours_fail_as_the_synthetic_world_intends() -> None:
     def colours(name: str, count: int) -> tuple[Array, Array]:
         split = make_split(name, num_frames=2, count=count)
         clips = split.frames.astype(np.float32)
@@ -261,12 +261,12 @@ ROWS, LABELS = np.ones((4, 3)), np.zeros(4, int)
         ((ROWS, LABELS, ROWS, LABELS, (0, 1)), r"every k must be 1 or more, got \(0, 1\)"),
     ],
 )
-def test_impossible_retrieval(arguments: tuple[Any, ...], message: str) -> None:
+def test_invalid_retrieval(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         retrieval(*arguments)
 
 
-def test_impossible_groups() -> None:
+def test_invalid_groups() -> None:
     with pytest.raises(ValueError, match="go together"):
         retrieval(ROWS, LABELS, ROWS, LABELS, query_groups=LABELS)
     with pytest.raises(ValueError, match=r"groups must be \(4,\) and \(4,\)"):
@@ -275,7 +275,7 @@ def test_impossible_groups() -> None:
         leave_one_out_retrieval(ROWS, LABELS, LABELS)
 
 
-def test_impossible_probes_votes_and_intervals() -> None:
+def test_invalid_probes_votes_and_intervals() -> None:
     with pytest.raises(ValueError, match="l2 must be positive"):
         LinearProbe(l2=0)
     with pytest.raises(RuntimeError, match="call fit"):

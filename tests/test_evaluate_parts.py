@@ -101,7 +101,7 @@ def test_no_group_is_on_both_sides_of_a_choice() -> None:
     assert choose_l2(x, y, groups) == max(L2_CANDIDATES)
 
 
-def test_impossible_choices() -> None:
+def test_invalid_choices() -> None:
     x, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
     with pytest.raises(ValueError, match="two folds and two groups are needed, got 7, 5 and 1"):
         choose_l2(x, y, np.zeros(4))
@@ -114,7 +114,7 @@ def test_impossible_choices() -> None:
 # --- neighbours -----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_votes_on_the_own_group(rng: np.random.Generator) -> None:
+def test_items_do_not_vote_on_their_own_group(rng: np.random.Generator) -> None:
     x, y, groups = rng.normal(size=(30, 4)), rng.integers(3, size=30), rng.integers(6, size=30)
     found = knn_predict(x, y, x, k=3, train_groups=groups, groups=groups)
     for place in range(30):
@@ -191,7 +191,7 @@ def test_few_shot_is_the_plain_loop(rng: np.random.Generator, classifier: Any) -
     np.testing.assert_array_equal(more[:4], found)
 
 
-def test_impossible_shots() -> None:
+def test_invalid_shots() -> None:
     x, y = np.ones((3, 2)), np.array([0, 0, 1])
     with pytest.raises(ValueError, match="2 samples per class were requested; the smallest class has 1"):
         draw_shots(y, 2, 0)
@@ -244,7 +244,7 @@ def test_classes_are_spread_over_folds() -> None:
     assert deal(np.array(["b", "a"]), np.zeros(2, int), 5).tolist() == [1, 0]
 
 
-def test_who_cannot_be_right_is_known() -> None:
+def test_samples_whose_class_is_unseen_are_known() -> None:
     labels = np.array([0, 1, 1, 2, 0])
     split = hold_out([None] * 5, ["train", "train", "test", "test", "test"])
     assert split.unseen(labels).tolist() == [3]
@@ -335,7 +335,7 @@ def test_weights_make_splits_count_the_same() -> None:
     assert bootstrap_interval(correct, weights=np.full(10, 3.0)) == pytest.approx(bootstrap_interval(correct))
 
 
-def test_impossible_differences() -> None:
+def test_invalid_differences() -> None:
     with pytest.raises(ValueError, match="the same items"):
         paired_difference(np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match="one weight of more than 0"):

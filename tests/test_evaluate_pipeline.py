@@ -169,7 +169,7 @@ def test_splits_and_groups_decide_what_is_held_out(
     assert all(len(outcome.ids) == found.settings["tested"] for outcome in found.judged.values())
 
 
-def test_what_is_left_out_is_told(run: Path, small_store: Path, tmp_path: Path) -> None:
+def test_videos_left_out_are_reported(run: Path, small_store: Path, tmp_path: Path) -> None:
     rows = ["a,train", "a,train", "b,train", "a,test", "rare,test", ""]
     seen = Recorder()
     file = labels_file(small_store, tmp_path, "class,split", *rows)
@@ -289,7 +289,7 @@ def test_a_penalty_may_be_chosen(run: Path, small_store: Path, tmp_path: Path) -
         ask(run, small_store, "linear", labels=file, l2=None)
 
 
-def test_bias_alone_needs_nothing_else(run: Path, small_store: Path) -> None:
+def test_the_bias_protocol_runs_by_itself(run: Path, small_store: Path) -> None:
     bias = BiasOptions(composites=1, videos=4, scenes=2, scene_foregrounds=2, min_grade=None)
     found = ask(run, small_store, "bias", bias=bias)
     assert found.metrics["scuba"] >= 0 and not any(name.startswith("retrieval") for name in found.metrics)
@@ -299,7 +299,7 @@ def test_bias_alone_needs_nothing_else(run: Path, small_store: Path) -> None:
 # --- what cannot be -------------------------------------------------------------------------------------------------
 
 
-def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) -> None:
+def test_invalid_evaluations(run: Path, small_store: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match="there is no 'magic'; there are retrieval, linear, knn, finetune, fewshot, bias"
     ):
@@ -334,19 +334,19 @@ def test_impossible_evaluations(run: Path, small_store: Path, tmp_path: Path) ->
         ({"classifier": "magic"}, "--fewshot-classifier: Input should be 'linear' or 'centroid'"),
     ],
 )
-def test_impossible_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         EvaluateOptions(**options)
 
 
-def test_a_store_without_labels_says_what_to_do(small_store: Path) -> None:
+def test_a_store_without_labels_names_the_fix(small_store: Path) -> None:
     store = open_store(small_store)
     store.columns.label[:] = -1
     with pytest.raises(UsageError, match="none of its 6 videos has a label. Name a list with --labels PATH"):
         find_labels(store)
 
 
-def test_a_store_of_another_version_says_so(run: Path, small_store: Path, tmp_path: Path) -> None:
+def test_a_store_of_another_version_is_an_error(run: Path, small_store: Path, tmp_path: Path) -> None:
     shutil.copytree(small_store, tmp_path / "store")
     file = tmp_path / "store" / "zarr.json"
     header = json.loads(file.read_text("utf-8"))

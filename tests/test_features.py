@@ -1,4 +1,4 @@
-"""Frozen features: right, the same however they are read, kept beside the run, and never taken from what is damaged or stale."""
+"""Frozen features are correct and deterministic, and are never read from damaged or stale files."""
 
 from __future__ import annotations
 

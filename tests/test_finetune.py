@@ -82,7 +82,7 @@ def test_it_repeats_itself_to_the_bit(run: Run, store: Store) -> None:
     assert not same(first, tuned(run, store, seed=1))
 
 
-def test_it_begins_with_the_run_and_leaves_it_alone(run: Run, store: Store) -> None:
+def test_it_begins_with_the_run_and_does_not_change_it(run: Run, store: Store) -> None:
     before = {name: value.clone() for name, value in run.learner.state_dict().items()}
     slow = tuned(run, store, epochs=1, lr=1e-12, weight_decay=0.0)
     assert all(torch.equal(value, before[name]) for name, value in run.learner.state_dict().items())
@@ -94,7 +94,7 @@ def test_it_begins_with_the_run_and_leaves_it_alone(run: Run, store: Store) -> N
     assert all(changed)  # encoder and head, not the head alone
 
 
-def test_from_scratch_knows_nothing_of_the_run(run: Run, store: Store, tmp_path: Path) -> None:
+def test_from_scratch_does_not_use_the_weights_of_the_run(run: Run, store: Store, tmp_path: Path) -> None:
     other = made_run(tmp_path, seed=5)
     assert same(tuned(run, store, scratch=True), tuned(other, store, scratch=True))
     assert not same(tuned(run, store), tuned(other, store))
@@ -156,12 +156,12 @@ def test_nothing_is_left_to_default_in_the_settings(run: Run) -> None:
         ({"flip": 2.0}, "--flip: Input should be less than or equal to 1"),
     ],
 )
-def test_impossible_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         FinetuneOptions(**options)
 
 
-def test_what_cannot_be_learnt(run: Run, store: Store) -> None:
+def test_too_few_classes_are_an_error(run: Run, store: Store) -> None:
     with pytest.raises(UsageError, match="training videos of two classes or more, got 1"):
         finetune(run, store, EVERYBODY, np.zeros(6, np.int64), Silent())
     with pytest.raises(BgaugError, match=r"fine-tuning diverged at step \d+ of 6: the loss is (nan|inf); use a lower"):

@@ -50,7 +50,7 @@ def test_activation_is_the_sum_of_what_is_above_zero() -> None:
 
 
 def test_evidence_for_a_class_is_where_its_channels_are() -> None:
-    """Grad-CAM of a linear score of the means: the weighted sum of the channels over the number of cells, cut at zero."""
+    """Grad-CAM of a linear score of the means: the weighted sum of channels over the number of cells, cut at zero."""
     features = torch.zeros(2, 3, 2, 1, 3)
     for channel in range(3):
         features[:, channel, :, 0, channel] = torch.tensor([1.0, 3.0])
@@ -299,7 +299,7 @@ def test_masks_are_cropped_as_frames_are() -> None:
         assert torch.equal(centre_crop_masks(masks, size) | unclear, (seen >= 0.5) | unclear)
 
 
-def test_impossible_clips() -> None:
+def test_invalid_clips() -> None:
     frames, masks = squares()
     for pair in ((frames, masks[:, :3]), (frames, masks.float()), (frames[0], masks[0])):
         with pytest.raises(ValueError, match=r"frames must be uint8 \(N, T, H, W, 3\)"):

@@ -67,7 +67,7 @@ def clip(small_store: Path) -> Clip:
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
-def test_pixels_whose_truth_is_unknown_count_nowhere() -> None:
+def test_pixels_without_truth_do_not_count() -> None:
     """Numbers with an unknown right half are those of the left half by itself."""
     random = torch.Generator().manual_seed(0)
     heat = torch.rand(3, 2, 16, 24, generator=random)
@@ -84,7 +84,7 @@ def test_pixels_whose_truth_is_unknown_count_nowhere() -> None:
         localisation(heat, mask, 2, known=known.float())
 
 
-def test_masks_of_padded_frames_are_cropped_as_the_picture() -> None:
+def test_masks_of_padded_frames_are_cropped_as_the_content() -> None:
     masks = torch.zeros(1, 2, 40, 60, dtype=torch.bool)
     masks[..., 10:30, 0:20] = True
     inner = centre_crop_masks(masks, 10, torch.tensor([[10, 0, 20, 60]]))
@@ -180,7 +180,7 @@ def test_the_map_of_the_dynamic_code_is_its_deviation_cell_by_cell(run: Run, cli
     torch.testing.assert_close(maps["cam"].double(), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_a_probe_has_not_seen_what_it_speaks_of(run: Run, small_store: Path) -> None:
+def test_a_probe_is_fitted_without_the_fold_of_its_video(run: Run, small_store: Path) -> None:
     found = fit_probes(run, open_store(small_store), Silent(), hold_out=True)
     assert np.array_equal(found.fold, np.arange(6) % 10)
     code = found.values[:1]
@@ -217,7 +217,7 @@ def write_masks(folder: Path, store_path: Path, every: int, unknown: int | None 
             (target / f"{index:06d}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
-def test_masks_of_some_frames_are_used_on_those_alone(small_store: Path, tmp_path: Path) -> None:
+def test_masks_of_some_frames_are_used_on_these_frames_only(small_store: Path, tmp_path: Path) -> None:
     write_masks(tmp_path, small_store, every=5, unknown=40)
     store = open_store(small_store)
     truth, own = ExternalTruth(store, tmp_path, values="cdnet"), StoreTruth(store)
@@ -242,7 +242,7 @@ def test_a_clip_moves_to_where_a_mask_is(small_store: Path, tmp_path: Path) -> N
     assert np.array_equal(truth.moved(0, indices, (1, 12)), indices)  # a shot without any
 
 
-def test_masks_that_cannot_be_used_are_told(runs: list[Path], small_store: Path, tmp_path: Path) -> None:
+def test_unusable_masks_are_reported(runs: list[Path], small_store: Path, tmp_path: Path) -> None:
     write_masks(tmp_path / "masks", small_store, every=10)
     store = open_store(small_store)
     name = store.video_id(0).removesuffix(".mp4")
@@ -375,7 +375,7 @@ def test_video_files_without_a_store(runs: list[Path], video_folder: Path, small
         heatmap(runs[0], inputs, tmp_path / "no", Silent(), options=HeatmapOptions(maps=("cam",), in_process=True))
 
 
-def test_wrong_usage_is_told(runs: list[Path], small_store: Path, video_folder: Path, tmp_path: Path) -> None:
+def test_wrong_usage_is_an_error(runs: list[Path], small_store: Path, video_folder: Path, tmp_path: Path) -> None:
     for words in (["--map", "heat"], ["--target", "fly"], ["--stage", "stage9"], ["--against", str(runs[0])]):
         call("heatmap", runs[0], small_store, "--out", tmp_path / "out", "--no-films", *words, code=2)
     assert not (tmp_path / "out" / "heatmaps.json").exists()
@@ -413,7 +413,7 @@ def test_a_film_shows_frame_outline_and_maps(tmp_path: Path) -> None:
         heatmap_film(frames, [heat], [mask, None, mask], ["a", "b"])
 
 
-def test_a_sheet_says_what_its_masks_are() -> None:
+def test_a_sheet_names_its_masks() -> None:
     row = HeatmapRow(np.zeros((8, 8, 3), np.uint8), [np.zeros((2, 2))], np.zeros((8, 8), np.bool_))
     one, other = (heatmap_sheet([row], ["a"], mask_title=title) for title in ("true mask", "store's mask"))
     assert one.shape == other.shape and np.array_equal(one[22:], other[22:]) and not np.array_equal(one, other)

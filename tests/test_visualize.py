@@ -72,7 +72,7 @@ def test_hot_places_hide_the_frame() -> None:
         ({"maps": [np.full((2, 2), np.nan)]}, "nan to nan"),
     ],
 )
-def test_impossible_rows(change: dict[str, Any], message: str) -> None:
+def test_invalid_rows(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(heat_row(), **change)
 
@@ -84,7 +84,7 @@ def test_rows_have_as_many_maps_as_titles() -> None:
         heatmap_sheet([], ["ours", "theirs"])
 
 
-def test_pictures_are_written_and_wrong_names_refused(tmp_path: Path) -> None:
+def test_images_are_written_and_wrong_names_refused(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     path = write_picture(tmp_path / "new" / "x.png", image)
     read = np.asarray(cv2.imread(str(path)))

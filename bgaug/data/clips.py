@@ -43,7 +43,7 @@ def uniform_clips(start: int, stop: int, num_frames: int, stride: int, views: in
 
 
 def looped_clip(start: int, stop: int, num_frames: int, stride: int) -> Ints:
-    """Frames of the clip that begins at `start`, int64 (T,); where the shot ends before the clip, the clip is looped."""
+    """Frames of the clip that begins at `start`, int64 (T,); if the shot is too short, the clip is looped."""
     available = max(1, min(num_frames, -(-(stop - start) // stride)))
     frames: Ints = start + np.arange(num_frames) % available * stride
     return frames

@@ -8,7 +8,8 @@
     heatmap     maps, and how much of them lies on the foreground
     checks      checks of the arrays
 
-Average the features of several clips of one video first: one row per video. Accuracies and recalls are shares in [0, 1].
+Average the features of several clips of one video first: one row per video.
+Accuracies and recalls are shares in [0, 1].
 
 Letters: N samples, Q queries, G gallery items, D embedding, K classes.
 """

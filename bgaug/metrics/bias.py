@@ -1,4 +1,4 @@
-"""Whether an encoder uses the moving foreground or the background: test clips over foreign backgrounds, and their numbers.
+"""Whether an encoder uses the moving foreground or the background: test clips over other backgrounds, and metrics.
 
 These are functions over tensors and arrays; the caller chooses videos, backgrounds and classifiers.
 
@@ -12,8 +12,8 @@ Letters: B clips, T frames, h, w pixels of the crop, N items, K classes, D embed
 
 References: H. Li et al., "Mitigating and evaluating static bias of action representations in the background and the
 foreground", ICCV 2023, arXiv 2211.12883 (SCUBA, SCUFO, contrasted accuracy, conflicting foreground). J. Chung et al.,
-"Enabling detailed action recognition evaluation through video dataset augmentation", NeurIPS 2022 datasets and benchmarks
-(HAT: background only, human only, action swap). Far, ring, stripes and the placing of the still foreground are ours.
+"Enabling detailed action recognition evaluation through video dataset augmentation", NeurIPS 2022 datasets and
+benchmarks (HAT: background only, human only, action swap). Far, ring, stripes and the placing of the still foreground are ours.
 """
 
 from __future__ import annotations
@@ -260,7 +260,8 @@ def contrasted(
         scufo_ids: names of the SCUFO clips; required together with `scuba_ids`.
 
     Raises:
-        ValueError: shapes do not fit, only one side has ids, an id is not `name__k` or occurs twice, or there are no pairs.
+        ValueError: shapes do not fit, only one side has ids, an id is not `name__k` or occurs twice, or there are no
+            pairs.
 
     Reference: H. Li et al., arXiv 2211.12883, section 3.
     """

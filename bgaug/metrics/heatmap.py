@@ -3,17 +3,17 @@
 Letters: B clips, C channels, T frames, H, W pixels, S side of a square crop; primes for the grid of a feature map.
 
 Maps: the activation, whatever the class (`activation_map`); the evidence for a class in any stage, for a code of means
-(`grad_cam`) or of deviations over time (`hires_cam`); and where features change (`bgaug.model.decomposition.saliency_map`).
-A map explains the code that its score was computed from.
+(`grad_cam`) or of deviations over time (`hires_cam`); and where features change
+(`bgaug.model.decomposition.saliency_map`). A map explains the code that its score was computed from.
 
-Numbers (`localisation`): a map and a mask of one shape, (B, H, W) or (B, T, H, W), give one value per clip. The energy is
-divided into that of the mask, of a ring around it, which holds the prop, the shadow and the rim (micro bias), and of all
-that is far (wide bias); the three add up to 1. The result is nan if the map is 0 everywhere or the mask is empty.
+Numbers (`localisation`): a map and a mask of one shape, (B, H, W) or (B, T, H, W), give one value per clip. The energy
+is divided into that of the mask, of a ring around it, which holds the prop, the shadow and the rim (micro bias), and of
+all that is far (wide bias); the three add up to 1. The result is nan if the map is 0 everywhere or the mask is empty.
 
-References: B. Zhou et al., "Learning deep features for discriminative localization", 2016, arXiv 1512.04150 (class activation
-maps, which Grad-CAM gives in the last stage). H. Wang et al., "Score-CAM", 2020, arXiv 1910.01279 (energy in a region).
-J. Zhang et al., "Top-down neural attention by excitation backprop", 2016, arXiv 1608.00507 (pointing game). Ring, far and
-ratios are ours.
+References: B. Zhou et al., "Learning deep features for discriminative localization", 2016, arXiv 1512.04150 (class
+activation maps, which Grad-CAM gives in the last stage). H. Wang et al., "Score-CAM", 2020, arXiv 1910.01279 (energy in a region).
+J. Zhang et al., "Top-down neural attention by excitation backprop", 2016, arXiv 1608.00507 (pointing game). Ring, far
+and ratios are ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bgaug.model.decomposition import FLAT
 from bgaug.model.decomposition import stretch as stretch_maps
 from bgaug.pairs import centre_crop, crop_resize_masks
 
-StagesAndSaliency = Callable[[Tensor], tuple[Mapping[str, Tensor], Tensor]]
+_Encoder = Callable[[Tensor], tuple[Mapping[str, Tensor], Tensor]]
 """From clips to feature maps by stage, in order, and the saliency."""
 
 
@@ -70,15 +70,15 @@ def grad_cam(features: Tensor, score: Tensor) -> Tensor:
 def hires_cam(features: Tensor, score: Tensor, *, about_mean: bool = True) -> Tensor:
     """Evidence for a score, cell by cell: its gradient times the features, summed over channels, where above zero.
 
-    For scores of the dynamic code, where `grad_cam` is 0: a deviation over time does not change when a channel rises by the
-    same amount in all frames, so its gradient sums to zero over time, and Grad-CAM averages the gradient. In the last
-    stage the map, summed over time before the cut at zero, is the class activation map of the code.
+    For scores of the dynamic code, where `grad_cam` is 0: a deviation over time does not change when a channel rises by
+    the same amount in all frames, so its gradient sums to zero over time, and Grad-CAM averages the gradient. In the
+    last stage the map, summed over time before the cut at zero, is the class activation map of the code.
 
     Args:
         features: float (B, C, T', H', W') of a stage that `score` was computed from, with gradient.
         score: float (B,), see `grad_cam`.
-        about_mean: subtract the mean over time from the features, because a deviation does not depend on it; False for a
-            score that depends on means.
+        about_mean: subtract the mean over time from the features, because a deviation does not depend on it; False for
+            a score that depends on means.
 
     Returns:
         float32, 0 or more, (B, T', H', W').
@@ -112,8 +112,8 @@ def stretch(heat: Tensor) -> Tensor:
     """Each clip's map stretched to [0, 1]: float (B, ...) to float32 of the same shape.
 
     A flat map, whose range is under 1e-3 of its mean size, becomes 1/2 everywhere, as in
-    `bgaug.model.decomposition.saliency_map`. Stretching removes what is equal everywhere and so changes energies: compare
-    stretched maps with stretched maps.
+    `bgaug.model.decomposition.saliency_map`. Stretching removes what is equal everywhere and so changes energies:
+    compare stretched maps with stretched maps.
     """
     heat = heat.float()
     return stretch_maps(heat, FLAT * heat.flatten(1).abs().mean(dim=1, keepdim=True))
@@ -136,14 +136,16 @@ def localisation(
     - "energy", "ring", "far": shares of the map's sum in the mask, in the ring around it, and elsewhere.
     - "energy_ratio", "ring_ratio", "far_ratio": the same divided by the region's share of the area; 1 is chance.
     - "pointing": how often the hottest pixel of a frame lies in the mask or near it. Equally hot pixels count by their
-      share in the mask, so that a uniform map scores chance. Frames without a mask, or where the map is 0, do not count.
+      share in the mask, so that a uniform map scores chance. Frames without a mask, or where the map is 0, do not
+      count.
     - "iou": intersection over union of the mask and as many of the clip's hottest pixels as the mask has. Pixels as hot
       as the last one are included, those that are 0 never.
 
     Args:
         heat: float, 0 or more, (B, H, W) or (B, T, H, W).
         mask: bool, of the same shape.
-        width: width of the ring, pixels: it holds the pixels from which a square of side 2 `width` + 1 reaches the mask.
+        width: width of the ring, pixels: it holds the pixels from which a square of side 2 `width` + 1 reaches the
+            mask.
         tolerance: pixels around the mask in which the hottest pixel still counts.
         known: bool, of the same shape: pixels where the mask is known. The others count neither as energy nor as area.
 
@@ -214,7 +216,7 @@ def _check(heat: Tensor, mask: Tensor) -> None:
 
 @torch.no_grad()
 def score_heatmaps(
-    encoder: StagesAndSaliency,
+    encoder: _Encoder,
     frames: Tensor,
     masks: Tensor,
     size: int,
@@ -226,13 +228,13 @@ def score_heatmaps(
 ) -> dict[str, dict[str, float]]:
     """How much of an encoder's maps lies on the foreground, averaged over clips with known masks.
 
-    Every map is upsampled to the pixels of the crop and then stretched, as it is drawn. Three maps are scored: "activation",
-    frame by frame against the mask of each frame; "activation_mean" and "saliency", which have no time, against the union of
-    all masks of the clip.
+    Every map is upsampled to the pixels of the crop and then stretched, as it is drawn. Three maps are scored:
+    "activation", frame by frame against the mask of each frame; "activation_mean" and "saliency", which have no time,
+    against the union of all masks of the clip.
 
     Args:
-        encoder: from float32 clips in [0, 1], (B, 3, T, S, S), to features (B, C, T', H', W') by stage, in order, and the
-            saliency (B, H', W'). Bring the network into evaluation mode first.
+        encoder: from float32 clips in [0, 1], (B, 3, T, S, S), to features (B, C, T', H', W') by stage, in order, and
+            the saliency (B, H', W'). Bring the network into evaluation mode first.
         frames: uint8 (N, T, H, W, 3), on the device to work on.
         masks: bool (N, T, H, W), foreground; cropped and resized as the frames are.
         size: S, side of the centre crop.
@@ -242,8 +244,8 @@ def score_heatmaps(
         batch_size: clips encoded at once; does not change the result.
 
     Returns:
-        By map, means of the numbers of `localisation` over the clips that have a value, nan if none has, and "clips", their
-        number.
+        By map, means of the numbers of `localisation` over the clips that have a value, nan if none has, and "clips",
+        their number.
 
     Raises:
         ValueError: shapes or types do not fit, or there is no such stage.
@@ -283,7 +285,7 @@ def centre_crop_masks(masks: Tensor, size: int, box: Tensor | None = None) -> Te
     return crop_resize_masks(masks.to(torch.uint8), square, size).squeeze(1) >= 0.5
 
 
-def _maps(encoder: StagesAndSaliency, frames: Tensor, size: int, stage: str | None) -> dict[str, Tensor]:
+def _maps(encoder: _Encoder, frames: Tensor, size: int, stage: str | None) -> dict[str, Tensor]:
     B, T, H, W, _ = frames.shape
     box = torch.tensor([[0, 0, H, W]], device=frames.device).expand(B, -1)
     features, saliency = encoder(centre_crop(frames, box, size))

@@ -125,7 +125,7 @@ def group_folds(groups: Ints, most: int) -> Ints:
 
 
 def named_folds(learnt: Sequence[str], tested: Sequence[str], most: int = MAX_FOLDS) -> Iterator[tuple[Bools, Bools]]:
-    """(samples to learn from, samples to test) of each fold, as masks; groups are dealt to folds in order of their names.
+    """Masks of the samples to learn from and to test, for each fold; groups are dealt to folds in order of names.
 
     Args:
         learnt: group of each sample that may be learnt from.

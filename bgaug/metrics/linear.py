@@ -80,7 +80,7 @@ class LinearProbe:
 
     @property
     def weight(self) -> Floats:
-        """Weights (D, K) on features that are not standardised, minus their mean over classes: the evidence for each class.
+        """Weights (D, K) on features as given, minus their mean over classes: the evidence for each class.
 
         Raises:
             RuntimeError: not fitted yet.
@@ -116,8 +116,8 @@ def choose_l2(
 ) -> float:
     """Choose the penalty of a linear probe by cross-validation.
 
-    Call it with training samples only: test samples must not influence the choice. Whole groups are held out together; see
-    `bgaug.metrics.deal`. Nothing is random.
+    Call it with training samples only: test samples must not influence the choice. Whole groups are held out together;
+    see `bgaug.metrics.deal`. Nothing is random.
 
     Args:
         features: (N, D).
@@ -231,8 +231,8 @@ def few_shot_predict(
     Raises:
         ValueError: shapes do not fit, a class is too small, an unknown classifier, or draws below 1.
 
-    Reference: class means as in J. Snell et al., Prototypical Networks, arXiv 1703.05175, and Y. Wang et al., SimpleShot,
-        arXiv 1911.04623, here without centring.
+    Reference: class means as in J. Snell et al., Prototypical Networks, arXiv 1703.05175, and Y. Wang et al.,
+        SimpleShot, arXiv 1911.04623, here without centring.
     """
     train_features, train_labels = checked(train_features, train_labels, "training")
     features = checked_features(features, "test")

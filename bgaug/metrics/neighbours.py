@@ -52,7 +52,8 @@ def retrieval(
     """Recall at k by cosine similarity: the share of queries with a sample of their class among the k nearest.
 
     In the usual protocol the queries are the test split and the gallery is the training split. Ties count against the
-    query, so an encoder that maps everything to one point scores 0. A query whose class is not in its gallery is a miss.
+    query, so an encoder that maps everything to one point scores 0. A query whose class is not in its gallery is a
+    miss.
 
     Args:
         query_features: (Q, D).
@@ -151,7 +152,8 @@ def knn_predict(
         int64 (Q,); ties go to the lowest label.
 
     Raises:
-        ValueError: shapes do not fit, an array is empty, not finite or has unknown labels, or k or sigma is out of range.
+        ValueError: shapes do not fit, an array is empty, not finite or has unknown labels, or k or sigma is out of
+            range.
 
     Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, arXiv 1805.01978,
         section 3.4.

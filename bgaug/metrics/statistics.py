@@ -91,7 +91,8 @@ def paired_difference(
     """The difference of two means over the same items, its interval, and a permutation test.
 
     The interval resamples whole groups; the test flips the sign of each group's difference. With at most 12 differing
-    groups all sign patterns are counted and p is exact; otherwise `n` patterns are drawn, and p is at least 1 / (n + 1).
+    groups all sign patterns are counted and p is exact; otherwise `n` patterns are drawn, and p is at least
+    1 / (n + 1).
 
     Args:
         first: bool or float (N,), values of the first run.

@@ -83,8 +83,8 @@ def load_run(
         word: what the user says about an encoder that is not one of bgaug's.
 
     Raises:
-        CheckpointError: there is no checkpoint, it is damaged, does not fit this bgaug or its own configuration, or names
-            an encoder that is not one of bgaug's.
+        CheckpointError: there is no checkpoint, it is damaged, does not fit this bgaug or its own configuration, or
+            names an encoder that is not one of bgaug's.
         UsageError: there is no such device.
     """
     path, where = Path(path), choose_device(device)
@@ -188,8 +188,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a bgaug checkpoint")
     if type(state.get("version")) is not int or state["version"] != VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint version {str(state.get('version'))[:50]}; this bgaug ({__version__}) reads {VERSION}: "
-            "update bgaug"
+            f"{path} has checkpoint version {str(state.get('version'))[:50]}; this bgaug ({__version__}) reads "
+            f"{VERSION}: update bgaug"
         )
     for name in ("learner", "averaged"):
         if name in state and not (_is_state(state[name]) or (name == "averaged" and state[name] is None)):

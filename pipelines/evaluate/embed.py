@@ -42,9 +42,9 @@ class Embedded:
     """Result of `embed`.
 
     Attributes:
-        arrays: content of the file by name: "ids" (N,); "features", float32 (N, D) or (N, V, D); "starts", int64 (N, V),
-            the first frame of each clip; int64 (N,) "labels", "groups" and "splits", -1 where unknown, with their names
-            in "class_names", "group_names" and "split_names".
+        arrays: content of the file by name: "ids" (N,); "features", float32 (N, D) or (N, V, D); "starts", int64
+            (N, V), the first frame of each clip; int64 (N,) "labels", "groups" and "splits", -1 where unknown, with
+            their names in "class_names", "group_names" and "split_names".
         settings: how the features were computed.
         failures: videos that could not be used, with the reasons.
         out: the file.

@@ -87,7 +87,8 @@ class LabelledVideos:
         """
         if self.num_classes < 2:
             raise UsageError(
-                f"all {len(self.ids)} labelled videos are of one class, {self.classes[self.labels[0]]!r}; an evaluation needs two"
+                f"all {len(self.ids)} labelled videos are of one class, {self.classes[self.labels[0]]!r}; an "
+                "evaluation needs two"
             )
         return hold_out(self.groups, self.splits)
 
@@ -102,9 +103,9 @@ def store_labels(store: Store) -> LabelledVideos:
     videos = np.flatnonzero(c.label >= 0).astype(np.int64)
     if not len(videos):
         raise UsageError(
-            f"{store.path}: none of its {len(store)} videos has a label. Name a list with --labels PATH (a CSV with the columns "
-            "file and class, or the lists of UCF101, HMDB51, Kinetics, Something-Something or Diving48), or build the store "
-            "with --labels"
+            f"{store.path}: none of its {len(store)} videos has a label. Name a list with --labels PATH (a CSV with "
+            "the columns file and class, or the lists of UCF101, HMDB51, Kinetics, Something-Something or Diving48), "
+            "or build the store with --labels"
         )
     return LabelledVideos(
         videos=videos,

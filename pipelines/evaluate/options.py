@@ -28,7 +28,8 @@ FEW_LABELS, FINE_TUNING, BIAS = "Few labels", "Fine-tuning", "Bias"
 Feature = Annotated[
     str | None,
     Option(
-        "Global, dynamic or static code, or the last two; by default that of the run's method: dynamic for bgaug, dual.",
+        "Global, dynamic or static code, or the last two; by default that of the run's method: dynamic for bgaug, "
+        "dual.",
         names=FEATURES,
     ),
 ]

@@ -89,8 +89,8 @@ def neighbour_votes(values: Values, part: LabelledVideos, report: Report, *, nei
     most = len(train) if barred is None else smallest_gallery(barred[test], barred[train])
     if neighbours is not None and neighbours > most:
         raise UsageError(
-            f"{neighbours} neighbours cannot vote: some videos are compared with {most} others only; use --neighbours {most} or "
-            "fewer"
+            f"{neighbours} neighbours cannot vote: some videos are compared with {most} others only; use --neighbours "
+            f"{most} or fewer"
         )
     k = min(_NEIGHBOURS, most) if neighbours is None else neighbours
     predicted = knn_predict(
@@ -124,8 +124,8 @@ def few_labels(
     left_out = [count for count in shots if count > smallest]
     if not possible:
         raise UsageError(
-            f"few-shot: the smallest class has {smallest} training video{'s' * (smallest != 1)}, {min(shots)} were requested; "
-            "use --few-shot with smaller numbers"
+            f"few-shot: the smallest class has {smallest} training video{'s' * (smallest != 1)}, {min(shots)} were "
+            "requested; use --few-shot with smaller numbers"
         )
     if left_out:
         progress.warn(

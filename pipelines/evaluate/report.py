@@ -205,7 +205,8 @@ def compare(first: Report, second: Report) -> dict[str, Paired]:
             found[name] = paired_difference(one.correct, other.correct, one.groups, weights=one.weights)
     if not found:
         raise UsageError(
-            "the two runs were tested on other videos: evaluate both on the same store, with the same labels and protocols"
+            "the two runs were tested on other videos: evaluate both on the same store, with the same labels and "
+            "protocols"
         )
     return found
 

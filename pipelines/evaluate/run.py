@@ -45,8 +45,8 @@ _FOLDER = "evaluations"
 def evaluate(run: Path, store_path: Path, progress: Progress, options: EvaluateOptions | None = None) -> Report:
     """Evaluate a run on the labelled videos of a store, and keep the report in RUN/evaluations.
 
-    The test split (else "val") is tested against the train split if there are both; else each group against the others if
-    groups are known; else each video. Where a classifier is trained, groups are dealt to at most twenty folds, for
+    The test split (else "val") is tested against the train split if there are both; else each group against the others
+    if groups are known; else each video. Where a classifier is trained, groups are dealt to at most twenty folds, for
     fine-tuning to `FinetuneOptions.folds`. With several splits, every metric is the mean over them.
 
     Args:
@@ -104,8 +104,8 @@ class _Job:
         if len({part.held_out.kind for part in parts}) > 1:
             lacking = [str(part.split) for part in parts if part.held_out.kind != "split"]
             raise UsageError(
-                f"the store holds no train or no test videos of split {', '.join(lacking)}, but of others it does; name only "
-                "those with --labels-split"
+                f"the store holds no train or no test videos of split {', '.join(lacking)}, but of others it does; "
+                "name only those with --labels-split"
             )
         for part in parts:
             self._warn(part)
@@ -122,8 +122,8 @@ class _Job:
             names = [part.classes[number] for number in np.unique(part.labels[unseen]).tolist()]
             missing = "the train split" if held.kind == "split" else f"the other {held.kind}s"
             self.progress.warn(
-                f"{where}{len(unseen)} of {len(held.test)} tested videos always count as wrong: their class does not occur in "
-                f"{missing} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+                f"{where}{len(unseen)} of {len(held.test)} tested videos always count as wrong: their class does not "
+                f"occur in {missing} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
             )
 
     def features(self, parts: Sequence[LabelledVideos]) -> Features | None:

@@ -42,7 +42,7 @@ _PROBE_CLIPS = 5  # clips of each video whose features are averaged for the prob
 _FOLDS = 10
 
 Ints = NDArray[np.int64]
-ByRun = dict[str, dict[str, dict[str, Any]]]
+_ByRun = dict[str, dict[str, dict[str, Any]]]
 """By map, run and number."""
 
 
@@ -80,7 +80,8 @@ class ClipProbe:
         Args:
             video_id: video of the clip; the probe was fitted without its fold.
             code: float32 (1, D), the code that `feature` names.
-            target: name or label of the class. None, or a class without training videos, stands for the predicted class.
+            target: name or label of the class. None, or a class without training videos, stands for the predicted
+                class.
 
         Raises:
             UsageError: there is no such class, or the training videos have fewer than two classes.
@@ -101,8 +102,8 @@ class ClipProbe:
             labels = self.labels[train]
             if len(np.unique(labels)) < 2:
                 raise UsageError(
-                    f"a probe needs training videos of two classes; the {int(train.sum())} labelled videos that it may be "
-                    f"fitted on have {len(np.unique(labels))}"
+                    f"a probe needs training videos of two classes; the {int(train.sum())} labelled videos that it may "
+                    f"be fitted on have {len(np.unique(labels))}"
                 )
             self._fitted[fold] = LinearProbe().fit(self.values[train], labels), np.unique(labels)
         return self._fitted[fold]
@@ -115,8 +116,9 @@ def fit_probes(run: Run, store: Store, progress: Progress, *, hold_out: bool, fe
         run: the encoder.
         store: a labelled store.
         progress: receives progress.
-        hold_out: whether videos of this store are shown. Then the probe is fitted on the train split if there are a train
-            and a test split, else without the group of the video if groups are known, else without a tenth of the videos.
+        hold_out: whether videos of this store are shown. Then the probe is fitted on the train split if there are a
+            train and a test split, else without the group of the video if groups are known, else without a tenth of the
+            videos.
         feature: "global" or "dynamic"; None for the default of the run's method.
 
     Raises:
@@ -247,7 +249,8 @@ def score_map(name: str, heat: Tensor, masks: ClipMasks, box: Tensor, size: int)
 
     Args:
         name: a name in `MAPS`.
-        heat: 0 or more; (1, T', H', W') is compared with the mask of each frame, (1, H', W') with the union of all masks.
+        heat: 0 or more; (1, T', H', W') is compared with the mask of each frame, (1, H', W') with the union of all
+            masks.
         masks: masks of the clip.
         box: box of the content in a frame.
         size: S, side of the map in pixels.
@@ -277,7 +280,7 @@ def means_and_differences(
     groups: Ints,
     maps: Sequence[str],
     titles: Sequence[str],
-) -> tuple[ByRun, ByRun]:
+) -> tuple[_ByRun, _ByRun]:
     """Means over clips, and for each run except the first the mean difference to the first run.
 
     Args:

@@ -48,8 +48,8 @@ from bgaug.store import Store, open_store
 from bgaug.text import json_bytes
 from bgaug.visualize import KINDS, HeatmapRow, heatmap_sheet, write_picture
 
-RESULT = "heatmaps.json"
-SHEET = "sheet.png"
+_RESULT = "heatmaps.json"
+_SHEET = "sheet.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +61,8 @@ class HeatmapReport:
         clips: number of clips.
         videos: number of videos that the clips are from.
         masks: description of the masks that the maps are compared with.
-        numbers: by map, run and number: {"mean", "low", "high", "clips"}, over the clips for which all runs have a value;
-            low and high are a 95 % interval over groups.
+        numbers: by map, run and number: {"mean", "low", "high", "clips"}, over the clips for which all runs have a
+            value; low and high are a 95 % interval over groups.
         differences: by map and run, likewise: its numbers minus those of the first run.
         failures: videos that could not be used, or whose masks could not, with the reasons.
         settings: how the numbers were computed.
@@ -81,7 +81,7 @@ class HeatmapReport:
         """The report of `--json`."""
         return {
             "out": str(self.out),
-            "sheet": str(self.out / SHEET),
+            "sheet": str(self.out / _SHEET),
             "clips": self.clips,
             "videos": self.videos,
             "masks": self.masks,
@@ -149,7 +149,7 @@ def heatmap(
                 job.add(clip, unfinished, number)
                 progress.advance(note=clip.id)
             sheet = heatmap_sheet(job.rows, column_titles(list(runs), maps), mask_title=truth.short)
-            write_picture(unfinished / SHEET, sheet)
+            write_picture(unfinished / _SHEET, sheet)
             numbers, differences = means_and_differences(
                 [one["numbers"] for one in job.results], np.array(job.groups), maps, list(runs)
             )
@@ -158,7 +158,7 @@ def heatmap(
                 out, len(clips), videos, truth.name, numbers, differences, dict(failures), job.settings()
             )
             written = {**report.to_json(), "clips": job.results}
-            write_bytes(unfinished / RESULT, json_bytes(written, indent=1, allow_nan=False))
+            write_bytes(unfinished / _RESULT, json_bytes(written, indent=1, allow_nan=False))
             earlier = _films_of_earlier_call(out)
         with writing(out):
             for name in earlier - {one["film"] for one in job.results}:
@@ -168,13 +168,13 @@ def heatmap(
 
 def _check_out(out: Path, overwrite: bool) -> None:
     """Check, before any work, that a result may be written to the folder."""
-    if (out / RESULT).exists() and not overwrite:
+    if (out / _RESULT).exists() and not overwrite:
         raise UsageError(f"{out} holds heat maps already; --overwrite replaces them")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     check_folder(out)
-    check_replaceable(out / RESULT, overwrite=overwrite)
-    check_replaceable(out / SHEET, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
+    check_replaceable(out / _RESULT, overwrite=overwrite)
+    check_replaceable(out / _SHEET, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
 
 
 def _check_film(path: Path, overwrite: bool) -> None:
@@ -185,7 +185,7 @@ def _check_film(path: Path, overwrite: bool) -> None:
 def _films_of_earlier_call(out: Path) -> set[str]:
     """Names of films that an earlier call wrote and recorded."""
     try:
-        recorded = json.loads((out / RESULT).read_bytes())
+        recorded = json.loads((out / _RESULT).read_bytes())
         names = {Path(str(clip["film"])).name for clip in recorded["clips"] if clip.get("film")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()

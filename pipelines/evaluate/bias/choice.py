@@ -1,7 +1,7 @@
 """Choosing the composites of a bias evaluation: foregrounds, donors, still frames and inserted foregrounds.
 
-A draw is a hash of the seed, its purpose and the video's id. It does not depend on the number of workers, the batch size or
-the number of composites.
+A draw is a hash of the seed, its purpose and the video's id. It does not depend on the number of workers, the batch
+size or the number of composites.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Stripes, clear_shift
-from bgaug.pipelines.evaluate.bias.clips import ClipReader, digest, has_splits, image_files, read_image, video_group
+from bgaug.pipelines.evaluate.bias.composer import ClipReader, digest, has_splits, image_files, read_image, video_group
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Inserted, Manifest, Row, SceneTest
 from bgaug.progress import Progress
 from bgaug.store.format.records import GRADES
@@ -78,8 +78,8 @@ def make_manifest(reader: ClipReader, content_hash: str, options: BiasOptions, p
         return make_manifest(reader, content_hash, replace(options, min_grade=None), progress)
     if len(labels) < 2:
         raise UsageError(
-            f"{store.path} has {len(foregrounds)} labelled test videos with foreground masks and a static background, of "
-            f"{len(labels)} classes; a bias evaluation needs two classes"
+            f"{store.path} has {len(foregrounds)} labelled test videos with foreground masks and a static background, "
+            f"of {len(labels)} classes; a bias evaluation needs two classes"
         )
     pick = _Picker(reader, options)
     scale = reader.crop / _REFERENCE_CROP
@@ -124,8 +124,8 @@ def _foregrounds(reader: ClipReader, options: BiasOptions, progress: Progress) -
         progress.advance()
     if left_out:
         progress.warn(
-            f"{len(left_out)} of {len(videos)} test videos are left out, such as {left_out[0]}: no static background, a "
-            f"background graded below {options.min_grade}, or almost no foreground"
+            f"{len(left_out)} of {len(videos)} test videos are left out, such as {left_out[0]}: no static background, "
+            f"a background graded below {options.min_grade}, or almost no foreground"
         )
     return found
 

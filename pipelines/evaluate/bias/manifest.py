@@ -85,7 +85,7 @@ class Row(_Record):
 
 
 class SceneTest(_Record):
-    """The scene probe: foregrounds, each over all donors; a probe trained on one half predicts the donors of the other."""
+    """The scene probe: foregrounds over all donors; a probe fitted on one half predicts the donors of the other."""
 
     donors: tuple[Donor, ...]
     halves: dict[str, int]

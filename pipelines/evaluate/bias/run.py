@@ -1,12 +1,11 @@
 """`bgaug evaluate --protocol bias`: accuracy of a run's features when the background suggests another class.
 
-A manifest chooses composites of the store's foregrounds over foreign images; a linear probe on plain clips of other videos
-classifies them. See `bgaug.metrics.bias` for the tests.
+A manifest chooses composites of the store's foregrounds over foreign images; a linear probe on plain clips of other
+videos classifies them. See `bgaug.metrics.bias` for the tests.
 
 manifest   the composites, as a file
 choice     how they are chosen
-clips      clips, masks and images of a store
-composer   the composites, and a contact sheet
+composer   clips of a store, the composites, and a contact sheet
 scores     the classifier and the metrics
 
 Letters: B clips, T frames, S side of the crop, R composites, D features.
@@ -28,8 +27,7 @@ from bgaug.files import check_folder, check_replaceable, write_bytes
 from bgaug.model.checkpoint import Run, load_run
 from bgaug.model.pretrained import NOTHING_SAID, Word
 from bgaug.pipelines.evaluate.bias.choice import make_manifest
-from bgaug.pipelines.evaluate.bias.clips import ClipReader
-from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, Composer, bias_sheet
+from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, ClipReader, Composer, bias_sheet
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, check_manifest, read_manifest, write_manifest
 from bgaug.pipelines.evaluate.bias.scores import (
     Tested,
@@ -47,11 +45,11 @@ from bgaug.store import Store, open_store
 from bgaug.store.index import content_hash
 from bgaug.visualize import KINDS, write_picture
 
-MANIFEST, REPORT, SHEET = "manifest.json", "report.json", "sheet.png"
-OWN_FILES: dict[str, tuple[bytes, ...]] = {
-    MANIFEST: (b'{\n "format": "bgaug-bias"',),
-    REPORT: (b'{\n "',),
-    SHEET: KINDS[".png"],
+_MANIFEST, _REPORT, _SHEET = "manifest.json", "report.json", "sheet.png"
+_OWN_FILES: dict[str, tuple[bytes, ...]] = {
+    _MANIFEST: (b'{\n "format": "bgaug-bias"',),
+    _REPORT: (b'{\n "',),
+    _SHEET: KINDS[".png"],
 }
 """The files that are written, with the first bytes that those of an earlier evaluation have."""
 
@@ -235,13 +233,13 @@ def check_out(options: BiasOptions) -> None:
     if options.out is None:
         return
     check_folder(options.out)
-    for name, kinds in OWN_FILES.items():
+    for name, kinds in _OWN_FILES.items():
         check_replaceable(
             options.out / name, overwrite=options.overwrite, kinds=kinds, what="of an earlier bias evaluation"
         )
 
 
 def _write_report(report: BiasReport, composer: Composer, out: Path, rows: int) -> None:
-    write_manifest(report.manifest, out / MANIFEST)
-    write_picture(out / SHEET, bias_sheet(composer, rows=rows))
-    write_bytes(out / REPORT, json.dumps(report.to_json(), indent=1).encode() + b"\n")
+    write_manifest(report.manifest, out / _MANIFEST)
+    write_picture(out / _SHEET, bias_sheet(composer, rows=rows))
+    write_bytes(out / _REPORT, json.dumps(report.to_json(), indent=1).encode() + b"\n")

@@ -19,8 +19,15 @@ from bgaug.metrics import LinearProbe, bootstrap_interval
 from bgaug.metrics.bias import class_scores, drift, fooled_most, probabilities
 from bgaug.metrics.held_out import named_folds
 from bgaug.pairs import composite
-from bgaug.pipelines.evaluate.bias.clips import ClipReader, has_splits, video_group
-from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, Composer, by_video
+from bgaug.pipelines.evaluate.bias.composer import (
+    OF_ROW,
+    OF_VIDEO,
+    ClipReader,
+    Composer,
+    by_video,
+    has_splits,
+    video_group,
+)
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, Row
 from bgaug.pipelines.evaluate.features import Encoder, encode
 from bgaug.progress import Progress
@@ -70,7 +77,7 @@ def _stacked(lists: Mapping[str, list[Any]]) -> Views:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainSet:
+class _TrainSet:
     """Features, labels and groups of the videos that probes are fitted on."""
 
     features: NDArray[np.float32]  # (N, D)
@@ -81,8 +88,8 @@ class TrainSet:
 
 def train_set(
     encoder: Encoder, composer: Composer, plain: NDArray[np.float32], batch_size: int, progress: Progress
-) -> TrainSet:
-    """Features of plain clips of the labelled videos that probes may be fitted on; `plain` has those of the test videos."""
+) -> _TrainSet:
+    """Features of plain clips of the videos that probes may be fitted on; `plain` has those of the test videos."""
     store, reader, rows = composer.store, composer.reader, [part[0] for part in by_video(composer.manifest)]
     columns = store.columns
     requested = columns.label >= 0
@@ -104,9 +111,9 @@ def train_set(
         progress.advance(len(part))
     kept = sorted(codes)
     if not kept:
-        raise UsageError(f"{store.path} holds no labelled video to train the probe on")
+        raise UsageError(f"{store.path} holds no labelled video to fit the probe on")
     groups = [video_group(store, video) for video in kept]
-    return TrainSet(np.stack([codes[video] for video in kept]), columns.label[kept].astype(np.int64), groups, splits)
+    return _TrainSet(np.stack([codes[video] for video in kept]), columns.label[kept].astype(np.int64), groups, splits)
 
 
 def _plain_clips(reader: ClipReader, video: int, shot: int, clips: int) -> list[Tensor]:
@@ -158,7 +165,7 @@ class Tested:
         return np.array([row.group for row in self.rows])
 
 
-def classify(train: TrainSet, store: Store, manifest: Manifest, of_video: Views, of_row: Views) -> Tested:
+def classify(train: _TrainSet, store: Store, manifest: Manifest, of_video: Views, of_row: Views) -> Tested:
     """Scores of all clips by probes that were fitted without their groups; see `encode_composites` for the features.
 
     Raises:
