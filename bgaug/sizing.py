@@ -1,4 +1,4 @@
-"""Frame sizes: one resize for frames, backgrounds and masks, and the ways of fitting a picture into a store's size.
+"""Frame sizes: one resize for frames, backgrounds and masks, and the ways to fit an image into a store's size.
 
 Letters: T frames, H, W pixels, C channels. A size is (height, width), always in that order.
 """
@@ -18,21 +18,21 @@ Fit = Literal["stretch", "pad", "crop"]
 FITS: tuple[str, ...] = get_args(Fit)
 
 STORE_SIZE: Size = (128, 171)
-"""Default size of training stores: the 128x171 that this field's loaders use."""
+"""Default size of training stores: 128x171, which most loaders for action recognition use."""
 
 BACKGROUND_SIZE: Size = (256, 342)
 """Default size of background stores: twice `STORE_SIZE`, so that one store serves several training sizes."""
 
 
 def resize_area(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """One picture at another size: area filter when it shrinks, bilinear when it grows.
+    """An image at another size: area filter if it shrinks, bilinear if it grows.
 
     Args:
         image: uint8 (H, W) or (H, W, C).
-        size: wanted (height, width).
+        size: (height, width) of the result.
 
     Returns:
-        uint8 (height, width) or (height, width, C); `image` itself where the size is already right.
+        uint8 (height, width) or (height, width, C); `image` itself if it has that size.
     """
     import cv2
     import numpy as np
@@ -53,11 +53,10 @@ def working_size(size: Size, side: int) -> Size:
 
 
 def content_box(source: Size, size: Size, fit: Fit) -> tuple[int, int, int, int]:
-    """Where a picture of size `source` lies inside a stored frame of size `size`.
+    """The box of an image of size `source` inside a stored frame of size `size`.
 
     Returns:
-        (top, left, height, width) in pixels: all of the frame for "stretch" and "crop", the picture without its
-        borders for "pad".
+        (top, left, height, width) in pixels: the whole frame for "stretch" and "crop", without its borders for "pad".
     """
     height, width = size
     if fit != "pad":
@@ -69,17 +68,17 @@ def content_box(source: Size, size: Size, fit: Fit) -> tuple[int, int, int, int]
 
 
 def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit, display_size: Size | None = None) -> NDArray[np.uint8]:
-    """A picture brought to a store's size.
+    """An image fitted to a store's size.
 
-    "stretch" ignores the aspect, as the field's loaders do; "pad" keeps all of the picture and its aspect, with black
-    borders; "crop" keeps the aspect and cuts the longer side about its middle.
+    "stretch" ignores the aspect, as most loaders do; "pad" keeps the whole image and its aspect, with black borders;
+    "crop" keeps the aspect and crops the longer side at its centre.
 
     Args:
         image: uint8 (H, W) or (H, W, C).
-        size: (height, width) wanted.
+        size: (height, width) of the result.
         fit: one of `FITS`.
-        display_size: (height, width) at which the picture has its right aspect, where its pixels are not square; None
-            for its own size. "stretch" takes no notice of it.
+        display_size: (height, width) at which the image has its correct aspect, if its pixels are not square; None for
+            its own size. Ignored by "stretch".
 
     Returns:
         uint8 (height, width) or (height, width, C).
@@ -109,7 +108,7 @@ def _cut_to_aspect(image: NDArray[np.uint8], size: Size, shown: Size) -> NDArray
 
 
 def parse_size(text: str) -> Size | None:
-    """A size as people write it: "128x171" (height x width), "112" (square), or "native" (None).
+    """A size from text: "128x171" (height x width), "112" (square), or "native" (None).
 
     Raises:
         UsageError: anything else.

@@ -468,7 +468,7 @@ def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image for the bank 'b'"):
         import_backgrounds(root, tmp_path / "bad", Silent(), name="b", overwrite=True)
     assert open_store(root).bank("b").names == ("x.png",)
-    with pytest.raises(UsageError, match="a bank's name is made of"):
+    with pytest.raises(UsageError, match="a bank's name consists of"):
         import_backgrounds(root, tmp_path / "b", Silent(), name="../x")
 
 
@@ -626,7 +626,7 @@ def test_the_nearest_id_is_named(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s")
     with pytest.raises(UsageError, match=r"has no video 'walk/b'; did you mean 'walk/b.mp4'\?"):
         export_videos(root, ["walk/b"], tmp_path / "out", Silent())
-    with pytest.raises(UsageError, match=r"is 'c.mp4' meant\?"):
+    with pytest.raises(UsageError, match=r"did you mean 'c.mp4'\?"):
         export_videos(root, ["qqqqqqqq"], tmp_path / "out", Silent())
 
 

@@ -109,7 +109,7 @@ ENDS = {
     "fork": ("crashed", "its process left with exit code 5"),
     "kill": (
         "crashed",
-        "its process was ended by SIGKILL, as the system does when memory runs out: fewer jobs need less",
+        "its process was ended by SIGKILL, as the system does when memory runs out; use fewer jobs",
     ),
     "lock": ("timeout", f"was not done within {LIMIT_SECONDS:g} seconds"),
     "spin": ("timeout", f"was not done within {LIMIT_SECONDS:g} seconds"),

@@ -1,4 +1,4 @@
-"""How near a background or a mask comes to the truth.
+"""Errors of backgrounds and masks against the ground truth.
 
 Letters: H, W pixels.
 """
@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FAR_OFF = 20
-"""Grey levels. A background pixel that is off by more counts as wrong in `peps` and `ghost_share`."""
+_FAR_OFF = 20  # grey levels: a background pixel with a larger error counts as wrong in `peps` and `ghost_share`
 
 FOREGROUND, SHADOW, BACKGROUND = 255, 50, 0
-"""Values of a truth mask that are scored; a shadow is background. Any other (85 outside, 170 unknown) is not scored."""
+"""Scored values of a truth mask; a shadow is background. Others (85 outside, 170 unknown) are not scored."""
 
 _Bools = NDArray[np.bool_]
 _Bytes = NDArray[np.uint8]
@@ -25,20 +24,18 @@ _Floats = NDArray[np.float32]
 _WINDOW, _SIGMA = 11, 1.5
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-
-BOUNDARY_TOLERANCE = 0.008
-"""Of the diagonal: how far apart two boundaries may lie and still agree, rounded up to whole pixels."""
+_BOUNDARY_TOLERANCE = 0.008  # largest distance of two matching boundaries, of the diagonal, rounded up to whole pixels
 
 
 @dataclass(frozen=True)
 class BackgroundScores:
-    """How near an estimated background comes to the true one.
+    """Errors of an estimated background.
 
     Attributes:
         age: mean absolute error of the luminance, grey levels 0 to 255; the measure of SBMnet.
-        age_rgb: the same over the three channels, which is a little more where colours are wrong.
-        peps: share of pixels whose luminance is off by more than `FAR_OFF`, percent.
-        ms_ssim: multi-scale structural similarity of the luminance, 1 for equal pictures, see `ms_ssim`.
+        age_rgb: the same over the three channels; a little larger if colours are wrong.
+        peps: percentage of pixels with an error of the luminance above 20.
+        ms_ssim: multi-scale structural similarity of the luminance, 1 for equal images, see `ms_ssim`.
     """
 
     age: float
@@ -61,18 +58,18 @@ def background_scores(image: _Bytes, truth: _Bytes, valid: _Bools | None = None)
     Reference: Jodoin, Maddalena, Petrosino, Wang, Extensive benchmark and survey of modeling methods for scene
     background initialization, IEEE Transactions on Image Processing, 2017: AGE, pEPs, MS-SSIM.
     """
-    valid = _check_pictures(image, truth, valid)
+    valid = _check_images(image, truth, valid)
     error = cv2.absdiff(luminance(image), luminance(truth))[valid]
     return BackgroundScores(
         age=float(error.mean()),
         age_rgb=float(cv2.absdiff(image, truth)[valid].mean()),
-        peps=100.0 * float((error > FAR_OFF).mean()),
+        peps=100.0 * float((error > _FAR_OFF).mean()),
         ms_ssim=ms_ssim(image, truth, valid),
     )
 
 
 def ghost_share(image: _Bytes, truth: _Bytes, person_mask: _Bools) -> float:
-    """Share in [0, 1] of the persons' area where a background's luminance is off by more than `FAR_OFF`.
+    """Share in [0, 1] of the persons' area in which the error of a background's luminance is above 20.
 
     Args:
         image: uint8 (H, W, 3), RGB, the estimated background.
@@ -82,9 +79,9 @@ def ghost_share(image: _Bytes, truth: _Bytes, person_mask: _Bools) -> float:
     Raises:
         ValueError: the shapes do not fit, or the mask is empty.
     """
-    person_mask = _check_pictures(image, truth, person_mask)
+    person_mask = _check_images(image, truth, person_mask)
     error = cv2.absdiff(luminance(image), luminance(truth))[person_mask]
-    return float((error > FAR_OFF).mean())
+    return float((error > _FAR_OFF).mean())
 
 
 def luminance(image: _Bytes) -> _Bytes:
@@ -93,11 +90,11 @@ def luminance(image: _Bytes) -> _Bytes:
 
 
 def ms_ssim(image: _Bytes, truth: _Bytes, valid: _Bools | None = None) -> float:
-    """Multi-scale structural similarity of the luminance, 1 for equal pictures.
+    """Multi-scale structural similarity of the luminance, 1 for equal images.
 
-    Contrast and structure are compared at each scale, brightness at the last one only. Of the five scales those are
-    used at which the 11-pixel window fits (the short side has at least 176 pixels for all five), their weights scaled
-    to a sum of one. What is not valid is taken to be right, and windows are counted whose centre is valid.
+    Contrast and structure are compared at each scale, brightness only at the last one. The scales are those of the five
+    at which the 11-pixel window fits (all five from a short side of 176 pixels on), with weights scaled to a sum of one.
+    Invalid pixels count as correct, and only windows with a valid centre count.
 
     Args:
         image: uint8 (H, W, 3), RGB, at least 11x11.
@@ -105,14 +102,14 @@ def ms_ssim(image: _Bytes, truth: _Bytes, valid: _Bools | None = None) -> float:
         valid: bool (H, W); everywhere by default.
 
     Raises:
-        ValueError: the shapes do not fit, the pictures are smaller than a window, or no pixel is valid.
+        ValueError: the shapes do not fit, the images are smaller than a window, or no pixel is valid.
 
     Reference: Wang, Simoncelli, Bovik, Multi-scale structural similarity for image quality assessment, Asilomar
     Conference on Signals, Systems and Computers, 2003; equation 7 and the weights of section 3.2.
     """
-    valid = _check_pictures(image, truth, valid)
+    valid = _check_images(image, truth, valid)
     if min(valid.shape) < _WINDOW:
-        raise ValueError(f"pictures must be at least {_WINDOW}x{_WINDOW}, got {image.shape = }")
+        raise ValueError(f"images must be at least {_WINDOW}x{_WINDOW}, got {image.shape = }")
     true = luminance(truth).astype(np.float32)
     seen = np.where(valid, luminance(image), true).astype(np.float32)
     known = valid.astype(np.float32)
@@ -121,17 +118,17 @@ def ms_ssim(image: _Bytes, truth: _Bytes, valid: _Bools | None = None) -> float:
     score = 1.0
     for scale, weight in enumerate(weights):
         similar = _similarity(seen, true, known > 0.5, with_brightness=scale == num_scales - 1)
-        score *= max(similar, 0.0) ** float(weight)  # of contrary pictures it is below zero and has no root
+        score *= max(similar, 0.0) ** float(weight)  # for inverted images it is below zero and has no root
         seen, true, known = _halve(seen), _halve(true), _halve(known)
     return score
 
 
 def _similarity(seen: _Floats, true: _Floats, valid: _Bools, with_brightness: bool) -> float:
-    """Mean similarity of contrast and structure, of brightness too if wanted, over all windows inside the picture."""
+    """Mean similarity of contrast and structure, and optionally brightness, over all windows inside the image."""
     inside = slice(_WINDOW // 2, -(_WINDOW // 2))
 
-    def average(picture: _Floats) -> _Floats:
-        return np.asarray(cv2.GaussianBlur(picture, (_WINDOW, _WINDOW), _SIGMA), np.float32)[inside, inside]
+    def average(image: _Floats) -> _Floats:
+        return np.asarray(cv2.GaussianBlur(image, (_WINDOW, _WINDOW), _SIGMA), np.float32)[inside, inside]
 
     mean_seen, mean_true = average(seen), average(true)
     product, power = mean_seen * mean_true, mean_seen**2 + mean_true**2
@@ -142,19 +139,19 @@ def _similarity(seen: _Floats, true: _Floats, valid: _Bools, with_brightness: bo
     return float(similar[centres].mean()) if centres.any() else 1.0
 
 
-def _halve(picture: _Floats) -> _Floats:
-    """Mean of each two by two; an odd last row or column is left out."""
-    height, width = (length // 2 * 2 for length in picture.shape)
-    halved: _Floats = picture[:height, :width].reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+def _halve(image: _Floats) -> _Floats:
+    """Mean of each 2x2 block; an odd last row or column is left out."""
+    height, width = (length // 2 * 2 for length in image.shape)
+    halved: _Floats = image[:height, :width].reshape(height // 2, 2, width // 2, 2).mean((1, 3))
     return halved
 
 
 class MaskScores:
-    """Scores of masks, frame by frame of one sequence.
+    """Scores of masks over the frames of one sequence.
 
     Pixels are counted over the whole sequence, so a frame with a large foreground weighs more; boundaries are scored
-    in each frame and averaged. Only pixels whose truth is `FOREGROUND`, `SHADOW` or `BACKGROUND` count. Where there is
-    nothing to divide by (no foreground, and none found) a score is 1.
+    in each frame and averaged. Only pixels whose truth is `FOREGROUND`, `SHADOW` or `BACKGROUND` count. A score with a
+    divisor of 0 (no foreground, and none found) is 1.
 
     Attributes:
         num_frames: frames added.
@@ -173,7 +170,7 @@ class MaskScores:
         """Count one frame.
 
         Args:
-            mask: bool (H, W), True on what was found.
+            mask: bool (H, W), the predicted foreground.
             truth: uint8 (H, W).
 
         Raises:
@@ -195,7 +192,7 @@ class MaskScores:
 
     @property
     def precision(self) -> float:
-        """Share in [0, 1] of what was found that is foreground."""
+        """Share in [0, 1] of the predicted foreground that is correct."""
         return _share(self.true_positives, self.true_positives + self.false_positives)
 
     @property
@@ -220,24 +217,24 @@ class MaskScores:
 
 
 def boundary_f(mask: _Bools, truth: _Bytes) -> float:
-    """How well the outline of a mask follows the true one: harmonic mean of boundary precision and recall, in [0, 1].
+    """Agreement of the outline of a mask with the true one: harmonic mean of boundary precision and recall, in [0, 1].
 
-    A boundary pixel agrees if the other boundary passes within `BOUNDARY_TOLERANCE` of the diagonal. Truth often has an
-    unknown rim around each body: the true boundary is then the middle of it, if both sides lie within the tolerance.
-    Through wider unknown zones there is none, and no mask is blamed for its outline in or at the edge of them.
+    A boundary pixel agrees if the other boundary is within 0.8 % of the diagonal. The truth often has an unknown rim
+    around each body: the true boundary is then the middle of it, if both sides lie within the tolerance. Wider unknown
+    zones have no boundary, and outlines in or at the edge of them do not count.
 
     Args:
-        mask: bool (H, W), True on what was found.
-        truth: uint8 (H, W), 255 foreground, 0 and 50 background, all else unknown.
+        mask: bool (H, W), the predicted foreground.
+        truth: uint8 (H, W), 255 foreground, 0 and 50 background, other values unknown.
 
     Returns:
-        1 where neither has a boundary to count, 0 where only one has.
+        1 if neither has a boundary, 0 if only one has.
 
     Reference: Perazzi et al., A benchmark dataset and evaluation methodology for video object segmentation (DAVIS),
-    CVPR 2016, after Martin, Fowlkes, Malik, Learning to detect natural image boundaries, TPAMI 2004. Matched by
-    widening instead of one to one, as usual; the unknown rim is ours.
+    CVPR 2016, after Martin, Fowlkes, Malik, Learning to detect natural image boundaries, TPAMI 2004. Boundaries are
+    matched by dilation instead of one to one, as usual; the treatment of unknown rims is ours.
     """
-    reach = max(1, math.ceil(BOUNDARY_TOLERANCE * math.hypot(*mask.shape)))
+    reach = max(1, math.ceil(_BOUNDARY_TOLERANCE * math.hypot(*mask.shape)))
     foreground, background = truth == FOREGROUND, (truth == BACKGROUND) | (truth == SHADOW)
     to_foreground, to_background = _distance(foreground), _distance(background)
     known = foreground | background
@@ -252,13 +249,13 @@ def boundary_f(mask: _Bools, truth: _Bytes) -> float:
 
 
 def _distance(mask: _Bools) -> _Floats:
-    """Distance of each pixel to the nearest of a mask, float32 (H, W); very large where the mask is empty."""
+    """Distance of each pixel to the nearest pixel of a mask, float32 (H, W); very large for an empty mask."""
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.minimum(distance, np.float32(1e6), dtype=np.float32)
 
 
 def _outline(mask: _Bools) -> _Bools:
-    """Pixels of a mask beside one that is not of it; beyond the picture's edge all is taken to be."""
+    """Pixels of a mask with a neighbour outside it; beyond the border of the image everything counts as inside."""
     plain = mask.astype(np.uint8)
     return np.asarray(mask & (cv2.erode(plain, np.ones((3, 3), np.uint8)) == 0))
 
@@ -272,7 +269,7 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 1.0
 
 
-def _check_pictures(image: _Bytes, truth: _Bytes, valid: _Bools | None) -> _Bools:
+def _check_images(image: _Bytes, truth: _Bytes, valid: _Bools | None) -> _Bools:
     if image.ndim != 3 or image.shape[2:] != (3,) or image.shape != truth.shape:
         raise ValueError(f"image and truth must be (H, W, 3) of one size, got {image.shape = }, {truth.shape = }")
     if image.dtype != np.uint8 or truth.dtype != np.uint8:

@@ -1,8 +1,8 @@
-"""Worker processes that can be killed and replaced, so that an item that hangs or crashes costs itself alone.
+"""Worker processes that can be killed and replaced, so that an item that hangs or crashes does not stop the others.
 
 A native decoder can spin while it holds the interpreter's lock, abort, or run out of memory; only a process can be
-stopped then. Each is a fresh interpreter that imports what its tasks name, and nothing of the script that began the
-run. Tasks, events and results cross a socket of their own, so what decoders print disturbs nothing.
+stopped then. Each is a fresh interpreter that imports only the modules of its tasks, not the script that started the
+run. Tasks, events and results use a socket of their own, so the output of decoders does not interfere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, Literal, Protocol, Self
 
 Begins = Callable[[int | None], None]
-"""Told the place of an item when work on it begins, and None when what follows is about no item."""
+"""Called with the position of an item when work on it begins, and with None when the following work is on no item."""
 
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from bgaug.pipelines.build.workers import serve; serve(*sys.argv[1:3])"
 # The processes are the parallelism.
@@ -35,19 +35,19 @@ _ONE_THREAD = {
     f"{name}_THREADS": "1"
     for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "VECLIB_MAXIMUM", "NUMBA_NUM", "NUMEXPR_NUM")
 }
-_LOOK_SECONDS = 1.0
-_LOOKS = 20  # at least so many before the time is up
+_POLL_SECONDS = 1.0
+_POLLS = 20  # at least so many within the time limit
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(eq=False)
 class WorkerLost(Exception):
-    """A worker that was killed because an item took too long, or that died.
+    """A worker died, or was killed because an item took too long.
 
     Attributes:
-        place: the item that it was at, None if it was at none.
+        place: position of the current item, None if there was none.
         reason: "timeout" or "crashed".
-        message: how it ended.
+        message: how the process ended.
     """
 
     place: int | None
@@ -56,25 +56,25 @@ class WorkerLost(Exception):
 
 
 class WorkerStopped(Exception):
-    """The run is over, and this worker's process was killed with it."""
+    """The run has ended, and the process of this worker was killed."""
 
 
 class Task(Protocol):
-    """Work on several items in turn. It travels to a worker process, so it holds values alone."""
+    """Work on several items in turn. It is sent to a worker process, so it must be picklable."""
 
     def __call__(self, begins: Begins, /) -> Any:
-        """Do it all, telling `begins` the place of each item in turn. The result must be picklable."""
+        """Do the work, and call `begins` with the position of each item. The result must be picklable."""
         ...
 
     def without(self, lost: WorkerLost, /) -> Self:
-        """The same task, with the item set aside that a worker was lost to; or raises what ends the run."""
+        """The same task without the item that a worker was lost to; raises an error to end the run."""
         ...
 
 
 class Worker:
-    """A process that runs tasks one after another. It starts with the first; where it is lost, with the next.
+    """A process that runs tasks one after another. It starts with the first task, and again after a loss.
 
-    For one thread at a time; `stop` alone may come from any.
+    For one thread at a time, except for `stop`.
     """
 
     def __init__(self) -> None:
@@ -87,14 +87,14 @@ class Worker:
         """The result of a task.
 
         Args:
-            task: the work, sent by value where it is not importable.
-            begins: told in this process what the task tells in the other.
-            timeout_seconds: that one item may take; 0 for no limit. What is about no item has none.
+            task: the work; classes that cannot be imported are sent by value.
+            begins: called in this process for each call of the task in the other.
+            timeout_seconds: time limit per item; 0 for none. Work on no item has no limit.
 
         Raises:
             WorkerLost: the process died, or was killed after that time.
             WorkerStopped: `stop` was called.
-            Exception: what the task raised.
+            Exception: raised by the task.
         """
         payload = cloudpickle().dumps(task)
         process, pipe = self._start()
@@ -113,7 +113,7 @@ class Worker:
             begins(place)
 
     def stop(self) -> None:
-        """Kill the process, whatever it is at, and never start another."""
+        """Kill the process at once, and never start another."""
         with self._changing:
             self._stopped = True
             if self._process is not None:
@@ -134,11 +134,11 @@ class Worker:
         except TimeoutError:
             self._kill()
             raise WorkerLost(place, "timeout", f"was not done within {timeout_seconds:g} seconds") from None
-        except (EOFError, OSError):  # of the socket: nobody is there any more
+        except (EOFError, OSError):  # the other end of the socket is closed
             raise WorkerLost(place, "crashed", _how_it_ended(self._kill())) from None
 
     def _kill(self) -> int:
-        """Kill the process; returns how it ended, as `subprocess` counts."""
+        """Kill the process; returns its exit code as in `subprocess`."""
         with self._changing:
             process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
             if self._stopped or process is None or pipe is None:
@@ -148,8 +148,8 @@ class Worker:
 
 
 def cloudpickle() -> Any:
-    """The pickler that puts inside what a fresh interpreter cannot import: a script's own classes."""
-    # joblib brought its own before 1.6, and requires it since.
+    """The pickler that includes classes that a fresh interpreter cannot import, such as those of a script."""
+    # joblib contained a copy before 1.6, and requires it since.
     return import_module("cloudpickle" if find_spec("cloudpickle") else "joblib.externals.cloudpickle")
 
 
@@ -162,21 +162,21 @@ def _start_process() -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
             stdout=2,  # stdout is for results
             pass_fds=[theirs.fileno()],
             env=os.environ | _ONE_THREAD,
-            start_new_session=True,  # Ctrl-C is for the caller alone; and the process dies with all that it started
+            start_new_session=True,  # Ctrl-C reaches only the caller; and the process can be killed with all its children
         )
     return process, ours
 
 
 def _wait(process: subprocess.Popen[bytes], pipe: Connection[Any, Any], timeout_seconds: float) -> None:
-    """Until there is a message; EOFError where there will be none, TimeoutError where it takes longer than that.
+    """Wait for a message; EOFError if the process ended, TimeoutError after the time limit.
 
-    Time counts only while this process runs, too. When both are stopped, by a batch system or with the machine, a look
-    takes longer than it should, and what is over it does not count. A worker that stands still alone is timed out.
+    Time counts only while this process runs as well. If both are paused, by a batch system or with the machine, a poll
+    takes too long, and the excess does not count. A worker that is paused by itself is timed out.
     """
-    look = min(_LOOK_SECONDS, timeout_seconds / _LOOKS) if timeout_seconds else _LOOK_SECONDS
+    look = min(_POLL_SECONDS, timeout_seconds / _POLLS) if timeout_seconds else _POLL_SECONDS
     waited, last = 0.0, time.monotonic()
     while not pipe.poll(look):
-        # Processes that the worker started may hold its end of the socket open longer than it lives.
+        # Children of the worker may keep its end of the socket open after its end.
         if process.poll() is not None and not pipe.poll():
             raise EOFError
         now = time.monotonic()
@@ -186,8 +186,8 @@ def _wait(process: subprocess.Popen[bytes], pipe: Connection[Any, Any], timeout_
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> int:
-    """Kill a process with all that it started. One that ended by itself keeps its exit code."""
-    with suppress(ProcessLookupError, PermissionError):  # gone already; macOS refuses where it is a zombie
+    """Kill a process with all its children; a process that ended by itself keeps its exit code."""
+    with suppress(ProcessLookupError, PermissionError):  # already ended; macOS refuses for a zombie
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
 
@@ -196,7 +196,7 @@ def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"its process left with exit code {code}"
     name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
-    hint = ", as the system does when memory runs out: fewer jobs need less" if name == "SIGKILL" else ""
+    hint = ", as the system does when memory runs out; use fewer jobs" if name == "SIGKILL" else ""
     return f"its process was ended by {name}{hint}"
 
 
@@ -208,45 +208,45 @@ def run_tasks(
     begins: Callable[[int, int | None], None],
     done: Callable[[int, Any], None],
 ) -> None:
-    """Run tasks in worker processes; one that a worker is lost to is begun again without the item that did it.
+    """Run tasks in worker processes; after the loss of a worker, its task restarts without the item that caused it.
 
-    When this returns, however it does, no process is left.
+    No process remains when this returns or raises.
 
     Args:
-        tasks: the work; without any, no process starts.
-        jobs: processes at most.
-        timeout_seconds: that one item may take; 0 for no limit.
-        begins: told the number of a task and the place of the item that it begins; again where it is begun again.
-        done: told the number of a task and its result. Both are called from several threads, one at a time.
+        tasks: the work; without tasks, no process starts.
+        jobs: largest number of processes.
+        timeout_seconds: time limit per item; 0 for none.
+        begins: called with the number of a task and the position of the item that begins; again after a restart.
+        done: called with the number of a task and its result. Both are called from several threads, one at a time.
 
     Raises:
-        Exception: what a task raised; the others are given up.
+        Exception: raised by a task; the others are stopped.
     """
     import joblib
 
     jobs = max(1, min(jobs, len(tasks)))
     workers = [Worker() for _ in range(jobs)]
     idle = list(workers)
-    telling = threading.Lock()
+    reporting = threading.Lock()
 
-    def tell(what: Callable[[int, Any], None], number: int, value: Any) -> None:
-        with telling:
+    def report(what: Callable[[int, Any], None], number: int, value: Any) -> None:
+        with reporting:
             what(number, value)
 
     def run(number: int) -> None:
         worker, task = idle.pop(), tasks[number]
         while True:
             try:
-                result = worker.run(task, partial(tell, begins, number), timeout_seconds)
+                result = worker.run(task, partial(report, begins, number), timeout_seconds)
             except WorkerLost as lost:
                 task = task.without(lost)
             else:
                 break
         idle.append(worker)
-        tell(done, number, result)
+        report(done, number, result)
 
     try:
-        # These threads only wait for their processes, and outlive them: a process is killed with the thread it came of.
+        # These threads only wait, and must outlive their processes: a process is killed with the thread that started it.
         with joblib.parallel_config(backend="threading"):
             joblib.Parallel(n_jobs=jobs, batch_size=1)(joblib.delayed(run)(n) for n in range(len(tasks)))
     finally:
@@ -255,7 +255,7 @@ def run_tasks(
 
 
 def serve(descriptor: str, parent: str) -> None:
-    """The whole life of a worker process: run the tasks that come over a socket, until the `parent` process is gone."""
+    """Main function of a worker process: run the tasks that come over a socket, until the `parent` process ends."""
     _die_with(int(parent))
     pipe: Connection[Any, Any] = Connection(int(descriptor))
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -270,7 +270,7 @@ def serve(descriptor: str, parent: str) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Linux kills this process with its parent, even while native code holds the interpreter's lock."""
+    """Make Linux kill this process with its parent, even while native code holds the interpreter's lock."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -278,7 +278,7 @@ def _die_with(parent: int) -> None:
 
 
 def _listen(pipe: Connection[Any, Any], tasks: queue.SimpleQueue[bytes]) -> None:
-    """Take tasks in; leave at once when the caller is gone, in the middle of one too."""
+    """Receive tasks; exit at once when the caller ends, even during a task."""
     try:
         while True:
             tasks.put(pipe.recv_bytes())

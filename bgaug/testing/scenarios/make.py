@@ -1,7 +1,7 @@
-"""A scenario put together: its scenes, its camera, its light, and who walks there.
+"""A scenario from its scene, camera, light and people.
 
-Letters: T frames, K shots, H, W pixels; P, Q pixels of the canvas that the camera looks at a part of. Positions are
-(x, y) in pixels of the canvas.
+Letters: T frames, K shots, H, W pixels; P, Q pixels of the canvas, of which the camera sees a part. Positions are (x, y)
+in pixels of the canvas.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.sizing import Size
+from bgaug.testing.scenarios.scenes import Stage, cast_of, draw, smooth_ground, textured_scene
 from bgaug.video import read_video, write_video
 
 _Floats = NDArray[np.float32]
 _Rng = np.random.Generator
-from bgaug.testing.scenarios.scenes import smooth_ground, textured_scene
-from bgaug.testing.scenarios.walkers import Stage, cast_of, draw
 
 _Shot = tuple[NDArray[np.uint8], NDArray[np.bool_], _Floats, _Floats, NDArray[np.uint8]]
 
@@ -31,25 +30,25 @@ SCENARIOS = (
 )
 
 PAN = 120
-"""Pixels that the camera of "pan" goes."""
+"""Pixels that the camera of "pan" moves."""
 
 _NOISE, _STRONG_NOISE = 2.0, 8.0  # standard deviation, grey levels
 _FLICKER = 0.06
-_MARGIN = 8  # pixels of canvas around the picture, enough for any jitter
+_MARGIN = 8  # pixels of canvas around the image, enough for any jitter
 
 
 @dataclass(frozen=True, eq=False)
 class Scenario:
-    """A clip and what is true of it.
+    """A clip with its ground truth.
 
     Attributes:
         name: one of `SCENARIOS`.
         frames: uint8 (T, H, W, 3), RGB.
-        masks: bool (T, H, W), where walkers are: more than half of a pixel; shadows are not.
-        backgrounds: uint8 (K, H, W, 3), of each shot what its reference frame would show without walkers, noise and
-            flicker. The reference is the frame in the middle of the clip, or of the shot.
-        moves: float32 (T, 2), (dx, dy) in pixels: how far right and down the camera looks from where it looks in the
-            reference frame; what stands still appears as far left and up.
+        masks: bool (T, H, W), pixels that walkers cover by more than half; shadows do not count.
+        backgrounds: uint8 (K, H, W, 3), for each shot its reference frame without walkers, noise and flicker. The
+            reference is the frame in the middle of the shot.
+        moves: float32 (T, 2), (dx, dy) in pixels: motion of the camera to the right and down since the reference frame;
+            the scene moves by as much to the left and up.
         gains: float32 (T,), brightness of each frame, 1 for that of the backgrounds.
         cuts: first frames of all shots but the first.
     """
@@ -70,13 +69,13 @@ def make_scenario(
 
     Args:
         name: one of `SCENARIOS`.
-        seed: another one has another scene and other walkers.
+        seed: determines the scene and the walkers.
         size: (H, W) in pixels, at least 96 each, even if `compress`.
         num_frames: T, at least 2.
-        compress: pass the frames through H.264 (crf 23, yuv420p), as of a common video file.
+        compress: pass the frames through H.264 (crf 23, yuv420p), as in a common video file.
 
     Raises:
-        ValueError: an unknown name, or a size or number of frames that cannot be.
+        ValueError: an unknown name, or an invalid size or number of frames.
     """
     if name not in SCENARIOS:
         raise ValueError(f"unknown scenario {name!r}; there are {', '.join(SCENARIOS)}")
@@ -105,10 +104,10 @@ def _shot(rng: _Rng, name: str, size: Size, num_frames: int) -> _Shot:
     frames = np.empty((num_frames, *size, 3), np.uint8)
     masks = np.empty((num_frames, *size), np.bool_)
     for t in range(num_frames):
-        picture, covered = scene.copy(), np.zeros(canvas, np.float32)
+        image, covered = scene.copy(), np.zeros(canvas, np.float32)
         for mover in cast:
-            draw(picture, covered, mover, t)
-        view = _look(picture, moves[t], margins, size)
+            draw(image, covered, mover, t)
+        view = _look(image, moves[t], margins, size)
         view *= gains[t]
         view += noise * rng.standard_normal(view.shape, dtype=np.float32)
         frames[t] = _to_bytes(view)
@@ -117,7 +116,7 @@ def _shot(rng: _Rng, name: str, size: Size, num_frames: int) -> _Shot:
 
 
 def _look(canvas: _Floats, move: _Floats, margins: tuple[int, int], size: Size) -> _Floats:
-    """What the camera sees of the canvas, bilinear: (H, W, ...)."""
+    """The view of the camera on the canvas, bilinear: (H, W, ...)."""
     y, x = margins
     if not move.any():
         return canvas[y : y + size[0], x : x + size[1]].copy()
@@ -126,8 +125,8 @@ def _look(canvas: _Floats, move: _Floats, margins: tuple[int, int], size: Size) 
     return np.asarray(seen, np.float32)
 
 
-def _to_bytes(picture: _Floats) -> NDArray[np.uint8]:
-    return (picture + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+def _to_bytes(image: _Floats) -> NDArray[np.uint8]:
+    return (image + np.float32(0.5)).clip(0, 255).astype(np.uint8)
 
 
 def _compressed(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -137,16 +136,13 @@ def _compressed(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return read_video(path).frames
 
 
-# Camera and light.
-
-
 def _camera(rng: _Rng, name: str, num_frames: int) -> _Floats:
     """Moves of the camera (T, 2), zero in the middle frame."""
     moves = np.zeros((num_frames, 2), np.float32)
     if name == "pan":
         moves[:, 0] = PAN * (np.arange(num_frames) - num_frames // 2) / max(1, num_frames - 1)
     elif name.startswith("jitter"):
-        # Within the circle of that radius; the root makes it even over the area.
+        # Within the circle of that radius; the root makes the density uniform.
         reach = int(name.removeprefix("jitter")) * np.sqrt(rng.random(num_frames))
         way = rng.uniform(0, 2 * math.pi, num_frames)
         moves[:] = np.stack([reach * np.cos(way), reach * np.sin(way)], 1)
@@ -161,6 +157,3 @@ def _light(rng: _Rng, name: str, num_frames: int) -> _Floats:
         slow = np.sin(np.arange(num_frames) / 9 + rng.uniform(0, 2 * math.pi))
         gains += _FLICKER * np.clip(0.5 * slow + rng.normal(0, 0.4, num_frames), -1, 1).astype(np.float32)
     return gains
-
-
-# Scenes.
