@@ -54,7 +54,7 @@ class Parameter:
 
     @property
     def value(self) -> str:
-        """What stands for its value on the help page."""
+        """Placeholder of its value on the help page."""
         if self.kind is bool:
             return ""
         if self.option.argument:
@@ -136,7 +136,7 @@ class Command(TyperCommand):
     """A command with its own help page, and errors that name an option's new spelling."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help page: what is for every day first, in panels."""
+        """Print the help page in panels, the most common options first."""
         console = stdout()
         console.print(f"\n Usage: {ctx.command_path} {' '.join(self.collect_usage_pieces(ctx))}\n", soft_wrap=True)
         for line in _help_lines(self.help or "", console.width):
@@ -144,22 +144,22 @@ class Command(TyperCommand):
         shown: dict[str, list[tuple[str, str]]] = {}
         hidden = 0
         for parameter in self.params:
-            told: Parameter | None = getattr(self.callback, "parameters", {}).get(parameter.name)
-            if told is None:
+            known: Parameter | None = getattr(self.callback, "parameters", {}).get(parameter.name)
+            if known is None:
                 continue
             if getattr(parameter, "hidden", False):
                 hidden += 1
                 continue
-            heading = told.option.panel or ("Arguments" if told.option.argument else "Options")
-            flags = f"{told.flag}/{told.off}" if told.off else told.flag
-            shown.setdefault(heading, []).append((f"{flags} {told.value}".strip(), told.sentence))
+            heading = known.option.panel or ("Arguments" if known.option.argument else "Options")
+            flags = f"{known.flag}/{known.off}" if known.off else known.flag
+            shown.setdefault(heading, []).append((f"{flags} {known.value}".strip(), known.sentence))
         for heading in sorted(shown, key=lambda name: (name != "Arguments", name != "Options", name == RUNNING)):
             console.print(panel(heading, [line for row in shown[heading] for line in _row(*row, console.width - 4)]))
         if hidden:
             console.print(f" {hidden} more options: {ctx.command_path} --help-all", soft_wrap=True)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse; a spelling of old is answered with the new one."""
+        """Parse the words; a former name is answered with the new one."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -262,7 +262,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 def _typer_default(one: Parameter) -> Any:
-    """None stands for what was not given: the default itself is the record's."""
+    """None for an option that is not given: its default is the record's."""
     return inspect.Parameter.empty if one.required else False if one in (JSON, DEBUG) else None
 
 
@@ -280,10 +280,12 @@ def is_record(hint: Any) -> bool:
 
 
 def _annotation(one: Parameter) -> Any:
-    kind: Any = list[one.kind] if one.several and one.kind is Path else list[str] if one.several else one.kind  # type: ignore[name-defined]
+    kind: Any = one.kind
+    if one.several:
+        kind = list[Path] if kind is Path else list[str]  # the record reads numbers
     if one.option.argument:
-        told = typer.Argument(metavar=one.flag, help=one.option.help, show_default=False)
-        return Annotated[kind if one.required else kind | None, told]
+        argument = typer.Argument(metavar=one.flag, help=one.option.help, show_default=False)
+        return Annotated[kind if one.required else kind | None, argument]
     flags = [f"{one.flag}/{one.off}" if one.off else one.flag]
 
     def complete(incomplete: str) -> list[str]:
@@ -302,7 +304,7 @@ def _annotation(one: Parameter) -> Any:
 
 
 def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> Options:
-    """The record, of what was given; what was not keeps the record's default."""
+    """The record with the options that were given; the others keep their defaults."""
     hints, options = get_type_hints(kind, include_extras=True), options_of(kind)
     given: dict[str, Any] = {}
     for field in fields(kind):

@@ -41,7 +41,7 @@ def say(*lines: str) -> None:
 
 
 def note(message: str) -> None:
-    """One line on stderr, beside the results."""
+    """Print one line on stderr."""
     stderr().print(printable(message), soft_wrap=True)
 
 
@@ -50,7 +50,7 @@ def _marked(mark: str, style: str, message: str) -> Text:
 
 
 def show_usage_error(error: Any) -> int:
-    """Show what typer says of arguments that cannot be, which it repeats; returns the exit code."""
+    """Show an error of typer about the arguments, which it repeats; returns the exit code."""
     from typer.rich_utils import rich_format_error
 
     message = printable(error.format_message())
@@ -88,7 +88,7 @@ def _system_error(error: OSError | MemoryError) -> str:
 
 
 class TerminalProgress:
-    """One bar a stage and a table of how it stands, on stderr; neither where that is not a terminal. Use it in a `with`."""
+    """A progress bar per stage and a table of its state, on stderr, if that is a terminal. Use it in a `with`."""
 
     def __init__(self) -> None:
         from rich.live import Live
@@ -109,7 +109,7 @@ class TerminalProgress:
         self._task: Any = None
         self._state: Mapping[str, str] = {}
         self._shown = console.is_terminal
-        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4)
+        self._live = Live(get_renderable=self._rendered, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         if self._shown:
@@ -120,7 +120,7 @@ class TerminalProgress:
         if self._shown:
             self._live.stop()
 
-    def _picture(self) -> Any:
+    def _rendered(self) -> Any:
         """The bars, and under them what is known of the stage, two names a row."""
         from rich.console import Group
 

@@ -32,7 +32,7 @@ def heatmap_command(
     """Draw what an encoder looks at, and tell how much of it is the foreground.
 
     Writes OUT/sheet.png, a film (.mp4) a clip and OUT/heatmaps.json. Energy: share of a map's sum in the mask; times
-    chance: the same over the mask's share of the picture. The ring about the mask is where props, shadows and rims are.
+    chance: the same over the mask's share of the image. The ring around the mask is where props, shadows and rims are.
     Masks are the store's own, unless --masks names others. What is shown is held out from the probe.
 
     Examples:
@@ -91,9 +91,9 @@ def embed_command(
 ) -> None:
     """Write features of videos for others: an .npz without pickle.
 
-    Arrays: ids, features float32 (videos, D) or with --per-clip (videos, clips, D), starts, labels, class_names, groups,
-    group_names, splits, split_names, failed_ids, failed_reasons, settings (JSON), checkpoint_sha256, bgaug_version. A bad
-    file is named and left out, and the exit code is 1.
+    Arrays: ids, features float32 (videos, D) or with --per-clip (videos, clips, D), starts, labels, class_names,
+    groups, group_names, splits, split_names, failed_ids, failed_reasons, settings (JSON), checkpoint_sha256,
+    bgaug_version. A bad file is named and left out, and the exit code is 1.
 
     Examples:
         bgaug embed run shards --out features.npz
@@ -127,8 +127,8 @@ def export_weights_command(
 ) -> None:
     """Write a run's encoder as safetensors, for `bgaug.load_encoder`, torchvision and others.
 
-    Weights have the backbone's published names (torchvision's for r3d18, r2plus1d18 and s3d); what clips it expects
-    stands in the file's metadata.
+    Weights have the backbone's published names (torchvision's for r3d18, r2plus1d18 and s3d); the clips that it expects
+    are described in the file's metadata.
 
     Examples:
         bgaug export-weights run --out encoder.safetensors
@@ -144,8 +144,8 @@ def export_weights_command(
     check_replaceable(out, overwrite=overwrite, inputs=[find_checkpoint(run, best=best)])
     encoder = load_encoder(run, best=best, backbone=options.backbone, trust=options.trust)
     path = export_encoder(encoder, out, overwrite=overwrite)
-    told = {"out": str(path), "bytes": path.stat().st_size, **asdict(encoder.info)}
-    show(told, as_json, lambda: pairs_table(f"encoder in {path}", told))
+    result = {"out": str(path), "bytes": path.stat().st_size, **asdict(encoder.info)}
+    show(result, as_json, lambda: pairs_table(f"encoder in {path}", result))
 
 
 def _leave_if(failures: Mapping[str, str]) -> None:

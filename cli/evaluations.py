@@ -34,7 +34,7 @@ def evaluate_command(
 
     Of frozen features: retrieval, R@k, the share of videos whose k nearest neighbours include one of their class;
     linear, a linear probe; knn, labels by the votes of the nearest; fewshot, a probe that saw a few labelled videos a
-    class. finetune trains encoder and head. bias puts foregrounds over foreign pictures.
+    class. finetune trains encoder and head. bias puts foregrounds over images from elsewhere.
 
     The test split is held against the train split where there are both, else each group against the others, else each
     video. Intervals are of 95 %, by drawing whole groups again. Results are kept in RUN/evaluations.
@@ -62,13 +62,13 @@ def evaluate_command(
         others_options = replace(options, bias=replace(options.bias, out=None))
         others = {str(other): evaluate(other, store, progress, others_options) for other in against}
     compared = {name: compare(other, found) for name, other in others.items()}
-    result = found.to_json() | {"against": [_told(name, others[name], compared[name]) for name in others]}
+    result = found.to_json() | {"against": [_comparison(name, others[name], compared[name]) for name in others]}
     show(result, as_json, lambda: _metric_table(found))
     if not as_json:
         _show_more(found, others, compared)
 
 
-def _told(name: str, other: Report, compared: Mapping[str, Paired]) -> dict[str, Any]:
+def _comparison(name: str, other: Report, compared: Mapping[str, Paired]) -> dict[str, Any]:
     """A comparison for `--json`, differences in percent."""
     rows = {
         measure: {
@@ -141,13 +141,15 @@ def _setting_lines(found: Report) -> list[str]:
         f"store: content {(s['content_hash'] or 'unknown')[:12]}..., frames {height}x{width}",
     ]
     lines.append(
-        f"clips: {s['clips']} a video, {s['frames']} frames at stride {s['stride']}, {s['crop_kind']} crop {s['crop']}; "
+        f"clips: {s['clips']} a video, {s['frames']} frames at stride {s['stride']}, {s['crop_kind']} crop "
+        f"{s['crop']}; "
         f"feature {s['feature']}, centring: {s['centring']}"
     )
     if "held_out" in s:
         split = "" if s["split"] is None else f", split {_text(s['split'])}"
         lines.append(
-            f"held out: {s['held_out']}; tested {s['tested']}, classes {s['classes']} (chance {s['chance']:.1f} %), groups "
+            f"held out: {s['held_out']}; tested {s['tested']}, classes {s['classes']} (chance {s['chance']:.1f} %), "
+            "groups "
             f"{s['groups']}; labels: {s['labels']}{split}; left out: {s['unlabelled']} without a label, "
             f"{s['left_out_by_split']} by split; class unseen: {s['class_unseen']}"
         )
@@ -158,8 +160,8 @@ def _setting_lines(found: Report) -> list[str]:
         )
     for name, values in (("fine-tuning", s.get("finetune")), ("bias", found.bias and found.bias.settings)):
         if values:
-            told = {key.replace("_", " "): _text(value) for key, value in values.items() if value is not None}
-            lines.append(f"{name}: " + "; ".join(f"{key} {value}" for key, value in told.items()))
+            shown = {key.replace("_", " "): _text(value) for key, value in values.items() if value is not None}
+            lines.append(f"{name}: " + "; ".join(f"{key} {value}" for key, value in shown.items()))
     return lines if found.file is None else [*lines, f"kept in {found.file}"]
 
 

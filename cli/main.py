@@ -64,8 +64,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"bgaug {bgaug.__version__}")
         raise typer.Exit
 

@@ -19,7 +19,7 @@ def demo_command(
     *,
     as_json: bool,
 ) -> None:
-    """Run the whole job on generated videos and end with numbers and a picture to open.
+    """Run the whole job on generated videos and end with numbers and an image to open.
 
     Eight motions; in the training videos scene and prop give the motion away. A plain SimCLR and bgaug are trained side
     by side and tested with the backgrounds swapped.

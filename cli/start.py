@@ -17,7 +17,7 @@ PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
 
 
 class OutputLost(SystemExit):
-    """The results cannot be written: nobody reads them any more, or their disk is full."""
+    """The results cannot be written: their reader has closed the pipe, or the disk is full."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(PIPE_CLOSED if isinstance(error, BrokenPipeError) else 1)
@@ -41,7 +41,7 @@ class _Results(io.TextIOWrapper):
 
 
 class _Messages(io.TextIOWrapper):
-    """stderr: work goes on whether or not somebody reads what is said about it."""
+    """stderr: work goes on when messages cannot be written."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -157,15 +157,15 @@ def _prepare_messages() -> None:
     ) -> str:
         return printable(f"{filename}:{lineno}: {category.__name__}: {message}") + "\n"
 
-    def unraisable(told: Any) -> None:
-        if isinstance(told.exc_value, KeyboardInterrupt):
+    def unraisable(event: Any) -> None:
+        if isinstance(event.exc_value, KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)  # it came where it could not be raised, and would be lost
-        elif told.exc_value is not None:
-            _say(printable_traceback(told.exc_value) + "\n")
+        elif event.exc_value is not None:
+            _say(printable_traceback(event.exc_value) + "\n")
 
-    def in_thread(told: threading.ExceptHookArgs) -> None:
-        if told.exc_value is not None and not isinstance(told.exc_value, SystemExit | KeyboardInterrupt):
-            _say(printable_traceback(told.exc_value) + "\n")
+    def in_thread(event: threading.ExceptHookArgs) -> None:
+        if event.exc_value is not None and not isinstance(event.exc_value, SystemExit | KeyboardInterrupt):
+            _say(printable_traceback(event.exc_value) + "\n")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         _say(printable_traceback(error) + "\n")

@@ -47,7 +47,7 @@ def verify_command(
         progress.start("shards", num_shards(_header(store)))
         report = verify_store(store, deep=deep, on_shard=progress.advance)
         for problem in report.problems:
-            progress.warn(_told(problem))
+            progress.warn(_described(problem))
         mended = repair_store(store, report) if repair and report.problems else None
     wrong = bool(report.problems) or restored
     result = {
@@ -82,7 +82,7 @@ def _header(store: Path) -> Header:
         raise StoreDamageError(error.path, f"{error.message}; --repair restores it from its copy") from error
 
 
-def _told(problem: Problem) -> str:
+def _described(problem: Problem) -> str:
     lost = f" (holds {', '.join(problem.videos[:3])}{', ...' if len(problem.videos) > 3 else ''})"
     return f"{problem.path}: {problem.message}{lost if problem.videos else ''}"
 
@@ -112,10 +112,10 @@ def _repair_lines(repair: Repair | None, restored: bool) -> list[str]:
         lines.append(f"dropped donor banks, to be imported again: {_first(repair.banks)}")
     if repair is not None and repair.videos:
         lines.append(f"{len(repair.videos)} videos are to be built again: {_first(repair.videos)}")
-        lines.append("run the command that built the store again: it makes these anew")
+        lines.append("run the command that built the store again: it builds these again")
     if repair is not None and repair.left:
-        lines += [f"left: {_told(problem)}" for problem in repair.left[:_NAMED]]
-        lines.append("run the command that built the store again: it makes anew what is left, too")
+        lines += [f"left: {_described(problem)}" for problem in repair.left[:_NAMED]]
+        lines.append("run the command that built the store again: it also builds again what is left")
     if repair is None or not (repair.banks or repair.videos or repair.left):
         lines.append("the store is whole now")
     return lines
@@ -164,8 +164,8 @@ def merge_command(
 ) -> None:
     """Join stores of the same size, fit and kind of frames into a new one.
 
-    Nothing is encoded anew: files are linked where the disk allows it, else copied. A rerun goes on where an earlier one
-    stopped.
+    Nothing is encoded again: files are linked where the disk allows it, else copied. A rerun goes on where an earlier
+    one stopped.
 
     Examples:
         bgaug merge shards-1 shards-2 --out shards
@@ -188,8 +188,8 @@ def import_command(
     masks: Annotated[
         Path | None,
         Option(
-            "Folder with NAME/000000.png, NAME.npz, NAME.npy or NAME.json, where NAME is a video's id with or without its "
-            "suffix; or one .json for all, in the format of COCO or YouTube-VIS."
+            "Folder with NAME/000000.png, NAME.npz, NAME.npy or NAME.json, where NAME is a video's id with or without "
+            "its suffix; or one .json for all, in the format of COCO or YouTube-VIS."
         ),
     ] = None,
     backgrounds: Annotated[Path | None, Option("Folder of images, walked recursively.")] = None,
@@ -205,10 +205,10 @@ def import_command(
     *,
     as_json: bool,
 ) -> None:
-    """Take masks or donor pictures from elsewhere into a store.
+    """Import masks or donor images from elsewhere into a store.
 
     Masks take the place of the store's own, brought to its size as the frames were; a video whose masks do not fit it
-    keeps its own, is named, and the exit code is 1. Pictures become a bank of donors, cropped where the store pads.
+    keeps its own, is named, and the exit code is 1. Images become a bank of donors, cropped where the store pads.
 
     Examples:
         bgaug import shards --masks masks/
@@ -247,14 +247,14 @@ def export_command(
     *,
     as_json: bool,
 ) -> None:
-    """Write masks, backgrounds and all else that a store says of videos as PNGs and JSON.
+    """Write masks, backgrounds and all other data of a store about videos as PNGs and JSON.
 
-    OUT/masks is what `bgaug import --masks` reads. All pictures have the store's size.
+    OUT/masks is what `bgaug import --masks` reads. All images have the store's size.
 
     Examples:
-        bgaug export shards walk/1.mp4 --out pictures --with-frames
+        bgaug export shards walk/1.mp4 --out images --with-frames
 
-        bgaug export shards --all --out pictures --json
+        bgaug export shards --all --out images --json
     """
     from bgaug.errors import UsageError
     from bgaug.pipelines.build.export import export_videos

@@ -23,8 +23,9 @@ def train_command(
 ) -> None:
     """Train an encoder on a store, by contrast.
 
-    A checkpoint is written after each epoch, and when the run is stopped by Ctrl-C or SIGTERM; `--resume` continues with
-    exactly the next batch. Every step is a line in RUN/log.jsonl; RUN/config.toml holds the options, for `--config`.
+    A checkpoint is written after each epoch, and when the run is stopped by Ctrl-C or SIGTERM; `--resume` continues
+    with exactly the next batch. Every step is a line in RUN/log.jsonl; RUN/config.toml holds the options, for
+    `--config`.
     Several processes: torchrun --nproc-per-node 4 -m bgaug.cli.main train ...
 
     Examples:

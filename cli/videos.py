@@ -84,22 +84,22 @@ def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
 
 
 def _label_rows(labels: Mapping[str, Any]) -> dict[str, str]:
-    """What the videos are labelled by, for a table: the first classes alone."""
+    """Labels of the videos for a table, with the first classes only."""
     with_videos = {name: count for name, count in labels["classes"].items() if count}
-    told = _counted(dict(islice(with_videos.items(), _NAMED)))
-    more = f", and {labels['num_classes'] - len(told)} more" if labels["num_classes"] > len(told) else ""
+    named = _counted(dict(islice(with_videos.items(), _NAMED)))
+    more = f", and {labels['num_classes'] - len(named)} more" if labels["num_classes"] > len(named) else ""
     counts = f"{labels['labelled']} of {labels['videos']} videos, {labels['num_classes']} classes"
     return {
-        "labels": f"{counts}: {', '.join(told)}{more}" if told else "none",
+        "labels": f"{counts}: {', '.join(named)}{more}" if named else "none",
         "splits": ", ".join(_counted(labels["splits"])) or "none",
         "labels_from": labels["origin"],
     }
 
 
 def _counted(counts: Mapping[str, Any]) -> list[str]:
-    told = {name: ", ".join(_counted(count)) if isinstance(count, dict) else count for name, count in counts.items()}
+    texts = {name: ", ".join(_counted(count)) if isinstance(count, dict) else count for name, count in counts.items()}
     return [
-        f"{name.replace('_', ' ')} {f'({count})' if isinstance(count, str) else count}" for name, count in told.items()
+        f"{name.replace('_', ' ')} {f'({count})' if isinstance(count, str) else count}" for name, count in texts.items()
     ]
 
 

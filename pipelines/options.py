@@ -30,13 +30,13 @@ R = TypeVar("R", bound="Options")
 
 @dataclass(frozen=True)
 class Option(GroupedMetadata):
-    """One option; stands in the annotation of a record's field. A field without one is for Python only.
+    """One option, in the annotation of a record's field. A field without one is available in Python only.
 
     Attributes:
         help: one sentence.
         flag: name on the command line and in files of options; by default the field's with hyphens.
         panel: heading under which it is shown.
-        metavar: what stands for the value.
+        metavar: placeholder of the value.
         default: what the help shows as the default, where it is not the field's.
         names: names that the value may have; read again for each check, so that a registry may grow.
         also: further names that the value may have.
@@ -133,13 +133,13 @@ def record(kind: type[R]) -> type[R]:
         try:
             validate(self, **values)
         except ValidationError as error:
-            raise UsageError(f"invalid options: {'; '.join(_told(made, e) for e in error.errors())}") from error
+            raise UsageError(f"invalid options: {'; '.join(_described(made, e) for e in error.errors())}") from error
 
     made.__init__ = __init__
     return kind
 
 
-def _told(kind: type[Options], error: Any) -> str:
+def _described(kind: type[Options], error: Any) -> str:
     message = _message(error)
     name = str(error["loc"][0]) if error["loc"] else ""
     if not name:

@@ -153,8 +153,8 @@ class LabelOptions(ListOptions, FolderOptions):
         about_a_list = (self.labels_split, self.class_names, self.first_class, self.columns)
         if self.labels is None and (self.labels_format != "auto" or any(one is not None for one in about_a_list)):
             raise UsageError(
-                "a format, a split or class names, a first class and columns say how a list of labels is read: give its "
-                "path too"
+                "a format, a split or class names, a first class and columns say how a list of labels is read: give "
+                "its path too"
             )
         if self.labels is not None and self.layout != "auto":
             raise UsageError("a layout is about folders, and labels are taken from a list: leave out one of the two")
@@ -199,7 +199,7 @@ class WorkerOptions(Options):
     jobs: Jobs = 0
     timeout_seconds: Timeout = 600
     in_process: bool = False
-    """Work in this very process; a video that hangs or crashes then ends the run, and the two options above are unused."""
+    """Work in this very process; a video that hangs or crashes then ends the run, and the options above are unused."""
 
 
 @record
@@ -236,8 +236,8 @@ class ShardOptions(BuildOptions):
     backgrounds: Annotated[
         Path | None,
         Option(
-            "Store that extract-backgrounds made; a video that it lacks, or whose file changed since, gets its background "
-            "in the same pass."
+            "Store that extract-backgrounds made; a video that it lacks, or whose file changed since, gets its "
+            "background in the same pass."
         ),
     ] = None
     frames: Annotated[

@@ -22,8 +22,8 @@ class HeatmapOptions(EncoderOptions):
     maps: Annotated[
         tuple[str, ...] | None,
         Option(
-            "Kinds of maps. cam: evidence for a class, by a linear probe on the run's feature. activation: what is active, "
-            "whatever the class. saliency: where features move. By default all, but cam only with labels.",
+            "Kinds of maps. cam: evidence for a class, by a linear probe on the run's feature. activation: what is "
+            "active, whatever the class. saliency: where features move. By default all, but cam only with labels.",
             flag="map",
             names=MAPS,
             commas=True,

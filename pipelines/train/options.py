@@ -90,8 +90,8 @@ class TrainOptions(DeviceOptions):
     ema: Annotated[
         float | None,
         Option(
-            "Keep a moving average of the encoder, of which this share stays at each step, such as .999; the average is "
-            "what is evaluated.",
+            "Keep a moving average of the encoder, of which this share stays at each step, such as .999; the average "
+            "is what is evaluated.",
             panel=OPTIMISATION,
             gt=0,
             lt=1,
