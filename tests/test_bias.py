@@ -89,8 +89,8 @@ def test_heat_maps_are_scored_and_drawn(learner: ContrastiveLearner, splits: dic
     for name in ("cam stage2", "cam stage3"):
         assert found[name]["energy"] + found[name]["ring"] + found[name]["far"] == pytest.approx(1, abs=1e-4)
     few = make_split("swap", count=2, truth=True)
-    picture = heatmap_picture({"one": learner, "other": learner}, few, splits["probe_train"])
-    assert picture.dtype == np.uint8 and picture.ndim == 3
+    image = heatmap_picture({"one": learner, "other": learner}, few, splits["probe_train"])
+    assert image.dtype == np.uint8 and image.ndim == 3
     with pytest.raises(ValueError, match="truth=True"):
         heatmap_scores(learner, {"swap": make_split("swap", count=2)}, splits["probe_train"])
 
@@ -164,8 +164,8 @@ def test_cells_are_gathered_from_the_work_and_from_the_kept_result(tmp_path: Pat
 
 def test_requested_cells_are_ordered_by_seed() -> None:
     options = bias.parser.parse_args(["--methods", "simclr,fame", "--seeds", "0,1", "--steps", "8"])
-    wanted = [(cell.row, cell.seed) for cell in bias.wanted_cells(options)]
-    assert wanted == [("simclr", 0), ("fame", 0), ("simclr", 1), ("fame", 1)]
+    requested = [(cell.row, cell.seed) for cell in bias.wanted_cells(options)]
+    assert requested == [("simclr", 0), ("fame", 0), ("simclr", 1), ("fame", 1)]
     with pytest.raises(SystemExit):
         list(bias.wanted_cells(bias.parser.parse_args(["--methods", "magic"])))
 
@@ -182,7 +182,7 @@ def test_the_short_form_runs_and_is_not_run_twice(tmp_path: Path) -> None:
     assert ": done" in done.stderr and ": done" not in again.stderr
 
 
-# What the kept result says: measured once, by the command that it names.
+# Claims of the kept result, which was measured once by the command in it.
 
 
 @pytest.fixture
@@ -221,10 +221,10 @@ def test_what_decides_is_the_mover(row: Callable[[str], dict[str, list[float]]])
 
 
 def test_read_by_deviation_the_encoders_of_others_come_near() -> None:
-    """What the README says beside the table: the code is worth something to them, too."""
+    """A claim of the documentation: the dynamic code also helps other methods."""
     if not KEPT.exists():
         pytest.skip(f"no kept result at {KEPT}")
     cells = [cell for cell in json.loads(KEPT.read_text("utf-8"))["cells"] if "deviation" in cell]
-    for name, said in (("semi", 96.5), ("actorcutmix", 97.3)):
+    for name, expected in (("semi", 96.5), ("actorcutmix", 97.3)):
         read = [cell["deviation"]["swap"] for cell in cells if cell["row"] == name]
-        assert len(read) == 3 and mean(read) == pytest.approx(said, abs=0.06)
+        assert len(read) == 3 and mean(read) == pytest.approx(expected, abs=0.06)

@@ -60,14 +60,14 @@ TINTS = np.array([[90, 0, 0], [0, 90, 0], [0, 0, 90]])
 
 
 def clips_and_masks(seed: int = 0, size: int = 24) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips (2, 3, 4, S, S), masks with a moving 6x5 box, other pictures (2, 3, 1, S, S)."""
+    """Clips (2, 3, 4, S, S), masks with a moving 6x5 box, other images (2, 3, 1, S, S)."""
     generator = torch.Generator().manual_seed(seed)
-    clips, pictures = (torch.rand(2, 3, t, size, size, generator=generator) for t in (4, 1))
+    clips, images = (torch.rand(2, 3, t, size, size, generator=generator) for t in (4, 1))
     masks = torch.zeros(2, 1, 4, size, size)
     for t in range(4):
         masks[0, 0, t, 8:14, 4 + t : 9 + t] = 1
         masks[1, 0, t, 2 + t : 8 + t, 15:20] = 1
-    return clips, masks, pictures
+    return clips, masks, images
 
 
 def slow_distance(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -96,30 +96,28 @@ def test_regions_share_every_pixel_out() -> None:
 
 
 def test_a_mask_of_ones_gives_the_clip_and_one_of_zeros_the_image() -> None:
-    clips, masks, pictures = clips_and_masks()
+    clips, masks, images = clips_and_masks()
     whole, none = (regions(value, grow=1, feather=0) for value in (torch.ones_like(masks), torch.zeros_like(masks)))
-    assert torch.equal(composite(clips, whole.foreground, pictures), clips)
-    assert torch.equal(far_swap(clips, whole, pictures), clips) and torch.equal(
-        ring_swap(clips, whole, pictures), clips
-    )
-    assert torch.equal(composite(clips, none.foreground, pictures), pictures.expand_as(clips))
-    assert torch.equal(far_swap(clips, none, pictures), pictures.expand_as(clips))
-    assert torch.equal(ring_swap(clips, none, pictures), clips)
+    assert torch.equal(composite(clips, whole.foreground, images), clips)
+    assert torch.equal(far_swap(clips, whole, images), clips) and torch.equal(ring_swap(clips, whole, images), clips)
+    assert torch.equal(composite(clips, none.foreground, images), images.expand_as(clips))
+    assert torch.equal(far_swap(clips, none, images), images.expand_as(clips))
+    assert torch.equal(ring_swap(clips, none, images), clips)
     feathered = regions(torch.ones_like(masks), feather=1.5)
-    torch.testing.assert_close(composite(clips, feathered.foreground, pictures), clips, atol=1e-6, rtol=0)
+    torch.testing.assert_close(composite(clips, feathered.foreground, images), clips, atol=1e-6, rtol=0)
 
 
 def test_the_own_background_changes_nothing_and_another_one_only_the_ring() -> None:
-    things, masks, pictures = clips_and_masks()
-    own = pictures.flip(0)
+    things, masks, images = clips_and_masks()
+    own = images.flip(0)
     clips = composite(things, masks, own)
     parts = regions(masks, grow=0, feather=0, ring=3)
     assert torch.equal(ring_swap(clips, parts, own), clips) and torch.equal(far_swap(clips, parts, own), clips)
-    ring, far = ring_swap(clips, parts, pictures), far_swap(clips, parts, pictures)
+    ring, far = ring_swap(clips, parts, images), far_swap(clips, parts, images)
     assert torch.equal(torch.where(parts.ring > 0, clips, ring), clips)
-    assert torch.equal(torch.where(parts.ring > 0, ring, 0 * ring), torch.where(parts.ring > 0, pictures, 0 * ring))
+    assert torch.equal(torch.where(parts.ring > 0, ring, 0 * ring), torch.where(parts.ring > 0, images, 0 * ring))
     # Both at once are the whole swap.
-    assert torch.equal(far_swap(ring, parts, pictures), composite(clips, parts.foreground, pictures))
+    assert torch.equal(far_swap(ring, parts, images), composite(clips, parts.foreground, images))
     assert not torch.equal(ring, clips) and not torch.equal(far, clips)
 
 
@@ -145,12 +143,12 @@ def test_freeze_repeats_one_frame_of_each_clip() -> None:
 
 @pytest.mark.parametrize("shift", [-30, -7, 0, 5, 24])
 def test_shifted_is_the_plain_loop(shift: int) -> None:
-    picture = torch.rand(2, 3, 24, generator=torch.Generator().manual_seed(1))
-    expected = torch.zeros_like(picture)
+    image = torch.rand(2, 3, 24, generator=torch.Generator().manual_seed(1))
+    expected = torch.zeros_like(image)
     for x in range(24):
         if 0 <= x - shift < 24:
-            expected[..., x] = picture[..., x - shift]
-    assert torch.equal(shifted(picture, shift), expected)
+            expected[..., x] = image[..., x - shift]
+    assert torch.equal(shifted(image, shift), expected)
 
 
 def test_a_still_foreground_goes_where_it_is_seen() -> None:
@@ -171,22 +169,22 @@ def test_a_still_foreground_goes_where_it_is_seen() -> None:
 
 
 def test_conflict_lays_the_mover_before_the_one_who_stands() -> None:
-    clips, masks, pictures = clips_and_masks()
+    clips, masks, images = clips_and_masks()
     still, still_mask = clips.flip(0)[:, :, :1], masks.flip(0)[:, :, :1]
     parts = regions(masks, feather=0)
-    made = conflict(clips, parts, pictures, still, still_mask, 3)
+    made = conflict(clips, parts, images, still, still_mask, 3)
     standing = shifted(still_mask, 3).bool()
     for b in range(2):
         for t in range(4):
             for y, x in ((10, 6), (10, 12), (5, 17), (5, 23), (9, 7 + t), (2 + t, 16)):
-                where = pictures[b, :, 0, y, x]
+                where = images[b, :, 0, y, x]
                 if standing[b, 0, 0, y, x]:
                     where = still[b, :, 0, y, x - 3]
                 if masks[b, 0, t, y, x]:
                     where = clips[b, :, t, y, x]
                 assert torch.equal(made[b, :, t, y, x], where)
-    nobody = torch.zeros_like(still_mask)
-    assert torch.equal(conflict(clips, parts, pictures, still, nobody, 0), composite(clips, masks, pictures))
+    empty = torch.zeros_like(still_mask)
+    assert torch.equal(conflict(clips, parts, images, still, empty, 0), composite(clips, masks, images))
 
 
 # --- stripes ------------------------------------------------------------------------------------------------------
@@ -194,16 +192,16 @@ def test_conflict_lays_the_mover_before_the_one_who_stands() -> None:
 
 def test_straight_stripes_have_their_period_width_and_colours() -> None:
     stripes = Stripes((0.9, 0.2, 0.4), width=8, period=32, amplitude=0, wavelength=100, phase=0.3, angle=0)
-    picture = stripes.image(128)
-    assert picture.shape == (3, 128, 128) and picture.dtype == torch.float32
-    assert torch.equal(picture, picture[:, :, :1].expand_as(picture))  # they lie level
-    torch.testing.assert_close(picture[:, 16:], picture[:, :-16])  # 32 of 256 are 16 of 128
-    assert not torch.allclose(picture[:, 8:], picture[:, :-8])
+    image = stripes.image(128)
+    assert image.shape == (3, 128, 128) and image.dtype == torch.float32
+    assert torch.equal(image, image[:, :, :1].expand_as(image))  # they lie level
+    torch.testing.assert_close(image[:, 16:], image[:, :-16])  # 32 of 256 are 16 of 128
+    assert not torch.allclose(image[:, 8:], image[:, :-8])
     line, ground = torch.tensor([0.9, 0.2, 0.4]), torch.tensor([0.1, 0.8, 0.6])
     share = 8 / 32
-    torch.testing.assert_close(picture.mean(dim=(1, 2)), share * line + (1 - share) * ground, atol=1e-6, rtol=0)
-    torch.testing.assert_close(picture[:, 64, 0], line, atol=1e-6, rtol=0)
-    torch.testing.assert_close(picture[:, 72, 0], ground, atol=1e-6, rtol=0)
+    torch.testing.assert_close(image.mean(dim=(1, 2)), share * line + (1 - share) * ground, atol=1e-6, rtol=0)
+    torch.testing.assert_close(image[:, 64, 0], line, atol=1e-6, rtol=0)
+    torch.testing.assert_close(image[:, 72, 0], ground, atol=1e-6, rtol=0)
 
 
 def test_a_quarter_turn_rotates_the_image_and_a_wave_moves_the_lines() -> None:
@@ -227,8 +225,8 @@ def test_stripes_depend_on_their_numbers_only_and_stay_in_range() -> None:
         assert stripes == Stripes.draw(numbers)
         assert 5 <= stripes.width < 20 and 3 <= stripes.period / stripes.width < 5
         assert 10 <= stripes.amplitude < 110 and 32 <= stripes.wavelength < 1024
-        picture = stripes.image(16)
-        assert picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0.01
+        image = stripes.image(16)
+        assert image.min() >= 0 and image.max() <= 1 and image.std() > 0.01
         seen.add(stripes)
     assert len(seen) == 50
     for numbers in ([0.5] * 8, [0.5] * 8 + [1.0]):
@@ -258,7 +256,7 @@ def test_contrasted_pairs_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scuba", "scufo", "scuba_ids", "scufo_ids", "said"),
+    ("scuba", "scufo", "scuba_ids", "scufo_ids", "message"),
     [
         (np.ones(2), np.ones(2, np.bool_), None, None, "scuba_hits must be bool"),
         (np.ones(2, np.bool_), np.ones(3, np.bool_), None, None, "got 2 and 3"),
@@ -275,9 +273,9 @@ def test_contrasted_refuses(
     scufo: NDArray[np.bool_],
     scuba_ids: list[str] | None,
     scufo_ids: list[str] | None,
-    said: str,
+    message: str,
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         contrasted(scuba, scufo, scuba_ids, scufo_ids)
 
 
@@ -325,8 +323,8 @@ def biased_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["file,class_name,group,split"]
     for group in range(4):
         for label, (name, way) in enumerate(WAYS.items()):
-            picture = np.clip(0.6 * scene(10 * group + label) + TINTS[label], 0, 255).astype(np.uint8)
-            write_video(folder / f"{name}{group}.mp4", travelling_square(way, picture))
+            image = np.clip(0.6 * scene(10 * group + label) + TINTS[label], 0, 255).astype(np.uint8)
+            write_video(folder / f"{name}{group}.mp4", travelling_square(way, image))
             lines.append(f"{name}{group}.mp4,{name},g{group},{'train' if group < 2 else 'test'}")
     (folder / "with_splits.csv").write_text("\n".join(lines))
     (folder / "labels.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))
@@ -344,7 +342,7 @@ def biased(biased_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Sto
 
 
 def looks_at_background(clips: Tensor) -> Tensor:
-    """Mean colour of the corners, which nobody crosses."""
+    """Mean colour of the corners, which the foreground never crosses."""
     corners = [clips[..., y, x] for y in (slice(3), slice(-3, None)) for x in (slice(3), slice(-3, None))]
     return torch.stack([corner.mean(dim=(2, 3, 4)) for corner in corners]).mean(dim=0)
 
@@ -513,9 +511,9 @@ def test_a_manifest_that_does_not_fit_is_refused(biased: Store, manifest: Manife
     path = write_manifest(manifest, tmp_path / "m.json")
     plain = json.loads(path.read_bytes())
 
-    def refused(change: dict[str, object], said: str) -> None:
+    def refused(change: dict[str, object], message: str) -> None:
         path.write_text(json.dumps({**plain, **change}))
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             plan(biased, BiasOptions(manifest=path))
 
     refused({"content_hash": "0" * 64}, "made for a store with content hash 000000000000")

@@ -30,7 +30,7 @@ from bgaug.video import write_video
 
 CONFIG = {"num_frames": 8, "stride": 1, "crop": 32, "backbone": "averages", "method": "bgaug"}
 FLICKER, BRIGHT, GREEN = (0, 0), (1, 1), (1, 0)
-"""Quarters of the picture, (row, column)."""
+"""Quarters of the image, (row, column)."""
 
 
 class Averages(Backbone):
@@ -144,10 +144,10 @@ def test_a_class_that_varies_less_has_no_evidence_in_a_clip_that_varies_more(sto
     run = run_of("bgaug")
     probe = fit_probes(run, open_store(store_path), Silent(), hold_out=True)
     clip = clip_of(store_path, "wild")
-    speaks = {
+    evidence = {
         name: encoder_maps(run, clip, ("cam",), "stage3", probe, name)[0]["cam"].max() for name in ("calm", "wild")
     }
-    assert speaks["calm"] < 1e-3 * speaks["wild"]
+    assert evidence["calm"] < 1e-3 * evidence["wild"]
 
 
 @pytest.mark.parametrize(("which", "quarter"), [("dynamic", FLICKER), ("global", GREEN)])

@@ -130,8 +130,8 @@ def test_without_a_choice_the_feature_is_the_methods_own(run: Path, small_store:
         found = []
         for which in (None, own):
             out = tmp_path / f"{of.name}-{which}.npz"
-            asked = EmbedOptions(feature=which, clips=2)
-            assert embed(of, [str(small_store)], out, Silent(), options=asked).settings["feature"] == own
+            chosen = EmbedOptions(feature=which, clips=2)
+            assert embed(of, [str(small_store)], out, Silent(), options=chosen).settings["feature"] == own
             found.append(read(out)["features"])
         assert np.array_equal(found[0], found[1])
 
@@ -167,10 +167,10 @@ def test_a_bad_file_does_not_affect_others(run: Path, video_folder: Path, tmp_pa
     labels = tmp_path / "labels.csv"
     labels.write_text("file,class_name,group,split\nvideos/good.mp4,walk,monday,test\n", "utf-8")
     out = tmp_path / "f.npz"
-    said = last_json(
+    printed = last_json(
         call("embed", run, videos, "--labels", labels, "--clips", 2, "--out", out, "--json", "--timeout", 60, code=1)
     )
-    assert said["videos"] == 1 and said["failed"] == 2
+    assert printed["videos"] == 1 and printed["failed"] == 2
     found = read(out)
     assert found["ids"].tolist() == ["good.mp4"] and found["failed_ids"].tolist() == ["bad.mp4", "empty.mp4"]
     assert "[not_a_video]" in found["failed_reasons"][0] and "[empty]" in found["failed_reasons"][1]
@@ -238,8 +238,8 @@ def test_weights_are_exported_by_the_command(run: Path, learner: ContrastiveLear
     from bgaug import load_encoder
 
     out = tmp_path / "encoder.safetensors"
-    said = last_json(call("export-weights", run, "--out", out, "--json"))
-    assert said["backbone"] == "tiny" and said["stride"] == 2 and said["dim"] == 96
+    printed = last_json(call("export-weights", run, "--out", out, "--json"))
+    assert printed["backbone"] == "tiny" and printed["stride"] == 2 and printed["dim"] == 96
     call("export-weights", run, "--out", out, code=2)
     clips = torch.rand(1, 3, 8, 32, 32)
     with torch.no_grad():

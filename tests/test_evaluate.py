@@ -51,9 +51,9 @@ def test_retrieval_is_the_plain_loop(rng: np.random.Generator, monkeypatch: pyte
     monkeypatch.setattr(bgaug.metrics.neighbours, "QUERY_BLOCK", 7)
     q, g = rng.normal(size=(23, 5)), rng.normal(size=(40, 5))
     ql, gl = rng.integers(6, size=23), rng.integers(6, size=40)
-    nobody, anybody = np.full(23, -1), np.zeros(40)
+    query_group, gallery_group = np.full(23, -1), np.zeros(40)
     found = retrieval(q, ql, g, gl, ks=(1, 2, 5, 20))
-    assert found.recall == {k: slow_recall(q, ql, g, gl, k, nobody, anybody) for k in (1, 2, 5, 20)}
+    assert found.recall == {k: slow_recall(q, ql, g, gl, k, query_group, gallery_group) for k in (1, 2, 5, 20)}
     assert found.num_queries == 23
     assert found.chance == pytest.approx(np.mean([(gl == label).mean() for label in ql]))
 
@@ -112,9 +112,9 @@ def test_leave_one_out_never_meets_its_own_group(rng: np.random.Generator) -> No
     # Each item's nearest neighbour is its twin in the group, the only one of its class: nothing else can be right.
     features = np.repeat(rng.normal(size=(10, 8)), 2, axis=0)
     labels = np.repeat(np.arange(10), 2)
-    alone = leave_one_out_retrieval(features, labels, ks=(1,))
-    assert alone.recall == {1: 1.0}
-    assert alone.chance == pytest.approx(1 / 19)
+    single = leave_one_out_retrieval(features, labels, ks=(1,))
+    assert single.recall == {1: 1.0}
+    assert single.chance == pytest.approx(1 / 19)
     names = np.array([f"video{n // 2}" for n in range(20)])
     grouped = leave_one_out_retrieval(features, labels, names, ks=(1, 18))
     assert grouped.recall == {1: 0.0, 18: 0.0}
@@ -225,8 +225,8 @@ def test_items_of_one_group_stand_or_fall_together() -> None:
     many = np.repeat(few, 10)
     low, high = bootstrap_interval(many, np.repeat(np.arange(40), 10))
     assert (low, high) == pytest.approx(bootstrap_interval(few))
-    alone = bootstrap_interval(many)
-    assert high - low > 2 * (alone[1] - alone[0])
+    single = bootstrap_interval(many)
+    assert high - low > 2 * (single[1] - single[0])
     # A group counts by its items, not as one.
     assert bootstrap_interval(np.array([1, 1, 1, 0]), np.array([7, 7, 7, 7])) == (0.75, 0.75)
 

@@ -138,8 +138,8 @@ def test_ranks_are_what_recall_counts(rng: np.random.Generator) -> None:
     for place in np.flatnonzero(ql != 4):
         order = np.argsort(-cosines[place])
         assert found.ranks[place] == np.flatnonzero(gl[order] == ql[place])[0]
-    alone = retrieval(q[:2], ql[:2], g, gl, (1,), query_groups=np.array([1, 2]), gallery_groups=np.ones(30, int))
-    assert alone.ranks[0] == -1 and alone.ranks[1] >= 0
+    single = retrieval(q[:2], ql[:2], g, gl, (1,), query_groups=np.array([1, 2]), gallery_groups=np.ones(30, int))
+    assert single.ranks[0] == -1 and single.ranks[1] >= 0
 
 
 # --- few labels -----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_split_is_held_against_the_other() -> None:
     assert [(train.tolist(), test.tolist()) for train, test in held.folds(np.zeros(5, int))] == [([0, 3], [1])]
     assert str(hold_out([None] * 2, ["train", "val"])) == "val split against train split"
     assert str(hold_out([None] * 3, ["val", "train", "test"])) == "test split against train split"
-    assert hold_out([None] * 2, ["test", "unused"]).kind == "video"  # nobody to learn from
+    assert hold_out([None] * 2, ["test", "unused"]).kind == "video"  # no training samples
 
 
 @pytest.mark.parametrize("most", [2, 3, 20])
@@ -228,13 +228,13 @@ def test_folds_test_each_once_and_never_learn_from_its_group(most: int) -> None:
         assert sorted([*train.tolist(), *test.tolist()]) == list(range(9))
         assert not set(held.groups[train]) & set(held.groups[test])
     assert sorted(tested) == list(range(9))
-    alone = hold_out([None] * 3, [None] * 3)
-    assert (alone.kind, [test.tolist() for _, test in alone.folds(np.zeros(3, int))]) == ("video", [[0], [1], [2]])
+    single = hold_out([None] * 3, [None] * 3)
+    assert (single.kind, [test.tolist() for _, test in single.folds(np.zeros(3, int))]) == ("video", [[0], [1], [2]])
     assert hold_out(["a"] * 3, [None] * 3).kind == "video"  # one group cannot be held against others
 
 
 def test_classes_are_spread_over_folds() -> None:
-    # Were samples dealt as they come, every second one, each fold would hold one class alone.
+    # If samples were dealt in their order, each fold would hold one class.
     labels = np.arange(40) % 2
     assert np.bincount(2 * deal(np.arange(40), labels, 2) + labels).tolist() == [10] * 4
     groups = np.arange(40) // 2 * 2 + labels  # two classes, each with groups of its own

@@ -1,4 +1,4 @@
-"""`bgaug evaluate` on small stores: every protocol, who is held out, what is told, what is kept, runs compared."""
+"""`bgaug evaluate` on small stores: protocols, held-out videos, messages, kept files, comparisons of runs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_protocol_at_once(run: Path, small_store: Path) -> None:
     assert {name: settings[name] for name in expected} == expected
     assert settings["content_hash"] == content_hash(small_store) and settings["checkpoint"] == "step-00000007.pt"
     assert "centred" in settings["centring"] and settings["finetune"]["trainings"] == 2
-    # Every judgement stands behind its metric.
+    # Every metric is the mean of its outcome.
     for name, outcome in found.judged.items():
         assert metrics[name] == pytest.approx(100 * outcome.value, abs=0.005), name
     assert {row["class"]: row["videos"] for row in found.classes} == {"run": 3, "walk": 3}
@@ -115,16 +115,16 @@ def test_every_protocol_at_once(run: Path, small_store: Path) -> None:
 @pytest.mark.parametrize("which", ["global", "dynamic", "dynamic+static"])
 def test_numbers_are_those_of_the_pure_functions(run: Path, small_store: Path, which: str, tmp_path: Path) -> None:
     x, y = values(run, small_store, which), store_labels(open_store(small_store)).labels
-    alone = ask(run, small_store, "retrieval", "linear", "knn", feature=which)
+    single = ask(run, small_store, "retrieval", "linear", "knn", feature=which)
     expected = leave_one_out_retrieval(x, y, ks=(1, 5))
-    assert alone.metrics["retrieval_r1"] == round(100 * expected.recall[1], 2)
-    assert alone.metrics["retrieval_r5"] == round(100 * expected.recall[5], 2)
-    assert alone.metrics["retrieval_chance"] == round(100 * expected.chance, 2)
+    assert single.metrics["retrieval_r1"] == round(100 * expected.recall[1], 2)
+    assert single.metrics["retrieval_r5"] == round(100 * expected.recall[5], 2)
+    assert single.metrics["retrieval_chance"] == round(100 * expected.chance, 2)
     hits = []
     for place in range(6):
         rest = np.arange(6) != place
         hits.append(LinearProbe().fit(x[rest], y[rest]).predict(x[[place]])[0] == y[place])
-    assert alone.metrics["linear"] == round(100 * float(np.mean(hits)), 2)
+    assert single.metrics["linear"] == round(100 * float(np.mean(hits)), 2)
 
     file = labels_file(
         small_store, tmp_path, "class,split", "a,train", "b,train", "a,train", "b,train", "a,test", "b,test"
@@ -210,19 +210,19 @@ def lists(small_store: Path, tmp_path: Path) -> Path:
 
 
 def test_several_splits_give_mean_and_spread(run: Path, small_store: Path, lists: Path) -> None:
-    alone = [ask(run, small_store, "retrieval", "linear", labels=lists, splits=(k,)) for k in (1, 2, 3)]
+    single = [ask(run, small_store, "retrieval", "linear", labels=lists, splits=(k,)) for k in (1, 2, 3)]
     together = ask(run, small_store, "retrieval", "linear", labels=lists, splits=())
     written = together.to_json()["splits"]
     assert [entry["split"] for entry in written] == together.settings["split"] == [1, 2, 3]
     for name in ("retrieval_r1", "linear"):
-        each = [found.metrics[name] for found in alone]
+        each = [found.metrics[name] for found in single]
         assert [entry[name] for entry in written] == each
         assert together.metrics[name] == pytest.approx(np.mean(each), abs=0.01)
         assert together.metrics[f"{name}_splits_std"] == pytest.approx(np.std(each, ddof=1), abs=0.01)
         assert together.metrics[f"{name}_low"] <= together.metrics[name] <= together.metrics[f"{name}_high"]
     assert sum(row["videos"] for row in together.classes) == 6
     only = ask(run, small_store, "linear", labels=lists)
-    assert not only.parts and only.metrics["linear"] == alone[0].metrics["linear"]
+    assert not only.parts and only.metrics["linear"] == single[0].metrics["linear"]
     two = ask(run, small_store, "linear", labels=lists, splits=(3, 1))
     assert two.settings["split"] == [3, 1]
     with pytest.raises(LabelsError, match="no split 4"):
@@ -386,13 +386,13 @@ def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run
     ):
         assert text in shown, text
     options[1] = "linear"
-    told: dict[str, Any] = last_json(call("evaluate", run, small_store, *options, "--device", "cpu", "--json"))
-    assert told["settings"]["feature"] == "dynamic" and Path(str(told["file"])).is_file()
-    (pair,) = told["against"]
+    printed: dict[str, Any] = last_json(call("evaluate", run, small_store, *options, "--device", "cpu", "--json"))
+    assert printed["settings"]["feature"] == "dynamic" and Path(str(printed["file"])).is_file()
+    (pair,) = printed["against"]
     assert pair["run"] == str(other_run)
-    gain = told["linear"] - pair["linear"]
+    gain = printed["linear"] - pair["linear"]
     assert pair["differences"]["linear"]["difference"] == pytest.approx(gain, abs=0.02)
-    assert Counter(row["class"] for row in told["classes"]) == {"run": 1, "walk": 1}
+    assert Counter(row["class"] for row in printed["classes"]) == {"run": 1, "walk": 1}
 
 
 @pytest.mark.parametrize(

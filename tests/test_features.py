@@ -135,18 +135,18 @@ def test_damage_is_seen_and_mended(run: Path, store: Store) -> None:
         changed = bytearray(whole)
         changed[place] ^= 1 << int(rng.integers(8))
         spoilt.append(bytes(changed))
-    told = []
+    warnings = []
     for data in spoilt:
         first.file.write_bytes(data)
         seen = Recorder()
         found = features(run, store, seen=seen)
         for code in CODES:
             np.testing.assert_array_equal(found.of(code), first.of(code))
-        told += seen.warnings
+        warnings += seen.warnings
         assert found.reused == (not seen.warnings)
-    assert len(told) >= 20  # some bits are of no consequence: times, permissions
+    assert len(warnings) >= 20  # some bits are of no consequence: times, permissions
     assert all(
-        "is damaged or belongs to something else; its features are computed again" in warning for warning in told
+        "is damaged or belongs to something else; its features are computed again" in warning for warning in warnings
     )
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: it learns, repeats itself to the bit, tests as it says, and leaves the run alone."""
+"""Fine-tuning learns, is deterministic to the bit, and does not change the run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def same(one: Finetuned, other: Finetuned) -> bool:
 
 
 def test_it_learns_what_it_is_shown(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without augmentation the six scenes can be told apart, whatever they are called.
+    # Without augmentation the six scenes are distinguishable, whatever their labels.
     still = Augmentation(size=32, scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0, blur=0)
     monkeypatch.setattr(room, "augmentation", lambda *_: still)
     options = FinetuneOptions(epochs=30, batch_size=3, dropout=0.0)
@@ -91,7 +91,7 @@ def test_it_begins_with_the_run_and_does_not_change_it(run: Run, store: Store) -
         torch.testing.assert_close(value, before[f"encoder.backbone.{name}"], atol=1e-6, rtol=0)
     moved = tuned(run, store, lr=1e-2)
     changed = [not torch.equal(v, before[f"encoder.backbone.{n}"]) for n, v in moved.model.backbone.named_parameters()]
-    assert all(changed)  # encoder and head, not the head alone
+    assert all(changed)  # encoder and head
 
 
 def test_from_scratch_does_not_use_the_weights_of_the_run(run: Run, store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Heat maps of runs side by side: what they are held against, what is held out, what is drawn and told."""
+"""`bgaug heatmap`: runs side by side, their masks, held-out probes, drawings and reports."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_pixels_without_truth_do_not_count() -> None:
     known = torch.zeros_like(mask)
     known[..., :12] = True
     found = localisation(heat, mask, 2, known=known)
-    alone = localisation(heat[..., :12], mask[..., :12], 2)
-    for name, values in alone.items():
+    half = localisation(heat[..., :12], mask[..., :12], 2)
+    for name, values in half.items():
         torch.testing.assert_close(found[name], values)
     torch.testing.assert_close(localisation(heat, mask, 2, known=torch.ones_like(mask)), localisation(heat, mask, 2))
     with pytest.raises(ValueError, match="known must be bool"):
@@ -205,16 +205,16 @@ def test_a_probe_is_fitted_without_the_fold_of_its_video(run: Run, small_store: 
 
 
 def write_masks(folder: Path, store_path: Path, every: int, unknown: int | None = None) -> None:
-    """The store's own masks of every so many frames as PNGs; a band of rows as 170, if asked for."""
+    """The store's own masks of every so many frames as PNGs; on request a band of rows is 170."""
     store = open_store(store_path)
     for video, name in enumerate(store.videos):
         target = folder / name.removesuffix(".mp4")
         target.mkdir(parents=True)
         for index in range(0, store.num_frames(video), every):
-            picture = store.masks(video, index, 1)[0].astype(np.uint8) * 255
+            image = store.masks(video, index, 1)[0].astype(np.uint8) * 255
             if unknown is not None:
-                picture[unknown : unknown + 6] = 170
-            (target / f"{index:06d}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+                image[unknown : unknown + 6] = 170
+            (target / f"{index:06d}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
 def test_masks_of_some_frames_are_used_on_these_frames_only(small_store: Path, tmp_path: Path) -> None:
@@ -272,23 +272,23 @@ def test_true_masks_of_every_fifth_frame(real_data: Path, runs: list[Path], tmp_
     build_shards(ShardOptions(inputs=[source], out=tmp_path / "shards", in_process=True), Silent())
     options = HeatmapOptions(videos=0, clips=2, films=False, masks=tmp_path / "truth", values="cdnet")
     looked = heatmap(runs[0], [str(tmp_path / "shards")], tmp_path / "out", Silent(), options=options)
-    told = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))
-    for clip in told["clips"]:
+    written = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))
+    for clip in written["clips"]:
         assert clip["masked_frames"] == [index for index in clip["frames"] if index % 5 == 0] != []
     assert looked.numbers.keys() == {"activation", "saliency"}  # nothing is labelled
     assert looked.numbers["saliency"]["seed0"]["energy"]["clips"] == 2
-    # A uniform map says nothing, whatever share of the picture is known.
+    # A uniform map scores chance, whatever share of the image is known.
     truth = ExternalTruth(open_store(tmp_path / "shards"), tmp_path / "truth", values="cdnet")
     known = truth.masks(0, np.arange(50, 58))
     assert known.there.tolist() == [True, *[False] * 4, True, False, False] and known.unknown.any()
     uniform = score_map("activation", torch.ones(1, 8, 4, 4), known, torch.tensor([[0, 0, 128, 171]]), 112)
     assert uniform["energy_ratio"] == uniform["ring_ratio"] == uniform["far_ratio"] == pytest.approx(1)
-    # Unknown pixels are those of the pictures, and no foreground.
+    # Unknown pixels are those of the images, and no foreground.
     masks = find_masks(tmp_path / "truth", [f"{name}.avi"], values="cdnet").of[f"{name}.avi"]
-    picture = cv2.imread(str(tmp_path / "truth" / name / "000050.png"), cv2.IMREAD_UNCHANGED)
+    image = cv2.imread(str(tmp_path / "truth" / name / "000050.png"), cv2.IMREAD_UNCHANGED)
     mask, unknown = masks.frame(50), masks.unknown(50)
-    assert picture is not None and mask is not None and unknown is not None
-    assert np.array_equal(unknown, picture == 170) and unknown.any() and not (mask & unknown).any()
+    assert image is not None and mask is not None and unknown is not None
+    assert np.array_equal(unknown, image == 170) and unknown.any() and not (mask & unknown).any()
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -296,28 +296,28 @@ def test_true_masks_of_every_fifth_frame(real_data: Path, runs: list[Path], tmp_
 
 def test_two_runs_side_by_side(runs: list[Path], small_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "maps"
-    said = last_json(
+    printed = last_json(
         call("heatmap", runs[0], small_store, "--against", runs[1], "--videos", 2, "--clips", 2, "--out", out, "--json")
     )
-    assert said["clips"] == 4 and said["videos"] == 2 and "the store's own" in str(said["masks"])
-    told = json.loads((out / "heatmaps.json").read_text("utf-8"), parse_constant=pytest.fail)
-    assert told["numbers"] == said["numbers"] and list(told["numbers"]) == ["cam", "activation", "saliency"]
-    for name, by_run in told["numbers"].items():
+    assert printed["clips"] == 4 and printed["videos"] == 2 and "the store's own" in str(printed["masks"])
+    written = json.loads((out / "heatmaps.json").read_text("utf-8"), parse_constant=pytest.fail)
+    assert written["numbers"] == printed["numbers"] and list(written["numbers"]) == ["cam", "activation", "saliency"]
+    for name, by_run in written["numbers"].items():
         assert list(by_run) == ["seed0", "seed1"]
         for number, found in by_run["seed0"].items():
-            less = told["differences"][name]["seed1"][number]
+            less = written["differences"][name]["seed1"][number]
             assert less["clips"] == found["clips"] == by_run["seed1"][number]["clips"]
             if found["clips"]:
                 assert less["mean"] == pytest.approx(by_run["seed1"][number]["mean"] - found["mean"], abs=1e-6)
-    for clip in told["clips"]:
+    for clip in written["clips"]:
         film = read_video(out / clip["film"])
         assert len(film.frames) == len(clip["frames"]) == 8
         assert film.fps == pytest.approx(12.5)
         assert film.frames.shape[2] >= 7 * 224  # a frame and three maps of two runs
-    assert len({clip["film"] for clip in told["clips"]}) == 4
+    assert len({clip["film"] for clip in written["clips"]}) == 4
     sheet = cv2.imread(str(out / "sheet.png"))
     assert sheet is not None and sheet.shape[1] == 8 * 164 and sheet.shape[0] > 4 * 100
-    assert set(told["settings"]["runs"]) == {"seed0", "seed1"} and told["settings"]["intervals_over"] == "videos"
+    assert set(written["settings"]["runs"]) == {"seed0", "seed1"} and written["settings"]["intervals_over"] == "videos"
 
 
 def test_a_run_does_not_differ_from_its_copy(runs: list[Path], small_store: Path, tmp_path: Path) -> None:
@@ -334,11 +334,11 @@ def test_numbers_are_those_of_the_maps(runs: list[Path], small_store: Path, tmp_
     """One clip, by hand from checkpoint and store."""
     options = HeatmapOptions(videos=1, films=False, maps=("activation",), stage="stage2")
     looked = heatmap(runs[0], [str(small_store)], tmp_path / "out", Silent(), options=options)
-    told = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))["clips"][0]
+    written = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))["clips"][0]
     store = open_store(small_store)
     learner = ContrastiveLearner("tiny", "dual").eval()
     learner.load_state_dict(torch.load(runs[0] / "checkpoints/step-00000007.pt", weights_only=True)["learner"])
-    video, frames = store.find(told["video"]), np.array(told["frames"])
+    video, frames = store.find(written["video"]), np.array(written["frames"])
     crop = centre_crop(torch.from_numpy(store.frames_at(video, frames))[None], torch.tensor([[0, 0, 48, 64]]), 32)
     with torch.no_grad():
         heat = activation_map(learner.encoder.backbone(crop)["stage2"])
@@ -346,7 +346,7 @@ def test_numbers_are_those_of_the_maps(runs: list[Path], small_store: Path, tmp_
     heat = (heat - heat.min()) / (heat.max() - heat.min())
     mask = centre_crop_masks(torch.from_numpy(store.masks(video, frames[0], 8, 2))[None], 32)
     expected = float((heat * mask).sum() / heat.sum())
-    assert told["numbers"]["activation"]["seed0"]["energy"] == pytest.approx(expected, rel=1e-4)
+    assert written["numbers"]["activation"]["seed0"]["energy"] == pytest.approx(expected, rel=1e-4)
     mean = looked.numbers["activation"]["seed0"]["energy"]["mean"]
     assert mean == pytest.approx(expected, rel=1e-4)
 
@@ -369,8 +369,8 @@ def test_video_files_without_a_store(runs: list[Path], video_folder: Path, small
     inputs, options = [str(good), str(bad)], HeatmapOptions(probe=str(small_store), target="walk", in_process=True)
     looked = heatmap(runs[0], inputs, tmp_path / "out", Silent(), options=options)
     assert looked.clips == 1 and looked.failures.keys() == {"bad.mp4"}
-    told = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))["clips"][0]
-    assert told["class_of_map"] == {"seed0": "walk"} and told["class"] is None
+    written = json.loads((tmp_path / "out" / "heatmaps.json").read_text("utf-8"))["clips"][0]
+    assert written["class_of_map"] == {"seed0": "walk"} and written["class"] is None
     with pytest.raises(UsageError, match="class maps need a labelled store, --probe STORE"):
         heatmap(runs[0], inputs, tmp_path / "no", Silent(), options=HeatmapOptions(maps=("cam",), in_process=True))
 
@@ -388,7 +388,7 @@ def test_wrong_usage_is_an_error(runs: list[Path], small_store: Path, video_fold
         heatmap(runs[0], [str(small_store)], tmp_path / "no", Silent(), options=HeatmapOptions(probe=str(bare)))
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
 def test_a_film_shows_frame_outline_and_maps(tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_meters_stand_in_the_log_and_on_the_board(small_store: Path, tmp_path: P
     tags = board.Tags()
     assert {"train/loss", "train/lr", "bias/motion_r1", "bias/background_probe"} <= set(tags["scalars"])
     assert len(board.Scalars("train/loss")) == 4
-    picture = board.Images("clip, composite, saliency")[-1]
-    assert picture.height == 3 * 16 and picture.width == 6 * 16
+    image = board.Images("clip, composite, saliency")[-1]
+    assert image.height == 3 * 16 and image.width == 6 * 16
 
 
 def test_meters_do_not_change_a_run(small_store: Path, tmp_path: Path) -> None:
