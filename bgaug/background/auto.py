@@ -114,7 +114,7 @@ def outline_moves(
 
 
 def _edges_move(shot: ShotSamples, slope: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    """Share in [0, 1] of the edges within `where` that move in the quieter parts of an image: all if the camera shakes."""
+    """Share in [0, 1] of the edges in `where` that move in the quieter parts of an image: all if the camera shakes."""
     height, width = slope.shape
     edges = where & (slope > _EDGE)
     everywhere = np.ones(len(shot.images), np.bool_)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bgaug.background.samples import ShotSamples
 from bgaug.sizing import Size
 
-WEIGHT = 32
+_WEIGHT = 32
 """Weight of a still sample; others have 1. So two still samples outvote all others."""
 
 _LAG = 3  # samples; at lag 1 the change of a slow object is no larger than noise
@@ -72,7 +72,7 @@ def _usual(change: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def weighted_median(
-    samples: Sequence[NDArray[np.uint8]], heavy: Sequence[NDArray[np.bool_]], weight: int = WEIGHT
+    samples: Sequence[NDArray[np.uint8]], heavy: Sequence[NDArray[np.bool_]], weight: int = _WEIGHT
 ) -> NDArray[np.uint8]:
     """Exact (lower) weighted median over samples, of which some weigh more.
 

@@ -33,7 +33,8 @@ def low_rank_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[n
     With the samples as rows of a matrix, each channel is modelled as ``a_s B + b_s``, of rank two, plus a sparse part:
     the foreground. Both parts are fitted in turn, starting from the median. Light: a robust line from B to each sample
     (iterated reweighting, Tukey's weights), on small images. Image: after the light is removed, the weighted median of
-    each pixel, which minimises the absolute deviations of the sparse part; still samples weigh more, see `gated_median`.
+    each pixel, which minimises the absolute deviations of the sparse part; still samples weigh more, see
+    `gated_median`.
 
     Principal component pursuit and GoDec fit the low rank by squares after removing large errors, so bodies that cover
     a pixel often bleed into the image; on generated scenes GoDec was up to five times as far off as the median. Here
@@ -70,22 +71,22 @@ def light_changes(shot: ShotSamples) -> _Floats:
     even, light = small, np.tile(np.array([1, 0], np.float32), (S, 3, 1))
     for _ in range(_ROUNDS):
         still = still_samples(replace(shot, images=list(even), changes=[_shrunk(c, size) for c in shot.changes]))
-        picture = weighted_median(list(even), still).reshape(-1, 3).astype(np.float32)
-        light = np.stack([robust_line(picture[:, c], rows[:, :, c]) for c in range(3)], axis=1)
+        middle_image = weighted_median(list(even), still).reshape(-1, 3).astype(np.float32)
+        light = np.stack([robust_line(middle_image[:, c], rows[:, :, c]) for c in range(3)], axis=1)
         typical = np.median(light[middle], axis=0)
         light[..., 0] /= typical[:, 0]
         light[..., 1] -= light[..., 0] * typical[:, 1]
-        picture = picture * typical[:, 0] + typical[:, 1]
-        light[~_explains(light, picture, rows)] = (1, 0)
+        middle_image = middle_image * typical[:, 0] + typical[:, 1]
+        light[~_explains(light, middle_image, rows)] = (1, 0)
         even = np.stack([_relit(image, own) for image, own in zip(small, light, strict=True)])
     return light
 
 
-def _explains(light: _Floats, picture: _Floats, rows: _Floats) -> NDArray[np.bool_]:
+def _explains(light: _Floats, middle_image: _Floats, rows: _Floats) -> NDArray[np.bool_]:
     """Whether there is a change of light that explains much of the difference to the image: bool (S,)."""
-    lit = picture * light[:, None, :, 0] + light[:, None, :, 1]
-    change = np.abs(lit - picture).mean((1, 2))
-    before = np.median(np.abs(rows - picture).max(2), axis=1)
+    lit = middle_image * light[:, None, :, 0] + light[:, None, :, 1]
+    change = np.abs(lit - middle_image).mean((1, 2))
+    before = np.median(np.abs(rows - middle_image).max(2), axis=1)
     left = np.median(np.abs(rows - lit).max(2), axis=1)
     return np.asarray((change >= _NO_LIGHT) & (left < _MOST_LEFT * before))
 

@@ -17,7 +17,7 @@ _CHUNK_BYTES = 2**19
 
 
 def evenly_spaced(num_frames: int, num_samples: int) -> NDArray[np.int64]:
-    """Indices of at most `num_samples` of `num_frames` frames, both ends included; an odd number of them if possible."""
+    """Indices of at most `num_samples` of `num_frames` frames, with both ends; an odd number if possible."""
     count = min(num_frames, num_samples)
     if count > 2 and count % 2 == 0:
         count -= 1

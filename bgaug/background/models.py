@@ -1,8 +1,8 @@
 """Backgrounds of OpenCV's subtraction models, for comparison only.
 
-Both are made to follow a stream, so the latest frames count most. Given the samples backwards and then forwards they see
-the whole shot, but still prefer its end. Over five real shots of a still camera they were 8.5 and 10.2 grey levels off,
-the plain median 9.5 and the gated one 2.8, at ten and fifteen times the CPU time of the plain one.
+Both are made to follow a stream, so the latest frames count most. Given the samples backwards and then forwards they
+see the whole shot, but still prefer its end. Over five real shots of a still camera they were 8.5 and 10.2 grey levels
+off, the plain median 9.5 and the gated one 2.8, at ten and fifteen times the CPU time of the plain one.
 
 Letters: S samples, H, W pixels.
 """

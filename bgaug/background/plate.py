@@ -26,8 +26,8 @@ def plate_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.b
 
     The region in which anything moves is filled from its surroundings, and extended over bodies that differ from that
     prediction. The result there is the median of the samples near the prediction, or the prediction if there are hardly
-    any. Correct on plain ground, very wrong on textured ground: `auto` uses it only where the prediction is right around
-    the region. About 0.5 s of CPU time at 320x240.
+    any. Correct on plain ground, very wrong on textured ground: `auto` uses it only where the prediction is right
+    around the region. About 0.5 s of CPU time at 320x240.
 
     Returns:
         uint8 (H, W, 3), and where it was seen, bool (H, W): elsewhere it is predicted.
@@ -53,8 +53,8 @@ def plate_from(
 def fill(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Smooth continuation of the known part of an image into the rest: float32 (H, W, 3), grey levels.
 
-    A pyramid of weighted means, expanded bilinearly: near the rim the colours come from there, far inside from the whole
-    image.
+    A pyramid of weighted means, expanded bilinearly: near the rim the colours come from there, far inside from the
+    whole image.
     """
     return _fill(image.astype(np.float32), known.astype(np.float32))
 

@@ -206,7 +206,8 @@ def _keep_freed_memory() -> None:
     """Make the C library keep memory that one shot frees until the next shot needs it.
 
     By default glibc returns each shot's samples to the system, and fresh pages cost a tenth of the whole extraction.
-    Allocating and freeing a block of its largest size makes it keep up to twice that (64 MiB); other libraries ignore it.
+    Allocating and freeing a block of its largest size makes it keep up to twice that (64 MiB); other libraries ignore
+    it.
     """
     np.empty(2**25 - 2**16, np.uint8)
 

@@ -26,14 +26,14 @@ _GREY = 128
 
 
 @dataclass(frozen=True)
-class RimColours:
+class _RimColours:
     """Differences of foreground and background to the background image: OpenCV's mixtures of Gaussians, (1, 65)."""
 
     background: _Floats
     foreground: _Floats
 
 
-def learn_colours(frames: _Bytes, background_at: Callable[[int], _Bytes], masks: _Bools) -> RimColours | None:
+def learn_colours(frames: _Bytes, background_at: Callable[[int], _Bytes], masks: _Bools) -> _RimColours | None:
     """Colours of the differences inside and outside the masks, from eight frames of a clip.
 
     Args:
@@ -53,13 +53,13 @@ def learn_colours(frames: _Bytes, background_at: Callable[[int], _Bytes], masks:
     plan = np.concatenate([_plan(masks[i])[some] for i in chosen])
     if not (plan == cv2.GC_FGD).any() or not (plan == cv2.GC_BGD).any():
         return None
-    colours = RimColours(np.zeros((1, 65)), np.zeros((1, 65)))
+    colours = _RimColours(np.zeros((1, 65)), np.zeros((1, 65)))
     cv2.setRNGSeed(0)
     _cut(changes, plan, colours, cv2.GC_INIT_WITH_MASK)
     return colours
 
 
-def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: RimColours | None) -> _Bools:
+def refine_mask(image: _Bytes, background: _Bytes, mask: _Bools, colours: _RimColours | None) -> _Bools:
     """A mask whose rim, up to 2 pixels inwards and 6 outwards, follows the edges of the difference.
 
     Parts that are too thin to have an inside, and bodies of a few pixels, stay as they are.
@@ -115,7 +115,7 @@ def _change(image: _Bytes, background: _Bytes) -> _Bytes:
     return np.asarray(cv2.addWeighted(image, 0.5, lit, -0.5, _GREY), np.uint8)
 
 
-def _cut(changes: _Bytes, plan: _Bytes, colours: RimColours, mode: int) -> None:
+def _cut(changes: _Bytes, plan: _Bytes, colours: _RimColours, mode: int) -> None:
     """Write GrabCut's labels into the plan, and its mixtures into the colours unless the mode freezes them."""
     whole = (0, 0, changes.shape[1], changes.shape[0])  # unused: the plan covers every pixel
     cv2.grabCut(changes, plan, whole, colours.background, colours.foreground, 1, mode)

@@ -44,9 +44,9 @@ class CutFinder:
 
     A cut lies before a frame if the change to it is larger than those around it, lasts for the frames that follow, and
     is not explained by motion of objects or of the camera. A light that goes on and stays on is a cut, because the
-    background changes. A flash of at most `DELAY` frames is none, and neither are so few frames of another scene: of two
-    changes at most `DELAY` frames apart the first is the cut, and the frames between belong to the shot that follows. So
-    only the first and the last shot of a video can have so few frames.
+    background changes. A flash of at most `DELAY` frames is none, and neither are so few frames of another scene: of
+    two changes at most `DELAY` frames apart the first is the cut, and the frames between belong to the shot that
+    follows. So only the first and the last shot of a video can have so few frames.
 
     Nearly every frame is settled at once; only frames after a large change are held back for a while::
 
@@ -161,8 +161,8 @@ class Camera:
 
     Attributes:
         verdict: "static": it stands still. "jitter": it moves little, and sideways only (shakes, slow short pans), so
-            samples moved back by `shifts` coincide. "moving": it pans, zooms or travels, or too little of the background
-            is visible. "unknown": fewer than three samples, or no texture.
+            samples moved back by `shifts` coincide. "moving": it pans, zooms or travels, or too little of the
+            background is visible. "unknown": fewer than three samples, or no texture.
         shifts: float32 (S, 2), (dx, dy) in pixels of the samples: offset of the background to the right of and below
             its place in the reference, a twentieth less if blurred. NaN if not found; only "jitter" needs all samples.
         response: float32 (S,), share in [0, 1] of the textured tiles that agree on the shift; 0 where it is NaN.
@@ -283,7 +283,7 @@ def _spread_out(members: NDArray[np.bool_], textured: NDArray[np.bool_]) -> NDAr
 
 @cache
 def _transform() -> tuple[_Floats, _Floats]:
-    """Cosines and sines of the Fourier transform: side by side for rows, (N, N + 2), and stacked for columns, (2 N, N)."""
+    """Cosines and sines of the Fourier transform: side by side for rows, (N, N + 2), stacked for columns, (2 N, N)."""
     half = _TILE // 2 + 1
     turns = np.outer(np.arange(_TILE), np.arange(_TILE)) * (2 * np.pi / _TILE)
     cos, sin = np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)

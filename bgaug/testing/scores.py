@@ -93,8 +93,8 @@ def ms_ssim(image: _Bytes, truth: _Bytes, valid: _Bools | None = None) -> float:
     """Multi-scale structural similarity of the luminance, 1 for equal images.
 
     Contrast and structure are compared at each scale, brightness only at the last one. The scales are those of the five
-    at which the 11-pixel window fits (all five from a short side of 176 pixels on), with weights scaled to a sum of one.
-    Invalid pixels count as correct, and only windows with a valid centre count.
+    at which the 11-pixel window fits (all five from a short side of 176 pixels on), with weights scaled to a sum of
+    one. Invalid pixels count as correct, and only windows with a valid centre count.
 
     Args:
         image: uint8 (H, W, 3), RGB, at least 11x11.

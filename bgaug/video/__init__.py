@@ -1,9 +1,9 @@
 """Reading videos: the content of a file, one sequential pass over it, and frames by index or time.
 
 The only package that imports PyAV or decord. It returns every frame as upright RGB uint8, in the order of presentation,
-at ascending times, from the best video stream of the file (docs/video.md). PyAV is the default and reads every container
-of FFmpeg that refers to no other file; decord reads only sequentially, because its seeks return other frames for AVI
-with B-frames and for open-GOP H.264.
+at ascending times, from the best video stream of the file (docs/video.md). PyAV is the default and reads every
+container of FFmpeg that refers to no other file; decord reads only sequentially, because its seeks return other frames
+for AVI with B-frames and for open-GOP H.264.
 """
 
 from bgaug.names import Decoder

@@ -1,7 +1,7 @@
 """Opening a file with PyAV, and errors that name what is wrong with it.
 
-FFmpeg is called only here. It gets the absolute path of a regular file, with the protocol in front, and may open nothing
-else: neither a name nor the content of a file leads to another file or to the network.
+FFmpeg is called only here. It gets the absolute path of a regular file, with the protocol in front, and may open
+nothing else: neither a name nor the content of a file leads to another file or to the network.
 
 Headers are not trusted. A file counts as cut short only if the structure of its container extends past the end of the
 file; a length that was never filled in (a pipe, a live recording) is a placeholder and is ignored.
@@ -103,7 +103,7 @@ def _open_error(path: Path, error: BaseException) -> VideoError:
         return VideoError(
             path,
             "unsupported_container",
-            "not in a supported container: a playlist, an image, or a list of other files? Convert it, for example to MP4",
+            "not in a supported container: a playlist, an image, or a list of other files? Convert it to MP4",
         )
     return VideoError(path, "not_a_video", f"cannot be opened as a video: {said(error)}")
 

@@ -54,7 +54,7 @@ class DecordReader(VideoReader):
     def scan(self) -> Iterator[DecodedFrame]:
         """One pass; see `VideoReader.scan`."""
         times = self._times()
-        # Decord may interpret a name as a protocol of FFmpeg or as UTF-8: it gets the number of the opened file instead.
+        # Decord may take a name for a protocol of FFmpeg or for UTF-8: it gets the number of the opened file instead.
         with open(self._path, "rb") as file:
             yield from self._scan(f"file:/proc/self/fd/{file.fileno()}", times)
 

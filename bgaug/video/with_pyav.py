@@ -86,18 +86,18 @@ class PyavReader(VideoReader):
         indices = range(first, min(first + num_frames * stride, len(timeline.stamps)), stride)
         return whole_clip(self._path, list(self.get(indices)), num_frames, start_seconds)
 
-    def _frames(self, wanted: list[int]) -> dict[int, NDArray[np.uint8]]:
+    def _frames(self, requested: list[int]) -> dict[int, NDArray[np.uint8]]:
         if not is_seekable(self.info.container):
-            return super()._frames(wanted)
+            return super()._frames(requested)
         timeline = self.timeline()
-        if timeline.trusted and wanted[-1] < len(timeline.stamps):
-            found = self._by_seeking(timeline, wanted)
+        if timeline.trusted and requested[-1] < len(timeline.stamps):
+            found = self._by_seeking(timeline, requested)
             if found is not None:
                 return found
             distrust(self._path, "decoded frames were not those that the packets had promised")
-        return super()._frames(wanted)
+        return super()._frames(requested)
 
-    def _by_seeking(self, timeline: Timeline, wanted: list[int]) -> dict[int, NDArray[np.uint8]] | None:
+    def _by_seeking(self, timeline: Timeline, requested: list[int]) -> dict[int, NDArray[np.uint8]] | None:
         """Frames by ascending indices; None as soon as a frame has another time than in the timeline."""
         convert = RgbConverter()
         found: dict[int, NDArray[np.uint8]] = {}
@@ -108,7 +108,7 @@ class PyavReader(VideoReader):
                 if len(timeline.entries) > 1:
                     # The first packet names the version of x264, without which the decoder breaks 4:4:4.
                     next(container.decode(stream), None)
-                for index in wanted:
+                for index in requested:
                     entry = timeline.entry_for(index)
                     if entry is None:
                         return None

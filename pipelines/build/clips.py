@@ -122,7 +122,7 @@ class Cutter:
 
 @dataclass
 class _Part:
-    """The share of one shard: its first frame, counted within the video, its payload, and its shots as a row has them."""
+    """The share of one shard: first frame, counted within the video, payload, and shots as a row has them."""
 
     first: int
     payload: VideoPayload

@@ -76,9 +76,8 @@ class LeftOut:
             parts.append(f"{self.hidden} hidden")
         if self.others:
             kinds = ", ".join(f"{kind or 'no ending'} {count}" for kind, count in self.others.most_common(_MOST_NAMED))
-            parts.append(
-                f"{self.others.total()} files of other kinds ({kinds}{', ...' if len(self.others) > _MOST_NAMED else ''})"
-            )
+            more = ", ..." if len(self.others) > _MOST_NAMED else ""
+            parts.append(f"{self.others.total()} files of other kinds ({kinds}{more})")
         return ", ".join(parts)
 
     def _named(self) -> Iterator[tuple[str, str, list[str]]]:

@@ -162,7 +162,7 @@ def _start_process() -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
             stdout=2,  # stdout is for results
             pass_fds=[theirs.fileno()],
             env=os.environ | _ONE_THREAD,
-            start_new_session=True,  # Ctrl-C reaches only the caller; and the process can be killed with all its children
+            start_new_session=True,  # Ctrl-C reaches only the caller; the process is killed with its children
         )
     return process, ours
 
@@ -246,7 +246,7 @@ def run_tasks(
         report(done, number, result)
 
     try:
-        # These threads only wait, and must outlive their processes: a process is killed with the thread that started it.
+        # These threads only wait, and must outlive their processes: a process dies with the thread that started it.
         with joblib.parallel_config(backend="threading"):
             joblib.Parallel(n_jobs=jobs, batch_size=1)(joblib.delayed(run)(n) for n in range(len(tasks)))
     finally:

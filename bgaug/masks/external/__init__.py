@@ -4,8 +4,8 @@ Four formats, recognised by their files; NAME is a video's id, with or without i
 
     NAME/000012.png         an image per frame: 1, 8 or 16 bit, grey, palette or colour. The last run of digits in the
                             name is the number of the frame
-    NAME.npz, NAME.npy      bool or integers (T, H, W) under `masks`, or as the only array; or bits as `pack_mask` writes
-                            them, uint8 (T, P) under `packed`, with [H, W] under `size`
+    NAME.npz, NAME.npy      bool or integers (T, H, W) under `masks`, or as the only array; or bits of `pack_mask`,
+                            uint8 (T, P) under `packed`, with [H, W] under `size`
     NAME.json               a list with an entry per frame: null, a run-length object, or a list of them
     ANY.json                one file for many videos, in the layout of COCO or YouTube-VIS
 

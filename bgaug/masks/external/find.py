@@ -105,7 +105,7 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Offer:
-    """A file or folder: its label for messages, and if it may hold masks of a video, the name to match and its opener."""
+    """A file or folder: its label for messages, and if it may hold masks, the name to match and its opener."""
 
     label: str
     name: str = ""
@@ -120,8 +120,8 @@ def _offers(path: Path, names: _Names, first: int, values: MaskValues) -> Iterat
         if together is None:
             raise MasksError(
                 path,
-                "expected `annotations` and `videos` or `images`, as COCO and YouTube-VIS have them; masks of one video "
-                "are found by their file's name: give the folder that holds it",
+                "expected `annotations` and `videos` or `images`, as COCO and YouTube-VIS have them; masks of one "
+                "video are found by their file's name: give the folder that holds it",
             )
         yield from _offers_of_json(path, path.name, together, first)
     elif path.exists():

@@ -160,7 +160,7 @@ class ImageMasks(ExternalMasks):
             if name.lower().endswith(OTHER_IMAGES):
                 raise MasksError(
                     self.path / name,
-                    "masks are read only from PNGs, because JPEG blurs them; write PNGs from the source, or move it away",
+                    "masks are read only from PNGs, as JPEG blurs them; write PNGs from the source, or move it away",
                 )
             if not name.lower().endswith(".png"):
                 continue

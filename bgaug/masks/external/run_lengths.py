@@ -96,14 +96,15 @@ def _runs(path: Path, video: str, entries: Sequence[Entry], first: int) -> _Runs
         try:
             if index in of:
                 raise ValueError(f"{entry.name!r} is the second image of this frame; keep one")
-            sizes = [run_size(run) for run in entry.segments]
+            sizes = [_run_size(run) for run in entry.segments]
             if None not in entry.size:
                 sizes.insert(0, parse_size(entry.size))
             for other in sizes:
                 size = size or other
                 if other != size:
                     raise ValueError(
-                        f"{other[0]}x{other[1]} after {size[0]}x{size[1]}; a video's masks have one size, [height, width]"
+                        f"{other[0]}x{other[1]} after {size[0]}x{size[1]}; a video's masks have one size, [height, "
+                        "width]"
                     )
         except ValueError as error:
             raise MasksError(path, f"video {video}, frame {index}: {error}") from error
@@ -235,8 +236,9 @@ def decode_run_lengths(run: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Mask of a COCO run-length object.
 
     Args:
-        run: {"size": [height, width], "counts": ...}. Counts are lengths of runs down the columns, in order, zeros first:
-            a list of integers, or COCO's string. The string has groups of 5 bits, least significant first, one per
+        run: {"size": [height, width], "counts": ...}. Counts are lengths of runs down the columns, in order, zeros
+            first: a list of integers, or COCO's string. The string has groups of 5 bits, least significant first, one
+            per
             character from "0" on; the sixth bit marks that the number continues. The last bit of a number is its sign,
             and from the fourth number on it is the difference to the number two positions before.
 
@@ -248,7 +250,7 @@ def decode_run_lengths(run: Mapping[str, Any]) -> NDArray[np.bool_]:
 
     Reference: Lin et al., Microsoft COCO: Common Objects in Context, 2014, arXiv:1405.0312; the format of its masks.
     """
-    height, width = run_size(run)
+    height, width = _run_size(run)
     counts = run["counts"]
     lengths = _lengths_of_string(counts) if isinstance(counts, str) else _lengths_of_list(counts)
     # No length exceeds the total, so the sum cannot overflow.
@@ -262,7 +264,7 @@ def decode_run_lengths(run: Mapping[str, Any]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
-def run_size(run: Any) -> Size:
+def _run_size(run: Any) -> Size:
     """(height, width) of a COCO run-length object.
 
     Raises:

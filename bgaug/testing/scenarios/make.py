@@ -1,7 +1,7 @@
 """A scenario from its scene, camera, light and people.
 
-Letters: T frames, K shots, H, W pixels; P, Q pixels of the canvas, of which the camera sees a part. Positions are (x, y)
-in pixels of the canvas.
+Letters: T frames, K shots, H, W pixels; P, Q pixels of the canvas, of which the camera sees a part. Positions are (x,
+y) in pixels of the canvas.
 """
 
 from __future__ import annotations
