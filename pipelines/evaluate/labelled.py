@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from bgaug.errors import UsageError
 from bgaug.labels import labels_for, split_numbers
 from bgaug.metrics import HeldOut, hold_out
+from bgaug.pipelines.build.options import ListOptions
+from bgaug.pipelines.evaluate.options import EvaluateOptions
 from bgaug.store import Store
 
 
@@ -118,32 +120,22 @@ def store_labels(store: Store) -> LabelledVideos:
     )
 
 
-def _list_labels(
-    store: Store,
-    path: Path,
-    format: str = "auto",
-    split: int | None = None,
-    class_names: Path | None = None,
-    first_class: int | None = None,
-    columns: str | None = None,
-) -> LabelledVideos:
+def _list_labels(store: Store, path: Path, options: ListOptions, split: int | None) -> LabelledVideos:
     """Labels, groups and splits of a list, instead of those of the store.
 
     Args:
         store: the store.
         path: the list, or the folder that comes with a data set.
-        format: one of `bgaug.labels.FORMATS`, or "auto".
+        options: how the list is read.
         split: number of the split; see `bgaug.labels.read_list`.
-        class_names: file with the names of numbered classes.
-        first_class: number of the first class in the list; None to detect it.
-        columns: columns of a list without header; None to detect them.
 
     Raises:
         LabelsError: the list cannot be understood, or belongs to other videos.
         UsageError: no video gets a class.
     """
     ids = list(store.videos)
-    found = labels_for(path, ids, format, split, class_names, first_class, columns)
+    o = options
+    found = labels_for(path, ids, o.labels_format, split, o.class_names, o.first_class, o.columns)
     of = [found.of(name) for name in ids]
     places = {name: place for place, name in enumerate(found.classes)}
     videos = np.array([video for video, label in enumerate(of) if label.name is not None], np.int64)
@@ -169,38 +161,27 @@ def _left_out(path: Path, rows: Sequence[str]) -> tuple[str, ...]:
     return (f"{path.name}: {len(rows)} rows are left out: {'; '.join(rows[:5])}{more}",) if rows else ()
 
 
-def find_labels(
-    store: Store,
-    path: Path | None = None,
-    format: str = "auto",
-    splits: Sequence[int] | None = None,
-    class_names: Path | None = None,
-    first_class: int | None = None,
-    columns: str | None = None,
-) -> list[LabelledVideos]:
+def find_labels(store: Store, options: EvaluateOptions | None = None) -> list[LabelledVideos]:
     """Labels of each requested split of a list, or the store's own labels.
 
     Args:
         store: the store.
-        path: a list, or the folder that comes with a data set; None for the store's own labels.
-        format: format of the list.
-        splits: numbers of its splits; empty for all, None for the split that the list itself defines.
-        class_names: file with the names of numbered classes.
-        first_class: number of the first class in the list; None to detect it.
-        columns: columns of a list without header; None to detect them.
+        options: the list and how it is read.
 
     Raises:
         LabelsError: the list cannot be understood, has no such split, or belongs to other videos.
         UsageError: there are no labels, or options of a list without a list.
     """
+    o = options or EvaluateOptions()
+    path, splits = o.labels, o.splits
     if path is None:
-        if any(one is not None for one in (splits, class_names, first_class, columns)):
+        if any(one is not None for one in (splits, o.class_names, o.first_class, o.columns)):
             raise UsageError(
                 "--labels-split, --class-names, --first-class and --columns are about a list: name it with --labels"
             )
         return [store_labels(store)]
-    numbers = (None,) if splits is None else tuple(splits) or split_numbers(path, format)
-    read = [_list_labels(store, path, format, number, class_names, first_class, columns) for number in numbers]
+    numbers = (None,) if splits is None else tuple(splits) or split_numbers(path, o.labels_format)
+    read = [_list_labels(store, path, o, number) for number in numbers]
     return read if splits is None else _same_classes(read)
 
 

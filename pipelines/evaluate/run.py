@@ -97,8 +97,7 @@ class _Job:
         Raises:
             UsageError: some splits have train and test videos and others do not, so that no mean over them is possible.
         """
-        o = self.options
-        parts = find_labels(self.store, o.labels, o.labels_format, o.splits, o.class_names, o.first_class, o.columns)
+        parts = find_labels(self.store, self.options)
         for note in dict.fromkeys(note for part in parts for note in part.notes):
             self.progress.warn(note)
         if len({part.held_out.kind for part in parts}) > 1:
