@@ -114,7 +114,7 @@ def test_a_file_gives_the_same_encoder(learner: ContrastiveLearner, clips: Tenso
     assert again.info == first.info
     assert torch.equal(again(clips), first(clips))
     assert [file.name for file in path.parent.iterdir()] == ["encoder.safetensors"]  # nothing half written stays
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export_encoder(first, path)
     export_encoder(first, path, overwrite=True)
     with pytest.raises(UsageError, match=r"name the file encoder\.safetensors"):
@@ -214,7 +214,7 @@ def test_what_cannot_be_read_is_told(learner: ContrastiveLearner, tmp_path: Path
     with pytest.raises(UsageError, match="must hold a state dict, .* got list"):
         read_weights(tmp_path / "list.pt")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(CheckpointError, match="does not say what encoder it holds"):
+    with pytest.raises(CheckpointError, match="has no description of its encoder"):
         load_encoder(tmp_path / "foreign.safetensors")
     said = load_encoder(tmp_path).info.metadata()
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors", metadata=said)
@@ -224,9 +224,9 @@ def test_what_cannot_be_read_is_told(learner: ContrastiveLearner, tmp_path: Path
     with pytest.raises(CheckpointError, match="update bgaug"):
         load_encoder(tmp_path / "newer.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "half.safetensors", metadata=said | {"size": "wide"})
-    with pytest.raises(CheckpointError, match="not whole"):
+    with pytest.raises(CheckpointError, match="description is invalid"):
         load_encoder(tmp_path / "half.safetensors")
-    with pytest.raises(UsageError, match="not whole"):
+    with pytest.raises(UsageError, match="description is invalid"):
         backbone_options(tmp_path / "half.safetensors")
     with pytest.raises(UsageError, match="cannot be read as safetensors"):
         backbone_options(tmp_path / "broken.safetensors")

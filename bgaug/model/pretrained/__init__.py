@@ -4,14 +4,13 @@
     encoder = load_encoder("run")  # or "encoder.safetensors"
     features = encoder(clips)  # float in [0, 1], (B, 3, T, h, w) -> (B, D)
 
-All files that are read here may come from a stranger.
+No file that is read here is trusted.
 
-torch_files        what torch.save wrote, nothing executed
-safetensors_files  safetensors, header checked first
-description        what a run or a file says of its encoder, checked
-builders           whose word it is that builds an encoder
-weights            weights from elsewhere
-load               the encoder as a module, from a run or a file, and into a file
+torch_files  files of torch.save, read without executing anything
+description  the description of an encoder in a run or a file, checked
+builders     which function builds the encoder of a file, and checks of its options
+weights      weights from elsewhere; safetensors, whose header is checked first
+load         the encoder as a module, loaded from a run or a file, and written to a file
 """
 
 from bgaug.model.pretrained.builders import NOTHING_SAID as NOTHING_SAID

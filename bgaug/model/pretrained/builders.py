@@ -1,8 +1,8 @@
-"""Whose word it is that builds an encoder.
+"""Which function builds the encoder of a file, and checks of its options.
 
-A file may name an encoder of bgaug's, with options that its builder takes, of their types and of a sane size. A name of the
-form module:function inside a file is never imported: the user says it, on the command line or in the call, or says that the
-file is to be trusted.
+A file may name one of bgaug's encoders, with options that its builder takes, of their types and within limits. A name of
+the form module:function in a file is never imported, unless the user gives it, on the command line or in the call, or
+trusts the file.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ Builder = Callable[..., object]
 
 @dataclass(frozen=True)
 class Word:
-    """What the user says about the encoder in a file.
+    """The user's choice of the builder for the encoder in a file.
 
     Attributes:
-        backbone: what builds it, in place of the file's own word: a name of `bgaug.model.backbones.BACKBONES`, "module:function",
+        backbone: builder in place of the one that the file names: a name of `bgaug.names.BACKBONES`, "module:function",
             or the function.
-        trust: import what the file names. Only for files of one's own.
+        trust: import the function that the file names. Only for your own files.
     """
 
     backbone: str | Builder | None = None
     trust: bool = False
 
     def over(self, name: str, path: object) -> str | Builder:
-        """What to build where a file names an encoder.
+        """The builder for a file that names an encoder.
 
         Args:
-            name: the file's word.
-            path: of the file, for messages.
+            name: name in the file.
+            path: path of the file, for messages.
 
         Raises:
-            CheckpointError: it is none of bgaug's, and the user did not say so.
+            CheckpointError: the name is not one of bgaug's encoders, and the user gave no builder.
         """
         if self.backbone is not None:
             return self.backbone
@@ -59,9 +59,9 @@ class Word:
                 f"{path} does not fit this bgaug: no backbone {name[:200]!r}; there are {', '.join(BACKBONES)}"
             )
         raise CheckpointError(
-            f"{path} names the backbone {name[:200]!r}, which is none of {', '.join(BACKBONES)}. A name inside a file is never "
-            "imported. If it is yours, say so: --backbone MODULE:FUNCTION or --trust, in Python load_encoder(..., "
-            "backbone=...)"
+            f"{path} names the backbone {name[:200]!r}, which is none of {', '.join(BACKBONES)}. A name inside a file is "
+            "never imported. If it is your own, give --backbone MODULE:FUNCTION or --trust, in Python "
+            "load_encoder(..., backbone=...)"
         )
 
 
@@ -69,16 +69,16 @@ NOTHING_SAID = Word()
 
 
 def check_options(builder: str | Builder, options: Mapping[str, Any], path: object) -> dict[str, float | str]:
-    """Options from a file, once each is one that the builder names, of its type, and no larger than is sane.
+    """Options from a file, after checks that the builder has each of them, of its type and within its limit.
 
     Args:
-        builder: what will be called with them.
-        options: by name.
-        path: of the file, for messages.
+        builder: builder that is called with the options.
+        options: options by name.
+        path: path of the file, for messages.
 
     Raises:
-        CheckpointError: one is not.
-        UsageError: the builder itself cannot be found.
+        CheckpointError: an option is unknown, of another type or too large.
+        UsageError: the builder cannot be found.
     """
     try:
         function = builder_of(builder)
@@ -100,10 +100,10 @@ def check_options(builder: str | Builder, options: Mapping[str, Any], path: obje
 
 
 def takes_options(builder: str | Builder, names: Iterable[str]) -> bool:
-    """Whether a builder names all of these among its parameters.
+    """Whether a builder has all of these parameters.
 
     Raises:
-        UsageError: it cannot be found.
+        UsageError: the builder cannot be found.
     """
     try:
         return set(names) <= set(inspect.signature(builder_of(builder)).parameters)
@@ -112,7 +112,7 @@ def takes_options(builder: str | Builder, names: Iterable[str]) -> bool:
 
 
 def _annotations(function: Builder) -> dict[str, Any]:
-    """Types of the parameters, those that can be told."""
+    """Types of the parameters whose annotations can be resolved."""
     target: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     try:
         return typing.get_type_hints(target)
@@ -121,7 +121,7 @@ def _annotations(function: Builder) -> dict[str, Any]:
 
 
 def _kind(default: object) -> Any:
-    """The type of a parameter that is not annotated: that of its default, else any plain value."""
+    """The type of a parameter without annotation: that of its default, else any plain value."""
     return type(default) if isinstance(default, (bool, int, float, str)) else bool | int | float | str
 
 
@@ -139,16 +139,16 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def check_fit(make: Callable[[], Module], state: Mapping[str, Tensor]) -> Module | None:
-    """See that a module has the shapes of a state, without any memory for it.
+    """Check that a module has the shapes of a state, without allocating memory for it.
 
-    So a file cannot ask for a network larger than what it brings.
+    So a file cannot cause a network larger than the weights it holds.
 
     Args:
-        make: builds it.
-        state: by name; what the module does not have is left to whoever loads it.
+        make: builds the module.
+        state: weights by name; names that the module does not have are ignored.
 
     Returns:
-        The module without memory, in evaluation mode; None where a builder of one's own needs real numbers.
+        The module without memory, in evaluation mode; None if a builder of the user needs real numbers.
 
     Raises:
         ValueError: a parameter or buffer is missing, or has another shape, or the module cannot be built.
@@ -162,7 +162,7 @@ def check_fit(make: Callable[[], Module], state: Mapping[str, Tensor]) -> Module
         raise ValueError(f"the network cannot be built: {str(error)[:200]}") from error
     for name, value in module.state_dict().items():
         if name not in state:
-            # Batch norm's counter of batches is missing from old files, and matters only where momentum is None.
+            # Batch norm's counter of batches is missing in old files, and is used only if momentum is None.
             if not name.endswith("num_batches_tracked"):
                 raise ValueError(f"weights do not fit: {name} is missing")
         elif state[name].shape != value.shape:
@@ -171,7 +171,7 @@ def check_fit(make: Callable[[], Module], state: Mapping[str, Tensor]) -> Module
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out drawing weights, which without memory has no effect but to load a compiler."""
+    """Skips drawing of weights, which has no effect without memory, but would load a compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -183,13 +183,13 @@ class _Undrawn(TorchFunctionMode):
 
 @contextmanager
 def own_clips(config: Mapping[str, Any]) -> Iterator[None]:
-    """What an encoder says of clips as its own run describes them becomes an error of ours.
+    """Turn an error of an encoder about clips of its own run's form into a CheckpointError.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
 
     Raises:
-        CheckpointError: in place of an error inside: they are too short, too small, or do not divide.
+        CheckpointError: the clips are too short, too small, or do not divide.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run or a file says about its encoder, checked: names, sizes, method. All of it may come from a stranger."""
+"""The description of an encoder in a run or a file, checked: names, sizes, method. None of it is trusted."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bgaug.pairs import Composition
 
 MARK = "bgaug_encoder"
 FORM = "1"
-"""Of the description in a file. One without `feature` is of 0.1.0 and means the global code."""
+"""Version of the description in a file. Files without `feature` were written by 0.1.0 and mean the global code."""
 
 PUBLISHED: dict[str, float | str] = {"temporal_padding": "zeros", "normalise": True}
-"""Options of `build_backbone` that weights published by torchvision need."""
+"""Options of `build_backbone` for the weights that torchvision published."""
 
-_MOST_PIXELS = 1 << 25  # of a clip: 16 frames of 1,448 x 1,448
+_MOST_PIXELS = 1 << 25  # limit for a clip: 16 frames of 1,448 x 1,448
 DECOMPOSITION = ("stages", "pool")
 """Fields of `bgaug.model.Method` that decide how codes are made of features."""
 _REMOVED = {"stretch": "minmax", "per_channel": False, "normalise": False, "compensate": False}
@@ -35,7 +35,7 @@ Word = Annotated[str, Field(max_length=200)]
 
 
 class _Clips(BaseModel):
-    """What clips an encoder was trained on."""
+    """The clips of the training."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -44,7 +44,7 @@ class _Clips(BaseModel):
 
 
 class _Config(_Clips):
-    """A run's configuration, as far as anything is built or read by it."""
+    """The part of a run's configuration that is used to build or read anything."""
 
     backbone: Word
     method: Word
@@ -77,20 +77,20 @@ class _Info(_Clips):
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What an encoder is, and what clips it was trained on. Kept as text in the metadata of a file.
+    """Description of an encoder and of the clips it was trained on; stored as text in the metadata of a file.
 
     Attributes:
-        backbone: its name for `bgaug.model.backbones.build_backbone`.
-        options: of `build_backbone`.
+        backbone: name for `bgaug.model.backbones.build_backbone`.
+        options: options of `build_backbone`.
         size: side of the square crops, pixels.
-        num_frames: T.
+        num_frames: frames of a clip, T.
         stride: distance of the frames.
-        normalisation: "none", or "kinetics": what the encoder itself does first. Clips come in [0, 1] either way.
-        temporal_padding: "replicate" or "zeros"; "none" where an encoder has no such thing.
-        dim: D.
-        method: that trained it.
-        checkpoint_sha256: of the checkpoint's bytes.
-        bgaug_version: that wrote it.
+        normalisation: "none" or "kinetics", applied by the encoder itself. Its input is in [0, 1] in both cases.
+        temporal_padding: "replicate" or "zeros"; "none" if the encoder has no padding in time.
+        dim: dimension D of a feature.
+        method: training method.
+        checkpoint_sha256: hash of the checkpoint's bytes.
+        bgaug_version: version that wrote the description.
         feature: the feature of its method, which `bgaug evaluate` and `bgaug embed` take.
         decomposition: how the codes are made of features, by fields of `bgaug.model.Method`; the default where one is missing.
         static_stage: whether the static code has a last stage of its own.
@@ -112,7 +112,7 @@ class EncoderInfo:
     static_stage: bool = False
 
     def metadata(self) -> dict[str, str]:
-        """Everything as text, as safetensors keeps it; mappings and truth values as JSON."""
+        """All values as text, for safetensors; mappings and booleans as JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["options"], values["decomposition"] = dict(self.options), dict(self.decomposition)
         text = {name: v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}
@@ -131,26 +131,26 @@ class EncoderInfo:
         except ValueError as error:
             raise ValueError(f"{name} is {values[name][:100]!r}") from error
         found = _checked(_Info, values).model_dump()
-        check_pixels(found["num_frames"], found["size"])
+        _check_pixels(found["num_frames"], found["size"])
         method_for(found["decomposition"])
         return cls(**found)
 
 
 def checked_config(config: object, path: object) -> tuple[dict[str, Any], Method]:
-    """A run's configuration and its method, once what anything is built by is of its type and range.
+    """A run's configuration and its method, after checks of all values that are used to build anything.
 
     Args:
-        config: as a checkpoint has it.
-        path: of the checkpoint, for messages.
+        config: configuration in the checkpoint.
+        path: path of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: something is missing, of another type or out of its range.
+        CheckpointError: a value is missing, of another type or out of its range.
     """
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} has no configuration, but {type(config).__name__}")
     try:
         found = _checked(_Config, config).model_dump(exclude_unset=True)
-        check_pixels(found["num_frames"], found["crop"])
+        _check_pixels(found["num_frames"], found["crop"])
         found["resolved_method"] = present_fields(found["resolved_method"])
         method = _as_method(found["resolved_method"])
     except ValueError as error:
@@ -195,14 +195,14 @@ def method_for(decomposition: Mapping[str, Any]) -> Method:
 
 
 def check_stages(method: Method, known: Iterable[str]) -> None:
-    """Raise ValueError where a method reads motion in a stage that an encoder does not have."""
+    """Raise ValueError if a method reads motion in a stage that an encoder does not have."""
     unknown = [name for name in method.stages or () if name not in known]
     if unknown:
         raise ValueError(f"no stage {', '.join(unknown)[:200]}; there are {', '.join(known)}")
 
 
-def check_pixels(num_frames: int, size: int) -> None:
-    """Raise ValueError where a clip would have more pixels than any encoder is trained on."""
+def _check_pixels(num_frames: int, size: int) -> None:
+    """Raise ValueError if a clip would have more pixels than the limit."""
     if num_frames * size * size > _MOST_PIXELS:
         raise ValueError(f"clips of {num_frames} frames of {size} x {size} pixels are more than {_MOST_PIXELS} pixels")
 
@@ -219,7 +219,7 @@ def _checked(kind: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(_said(error)) from error
+        raise ValueError(_messages(error)) from error
 
 
 def _dataclass(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -236,7 +236,7 @@ def _dataclass(kind: type[T], values: Mapping[str, Any]) -> T:
             try:
                 plain[name] = adapter.validate_python(plain[name], strict=True)
             except ValidationError as error:
-                raise ValueError(f"{name} {_said(error)}") from error
+                raise ValueError(f"{name} {_messages(error)}") from error
     try:
         return kind(**plain)
     except (TypeError, OverflowError) as error:
@@ -245,12 +245,12 @@ def _dataclass(kind: type[T], values: Mapping[str, Any]) -> T:
 
 @cache
 def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
-    """What checks each field of a dataclass by its annotation."""
+    """Validators of the fields of a dataclass, by their annotations."""
     return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
 
 
-def _said(error: ValidationError) -> str:
-    """The first faults, each with its field and what came."""
+def _messages(error: ValidationError) -> str:
+    """The first errors, each with its field and value."""
     faults = [
         f"{'.'.join(map(str, fault['loc']))[:100]}: {fault['msg'][:200]}, got {_shown(fault['input'])}"
         for fault in error.errors()[:3]

@@ -1,4 +1,4 @@
-"""An encoder as a module, from a run or a file, and into a file.
+"""An encoder as a module, loaded from a run or a file and written to a file, and weights from elsewhere.
 
 Letters: B clips, T frames, h, w pixels, D features.
 """
@@ -22,22 +22,21 @@ from bgaug.model.decomposition import Codes
 from bgaug.model.encoder import codes_of, decomposition_for
 from bgaug.model.pretrained.builders import Builder, Word, check_fit, check_options
 from bgaug.model.pretrained.description import DECOMPOSITION, FORM, MARK, EncoderInfo, check_stages, method_for
-from bgaug.model.pretrained.safetensors_files import SUFFIX, read_safetensors
-from bgaug.model.pretrained.weights import STATIC_STAGE
+from bgaug.model.pretrained.weights import STATIC_STAGE, SUFFIX, read_safetensors
 from bgaug.names import FEATURES
 from bgaug.untrusted import MalformedFile
 
 
 class VideoEncoder(nn.Module):
-    """A trained backbone that gives one feature a clip: the one that its method is evaluated by.
+    """A trained backbone that returns one feature per clip: the default feature of its method.
 
     Args:
         backbone: the network; its state dict has published names (torchvision's, for r3d18, r2plus1d18 and s3d).
-        info: what it is, and what clips it was trained on.
+        info: description of the encoder and of its training clips.
         static_stage: last stage of the static code; the backbone's own if None.
 
     Attributes:
-        feature: which feature a call gives, one of `bgaug.model.decomposition.FEATURES`; `info.feature` unless chosen.
+        feature: feature that a call returns, one of `bgaug.model.decomposition.FEATURES`; by default `info.feature`.
     """
 
     def __init__(self, backbone: Backbone, info: EncoderInfo, static_stage: nn.Module | None = None) -> None:
@@ -95,8 +94,8 @@ def load_encoder(
 ) -> VideoEncoder:
     """The encoder of a run or of a file, in evaluation mode, on the CPU.
 
-    Nothing in the file is executed, and no name in it is imported: an encoder that is none of `bgaug.model.backbones.BACKBONES` is
-    built only by your own word.
+    Nothing in the file is executed, and no name in it is imported: an encoder that is not in `bgaug.names.BACKBONES` is
+    built only if you give its builder or trust the file.
 
     Args:
         path: folder of a run, one of its checkpoints, or a .safetensors file that `export_encoder` wrote.
@@ -235,12 +234,12 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], EncoderInfo]:
         raise CheckpointError(f"{path} cannot be read as weights: it {error}") from error
     if MARK not in metadata:
         raise CheckpointError(
-            f"{path} does not say what encoder it holds; build_backbone(name) and load_weights(backbone, "
-            "read_weights(path)) take weights from elsewhere"
+            f"{path} has no description of its encoder; use build_backbone(name) and load_weights(backbone, "
+            "read_weights(path)) for weights from elsewhere"
         )
     if metadata[MARK] != FORM:
         raise CheckpointError(f"{path} has form {metadata[MARK][:50]}; this bgaug reads {FORM}: update bgaug")
     try:
         return weights, EncoderInfo.parse(metadata)
     except ValueError as error:
-        raise CheckpointError(f"{path}: its description is not whole ({error})") from error
+        raise CheckpointError(f"{path}: its description is invalid ({error})") from error

@@ -1,7 +1,7 @@
-"""Files of `torch.save`, read by `bgaug.untrusted`: nothing in them is executed, and no more is allocated than they hold.
+"""Files of `torch.save`, read by `bgaug.untrusted`: nothing in them is executed, and memory is limited by their size.
 
-`torch.load(weights_only=True)` executes nothing either, but does what a file says: it allocates what is declared, decodes by
-any codec that is named, and hands on tensors of 10^12 elements over a storage of one.
+`torch.load(weights_only=True)` executes nothing either, but it allocates the declared sizes, decodes by any codec that is
+named, and returns tensors of 10^12 elements over a storage of one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STORAGES = {f"torch.{name}": dtype for name, dtype in _TYPES.items()} | {"torch
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """A run of numbers in the file, by the key under which it lies there."""
+    """An array of numbers in the file, by its key."""
 
     key: str
     dtype: torch.dtype
@@ -51,7 +51,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
-    """A tensor that is not read yet."""
+    """A tensor that has not been read yet."""
 
     storage: _Storage
     offset: int
@@ -123,7 +123,7 @@ def _read_stream(file: BinaryIO) -> Any:
     held: list[tuple[int, int]] = []
 
     def content(storage: _Storage) -> bytearray:
-        # Where one begins shows only once the size of those before is known, which stands before each, in numbers.
+        # Each storage is preceded by its size, so all earlier ones must be visited to find where one begins.
         place, width = places.get(storage.key, -1), storage.dtype.itemsize
         if place < 0 or widths.get(storage.key) != width:
             raise MalformedFile(f"holds no storage {storage.key[:200]!r} of {storage.dtype}")
@@ -146,11 +146,11 @@ def _read_stream(file: BinaryIO) -> Any:
 
 
 class _Tensors:
-    """Tensors in place of views, each storage and container once, so that what was shared still is.
+    """Replaces views by tensors, each storage and container once, so that shared objects stay shared.
 
     Args:
-        size: of the file, bytes: tensors have no more than twice as many.
-        content: bytes of a storage.
+        size: size of the file, bytes: tensors have at most twice as many.
+        content: returns the bytes of a storage.
     """
 
     def __init__(self, size: int, content: Callable[[_Storage], bytearray]) -> None:
@@ -200,7 +200,7 @@ class _Tensors:
 
 
 def _views(value: Any) -> list[_View]:
-    """All views in a value, which is no larger than `load_plain` admits."""
+    """All views in a value, whose size `load_plain` has limited."""
     if isinstance(value, _View):
         return [value]
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
