@@ -79,7 +79,7 @@ def test_a_cache_is_read_and_cut_and_replaced_where_it_is_not_enough(tmp_path: P
 
     path = tmp_path / "cache" / "iid-draw0.npz"
     path.write_bytes(path.read_bytes()[:1000])
-    assert "cannot be read and is made anew" in ask(12)[1].warnings[0]
+    assert "cannot be read and is made again" in ask(12)[1].warnings[0]
     other = make_split("iid", count=12)
     one_level = np.where(other.frames == 255, 254, other.frames + 1)
     for frames, kept in ((one_level, True), (np.where(one_level == 255, 253, one_level + 1), False)):
@@ -171,7 +171,7 @@ def test_what_is_not_a_world_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "holiday.mp4").write_bytes(b"x")
-    with pytest.raises(UsageError, match="is not empty, and nothing says that it holds a world"):
+    with pytest.raises(UsageError, match="is not empty and has no record of a world"):
         write_world(folder, "iid", 2, 0, Silent(), jobs=1)
     (folder / "world.json").write_text("{")
     with pytest.raises(UsageError, match="is damaged"):

@@ -31,7 +31,7 @@ class Batch(MutableMapping[str, Tensor]):
         pts_seconds: float64 (B, V, T), presentation time of each frame.
         box: int64 (B, 4), (top, left, height, width) of the image inside the frame: the whole frame, except in padded
             stores.
-        key: int64 (B,), the sample's key of randomness, a function of (seed, epoch, sample) alone.
+        key: int64 (B,), the sample's key of randomness, a function of only (seed, epoch, sample).
     """
 
     frames: Tensor

@@ -1,4 +1,4 @@
-"""`ClipDataset`: clips of a store as a torch Dataset, each sample a function of (seed, epoch, index) alone.
+"""`ClipDataset`: clips of a store as a torch Dataset, each sample a function of only (seed, epoch, index).
 
 Letters: B clips, V views (clips of one video), T frames, H, W pixels, P packed bytes of one mask, N videos of the
 store, S shots of all videos.

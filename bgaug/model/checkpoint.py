@@ -48,7 +48,7 @@ class Run:
         sha256: hash of the checkpoint's bytes.
         learner: the learner, in evaluation mode, on its device.
         config: configuration of the run; "backbone" is the backbone that was built.
-        word: what the user says about an encoder that is not one of bgaug's.
+        word: the user's choice of the builder for an encoder that is not one of bgaug's.
     """
 
     path: Path
@@ -80,7 +80,7 @@ def load_run(
         best: load the best checkpoint instead of the last.
         averaged: use the moving average of the encoder where the run kept one.
         device: device of the learner; CUDA by default where it is available, else the CPU.
-        word: what the user says about an encoder that is not one of bgaug's.
+        word: the user's choice of the builder for an encoder that is not one of bgaug's.
 
     Raises:
         CheckpointError: there is no checkpoint, it is damaged, does not fit this bgaug or its own configuration, or
@@ -258,11 +258,11 @@ def _keep_as_best(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What the system said, which torch buries under an error of its own."""
-    said: BaseException | None = error
-    while said is not None and not isinstance(said, OSError):
-        said = said.__cause__ or said.__context__
-    text = str(said.strerror if isinstance(said, OSError) else error)
+    """The message of the system, which torch wraps in an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    text = str(cause.strerror if isinstance(cause, OSError) else error)
     return text.splitlines()[0].removeprefix("cannot be written: ")
 
 

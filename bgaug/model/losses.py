@@ -3,7 +3,7 @@
 Letters: B pairs, D embedding, K queue.
 
 Embeddings need not be normalised: every function divides by the L2 norm itself, and computes in float32 (float64 if
-given that) whatever autocast says.
+given that) also under autocast.
 
 References: A. van den Oord, Y. Li, O. Vinyals, "Representation learning with contrastive predictive coding", 2018,
 arXiv 1807.03748 (InfoNCE); T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A simple framework for contrastive learning

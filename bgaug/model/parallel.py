@@ -1,8 +1,8 @@
-"""The device that is computed on, and one batch over several processes, put together in order of their ranks.
+"""The device, and one batch over several processes, gathered in order of their ranks.
 
-The loss of the whole batch is computed on every process from what all of them gathered. Gradient flows to a process's own
-part alone, so the sum of the processes' gradients is that of the whole; DistributedDataParallel takes their mean, so the
-loss counts times the number of processes there.
+Every process computes the loss of the whole batch from the gathered values. Gradient flows only to a process's own part,
+so the sum of the processes' gradients is that of the whole batch. DistributedDataParallel takes their mean, so the loss
+is multiplied by the number of processes there.
 
 Letters: B clips of one process, W processes.
 """
@@ -39,12 +39,12 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def num_processes() -> int:
-    """W: 1 where nothing was set up."""
+    """W; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(values: Tensor) -> Tensor:
-    """(B, ...) of this process -> (W * B, ...), the same on all; gradient flows to its own part alone."""
+    """(B, ...) of this process -> (W * B, ...), the same on all; gradient flows only to its own part."""
     if num_processes() == 1:
         return values
     parts = [torch.empty_like(values) for _ in range(num_processes())]
@@ -59,7 +59,7 @@ def own_part(values: Tensor) -> Tensor:
 
 
 def gather_pairs(pairs: Pairs) -> Pairs:
-    """Pairs that say what the whole batch is: donors, weights, videos and keys of all; the clips stay this process's."""
+    """Pairs with donors, weights, videos and keys of the whole batch; the clips stay those of this process."""
     if num_processes() == 1:
         return pairs
     shift = dist.get_rank() * len(pairs.donor)

@@ -1,6 +1,6 @@
 """`bgaug demo`: the whole job on a generated world whose answers are known.
 
-Eight motions are to be told apart; in the training videos the scene and a prop predict the motion in 95 of 100 videos.
+There are eight classes of motion; in the training videos the scene and a prop predict the motion in 95 of 100 videos.
 A linear probe is trained on such biased videos and tested where the scene still agrees (iid), where scene and prop were
 swapped for others (swap), and where the mover was taken out and nothing but background is left (bgonly).
 """
@@ -109,7 +109,7 @@ def demo(
         progress: receives what happens.
         options: how much of it.
         jobs: processes; 0 for one a processor.
-        overwrite: begin anew, whatever an earlier run left in `out`.
+        overwrite: remove the results of an earlier run in `out` and start again.
 
     Raises:
         CheckpointError: an earlier run in `out` trained with other options.
@@ -137,8 +137,8 @@ def demo(
         progress,
     )
     sheet = write_picture(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
-    wanted = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
-    counts = {name: min(count, SPLITS[name].count) for name, count in wanted.items()}
+    requested = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
+    counts = {name: min(count, SPLITS[name].count) for name, count in requested.items()}
     splits = world_splits(list(counts), 0, counts, jobs, progress)
     torch.manual_seed(options.seed)
     accuracies = {"untrained": probe_accuracies(ContrastiveLearner("tiny", "simclr").eval(), splits, TESTS)}
@@ -174,15 +174,15 @@ def demo(
 def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
     """The training split as videos; what an earlier run made of another world is of no use, and removed."""
     record = out / RECORD
-    wanted = json.dumps({"split": "pretrain", "count": count, "bgaug": __version__}).encode()
-    if record.exists() and record.read_bytes() == wanted:
+    requested = json.dumps({"split": "pretrain", "count": count, "bgaug": __version__}).encode()
+    if record.exists() and record.read_bytes() == requested:
         progress.start("generating videos", count)
         progress.advance(count, "already there")
         return out / "videos"
     if record.exists():
         _clear(out)
     write_world(out / "videos", "pretrain", count, 0, progress, jobs)
-    write_bytes(record, wanted)
+    write_bytes(record, requested)
     return out / "videos"
 
 
@@ -190,12 +190,12 @@ def _clear(out: Path) -> None:
     """Remove what an earlier demo made.
 
     Raises:
-        UsageError: folders of these names are there, but nothing says that the demo made them.
+        UsageError: folders of these names exist, but have no record of the demo.
     """
     names = ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS))
     there = [name for name in names if (out / name).exists()]
     if there and not (out / RECORD).is_file() and not (out / "videos" / RECORD).is_file():
-        raise UsageError(f"{out / there[0]} was not made by `bgaug demo`; it is left alone: name another --out")
+        raise UsageError(f"{out / there[0]} was not made by `bgaug demo` and is not removed; name another --out")
     with writing(out):
         for name in there:
             shutil.rmtree(out / name)

@@ -30,8 +30,8 @@ class Truth:
         ids: of the videos, as in a store built from the folder.
         packed_masks: uint8 (N, T, P), see `bgaug.masks.pack_mask`.
         backgrounds: uint8 (N, S, S, 3), scene and prop while the camera is at rest.
-        views: uint8 (N, S, S, 3), scene and prop as the shaking camera saw them, the median over time: the picture that
-            a still image can come nearest to.
+        views: uint8 (N, S, S, 3), scene and prop from the shaking camera, the median over time: the still image that is
+            nearest to them.
     """
 
     ids: tuple[str, ...]

@@ -47,7 +47,7 @@ RECORD = "world.json"
 LABELS = "labels.csv"
 FPS = 12
 _PER_TASK = 64
-_PROOF = 8  # videos made anew to see whether a cache is of this world: one of each class
+_PROOF = 8  # videos made again to check that a cache belongs to this world: one of each class
 _FACTORS = ("labels", "scene", "prop", "kind")
 _PLAIN = ("frames", *_FACTORS)
 _MASKS = ("masks", "moving", "degraded")
@@ -90,17 +90,17 @@ def world_splits(
     place = _Cache(
         cache, f"-{world}" * (world != "plain") + f"-{size}" * (size != REFERENCE_SIZE) + "-truth" * truth, draw
     )
-    wanted = {name: _count(name, (counts or {}).get(name)) for name in names}
-    progress.start("generating splits", sum(wanted.values()))
+    requested = {name: _count(name, (counts or {}).get(name)) for name in names}
+    progress.start("generating splits", sum(requested.values()))
     found: dict[str, SyntheticSplit] = {}
-    for name, count in wanted.items():
+    for name, count in requested.items():
         kept = _read_cache(place.file(name), make, name, count, truth, progress)
         if kept is not None:
             found[name] = kept
             progress.advance(count, "already there")
     tasks = [
         joblib.delayed(make)(name, count=count, start=first, stop=stop)
-        for name, count in wanted.items()
+        for name, count in requested.items()
         if name not in found
         for first, stop in _ranges(count)
     ]
@@ -108,7 +108,7 @@ def world_splits(
     for part in _in_order(tasks, jobs):
         progress.advance(len(part))
         parts.append(part)
-        if part.start + len(part) == wanted[part.name]:
+        if part.start + len(part) == requested[part.name]:
             found[part.name] = _join(parts)
             parts = []
             if (path := place.file(part.name)) is not None:
@@ -172,13 +172,13 @@ def _read_cache(
     try:
         arrays = {name: array[:count] for name, array in read_npz(path, (*_PLAIN, *(_TRUTH if truth else ()))).items()}
     except UNREADABLE as error:
-        progress.warn(f"{path} cannot be read and is made anew: {error}")
+        progress.warn(f"{path} cannot be read and is made again: {error}")
         return None
     if len(arrays["labels"]) < count:
         return None
     split = SyntheticSplit(name, 0, **arrays)
     if not _same_beginning(split, make(name, count=min(count, _PROOF)), truth):
-        progress.warn(f"{path} holds videos of another world and is made anew")
+        progress.warn(f"{path} has videos of another world and is made again")
         return None
     return split
 
@@ -266,7 +266,7 @@ def write_world(
 
 @dataclass(frozen=True)
 class _Record:
-    """The file that says which world a folder holds, and whether all of it is there."""
+    """The file that records the world in a folder, and whether it is complete."""
 
     folder: Path
     world: dict[str, Any]
@@ -278,7 +278,7 @@ class _Record:
         """Make the folder one in which this world may be written, or written further."""
         begun = self._read()
         if begun is None and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise UsageError(f"{self.folder} is not empty, and nothing says that it holds a world; name another folder")
+            raise UsageError(f"{self.folder} is not empty and has no record of a world; name another folder")
         if begun is not None and {**begun, "complete": False} != {**self.world, "complete": False}:
             clear_world(self.folder)
         make_folder(self.folder)

@@ -1,7 +1,7 @@
-"""What an encoder is worth in the synthetic world: accuracies where the background helps, and where it misleads.
+"""Scores of an encoder in the synthetic world: accuracies where the background helps, and where it misleads.
 
-A linear probe is trained on frozen features of biased videos and tested on each split; other probes tell how well scene,
-prop and motion can be read off the features at all.
+A linear probe is trained on frozen features of biased videos and tested on each split; other probes measure how well
+scene, prop and motion can be predicted from the features.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def probe_accuracies(
 
 
 def world_scores(learner: ContrastiveLearner, splits: Mapping[str, SyntheticSplit]) -> dict[str, dict[str, float]]:
-    """Everything the world tells of an encoder, in percent, by code.
+    """All scores of an encoder in the world, in percent, by code.
 
     Of each feature: the tests of `probe_accuracies`; `knn_iid`, `knn_swap` (ten nearest neighbours); `unbiased`, where
     the probe is trained and tested on videos without correlations: how much motion is in the feature at all; `scene` and
@@ -182,8 +182,8 @@ def heatmap_picture(
         heats.append(stretch(class_maps(learner, probe, clips)["stage2"]).numpy())
     place, rows = FRAMES // 2, []
     for n in range(len(clips)):
-        picture = (clips[n, :, place].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-        rows.append(HeatmapRow(picture, [heat[n, place] for heat in heats], known[n, place], ACTIONS[split.labels[n]]))
+        image = (clips[n, :, place].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        rows.append(HeatmapRow(image, [heat[n, place] for heat in heats], known[n, place], ACTIONS[split.labels[n]]))
     return heatmap_sheet(rows, list(learners))
 
 

@@ -179,7 +179,7 @@ def _plain(value: Any) -> Any:
 
 
 def _described(info: EncoderInfo, backbone: Backbone) -> EncoderInfo:
-    """The same with what the network itself says."""
+    """The description, completed by the attributes of the network."""
     normalises = any(isinstance(module, KineticsNormalisation) for module in backbone.modules())
     return replace(
         info,

@@ -257,7 +257,7 @@ def _unpickled(stream: BinaryIO) -> Any:
 
 
 def _storage(described: Any) -> _Storage:
-    """What the pickle says of a storage: ("storage", type, key, place, numbers), and before torch 1.6 None."""
+    """The description of a storage in the pickle: ("storage", type, key, place, numbers), and before torch 1.6 None."""
     if not isinstance(described, tuple) or len(described) < 5 or described[0] != "storage" or any(described[5:]):
         raise MalformedFile("refers to something that is no storage")
     kind, name, _, count = described[1:5]
