@@ -51,9 +51,8 @@ def retrieval(
 ) -> Retrieval:
     """Recall at k by cosine similarity: the share of queries with a sample of their class among the k nearest.
 
-    In the usual protocol the queries are the test split and the gallery is the training split. Ties count against the
-    query, so an encoder that maps everything to one point scores 0. A query whose class is not in its gallery is a
-    miss.
+    Usually the queries are the test split and the gallery is the training split. Ties count against the query, so an
+    encoder that maps everything to one point scores 0. A query whose class is not in its gallery is a miss.
 
     Args:
         query_features: (Q, D).

@@ -129,13 +129,7 @@ def heatmap(
         truth = (
             ExternalTruth(store, options.masks, options.first, options.values) if options.masks else StoreTruth(store)
         )
-        probes: dict[str, ClipProbe] = {}
-        if "cam" in maps:
-            labelled = open_store(options.probe) if options.probe is not None else store
-            own = options.probe is None and is_input
-            probes = {
-                t: fit_probes(r, labelled, progress, hold_out=own, feature=options.feature) for t, r in runs.items()
-            }
+        probes = _probes(runs, options, store, is_input, progress) if "cam" in maps else {}
         first = next(iter(runs.values()))
         clips = list(chosen_clips(first.config, store, truth, options, "cam" in maps))
         if options.films:
@@ -150,13 +144,7 @@ def heatmap(
                 progress.advance(note=clip.id)
             sheet = heatmap_sheet(job.rows, column_titles(list(runs), maps), mask_title=truth.short)
             write_picture(unfinished / _SHEET, sheet)
-            numbers, differences = means_and_differences(
-                [one["numbers"] for one in job.results], np.array(job.groups), maps, list(runs)
-            )
-            videos = len({one["video"] for one in job.results})
-            report = HeatmapReport(
-                out, len(clips), videos, truth.name, numbers, differences, dict(failures), job.settings()
-            )
+            report = job.report(out, truth.name, failures)
             written = {**report.to_json(), "clips": job.results}
             write_bytes(unfinished / _RESULT, json_bytes(written, indent=1, allow_nan=False))
             earlier = _films_of_earlier_call(out)
@@ -164,6 +152,15 @@ def heatmap(
             for name in earlier - {one["film"] for one in job.results}:
                 (out / name).unlink(missing_ok=True)
     return report
+
+
+def _probes(
+    runs: Mapping[str, Run], options: HeatmapOptions, store: Store, is_input: bool, progress: Progress
+) -> dict[str, ClipProbe]:
+    """Probes by run; if they are fitted on the store that is shown, the videos shown are held out."""
+    labelled = open_store(options.probe) if options.probe is not None else store
+    own = options.probe is None and is_input
+    return {t: fit_probes(run, labelled, progress, hold_out=own, feature=options.feature) for t, run in runs.items()}
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -259,6 +256,15 @@ class _Job:
                 heats, label = encoder_maps(run, clip, self.maps, self.options.stage, probe, target)
             named = None if probe is None or label is None else probe.classes[label]
             yield from ((title, name, heat, named) for name, heat in heats.items())
+
+    def report(self, out: Path, masks: str, failures: Mapping[str, str]) -> HeatmapReport:
+        """The report of all clips so far."""
+        numbers, differences = means_and_differences(
+            [one["numbers"] for one in self.results], np.array(self.groups), self.maps, list(self.runs)
+        )
+        videos = len({one["video"] for one in self.results})
+        settings = self.settings()
+        return HeatmapReport(out, len(self.results), videos, masks, numbers, differences, dict(failures), settings)
 
     def settings(self) -> dict[str, Any]:
         """How the numbers were computed."""
