@@ -115,7 +115,7 @@ def test_a_backbone(add: Add, small_store: Path, tmp_path: Path) -> None:
     assert built
 
 
-def test_a_format_of_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_format_of_lists(add: Add, tmp_path: Path) -> None:
     file = tmp_path / "list.toy"
     file.write_text("a.mp4 run\n")
 
@@ -124,14 +124,9 @@ def test_a_format_of_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         entries = tuple(Entry((name,), label, None, None, str(path)) for name, label in rows)
         return SplitList("toy", 1, entries, ("run",), (path,), "any")
 
-    module = ModuleType("bgaug.labels.toy")
-    module.FORMAT = ListFormat(  # type: ignore[attr-defined]
-        finds=lambda path: path.suffix == ".toy", read=read, numbers=lambda path: (1,), looked_for="*.toy", by_name=True
-    )
-    monkeypatch.setitem(sys.modules, "bgaug.labels.toy", module)
     with pytest.raises(UsageError, match="there is no 'toy'; there are auto, csv"):
         LabelOptions(labels=file, labels_format="toy")
-    monkeypatch.setitem(FORMATS, "toy", "toy")
+    add(FORMATS, ListFormat(looked_for="*.toy", finds=lambda path: path.suffix == ".toy", read=read))
     assert LabelOptions(labels=file, labels_format="toy").labels == file
     assert "toy" in invoke("build-shards", "--help") and completes("build-shards", "v", "--labels-format", "to")
     for name in ("toy", "auto"):
