@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import typer.main
-from test_encoders import write_run
+from test_pretrained import write_run
 
 from bgaug.cli.main import app
 from bgaug.model import ContrastiveLearner, Method

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from test_cli import call, last_json
-from test_encoders import write_run
+from test_pretrained import write_run
 from worlds import Recorder, moving_square
 
 from bgaug.data.clips import longest_shot, uniform_clips

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import call, last_json
-from test_encoders import write_run
+from test_pretrained import write_run
 from typer.testing import CliRunner
 from worlds import Recorder
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from test_encoders import write_run
+from test_pretrained import write_run
 
 from bgaug.model import ContrastiveLearner
 

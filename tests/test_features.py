@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_encoders import write_run
+from test_pretrained import write_run
 from worlds import Recorder
 
 from bgaug.data.dataset import ClipDataset, ClipOptions

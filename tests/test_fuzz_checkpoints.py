@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_doors import CANARY, Payload, Watch, save_encoder, save_run
+from test_untrusted import CANARY, Payload, Watch, save_encoder, save_run
 
 from bgaug.errors import BgaugError
 from bgaug.model import ContrastiveLearner

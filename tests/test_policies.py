@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_compose import SHAPE, make_batch, reordered, without_colour
+from test_semi_negative import SHAPE, make_batch, reordered, without_colour
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_compose import make_batch
+from test_semi_negative import make_batch
 from torch import Tensor
 
 from bgaug.pairs import Augmentation, SemiNegativePairs, colour_jitter, crop_resize, gaussian_blur
