@@ -4,11 +4,10 @@ Packages and modules, in the order in which a video passes through them:
 
     errors          the tree of errors
     names           names that options take: closed sets, and registries of methods, formats, backbones
-    files           files and arrays written in one step, and errors of the system as ours
+    files           files written in one step; pickles, archives and other files from outside read with bounded cost
     text            names from outside made safe for terminals, logs and images
     progress        how a long job reports its progress
     provenance      versions and hashes that a result is kept with
-    untrusted       pickles and archives from outside: regular files, bounded, nothing executed
     sizing          frame sizes, and one resize for all
     video           the content of a file; one sequential pass; frames by index and time
     background      the static background of a shot: samples, median, alignment, methods by name

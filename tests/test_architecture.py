@@ -22,7 +22,6 @@ NUMPY_ROOMS = {
     "text",
     "progress",
     "provenance",
-    "untrusted",
     "sizing",
     "video",
     "shots",
@@ -39,7 +38,6 @@ FOR_FILES = {
     "names",
     "files",
     "text",
-    "untrusted",
 }  # numpy rooms that checkpoints and pretrained weights are read with
 ONLY_IN = {"av": {"video"}, "decord": {"video"}, "zarr": {"store"}, "typer": {"cli"}, "rich": {"cli"}}
 

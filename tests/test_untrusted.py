@@ -24,14 +24,14 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, MasksError, UsageError
+from bgaug.files.archives import read_npz
+from bgaug.files.pickles import load_plain
+from bgaug.files.regular import MalformedFile, open_regular
 from bgaug.masks.external.pixels import ArrayMasks
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run
 from bgaug.model.pretrained import EncoderInfo, backbone_options, read_weights
 from bgaug.model.pretrained.load import export_encoder, load_encoder
-from bgaug.untrusted import MalformedFile, open_regular
-from bgaug.untrusted.archives import read_npz
-from bgaug.untrusted.pickles import load_plain
 
 CANARY = """
 from pathlib import Path

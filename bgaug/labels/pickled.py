@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.errors import LabelsError
+from bgaug.files.pickles import load_plain
+from bgaug.files.regular import MalformedFile, read_regular
 from bgaug.labels.class_names import LONGEST_NAME, NumberedRow, name_classes, read_class_names, refuse_several
 from bgaug.labels.filelist import LEAST_FRAMES, by_number
 from bgaug.labels.label import Entry, ListFormat, ReadOptions, SplitList, chosen_split, split_of
 from bgaug.labels.reading import unreadable
-from bgaug.untrusted import MalformedFile, read_regular
-from bgaug.untrusted.pickles import load_plain
 
 _SUFFIXES = (".pickle", ".pkl")
 _LARGEST = 32 << 20

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bgaug import __version__
 from bgaug.errors import CheckpointError
 from bgaug.files import replacing, writing
+from bgaug.files.regular import MalformedFile, open_regular
 from bgaug.model.backbones import build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.decomposition import OLD_FEATURES
@@ -29,7 +30,6 @@ from bgaug.model.parallel import choose_device
 from bgaug.model.pretrained.builders import NOTHING_SAID, Word, check_fit, check_options
 from bgaug.model.pretrained.description import check_stages, checked_config, present_fields, trained_form
 from bgaug.model.pretrained.torch_files import read_torch_file
-from bgaug.untrusted import MalformedFile, open_regular
 
 FORMAT = "bgaug-checkpoint"
 VERSION = 1

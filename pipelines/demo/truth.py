@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.files import write_arrays
+from bgaug.files.archives import UNREADABLE, read_npz
 from bgaug.masks import pack_mask, unpack_mask
 from bgaug.store import Store, open_store
 from bgaug.testing.scores import FOREGROUND, MaskScores, background_scores
 from bgaug.testing.synthetic import SyntheticSplit
-from bgaug.untrusted.archives import UNREADABLE, read_npz
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bgaug import __version__
 from bgaug.errors import UsageError
 from bgaug.files import clear_unfinished, make_folder, write_arrays, write_bytes
+from bgaug.files.archives import UNREADABLE, read_npz
 from bgaug.pipelines.build.run import processors
 from bgaug.pipelines.demo.truth import (
     score_offline,
@@ -38,7 +39,6 @@ from bgaug.testing.synthetic import (
     World,
     make_split,
 )
-from bgaug.untrusted.archives import UNREADABLE, read_npz
 from bgaug.video import write_video
 
 __all__ = ["clear_world", "score_offline", "world_splits", "write_degraded_masks", "write_world"]

@@ -22,6 +22,7 @@ from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import UsageError
 from bgaug.files import write_arrays
+from bgaug.files.archives import UNREADABLE, read_npz
 from bgaug.model.checkpoint import Run
 from bgaug.model.decomposition import CODES, OLD_FEATURES
 from bgaug.model.pretrained import own_clips
@@ -30,7 +31,6 @@ from bgaug.pairs import centre_crop
 from bgaug.progress import Progress
 from bgaug.provenance import store_content
 from bgaug.store import Store
-from bgaug.untrusted.archives import UNREADABLE, read_npz
 
 Encoder = Callable[[Tensor], Tensor]
 """From float32 clips in [0, 1], (N, 3, T, S, S), to features (N, D)."""

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
+from bgaug.files.archives import is_npy, npz_names, read_npy, read_npz
+from bgaug.files.regular import MalformedFile
 from bgaug.masks.bits import unpack_mask
 from bgaug.names import MaskValues
 from bgaug.sizing import Size
-from bgaug.untrusted import MalformedFile
-from bgaug.untrusted.archives import is_npy, npz_names, read_npy, read_npz
 
 VALUES: tuple[str, ...] = get_args(MaskValues)
 

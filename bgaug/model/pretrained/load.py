@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_replaceable, write_bytes
+from bgaug.files.regular import MalformedFile
 from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.backbones.convolution import KineticsNormalisation
@@ -24,7 +25,6 @@ from bgaug.model.pretrained.builders import Builder, Word, check_fit, check_opti
 from bgaug.model.pretrained.description import DECOMPOSITION, FORM, MARK, EncoderInfo, check_stages, method_for
 from bgaug.model.pretrained.weights import STATIC_STAGE, SUFFIX, read_safetensors
 from bgaug.names import FEATURES
-from bgaug.untrusted import MalformedFile
 
 
 class VideoEncoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read by `bgaug.untrusted`: nothing in them is executed, and memory is limited by their size.
+"""Files of `torch.save`, read by `bgaug.files`: nothing in them is executed, and memory is limited by their size.
 
 `torch.load(weights_only=True)` executes nothing either, but it allocates the declared sizes, decodes by any codec that is
 named, and returns tensors of 10^12 elements over a storage of one.
@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from bgaug.untrusted import MalformedFile, open_regular
-from bgaug.untrusted.archives import open_archive, read_member
-from bgaug.untrusted.pickles import Named, key, load_plain
+from bgaug.files.archives import open_archive, read_member
+from bgaug.files.pickles import Named, key, load_plain
+from bgaug.files.regular import MalformedFile, open_regular
 
 _LONGEST_PICKLE = 32 << 20
 _MOST_TENSORS = 50_000

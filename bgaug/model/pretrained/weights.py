@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from bgaug.errors import UsageError
+from bgaug.files.regular import MalformedFile, open_regular
 from bgaug.model.backbones import BACKBONES
 from bgaug.model.pretrained.builders import Builder, takes_options
 from bgaug.model.pretrained.description import MARK, PUBLISHED, EncoderInfo
 from bgaug.model.pretrained.torch_files import read_torch_file
-from bgaug.untrusted import MalformedFile, open_regular
 
 SUFFIX = ".safetensors"
 _LONGEST_HEADER = 2 << 20  # some 20,000 tensors

@@ -13,7 +13,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from bgaug.untrusted import MalformedFile
+from bgaug.files.regular import MalformedFile
 
 _OPERATIONS = 500_000
 _DEPTH = 64

@@ -1,5 +1,9 @@
 """Writing files: completely or not at all, with one-line errors for what the system refuses.
 
+regular   files from outside: only regular files are opened, so that nothing waits for a fifo or reads a device forever
+archives  zip, .npz and .npy files; the size of their content is checked before anything is allocated
+pickles   pickles of plain containers, text and numbers; names in them are never imported
+
 Every file that this library writes, except the arrays of a store, is written in one step: a temporary name in the same
 folder, fsync, rename, fsync of the folder. A reader finds the old file or the new one.
 """
@@ -146,7 +150,7 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays as .npz in one step, see `replacing`; `bgaug.untrusted.archives.read_npz` reads them.
+    """Write arrays as .npz in one step, see `replacing`; `bgaug.files.archives.read_npz` reads them.
 
     Raises:
         WriteError: the system refuses; the earlier file is as it was.

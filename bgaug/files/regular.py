@@ -1,10 +1,4 @@
-"""Files from outside, read without executing anything in them and with bounded cost.
-
-This module opens regular files only: nothing waits for a fifo or reads a device without end.
-
-pickles   pickles of plain containers, text and numbers; names in them are never imported
-archives  zip, .npz and .npy files; the size of their content is checked before anything is allocated
-"""
+"""Opening files from outside: only regular files, so that nothing waits for a fifo or reads a device without end."""
 
 from __future__ import annotations
 
