@@ -324,7 +324,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     videos, script = make_videos(tmp_path / "v", "lock"), tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]}\n"
-        "import test_worker as world\nfrom pathlib import Path\n"
+        "import test_workers as world\nfrom pathlib import Path\n"
         "class Mine(world.Act): pass\n"
         "world.cloudpickle().register_pickle_by_value(world)\n"
         f"world.build(world.ShardOptions(inputs=[{str(videos)!r}], out={str(tmp_path / 's')!r}, jobs=1),"
@@ -415,7 +415,7 @@ def test_an_error_of_the_listener_is_no_crash() -> None:
 
 STOPPED = """
 import sys; sys.path[:0] = {paths!r}
-import time, test_worker as world
+import time, test_workers as world
 world.cloudpickle().register_pickle_by_value(world)
 def work(begins):
     begins(0)
