@@ -179,7 +179,7 @@ class Command(TyperCommand):
 def _help_lines(text: str, width: int) -> Iterator[str]:
     """Paragraphs filled to the width; examples, which are indented, as they are and close together."""
     was_example = False
-    for paragraph in inspect.cleandoc(text).split("\n\n"):
+    for paragraph in inspect.cleandoc(text).replace("Examples:\n    ", "Examples:\n\n    ").split("\n\n"):
         example = paragraph.startswith("    ")
         if was_example and not example:
             yield ""

@@ -106,7 +106,7 @@ def test_help_fits_a_narrow_terminal(name: str) -> None:
             assert one.option.rare or flag in short
         assert one.option.help[0].isupper() and one.option.help.endswith(".")
     assert all(len(line) <= 80 or "bgaug" in line or "python -c" in line for line in whole.splitlines())
-    assert "…" not in whole and "Examples:" in short
+    assert "…" not in whole and "Examples:\n     bgaug" in short
     if any(one.option.rare for one in parameters):
         assert f"{name} --help-all" in short
 
