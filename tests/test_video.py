@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -508,3 +511,14 @@ def test_decord_never_pads_a_wrong_length(real_data: Path) -> None:
     with pytest.raises(VideoDecodeError) as caught:
         read_video(path, "decord")
     assert caught.value.reason == "length_mismatch"
+
+
+def test_the_same_frames_are_the_same_bytes_whatever_memory_held_before(tmp_path: Path) -> None:
+    frames = np.stack([np.roll(moving_square(0, 12)[0][t], 3 * t, 1)[:40, :40] for t in range(12)])
+    np.save(tmp_path / "frames.npy", frames)
+    code = "import sys, numpy; from bgaug.video import write_video; write_video(sys.argv[1], numpy.load(sys.argv[2]))"
+    for fill in ("1", "255"):  # glibc fills new memory with this byte's complement, which x264 must not read
+        environment = {**os.environ, "MALLOC_PERTURB_": fill, "MALLOC_MMAP_THRESHOLD_": "2000000000"}
+        arguments = [sys.executable, "-c", code, str(tmp_path / f"{fill}.mp4"), str(tmp_path / "frames.npy")]
+        subprocess.run(arguments, check=True, env=environment)
+    assert (tmp_path / "1.mp4").read_bytes() == (tmp_path / "255.mp4").read_bytes()

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from bgaug.files import write_bytes
 
+# libx264's macroblock tree reads memory that it has not written: with it, equal frames give other bytes in each run.
+_NEAR_LOSSLESS = {"crf": "12", "preset": "veryfast", "x264-params": "mbtree=0"}
+
 
 def write_video(
     path: str | Path,
@@ -32,7 +35,7 @@ def write_video(
         fps: frames per second.
         codec: FFmpeg's encoder.
         pixel_format: FFmpeg's pixel format; the default keeps the colour of single pixels.
-        options: of the encoder; the default is near-lossless (crf 12).
+        options: options of the encoder; the default is near-lossless and the same bytes in every run.
 
     Raises:
         ValueError: frames of another shape or type, or an encoder that this FFmpeg lacks.
@@ -58,7 +61,7 @@ def _encode_video(
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": "12", "preset": "veryfast"} if options is None else options
+        stream.options = _NEAR_LOSSLESS if options is None else options
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
