@@ -1,11 +1,13 @@
 """How near every background method and its masks come to the truth, beside the methods that others use.
 
-python benchmarks/accuracy.py [--truth gt|ut|scenarios] [--data DIR] [--methods a,b] [--sequences a,b] [--refine] [--json]
+python benchmarks/accuracy.py [--truth gt|ut|scenarios] [--data DIR] [--methods a,b] [--sequences a,b] [--refine]
+[--json]
     [--every N] [--jobs N]
 
 --truth gt: a folder of sequences with `video.*`, `gt.zip` (%06d.png by frame), `bg_ref.png`, `bg_valid.png`.
 --truth ut: a folder of clips with `plate.png`, `valid.png`, `masks.zip`; videos in `../ut_interaction_set1`.
---truth scenarios: scenes that `bgaug.testing.scenarios` makes, passed through H.264, cut into shots by `bgaug.shots.cuts`.
+--truth scenarios: scenes that `bgaug.testing.scenarios` makes, passed through H.264, cut into shots by
+`bgaug.shots.cuts`.
 
 Every method sees the same frames. Backgrounds and masks are timed in CPU seconds of one thread, decoding left out. A
 peer's mask is passed through a 5x5 median and a 3x3 closing, as ours is.

@@ -2,16 +2,18 @@
 
     python benchmarks/bias.py --quick                     # three methods, one seed: under ten minutes on two cores
     python benchmarks/bias.py --seeds 0,1,2               # every rival: some five hours on two cores
-    python benchmarks/bias.py --group ablations --seeds 0 # fourteen changes of our own; more of them: benchmarks/micro.py
+    python benchmarks/bias.py --group ablations --seeds 0 # fourteen changes of our own; more of them:
+    benchmarks/micro.py
     python benchmarks/bias.py --only show                 # nothing is trained: the table of what is there
 
 Every method trains the same encoder (`tiny`) on the same store, whose masks and backgrounds bgaug extracted itself from
 the world's videos, for the same number of steps of 128 encoded views. Then frozen features are probed; see
 `bgaug.pipelines.demo.world_score`. A cell is one method, seed, number of steps and draw of the world: it is kept, an
-interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another draw
-of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
+interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another
+draw of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
 
-The result goes to benchmarks/results/bias.json, with a plot beside it (needs matplotlib: pip install 'bgaug[plots]'); cells stay in --work.
+The result goes to benchmarks/results/bias.json, with a plot beside it (needs matplotlib: pip install 'bgaug[plots]');
+cells stay in --work.
 """
 
 from __future__ import annotations
@@ -180,7 +182,8 @@ def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
     unknown = [name for name in names if name not in GROUPS["all"]]
     if unknown:
         parser.error(
-            f"no row {', '.join(unknown)}; there are {'; '.join(GROUPS['all'])} (separate them by ; where one has a comma)"
+            f"no row {', '.join(unknown)}; there are {'; '.join(GROUPS['all'])} "
+            "(separate them by ; if a name has a comma)"
         )
     for steps in options.steps.split(","):
         for seed in options.seeds.split(","):

@@ -4,7 +4,8 @@ python benchmarks/build.py [--quick] [--json]
 
 One full shard, as a plan cuts them, from memory: videos of 250 frames of 128x171 with masks and one background each; 8
 of them raw (133 MB), 64 as JPEG (`--quick`: 16). What is timed is the store's part of `bgaug build-shards`: adding
-frames, masks and backgrounds of each video, and the commit; not decoding, not estimating, not making the store's folder.
+frames, masks and backgrounds of each video, and the commit; not decoding, not estimating, not making the store's
+folder.
 
     raw     against opening, writing and syncing the same files with the same bytes
     jpeg    against converting and encoding the same frames by cv2, in quality 90 and 4:2:0, and nothing else

@@ -14,9 +14,9 @@ grey. *Whole*, what `bgaug train` does: the mask also grown and feathered, the v
 
 The plain way is what one would write with torch alone: frames to float, masks unpacked to float, the composite at full
 size, `grid_sample` for the crop, one colour change after the other, clip by clip, then mean and std. For the whole
-recipe also `max_pool2d` and two convolutions for the masks, and two for the blur of the clips that were drawn for it. It
-is spared what ours does beyond that: its crop is not antialiased, and its hue is the linear turn, several times faster
-than one by way of HSV. Before anything is timed, both are compared, without colours.
+recipe also `max_pool2d` and two convolutions for the masks, and two for the blur of the clips that were drawn for it.
+It is spared what ours does beyond that: its crop is not antialiased, and its hue is the linear turn, several times
+faster than one by way of HSV. Before anything is timed, both are compared, without colours.
 """
 
 import os
@@ -40,10 +40,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bgaug.pairs import (
-    HUE_GENERATOR,
     KINETICS_MEAN,
     KINETICS_STD,
-    LUMA,
     Augmentation,
     Pairs,
     SemiNegativePairs,
@@ -57,6 +55,7 @@ from bgaug.pairs import (
     flips,
     gaussian_blur,
 )
+from bgaug.pairs.augmentation import _HUE_GENERATOR, _LUMA
 from bgaug.pairs.filters import blur_radius
 from bgaug.pairs.masks import unpack_masks
 
@@ -163,7 +162,7 @@ class Plain:
     def recolour(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
         """One change after the other, of one clip."""
         config = self.config
-        luma = torch.tensor(LUMA).view(3, 1, 1, 1)
+        luma = torch.tensor(_LUMA).view(3, 1, 1, 1)
         if rng.random() < config.jitter:
             brightness, contrast, saturation = (
                 rng.uniform(1 - width, 1 + width) for width in (config.brightness, config.contrast, config.saturation)
@@ -181,8 +180,8 @@ class Plain:
 
 def hue_turn(turns: float) -> Tensor:
     """Matrix of a linear turn about the grey axis."""
-    grey, angle = torch.tensor([LUMA] * 3), 2 * math.pi * turns
-    return grey + math.cos(angle) * (torch.eye(3) - grey) + math.sin(angle) * torch.tensor(HUE_GENERATOR)
+    grey, angle = torch.tensor([_LUMA] * 3), 2 * math.pi * turns
+    return grey + math.cos(angle) * (torch.eye(3) - grey) + math.sin(angle) * torch.tensor(_HUE_GENERATOR)
 
 
 def grid_crop(clips: Tensor, boxes: Tensor, size: int, flip: Tensor) -> Tensor:
@@ -283,7 +282,7 @@ def jobs_of(batch: Tensors, config: Augmentation) -> dict[str, Callable[[], Any]
 
 
 def difference(batch: Tensors, config: Augmentation) -> float:
-    """Grey levels between both ways, on average over the anchors, without colours; 255 times that of masks if larger."""
+    """Mean difference of the anchors without colours, grey levels; 255 times that of the masks if that is larger."""
     config = replace(config, jitter=0.0, grey=0.0, blur=0.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     plain, size = Plain(config, False), config.size
     crops = [crop_boxes(batch["key"], batch["box"], config, view) for view in (ANCHOR, SEMI)]
@@ -351,7 +350,8 @@ def show(result: dict[str, Any]) -> None:
     print(
         f"{size['clips']} clips of {size['frames']} frames, {size['height']}x{size['width']} uint8 -> "
         f"{size['size']}x{size['size']} float; CPU time, {machine['threads']} of {machine['cpus']} CPUs, "
-        f"torch {machine['torch']}, {size['rounds']} rounds; without colours {result['grey_levels_apart']} grey levels apart"
+        f"torch {machine['torch']}, {size['rounds']} rounds; difference without colours: "
+        f"{result['grey_levels_apart']} grey levels"
     )
     print(f"{'':26s}{'semi-negative':>20s}{'both views':>20s}")
     for name, title in TITLES.items():

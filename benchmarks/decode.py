@@ -2,10 +2,11 @@
 
 python benchmarks/decode.py [VIDEO...] [--repeats N] [--long] [--json]
 
-Without videos, a 10-second 320x240 H.264 clip is generated. Sequential: every frame to RGB. Random: 8 clips of 16 frames
-at random places, each from a freshly opened file. Times are minima over interleaved repeats, ratios are to decord's
-`get_batch` of all frames (sequential) and to decord's seek (random). `wrong` counts clips that differ from a sequential
-pass. --long adds the peak memory of extracting a background from ten minutes of 1080p (generated once: minutes).
+Without videos, a 10-second 320x240 H.264 clip is generated. Sequential: every frame to RGB. Random: 8 clips of 16
+frames at random places, each from a freshly opened file. Times are minima over interleaved repeats, ratios are to
+decord's `get_batch` of all frames (sequential) and to decord's seek (random). `wrong` counts clips that differ from a
+sequential pass. --long adds the peak memory of extracting a background from ten minutes of 1080p (generated once:
+minutes).
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
 python benchmarks/extract.py [VIDEO...] [--repeats N] [--json]
 
-Without videos, two 10-second clips of 320x240 are generated: people who walk before a camera that stands still, and before
-one that shakes. Per video and job: minimum and median over interleaved repeats of the CPU time, its spread (interquartile range
-over median), and the median ratio to a full RGB decode by the same reader in the same repeat.
+Without videos, two 10-second clips of 320x240 are generated: people who walk before a camera that stands still, and
+before one that shakes. Per video and job: minimum and median over interleaved repeats of the CPU time, its spread
+(interquartile range over median), and the median ratio to a full RGB decode by the same reader in the same repeat.
 """
 
 import os

@@ -1,11 +1,12 @@
-"""Frames, rate, duration and display size of files beside what ffprobe says, and random access beside a sequential pass.
+"""Frames, rate, duration and display size of files compared with ffprobe's; random access with a sequential pass.
 
 python benchmarks/ffprobe.py FILE_OR_FOLDER... [--seeks N] [--json]
 
 Needs ffprobe. `frames` are those of a sequential pass, and ffprobe's count of decoded frames. ffprobe's rate is
-`avg_frame_rate`, its duration that of the stream, else of the file; its display size is the stored size by the aspect of
-its pixels, turned. A row is printed in full where anything differs, with the reason where it follows from the file; the
-last line counts. Leaves with 1 if frames or display sizes differ, times do not ascend, or a frame by index is another one.
+`avg_frame_rate`, its duration that of the stream, else of the file; its display size is the stored size by the aspect
+of its pixels, turned. A row is printed in full where anything differs, with the reason where it follows from the file;
+the last line counts. Leaves with 1 if frames or display sizes differ, times do not ascend, or a frame by index is
+another one.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What bgaug costs on a GPU: its share of a training step, clips per second, memory, and that no step waits for the device.
+"""Costs of bgaug on a GPU: its share of a training step, clips per second, memory; a check that no step waits.
 
 python benchmarks/gpu.py [--json] [--clips 64] [--backbone r2plus1d18] [--method bgaug] [--steps 20]
 python benchmarks/gpu.py --device cpu --quick      # a tiny form, to see that it runs
 
 Needs torch and numpy alone: batches are made up on the spot, no store is read. A step is what a training loop does once
-the uint8 batch is on the device: pairs, encoder and loss under bf16 autocast, gradients, optimiser. Times are medians over
-steps, by the device's own clock; the share of the pairs is measured in the same run. The step is also run under
+the uint8 batch is on the device: pairs, encoder and loss under bf16 autocast, gradients, optimiser. Times are medians
+over steps, by the device's own clock; the share of the pairs is measured in the same run. The step is also run under
 torch's profiler, and with synchronisation forbidden: a step that waits for the device ends the benchmark with an error.
 """
 
@@ -133,7 +133,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def waits(step: Step, batch: dict[str, Tensor]) -> list[str]:
-    """Operations of one step that make the host wait, by the profiler; and none may be there while that is forbidden."""
+    """Operations of one step that make the host wait, found by the profiler."""
     from torch.profiler import ProfilerActivity, profile, record_function
 
     cuda = step.device.type == "cuda"
@@ -194,7 +194,8 @@ def show(result: dict[str, Any]) -> None:
     """The result as text."""
     million = result["parameters"] / 1e6
     print(
-        f"{result['method']} on {result['backbone']} ({million:.1f} M parameters), {result['clips']} clips, {result['device']}"
+        f"{result['method']} on {result['backbone']} ({million:.1f} M parameters), {result['clips']} clips, "
+        f"{result['device']}"
     )
     for form in ("eager", "compiled"):
         if form in result:

@@ -7,20 +7,21 @@
     python benchmarks/micro.py --only readings --draw 1 --seeds 0,1,2 --trials "semi;bgaug"   # of runs that are there
     python benchmarks/micro.py --only plot                        # needs matplotlib: pip install 'bgaug[plots]'
 
-In the micro world (`bgaug.testing.synthetic`) the prop is larger, and lies still under the mover, follows it as a shadow, or is held by
-it; masks drag a rim of the source's background along, come late, and have holes. Every trial trains `tiny` for equal
-steps of 128 encoded views. *wide* has unseen scenes, *swap* also props that say nothing: what an encoder loses from one
-to the other it owed to the prop.
+In the micro world (`bgaug.testing.synthetic`) the prop is larger, and lies still under the mover, follows it as a
+shadow, or is held by it; masks drag a rim of the source's background along, come late, and have holes. Every trial
+trains `tiny` for equal steps of 128 encoded views. *wide* has unseen scenes, *swap* also props that say nothing: what
+an encoder loses from one to the other it owed to the prop.
 
 Rules that were written down before anything was trained. A trial is better than plain `semi` if it loses less from wide
 to swap at no loss of swap; of several, the one of higher swap wins; differences under three points are none. The search
-sees draw 0 alone, one seed, the best with three. (It was to go from 400 steps to 800; a GPU ran all at 800.) What is claimed
-is measured on draw 1, three seeds, which nothing was chosen on.
+sees draw 0 alone, one seed, the best with three. (It was to go from 400 steps to 800; a GPU ran all at 800.) What is
+claimed is measured on draw 1, three seeds, which nothing was chosen on.
 
 Every trial is a line of benchmarks/results/micro.jsonl, whether it helped or not; what is there is not run again. One
 whose process broke off leaves no line: a rerun goes on with it. Lines with "commit" are of what did not help and was
-taken out: that commit still has it, there `python benchmarks/micro.py --trials "..."` runs it (names of the dynamic code's
-trials were others there: "dual" had what is "dual, mean pooled" here). "pool" is how the dynamic code was pooled.
+taken out: that commit still has it, there `python benchmarks/micro.py --trials "..."` runs it (names of the dynamic
+code's trials were others there: "dual" had what is "dual, mean pooled" here). "pool" is how the dynamic code was
+pooled.
 """
 
 from __future__ import annotations
@@ -247,7 +248,7 @@ def run_trial(trial: Trial, work: Path) -> None:
 
 
 def show_readings(trials: Sequence[Trial], work: Path) -> None:
-    """Other codes of the same trained encoders: nothing is trained but the probe. Means over seeds, as the table has them."""
+    """Scores of other codes of the same trained encoders, means over seeds; only the probe is trained."""
     import numpy as np
     import torch
 

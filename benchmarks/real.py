@@ -3,11 +3,12 @@
     python benchmarks/real.py --data DATA --work out/real [--seeds 0,1,2] [--steps 400]
     python benchmarks/real.py --data DATA --work out/real --quick     # a few steps, to see that it runs
 
-DATA holds the folders `clips` and `backgrounds` to pre-train on (static shots of them take part) and `actions/ut_interaction_set1`
-with its `labels.csv`. Every UT clip is brought to one size, and its feature is the mean over ten clips of one length: the
-files' sizes and lengths give their labels away. Retrieval (R@1) and a linear probe, each recording against the others.
-Then the bias evaluation: accuracy where what lies far from the foreground is foreign (*wide* bias), and where a ring about it
-is (*micro* bias), and how far the feature moves by it, over how far features of two videos lie apart.
+DATA holds the folders `clips` and `backgrounds` to pre-train on (static shots of them take part) and
+`actions/ut_interaction_set1` with its `labels.csv`. Every UT clip is brought to one size, and its feature is the mean
+over ten clips of one length: the files' sizes and lengths give their labels away. Retrieval (R@1) and a linear probe,
+each recording against the others. Then the bias evaluation: accuracy where what lies far from the foreground is foreign
+(*wide* bias), and where a ring about it is (*micro* bias), and how far the feature moves by it, over how far features
+of two videos lie apart.
 
 Forty clips teach an encoder little, and sixty tell few differences apart: the intervals are over recordings, the
 differences are paired, and p is of a permutation of recordings. Cells are kept in --work; the result goes to --out.
@@ -106,7 +107,7 @@ def build(out: Path, videos: list[Path], labels: Path | None) -> None:
 def cell(
     options: argparse.Namespace, learner: ContrastiveLearner, config: dict[str, Any], code: str
 ) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.str_], float]:
-    """Which UT clips a feature gets right, by protocol, each clip's recording, and 1 - cosine of two clips, the mean."""
+    """UT clips classified correctly, by protocol; the recording of each clip; mean cosine distance of two clips."""
     asked = EmbedOptions(feature=code, clips=10)
     embedding = embed_store(learner, config, open_store(options.work / "ut"), Silent(), asked)
     values, labels = embedding.features, np.asarray(embedding.labels)
@@ -180,7 +181,8 @@ def numbers(
 def show(result: dict[str, Any]) -> None:
     """The table, on stdout."""
     print(
-        f"{result['pretrain_videos']} videos to pre-train on, {result['steps']} steps of {result['batch']}; percent, chance 16.7"
+        f"{result['pretrain_videos']} videos to pre-train on, {result['steps']} steps of {result['batch']}; "
+        "percent, chance 16.7"
     )
     for protocol in ("retrieval", "linear"):
         print(f"{protocol:22}{'by seed':>24}{'mean':>8}{'spread':>8}{'95 % over recordings':>24}   ours less this")

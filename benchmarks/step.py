@@ -4,8 +4,9 @@ python benchmarks/step.py [--backbone r2plus1d18] [--clips 4] [--rounds 3] [--js
 python benchmarks/step.py --quick      # a tiny form, to see that it runs
 
 Both are the momentum form: one encoded query and one encoded key a clip. semi adds the composition; bgaug
-the dynamic code and its term; dual a static stream and a third term. A step is what the trainer does with a batch on the device:
-pairs, encoder and loss, gradients, optimiser. Rounds alternate between the methods; medians of CPU time over one thread.
+the dynamic code and its term; dual a static stream and a third term. A step is what the trainer does with a batch on
+the device: pairs, encoder and loss, gradients, optimiser. Rounds alternate between the methods; medians of CPU time
+over one thread.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def main() -> None:
     }
     for name, values in seconds.items():
         print(
-            f"{name:6} {middle[name]:8.2f} s a step ({min(values):.2f} to {max(values):.2f}), {result['over_moco'][name]:.3f} of moco"
-        )  # type: ignore[index]
+            f"{name:6} {middle[name]:8.2f} s per step ({min(values):.2f} to {max(values):.2f}), "
+            f"{middle[name] / middle['moco']:.3f} of moco"
+        )
     if options.json:
         print(json.dumps(result))
 

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bgaug.pairs import (
-    HUE_GENERATOR,
     KINETICS_MEAN,
     KINETICS_STD,
-    LUMA,
     Augmentation,
     centre_crop,
     colour_jitter,
@@ -30,6 +28,7 @@ from bgaug.pairs import (
     random_bits,
     uniform,
 )
+from bgaug.pairs.augmentation import _HUE_GENERATOR, _LUMA
 from bgaug.pairs.filters import blur_radius, blur_taps, resize_taps
 
 PLAIN = Augmentation(size=16, flip=0, jitter=0, grey=0, blur=0)
@@ -199,7 +198,7 @@ def test_steps_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, share:
     whole = crop_resize(frames, boxes, 12, flip)
     coloured, blurred, grown = colour_jitter(whole, keys(3), config), gaussian_blur(whole, 1.5), dilate(masks, 1.5)
     # One frame of one clip, then two frames of it, then both of them of more clips.
-    monkeypatch.setattr("bgaug.pairs.filters.CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
+    monkeypatch.setattr("bgaug.pairs.filters._CPU_CHUNK_BYTES", share * 12 * 12 * 3 * 4)
     torch.testing.assert_close(crop_resize(frames, boxes, 12, flip), whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(colour_jitter(whole, keys(3), config), coloured, atol=1e-6, rtol=0)
     torch.testing.assert_close(gaussian_blur(whole, 1.5), blurred, atol=1e-6, rtol=0)
@@ -252,7 +251,7 @@ def one_colour(config: Augmentation, colour: tuple[float, float, float], count: 
 def test_each_colour_change_does_what_it_says() -> None:
     off = {"flip": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grey": 0.0, "blur": 0.0}
     colour = (0.3, 0.5, 0.4)
-    luma = sum(weight * value for weight, value in zip(LUMA, colour, strict=True))
+    luma = sum(weight * value for weight, value in zip(_LUMA, colour, strict=True))
 
     bright = one_colour(Augmentation(**off | {"jitter": 1.0, "brightness": 0.4}), colour)[:, :, 0, 0, 0]  # type: ignore[arg-type]
     factors = bright / torch.tensor(colour)
@@ -267,7 +266,7 @@ def test_each_colour_change_does_what_it_says() -> None:
 
     for change in ({"saturation": 1.0}, {"hue": 0.5}):
         changed = one_colour(Augmentation(**off | {"jitter": 1.0} | change), (0.48, 0.5, 0.52))[:, :, 0, 0, 0]  # type: ignore[arg-type]
-        kept = (changed * torch.tensor(LUMA)).sum(dim=1)
+        kept = (changed * torch.tensor(_LUMA)).sum(dim=1)
         assert changed.std(dim=0).max() > 1e-3
         torch.testing.assert_close(kept, torch.full_like(kept, 0.299 * 0.48 + 0.587 * 0.5 + 0.114 * 0.52))
 
@@ -291,8 +290,8 @@ def test_hue_turns_in_yiq() -> None:
     turn = torch.zeros(3, 3)
     turn[2, 1], turn[1, 2] = 1.0, -1.0
     expected = torch.linalg.inv(to_yiq) @ turn @ to_yiq
-    torch.testing.assert_close(torch.tensor(HUE_GENERATOR), expected, atol=1e-5, rtol=0)
-    half = 2 * torch.tensor([LUMA] * 3) - torch.eye(3)
+    torch.testing.assert_close(torch.tensor(_HUE_GENERATOR), expected, atol=1e-5, rtol=0)
+    half = 2 * torch.tensor([_LUMA] * 3) - torch.eye(3)
     y, i, q = colorsys.rgb_to_yiq(*(half @ torch.tensor([0.5, 0.45, 0.4])).tolist())
     y0, i0, q0 = colorsys.rgb_to_yiq(0.5, 0.45, 0.4)
     assert (
@@ -456,7 +455,7 @@ def test_wrong_frames_are_told() -> None:
 @pytest.mark.parametrize(("degrees", "expected"), [(9, 0.67), (36, 0.72), (180, 0.90)])
 def test_the_hue_turn_is_what_its_docstring_says(degrees: int, expected: float) -> None:
     """Held against the turn of HSV by Python's own colorsys, in the sense of that: it keeps the luma, and is not HSV's."""
-    luma, generator = torch.tensor([[0.299, 0.587, 0.114]] * 3), torch.tensor(HUE_GENERATOR)
+    luma, generator = torch.tensor([[0.299, 0.587, 0.114]] * 3), torch.tensor(_HUE_GENERATOR)
     angle = -math.radians(degrees)
     turn = luma + math.cos(angle) * (torch.eye(3) - luma) + math.sin(angle) * generator
     rgb = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import UsageError
 from bgaug.model import METHODS
-from bgaug.pipelines.train.bias_monitor import BiasMonitor, evaluating, nearest, probe_accuracy
+from bgaug.pipelines.train.bias_monitor import BiasMonitor, _probe_accuracy, evaluating, nearest
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 
@@ -69,9 +69,9 @@ def test_backgrounds_are_probe_accuracy_or_not() -> None:
     background = np.arange(64) % 8
     known = np.ones(64, np.bool_)
     one_hot = np.eye(8, dtype=np.float32)[background] + rng.normal(0, 0.01, (64, 8)).astype(np.float32)
-    assert probe_accuracy(one_hot, background, known) == 100
-    assert probe_accuracy(rng.normal(size=(64, 3)).astype(np.float32), background, known) < 40
-    assert np.isnan(probe_accuracy(one_hot, background, known & False))
+    assert _probe_accuracy(one_hot, background, known) == 100
+    assert _probe_accuracy(rng.normal(size=(64, 3)).astype(np.float32), background, known) < 40
+    assert np.isnan(_probe_accuracy(one_hot, background, known & False))
 
 
 def test_a_model_is_left_as_it_was() -> None:

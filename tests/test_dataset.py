@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from bgaug.data.batch import FIELDS, Batch
-from bgaug.data.dataset import ClipDataset, ClipOptions, Short, _below, random_words
+from bgaug.data.dataset import ClipDataset, ClipOptions, _below, _random_words, _Short
 from bgaug.errors import UsageError
 from bgaug.pairs.masks import unpack_masks
 from bgaug.pipelines.build.options import ShardOptions
@@ -142,7 +142,7 @@ def test_uniform_clips_are_evenly_spaced(small_store: Path) -> None:
 
 
 @pytest.mark.parametrize(("short", "expected"), [("loop", [0, 1, 2, 0, 1]), ("pad", [0, 1, 2, 2, 2])])
-def test_short_shots_follow_their_policy(small_store: Path, short: Short, expected: list[int]) -> None:
+def test_short_shots_follow_their_policy(small_store: Path, short: _Short, expected: list[int]) -> None:
     store = open_store(small_store)
     stride = 12  # the longest video has 34 frames: three fit
     video = int(np.argmax(store.columns.num_frames))
@@ -191,7 +191,7 @@ def test_seconds_are_kept_where_the_rate_varies(small_store: Path, monkeypatch: 
 
 @pytest.mark.parametrize(("short", "expected"), [("loop", [0, 3, 5, 0, 3]), ("pad", [0, 3, 5, 5, 5])])
 def test_shots_short_in_time_follow_their_policy(
-    small_store: Path, monkeypatch: pytest.MonkeyPatch, short: Short, expected: list[int]
+    small_store: Path, monkeypatch: pytest.MonkeyPatch, short: _Short, expected: list[int]
 ) -> None:
     times = np.concatenate([[0.0, 0.1, 0.2, 0.5, 0.85, 1.1], 1.2 + 0.01 * np.arange(40)])
     store = timed(cut(open_store(small_store), 0, 6), monkeypatch, times)
@@ -360,13 +360,13 @@ def test_classes_and_statuses_are_kept_by_name(small_store: Path) -> None:
 
 
 def test_random_words_are_spread_and_scaled_evenly() -> None:
-    words = [word for video in range(2000) for word in random_words(-1, 3, video, 5)]
+    words = [word for video in range(2000) for word in _random_words(-1, 3, video, 5)]
     assert len(set(words)) == len(words) and all(0 <= word < 2**64 for word in words)
     counts = Counter(_below(10, word) for word in words)
     assert set(counts) == set(range(10))
     assert all(count == pytest.approx(1000, abs=5 * math.sqrt(900)) for count in counts.values())
     assert (_below(7, 0), _below(7, 2**64 - 1), _below(1, 2**64 - 1)) == (0, 6, 0)
-    assert random_words(0, 0, 1, 2) == random_words(0, 0, 1, 4)[:2]
+    assert _random_words(0, 0, 1, 2) == _random_words(0, 0, 1, 4)[:2]
 
 
 class _Reader(Dataset[float]):

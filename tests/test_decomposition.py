@@ -8,8 +8,8 @@ from bgaug.model.backbones import build_backbone
 from bgaug.model.decomposition import (
     Codes,
     MotionAwareDecomposition,
+    _temporal_deviation,
     saliency_map,
-    temporal_deviation,
 )
 
 
@@ -119,9 +119,9 @@ def test_what_lies_still_under_the_mover_is_not_in_the_dynamic_code() -> None:
 
 def test_the_deviation_of_what_never_varies_has_a_gradient() -> None:
     z = torch.zeros(1, 2, 4, 2, 2, requires_grad=True)
-    temporal_deviation(z).sum().backward()  # type: ignore[no-untyped-call]
+    _temporal_deviation(z).sum().backward()  # type: ignore[no-untyped-call]
     assert z.grad is not None and torch.equal(z.grad, torch.zeros_like(z))
-    half = temporal_deviation(torch.rand(1, 2, 4, 2, 2).bfloat16())
+    half = _temporal_deviation(torch.rand(1, 2, 4, 2, 2).bfloat16())
     assert half.dtype == torch.float32 and half.shape == (1, 2, 2, 2)
 
 

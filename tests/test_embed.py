@@ -19,7 +19,7 @@ from bgaug.data.clips import longest_shot, uniform_clips
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.checkpoint import file_sha256
+from bgaug.model.checkpoint import _file_sha256
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
@@ -151,7 +151,7 @@ def test_further_content_of_the_file(run: Path, small_store: Path, tmp_path: Pat
     assert [found["class_names"][label] for label in found["labels"]] == [name.split("/")[0] for name in store.videos]
     assert (found["groups"] == -1).all() and (found["splits"] == -1).all()
     checkpoint = run / "checkpoints" / "step-00000007.pt"
-    assert str(found["checkpoint_sha256"]) == file_sha256(checkpoint)
+    assert str(found["checkpoint_sha256"]) == _file_sha256(checkpoint)
     settings = json.loads(str(found["settings"]))
     assert settings["frames"] == 8 and settings["stride"] == 2 and settings["crop"] == 32
     assert reported.to_json()["shape"] == [6, 96] and reported.to_json()["settings"] == settings

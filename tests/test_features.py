@@ -17,7 +17,7 @@ from worlds import Recorder
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.checkpoint import file_sha256, load_run
+from bgaug.model.checkpoint import _file_sha256, load_run
 from bgaug.model.decomposition import CODES
 from bgaug.pairs import centre_crop
 from bgaug.pipelines.evaluate import features as room
@@ -122,7 +122,7 @@ def test_another_store_is_another_file(run: Path, store: Store, small_store: Pat
     first = features(run, store)
     assert features(run, open_store(tmp_path / "copy")).reused  # the same content elsewhere
     first_key = np.load(str(first.file))["about"]
-    assert json.loads(str(first_key))["checkpoint_sha256"] == file_sha256(load_run(run).checkpoint)
+    assert json.loads(str(first_key))["checkpoint_sha256"] == _file_sha256(load_run(run).checkpoint)
 
 
 def test_damage_is_seen_and_mended(run: Path, store: Store) -> None:

@@ -38,7 +38,7 @@ CEILING = {
     "foreign": 2.0,
     "watch": 2.5,
 }
-LONG_LINES = {"code": 231, "Markdown": 0}
+LONG_LINES = {"code": 0, "Markdown": 0}
 SHOWN = 20
 
 

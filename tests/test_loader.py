@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from bgaug.data.batch import FIELDS, Batch
 from bgaug.data.dataset import ClipDataset, ClipOptions
-from bgaug.data.loader import ClipLoader, SemiNegativeDataset, Shuffle
+from bgaug.data.loader import ClipLoader, SemiNegativeDataset, _Shuffle
 from bgaug.errors import StoreDamageError, UsageError
 from bgaug.pairs import Augmentation, SemiNegativePairs
 
@@ -96,7 +96,7 @@ def test_clips_left_over_are_dropped(dataset: ClipDataset) -> None:
 
 @pytest.mark.parametrize("shuffle", [True, False, "blocks"])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_one_order(many: ClipDataset, shuffle: Shuffle, world: int) -> None:
+def test_ranks_share_one_order(many: ClipDataset, shuffle: _Shuffle, world: int) -> None:
     whole = ClipLoader(many, 12, seed=3, shuffle=shuffle)
     parts = [
         ClipLoader(many, 12 // world, seed=3, shuffle=shuffle, rank=rank, world=world).order(1) for rank in range(world)
@@ -489,7 +489,7 @@ def test_ready_pairs(small_store: Path, dataset: ClipDataset) -> None:
 
 
 def test_ready_pairs_go_on_where_they_stood(small_store: Path, dataset: ClipDataset) -> None:
-    def make(shuffle: Shuffle = True) -> SemiNegativeDataset:
+    def make(shuffle: _Shuffle = True) -> SemiNegativeDataset:
         pairs = SemiNegativePairs(Augmentation.tiny(24))
         return SemiNegativeDataset(small_store, 2, pairs, dataset=dataset, seed=1, shuffle=shuffle)
 

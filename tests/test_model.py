@@ -16,7 +16,7 @@ from bgaug.model import METHODS, ContrastiveLearner, Encoder, Method
 from bgaug.model.backbones import Backbone, Tiny, build_backbone
 from bgaug.model.decomposition import CODES, MotionAwareDecomposition
 from bgaug.model.losses import info_nce, queue_nce
-from bgaug.model.modes import input_modes
+from bgaug.model.modes import _input_modes
 from bgaug.pairs import Pairs
 
 B = 6
@@ -486,11 +486,11 @@ def test_byol_asked_both_ways_is_the_mean_of_both() -> None:
 
 def test_modes_are_appearance_alone_and_motion_alone() -> None:
     clips, key = make_pairs().anchor, torch.arange(B)
-    still, moving = input_modes(clips, key)
+    still, moving = _input_modes(clips, key)
     assert torch.equal(still, still[:, :, :1].expand_as(still))
     assert all(any(torch.equal(s[:, 0], c[:, t]) for t in range(4)) for s, c in zip(still, clips, strict=True))
     torch.testing.assert_close(moving[:, :, 1:], clips[:, :, 1:] - clips[:, :, :-1])
-    motionless = input_modes(still, key)[1]
+    motionless = _input_modes(still, key)[1]
     assert motionless.abs().max() == 0
 
 

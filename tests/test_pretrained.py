@@ -20,7 +20,7 @@ import bgaug
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.model import METHODS, ContrastiveLearner, Method
 from bgaug.model.backbones import build_backbone
-from bgaug.model.checkpoint import file_sha256, load_run
+from bgaug.model.checkpoint import _file_sha256, load_run
 from bgaug.model.pretrained import PUBLISHED, EncoderInfo, backbone_options, read_weights
 from bgaug.model.pretrained.load import VideoEncoder, export_encoder, load_encoder
 
@@ -57,7 +57,7 @@ def test_the_encoder_of_a_run_gives_its_learners_features(
         encoder = load_encoder(path)
         assert not encoder.training
         assert torch.equal(encoder(clips), expected)
-    assert encoder.info.checkpoint_sha256 == file_sha256(checkpoint)
+    assert encoder.info.checkpoint_sha256 == _file_sha256(checkpoint)
     assert (encoder.info.size, encoder.info.num_frames, encoder.info.stride, encoder.info.dim) == (32, 8, 3, 96)
     assert (encoder.info.normalisation, encoder.info.temporal_padding) == ("none", "replicate")
     assert list(encoder.stages(clips)) == ["stage1", "stage2", "stage3", "stage4"]

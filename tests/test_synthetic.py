@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from bgaug.testing.synthetic import (
     ACTIONS,
     FIRST_PHOTO,
-    NOISE,
     SPLITS,
     SyntheticSplit,
     SyntheticVideo,
     make_split,
     make_video,
 )
+from bgaug.testing.synthetic.video import _NOISE
 
 AGREEMENT = 0.95 + 0.05 / 8  # a biased factor also hits the class by luck
 
@@ -109,7 +109,7 @@ def test_bgonly_shows_the_plates_and_noise_alone() -> None:
     clear = (split.plates > 25) & (split.plates < 230)  # elsewhere the range cuts the noise off
     noise = (split.frames.astype(float) - split.plates)[clear]
     assert noise.mean() == pytest.approx(0, abs=0.05)
-    assert noise.std() == pytest.approx(np.hypot(255 * NOISE, np.sqrt(2 / 12)), rel=0.02)  # both sides were rounded
+    assert noise.std() == pytest.approx(np.hypot(255 * _NOISE, np.sqrt(2 / 12)), rel=0.02)  # both sides were rounded
 
 
 def test_away_from_the_sprite_frames_are_plates() -> None:
@@ -120,7 +120,7 @@ def test_away_from_the_sprite_frames_are_plates() -> None:
     for axis in (2, 3):
         for _ in range(3):
             near = near | np.roll(near, 1, axis) | np.roll(near, -1, axis)
-    assert np.quantile(difference[~near], 0.999) < 6 * 255 * NOISE
+    assert np.quantile(difference[~near], 0.999) < 6 * 255 * _NOISE
     assert difference[split.masks].mean() > 40
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from bgaug.errors import UsageError
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
 from bgaug.model.checkpoint import load_checkpoint, load_run
-from bgaug.pipelines.train.optimisation import LARS, Optimisation, make_optimiser
+from bgaug.pipelines.train.optimisation import _LARS, Optimisation, make_optimiser
 from bgaug.pipelines.train.run import RunResult, TrainOptions, train
 from bgaug.progress import Silent
 
@@ -82,7 +82,7 @@ def test_lars_against_its_formula() -> None:
 def test_lars_does_not_divide_by_nothing() -> None:
     weight = nn.Parameter(torch.zeros(2, 2))
     weight.grad = torch.ones(2, 2)
-    LARS([{"params": [weight], "weight_decay": 0.1}], lr=1.0).step()
+    _LARS([{"params": [weight], "weight_decay": 0.1}], lr=1.0).step()
     assert torch.equal(weight.detach(), -torch.ones(2, 2))
 
 

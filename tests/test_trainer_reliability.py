@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, UsageError
 from bgaug.model import ContrastiveLearner
-from bgaug.model.checkpoint import BEST, CHECKPOINTS, load_checkpoint, load_run
+from bgaug.model.checkpoint import _BEST, CHECKPOINTS, load_checkpoint, load_run
 from bgaug.model.checkpoint import find_checkpoint as last_checkpoint
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.train.loop import enough_memory
+from bgaug.pipelines.train.loop import _enough_memory
 from bgaug.pipelines.train.run import RunResult, TrainOptions, train
 from bgaug.pipelines.train.run_folder import LOG
 from bgaug.progress import Silent
@@ -171,9 +171,9 @@ def test_the_clips_of_every_batch_of_a_step_are_kept(
     ],
 )
 def test_too_little_memory_says_what_to_change(error: Exception) -> None:
-    with pytest.raises(BgaugError, match="64 clips per step.*--batch-size.*--accumulate.*--amp"), enough_memory(64):
+    with pytest.raises(BgaugError, match="64 clips per step.*--batch-size.*--accumulate.*--amp"), _enough_memory(64):
         raise error
-    with pytest.raises(RuntimeError, match="shapes"), enough_memory(64):
+    with pytest.raises(RuntimeError, match="shapes"), _enough_memory(64):
         raise RuntimeError("shapes do not fit")
 
 
@@ -182,10 +182,10 @@ def test_the_best_and_the_last_checkpoints_stay(small_store: Path, tmp_path: Pat
     run(small_store, out, steps=12, keep=3, best="-loss")
     ends = {line["step"]: line["loss"] for line in steps(out) if line["step"] % 2 == 0}  # an epoch is two steps
     kept = sorted(path.name for path in (out / CHECKPOINTS).iterdir())
-    assert kept == [BEST, "step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
-    assert load_checkpoint(out / CHECKPOINTS / BEST)["step"] == min(ends, key=lambda step: ends[step])
+    assert kept == [_BEST, "step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
+    assert load_checkpoint(out / CHECKPOINTS / _BEST)["step"] == min(ends, key=lambda step: ends[step])
     best = load_run(out, best=True, device="cpu").learner
-    assert same(dict(best.state_dict()), load_checkpoint(out / CHECKPOINTS / BEST)["learner"])
+    assert same(dict(best.state_dict()), load_checkpoint(out / CHECKPOINTS / _BEST)["learner"])
     with pytest.raises(BgaugError, match="no number 'fame'.*loss"):
         run(small_store, tmp_path / "x", best="fame")
     with pytest.raises(UsageError, match="no number 'motion_r1'; there are loss; with --meters also motion_r1"):

@@ -21,7 +21,8 @@ class Batch(MutableMapping[str, Tensor]):
 
     Attributes:
         frames: uint8 (B, V, T, H, W, 3), RGB.
-        masks: uint8 (B, V, T, P), foreground bits, most significant first, rows of W then H; see `bgaug.pairs.masks.unpack_masks`.
+        masks: uint8 (B, V, T, P), foreground bits, most significant first, rows of W then H; see
+            `bgaug.pairs.masks.unpack_masks`.
         backgrounds: uint8 (B, H, W, 3), RGB: the static background of the shot that the clips come from.
         video: int64 (B,), index of the video in the store.
         shot: int64 (B,), index of the shot in its video.

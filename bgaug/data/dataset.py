@@ -25,8 +25,8 @@ from bgaug.errors import UsageError
 from bgaug.store import Store, open_store
 from bgaug.store.format.records import GRADES, STATUSES
 
-Sampling = Literal["random", "uniform"]
-Short = Literal["loop", "pad", "skip"]
+_Sampling = Literal["random", "uniform"]
+_Short = Literal["loop", "pad", "skip"]
 
 _TOLERANCE_SECONDS = 1e-6
 """Tolerance for rounded times at the end of a shot: less than one tick of any container's clock."""
@@ -59,8 +59,8 @@ class ClipOptions:
     num_frames: int = 16
     stride: int = 2
     views: int = 2
-    sampling: Sampling = "random"
-    short: Short = "loop"
+    sampling: _Sampling = "random"
+    short: _Short = "loop"
     stride_seconds: float | None = None
     min_shot_seconds: float = 1.0
 
@@ -68,10 +68,10 @@ class ClipOptions:
         for name in ("num_frames", "stride", "views"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.sampling not in get_args(Sampling):
-            raise UsageError(f"sampling must be one of {', '.join(get_args(Sampling))}, got {self.sampling!r}")
-        if self.short not in get_args(Short):
-            raise UsageError(f"short must be one of {', '.join(get_args(Short))}, got {self.short!r}")
+        if self.sampling not in get_args(_Sampling):
+            raise UsageError(f"sampling must be one of {', '.join(get_args(_Sampling))}, got {self.sampling!r}")
+        if self.short not in get_args(_Short):
+            raise UsageError(f"short must be one of {', '.join(get_args(_Short))}, got {self.short!r}")
         if self.stride_seconds is not None and not 0 < self.stride_seconds < math.inf:
             raise UsageError(f"stride_seconds must be finite and more than 0, got {self.stride_seconds}")
         if not 0 <= self.min_shot_seconds < math.inf:
@@ -286,7 +286,7 @@ class ClipDataset(Dataset[Batch]):
 
     def _fill(self, arrays: dict[str, NDArray[Any]], slot: int, video: int, epoch: int) -> None:
         store = self.store
-        shot_word, key_word, *words = random_words(self.seed, epoch, video, self.options.views + 2)
+        shot_word, key_word, *words = _random_words(self.seed, epoch, video, self.options.views + 2)
         shot, start, stop = self._choose_shot(video, shot_word)
         if self.options.stride_seconds is None:
             frames = self._frames_by_stride(start, stop, words)
@@ -361,7 +361,7 @@ class ClipDataset(Dataset[Batch]):
         return start + nearest, stored[nearest]
 
 
-def random_words(seed: int, epoch: int, video: int, count: int) -> tuple[int, ...]:
+def _random_words(seed: int, epoch: int, video: int, count: int) -> tuple[int, ...]:
     """`count` random numbers of 64 bits: a hash of the arguments, so the same in any worker and in any order."""
     key = struct.pack("<QQQ", seed % 2**64, epoch, video)
     words: tuple[int, ...] = struct.unpack(f"<{count}Q", hashlib.shake_128(key).digest(8 * count))

@@ -27,21 +27,23 @@ from bgaug.errors import UsageError
 from bgaug.pairs import Pairs, SemiNegativePairs
 from bgaug.store import Store
 
-Shuffle = bool | Literal["blocks"]
+_Shuffle = bool | Literal["blocks"]
 
 
 class ClipLoader:
     """Host batches of a `ClipDataset`, epoch after epoch.
 
-    Each ``for`` loop yields the batches of the current epoch, then the epoch advances. No video occurs twice in an epoch,
-    so none occurs twice in a batch. Videos that do not fill the last batch are dropped; the next epoch has another order.
+    Each ``for`` loop yields the batches of the current epoch, then the epoch advances. No video occurs twice in an
+    epoch, so none occurs twice in a batch. Videos that do not fill the last batch are dropped; the next epoch has
+    another order.
 
     A batch is in a reused buffer and is valid until the next one is drawn. Copy it, or move it to its device, before
-    that. With CUDA, buffers are pinned, and the loader waits for a copy with ``non_blocking=True`` on the current stream.
+    that. With CUDA, buffers are pinned, and the loader waits for a copy with ``non_blocking=True`` on the current
+    stream.
 
-    A loop that ends by ``break`` or by an error stops the threads; the next loop continues after the last batch that was
-    drawn. One loop runs at a time: a second one ends the first, which raises an error when it draws again. After a fork
-    both processes may continue independently.
+    A loop that ends by ``break`` or by an error stops the threads; the next loop continues after the last batch that
+    was drawn. One loop runs at a time: a second one ends the first, which raises an error when it draws again. After a
+    fork both processes may continue independently.
 
     Args:
         dataset: dataset to load.
@@ -50,7 +52,8 @@ class ClipLoader:
         threads: reading threads; 0 reads in the calling thread.
         prefetch: batches read in advance.
         shuffle: True for a random order; False for the order of the index; "blocks" for stores in which it is expensive
-            to reach many shards at a time: shards in random order, and the videos of `block_shards` of them mixed, block
+            to reach many shards at a time: shards in random order, and the videos of `block_shards` of them mixed,
+            block
             after block. A batch at the border of two blocks draws from both.
         block_shards: shards per block.
         rank: rank of this process among `world`; each gets an equal, disjoint part of one order.
@@ -72,14 +75,15 @@ class ClipLoader:
         seed: int = 0,
         threads: int = 2,
         prefetch: int = 2,
-        shuffle: Shuffle = True,
+        shuffle: _Shuffle = True,
         block_shards: int = 8,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         if batch_size < 1 or threads < 0 or prefetch < 1 or block_shards < 1 or not 0 <= rank < world:
             raise UsageError(
-                f"cannot load with {batch_size = }, {threads = }, {prefetch = }, {block_shards = }, {rank = }, {world = }"
+                f"cannot load with {batch_size = }, {threads = }, {prefetch = }, {block_shards = }, {rank = }, "
+                f"{world = }"
             )
         if shuffle not in (True, False, "blocks"):
             raise UsageError(f"shuffle must be True, False or 'blocks', got {shuffle!r}")
@@ -94,7 +98,7 @@ class ClipLoader:
         self.seed = seed
         self.threads = threads
         self.prefetch = prefetch
-        self.shuffle: Shuffle = shuffle
+        self.shuffle: _Shuffle = shuffle
         self.block_shards = block_shards
         self.rank = rank
         self.world = world
@@ -319,7 +323,7 @@ class SemiNegativeDataset(IterableDataset[Pairs]):
         device: torch.device | str = "cpu",
         seed: int = 0,
         threads: int = 2,
-        shuffle: Shuffle = True,
+        shuffle: _Shuffle = True,
     ) -> None:
         self.pairs = pairs.to(device)
         self.device = torch.device(device)

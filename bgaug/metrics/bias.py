@@ -13,7 +13,8 @@ Letters: B clips, T frames, h, w pixels of the crop, N items, K classes, D embed
 References: H. Li et al., "Mitigating and evaluating static bias of action representations in the background and the
 foreground", ICCV 2023, arXiv 2211.12883 (SCUBA, SCUFO, contrasted accuracy, conflicting foreground). J. Chung et al.,
 "Enabling detailed action recognition evaluation through video dataset augmentation", NeurIPS 2022 datasets and
-benchmarks (HAT: background only, human only, action swap). Far, ring, stripes and the placing of the still foreground are ours.
+benchmarks (HAT: background only, human only, action swap). Far, ring, stripes and the placing of the still foreground
+are ours.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ is divided into that of the mask, of a ring around it, which holds the prop, the
 all that is far (wide bias); the three add up to 1. The result is nan if the map is 0 everywhere or the mask is empty.
 
 References: B. Zhou et al., "Learning deep features for discriminative localization", 2016, arXiv 1512.04150 (class
-activation maps, which Grad-CAM gives in the last stage). H. Wang et al., "Score-CAM", 2020, arXiv 1910.01279 (energy in a region).
-J. Zhang et al., "Top-down neural attention by excitation backprop", 2016, arXiv 1608.00507 (pointing game). Ring, far
-and ratios are ours.
+activation maps, which Grad-CAM gives in the last stage). H. Wang et al., "Score-CAM", 2020, arXiv 1910.01279 (energy in
+a region). J. Zhang et al., "Top-down neural attention by excitation backprop", 2016, arXiv 1608.00507 (pointing game).
+Ring, far and ratios are ours.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from bgaug.model.pretrained.torch_files import read_torch_file
 FORMAT = "bgaug-checkpoint"
 VERSION = 1
 CHECKPOINTS = "checkpoints"
-BEST = "best.pt"
+_BEST = "best.pt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def load_run(
     learner, config = _load_learner(checkpoint, averaged, word)
     inside = checkpoint.parent.name == CHECKPOINTS
     folder = path if path.is_dir() else checkpoint.parent.parent if inside else checkpoint.parent
-    return Run(path, folder, checkpoint, file_sha256(checkpoint), learner.to(where), config, word)
+    return Run(path, folder, checkpoint, _file_sha256(checkpoint), learner.to(where), config, word)
 
 
 def _load_learner(path: Path, averaged: bool, word: Word) -> tuple[ContrastiveLearner, dict[str, Any]]:
@@ -142,7 +142,7 @@ def find_checkpoint(run: str | Path, *, best: bool = False) -> Path:
     run = Path(run)
     try:
         if run.is_dir():
-            found = sorted((run / CHECKPOINTS).glob(BEST if best else "step-*.pt"))
+            found = sorted((run / CHECKPOINTS).glob(_BEST if best else "step-*.pt"))
             if not found:
                 what = (
                     "best checkpoint; train with --best-by"
@@ -161,7 +161,7 @@ def find_checkpoint(run: str | Path, *, best: bool = False) -> Path:
     return run
 
 
-def file_sha256(path: str | Path) -> str:
+def _file_sha256(path: str | Path) -> str:
     """Of a regular file's bytes, in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -249,7 +249,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
 
 def _keep_as_best(path: Path) -> None:
     """The same bytes under a second name, which outlives the first; a copy where the disk knows no links."""
-    with replacing(path.with_name(BEST)) as unfinished:
+    with replacing(path.with_name(_BEST)) as unfinished:
         unfinished.unlink()
         try:
             os.link(path, unfinished)

@@ -9,8 +9,8 @@ With features z, and z_static from the same or another last stage:
     dynamic = sum M std_t z / sum M
     static  = sum (1 - M) mean_t z_static / sum (1 - M)
 
-The dynamic code describes how much features vary over time. An object that does not move, such as a mat under a gymnast,
-is part of their mean, however precise M is, but not of their deviation.
+The dynamic code describes how much features vary over time. An object that does not move, such as a mat under a
+gymnast, is part of their mean, however precise M is, but not of their deviation.
 
 Reference: "Solution of wide and micro background bias in contrastive action representation learning", Engineering
 Applications of Artificial Intelligence, 2024, abstract: "pixel-level intensity variations from the feature space of
@@ -48,7 +48,8 @@ class Codes:
     Attributes:
         global_code: float32 (B, C), the mean of the features.
         dynamic: float32 (B, C), the features' deviation over time, or their mean, weighted by the saliency.
-        static: float32 (B, C), the mean weighted by the complement of the saliency, of the static stream if there is one.
+        static: float32 (B, C), the mean weighted by the complement of the saliency, of the static stream if there is
+            one.
         saliency: float32 in [0, 1], (B, H', W'), M; without gradient.
     """
 
@@ -103,7 +104,7 @@ def stretch(maps: Tensor, flat: float | Tensor) -> Tensor:
     return torch.where(is_flat, torch.full_like(values, 0.5), stretched).view(maps.shape)
 
 
-def temporal_deviation(features: Tensor) -> Tensor:
+def _temporal_deviation(features: Tensor) -> Tensor:
     """Standard deviation of features over frames, at least 1e-3: (B, C, T', H', W') to float32 (B, C, H', W')."""
     return (features.float().var(dim=2, unbiased=False) + _MIN_VARIANCE).sqrt()
 
@@ -111,7 +112,8 @@ def temporal_deviation(features: Tensor) -> Tensor:
 class MotionAwareDecomposition(nn.Module):
     """Splits a clip's features into a global, a dynamic and a static code. Has no parameters.
 
-    The saliency is computed in stages with enough frames: convolutions padded with zeros in time leave differences in the
+    The saliency is computed in stages with enough frames: convolutions padded with zeros in time leave differences in
+    the
     features of a clip without motion, and at T' = 2 there is nothing else; padding with the end frames leaves none. By
     default that is the last stage if it has T' of at least 4, else all earlier stages that have, except the first
     (stages 2 and 3 of an 18-layer network for 16 frames). The motion of several stages, each relative to its own mean
@@ -170,13 +172,13 @@ class MotionAwareDecomposition(nn.Module):
         clean = self._clean(features)
         return Codes(
             global_code=mean.mean(dim=(2, 3)),
-            dynamic=_weighted_mean(mean if clean is None else temporal_deviation(clean), saliency),
+            dynamic=_weighted_mean(mean if clean is None else _temporal_deviation(clean), saliency),
             static=_weighted_mean(static.mean(dim=2).float(), 1 - saliency),
             saliency=saliency,
         )
 
     def reads_deviation(self, features: Mapping[str, Tensor]) -> bool:
-        """Whether the dynamic code of these features is a deviation over time; else it is a mean. Arguments as `forward`."""
+        """Whether the dynamic code of these features is a deviation over time, else a mean; arguments as `forward`."""
         return self._clean(features) is not None
 
     def extra_repr(self) -> str:
@@ -205,8 +207,9 @@ class MotionAwareDecomposition(nn.Module):
             return features
         if frames - 2 * extra < _MIN_FRAMES:
             raise ValueError(
-                f"only {max(0, frames - 2 * self.reach[name])} of the {frames} frames of {name} do not depend on padding "
-                f"with zeros in time, too few for differences; use longer clips, or temporal_padding='replicate'"
+                f"only {max(0, frames - 2 * self.reach[name])} of the {frames} frames of {name} do not depend "
+                f"on padding with zeros in time, too few for differences; use longer clips, or "
+                f"temporal_padding='replicate'"
             )
         return features[:, :, extra : frames - extra]
 

@@ -14,7 +14,7 @@ from bgaug.model.backbones import Backbone, count_parameters
 from bgaug.model.decomposition import Codes, MotionAwareDecomposition
 from bgaug.model.method import Method
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         if self.static_stage is not None:
             extra = count_parameters(self.static_stage)
             share = extra / count_parameters(backbone)
-            logger.info("the static stream adds %d parameters, %.0f %% of the backbone", extra, 100 * share)
+            _logger.info("the static stream adds %d parameters, %.0f %% of the backbone", extra, 100 * share)
         self.decomposition = decomposition or decomposition_for(backbone, method)
         hidden, out, batch_norm = backbone.head
         batch_norm = batch_norm or method.objective == "byol"  # BYOL collapses without it

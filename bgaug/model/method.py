@@ -24,7 +24,8 @@ class Method:
         policy: how the second view is composed, a key of `bgaug.pairs.POLICIES`; "none" leaves both views plain.
         composition: fields of `bgaug.pairs.Composition` that replace the policy's.
         objective: "infonce"; "byol": predict the key, no negatives; "dclr": see `bgaug.model.modes`.
-        momentum: whether keys come from a momentum encoder (and with InfoNCE negatives from a queue), else from the batch.
+        momentum: whether keys come from a momentum encoder (and with InfoNCE negatives from a queue), else from the
+            batch.
         w_global: weight of the term on the global code, against wide bias.
         w_dynamic: weight of the term on the dynamic code, against micro bias.
         w_static: weight of the term on the static code; above 0 it builds a second last stage.
@@ -38,8 +39,8 @@ class Method:
         queue: momentum form: keys in the queue, K.
         momentum_coefficient: momentum form: share of the key encoder's weights that stays at each step, in [0, 1].
         bn_groups: parts of the batch with batch statistics of their own. The default is 2 in the momentum form, where
-            keys are in another order than queries so that batch statistics do not reveal a pair, else 1. Each of several
-            processes is at least one part, unless their statistics are synchronised.
+            keys are in another order than queries so that batch statistics do not reveal a pair, else 1. Each of
+            several processes is at least one part, unless their statistics are synchronised.
 
     Raises:
         ValueError: a value out of its range, or two that contradict each other.
@@ -122,9 +123,9 @@ class Method:
 
     @property
     def feature(self) -> str:
-        """The default feature of its encoders: the dynamic code where a term trains it as a deviation, else the global one.
+        """The default feature of its encoders; only this function decides it.
 
-        This is the only place that decides it.
+        It is the dynamic code where a term trains it as a deviation, else the global one.
         """
         return "dynamic" if self.w_dynamic and self.pool == "deviation" else "global"
 

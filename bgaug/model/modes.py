@@ -3,8 +3,8 @@
 Letters: B clips, C channels, T frames, h, w pixels, D embedding.
 
 One encoder sees three modes of each clip: the clip v, one of its frames repeated s, and its differences of successive
-frames d. The features of v are pooled into v_s and v_d where the features of s and of d are strong. With N the symmetric
-InfoNCE in the batch, and two clips a and b of each video:
+frames d. The features of v are pooled into v_s and v_d where the features of s and of d are strong. With N the
+symmetric InfoNCE in the batch, and two clips a and b of each video:
 
     N(v_a, v_b) + N(v_s a, s_b) + N(s_a, v_s b) + N(v_d a, d_b) + N(d_a, v_d b) + 0.1 ||A(v) - A(s) - A(d)||^2
 
@@ -29,7 +29,7 @@ from bgaug.pairs import Pairs, uniform
 _W_ALIGN = 0.1
 
 
-def input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tensor, Tensor]:
+def _input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tensor, Tensor]:
     """Only the appearance of each clip, and only its motion.
 
     Args:
@@ -38,7 +38,8 @@ def input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Tens
         stream: name of the draw.
 
     Returns:
-        One frame of each clip, repeated; and the differences from the previous frame, for the first frame from the last.
+        One frame of each clip, repeated; and the differences from the previous frame, for the first frame from the
+        last.
     """
     T = clips.shape[2]
     frame = (uniform(key, stream, 1).squeeze(1) * T).long().clamp(max=T - 1)
@@ -54,7 +55,7 @@ def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float, groups: int =
     """
     key = pairs.provenance["key"]
     views = [pairs.anchor, pairs.semi]
-    modes = [clip for number, view in enumerate(views) for clip in (view, *input_modes(view, key, f"modes/{number}"))]
+    modes = [clip for number, view in enumerate(views) for clip in (view, *_input_modes(view, key, f"modes/{number}"))]
     codes, aligned = [], []
     for part in zip(*(torch.chunk(clips, groups) for clips in modes), strict=True):
         stages = encoder.backbone(torch.cat(part))

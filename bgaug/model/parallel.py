@@ -1,8 +1,8 @@
 """The device, and one batch over several processes, gathered in order of their ranks.
 
-Every process computes the loss of the whole batch from the gathered values. Gradient flows only to a process's own part,
-so the sum of the processes' gradients is that of the whole batch. DistributedDataParallel takes their mean, so the loss
-is multiplied by the number of processes there.
+Every process computes the loss of the whole batch from the gathered values. Gradient flows only to a process's own
+part, so the sum of the processes' gradients is that of the whole batch. DistributedDataParallel takes their mean, so
+the loss is multiplied by the number of processes there.
 
 Letters: B clips of one process, W processes.
 """

@@ -1,12 +1,13 @@
 """Training methods as values; their names are in `bgaug.names.METHODS`.
 
 `bgaug` is the default: the terms on the global and on the dynamic code. `semi` has only the term on the global code;
-`dual` also has the term on the static code, as a code of the scene: it costs a second last stage and changes no accuracy.
-`simclr`, `moco` and `byol` see plain views; the others are `semi` with the pairs of a published policy (see
+`dual` also has the term on the static code, as a code of the scene: it costs a second last stage and changes no
+accuracy. `simclr`, `moco` and `byol` see plain views; the others are `semi` with the pairs of a published policy (see
 `bgaug.pairs.POLICIES`), so that a comparison is of pairs only; `dclr` compares input modes, see `bgaug.model.modes`.
 
-References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum contrastive
-learning" (MoCo v2), 2020, arXiv 2003.04297; J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv 2006.07733.
+References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum
+contrastive learning" (MoCo v2), 2020, arXiv 2003.04297; J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv
+2006.07733.
 """
 
 from __future__ import annotations

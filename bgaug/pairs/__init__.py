@@ -41,10 +41,8 @@ The formulas here are ours.
 """
 
 from bgaug.names import POLICIES as POLICIES
-from bgaug.pairs.augmentation import HUE_GENERATOR as HUE_GENERATOR
 from bgaug.pairs.augmentation import KINETICS_MEAN as KINETICS_MEAN
 from bgaug.pairs.augmentation import KINETICS_STD as KINETICS_STD
-from bgaug.pairs.augmentation import LUMA as LUMA
 from bgaug.pairs.augmentation import Augmentation as Augmentation
 from bgaug.pairs.augmentation import colour_jitter as colour_jitter
 from bgaug.pairs.crops import centre_crop as centre_crop

@@ -21,10 +21,10 @@ KINETICS_MEAN: Colour = (0.43216, 0.394666, 0.37645)
 KINETICS_STD: Colour = (0.22803, 0.22145, 0.216989)
 """Normalisation of R, G, B in [0, 1] that torchvision's published Kinetics-400 weights of video networks expect."""
 
-LUMA = (0.299, 0.587, 0.114)
+_LUMA = (0.299, 0.587, 0.114)
 # Generator of rotations about the grey axis in YIQ, expressed in RGB: with L = 1 luma^T, a hue rotation by `a` is
-# L + cos(a) (I - L) + sin(a) HUE_GENERATOR. A positive `a` rotates against the direction of HSV's hue.
-HUE_GENERATOR = (
+# L + cos(a) (I - L) + sin(a) _HUE_GENERATOR. A positive `a` rotates against the direction of HSV's hue.
+_HUE_GENERATOR = (
     (0.1677397, 0.3293095, -0.4970492),
     (-0.3281131, 0.0354670, 0.2926461),
     (1.2495459, -1.0463392, -0.2032067),
@@ -136,13 +136,14 @@ def colour_jitter(clips: Tensor, key: Tensor, config: Augmentation, view: int = 
     """Change colours and blur at random: one draw per clip, the same for all of its frames.
 
     Brightness, contrast, saturation, hue, channel gains, grey and normalisation are applied in this order as one affine
-    map of RGB. The result is clipped once, at the end, to the range that [0, 1] is normalised to. Contrast pivots on the
-    mean grey of the whole clip. The blur follows the clipping, so it cannot be part of the map or of the crop's filter.
+    map of RGB. The result is clipped once, at the end, to the range that [0, 1] is normalised to. Contrast pivots on
+    the mean grey of the whole clip. The blur follows the clipping, so it cannot be part of the map or of the crop's
+    filter.
 
     The hue is a rotation about the grey axis in YIQ, which is linear and keeps the luma. A rotation of HSV's hue keeps
     value and saturation, is not linear, and changes the luma. Over uniform colours the two changes have a cosine of .67
-    at 9 degrees, .72 at 36 and .90 at 180, when both rotate in the same direction. A rotation about the grey axis of RGB
-    would come nearer (.79, .86, .98), but would not keep the luma.
+    at 9 degrees, .72 at 36 and .90 at 180, when both rotate in the same direction. A rotation about the grey axis of
+    RGB would come nearer (.79, .86, .98), but would not keep the luma.
 
     Two passes over the clips: one reads them for the mean; one reads them and writes the result. On other devices than
     a CPU the second is two, product and clipping, and a blur takes three more.
@@ -152,8 +153,8 @@ def colour_jitter(clips: Tensor, key: Tensor, config: Augmentation, view: int = 
         key: int64 (B,).
         config: strengths, probabilities and normalisation.
         view: number of the view; each draws its own colours.
-        out: memory for the result, (B, 3, T, h, w) of any floating type; `clips` itself saves the allocation. New memory
-            if None.
+        out: memory for the result, (B, 3, T, h, w) of any floating type; `clips` itself saves the allocation. New
+            memory if None.
 
     Returns:
         float32 in [0, 1], or normalised, (B, 3, T, h, w); or `out`.
@@ -183,7 +184,7 @@ def _colour_map(mean: Tensor, draws: Tensor, config: Augmentation) -> tuple[Tens
     """Affine map of RGB, (B, 3, 3) and (B, 3, 1), from a clip's mean colour (B, 3) and draws (B, 11)."""
     B = draws.shape[0]
     identity = torch.eye(3, device=mean.device)
-    to_grey = _constant((LUMA,) * 3, mean)
+    to_grey = _constant((_LUMA,) * 3, mean)
     jittered = draws[:, 0] < config.jitter
     one = torch.ones_like(draws[:, 0])
 
@@ -195,7 +196,7 @@ def _colour_map(mean: Tensor, draws: Tensor, config: Augmentation) -> tuple[Tens
     contrast = factor(2, config.contrast)
     saturation = factor(3, config.saturation)
     angle = 2 * math.pi * (factor(4, config.hue) - 1)
-    hue = to_grey + angle.cos() * (identity - to_grey) + angle.sin() * _constant(HUE_GENERATOR, mean)
+    hue = to_grey + angle.cos() * (identity - to_grey) + angle.sin() * _constant(_HUE_GENERATOR, mean)
     gain = 1 + config.channel_gain * (2 * draws[:, 5:8] - 1)
     grey = (draws[:, 8] < config.grey).view(B, 1, 1)
     colour = hue @ torch.lerp(to_grey, identity, saturation)

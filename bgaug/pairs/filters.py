@@ -1,6 +1,7 @@
 """Filters in space as banded matrices: each output pixel is a weighted sum of a few neighbouring inputs, its taps.
 
-Letters: B clips, C channels, T frames, h, w pixels; N outputs, P inputs, K taps, L numbers in a row, n images of a clip.
+Letters: B clips, C channels, T frames, h, w pixels; N outputs, P inputs, K taps, L numbers in a row, n images of a
+clip.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 # Bytes that one step may write. On a CPU that is one frame of each of 64 clips of 128x171, which stays in the last
 # level of cache. Other devices are faster with few and large steps; there it limits the memory.
-CPU_CHUNK_BYTES = 8 << 20
+_CPU_CHUNK_BYTES = 8 << 20
 _DEVICE_CHUNK_BYTES = 512 << 20
 _TAIL = 1e-6  # share of its peak at which a Gaussian ends
 _TAIL_SIGMAS = math.sqrt(-2 * math.log(_TAIL))
@@ -89,7 +90,8 @@ def blur_taps(sigma: Tensor, pixels: int, radius: int | None) -> Taps:
     Args:
         sigma: float32 (B,), pixels; 0 for no blur.
         pixels: inputs and outputs.
-        radius: the kernel ends this many pixels from its centre; if None, where its weight falls below 1e-6 of its peak.
+        radius: the kernel ends this many pixels from its centre; if None, where its weight falls below 1e-6 of its
+            peak.
     """
     reach = pixels if radius is None else radius
     taps = min(pixels, 2 * reach + 1)
@@ -110,12 +112,12 @@ def blur_radius(sigma: float) -> int:
 
 def frames_at_once(frame: int, num_frames: int, device: torch.device) -> int:
     """Number of frames per step, when `frame` is the bytes of one frame of all clips and a clip has `num_frames`."""
-    return _part(frame, num_frames, CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES)
+    return _part(frame, num_frames, _CPU_CHUNK_BYTES if device.type == "cpu" else _DEVICE_CHUNK_BYTES)
 
 
 def clips_at_once(frame: int, num_clips: int) -> list[slice]:
-    """Clips per step on a CPU, when `frame` is the bytes of one frame of one clip: all, unless one frame is too much."""
-    count = _part(frame, num_clips, CPU_CHUNK_BYTES)
+    """Clips per step on a CPU, when `frame` is the bytes of one frame of one clip: all if one frame fits."""
+    count = _part(frame, num_clips, _CPU_CHUNK_BYTES)
     return [slice(first, first + count) for first in range(0, num_clips, count)]
 
 

@@ -67,8 +67,8 @@ def motion_masks(clips: Tensor, background: Tensor, beta: float = 0.35) -> Tenso
     """Soft foreground masks of clips without stored masks, from their difference from the background and their motion.
 
     The larger of the difference from the background and the difference from the previous frame, blurred (5x5, sigma
-    5/3 at 32 pixels, scaled with the height), goes through a sigmoid at its quantile ``1 - 0.6 beta`` over the clip. The
-    constants are ours, found by experiment.
+    5/3 at 32 pixels, scaled with the height), goes through a sigmoid at its quantile ``1 - 0.6 beta`` over the clip.
+    The constants are ours, found by experiment.
 
     Args:
         clips: float32 in [0, 1], (B, 3, T, h, w), T at least 2.
@@ -99,8 +99,8 @@ def motion_masks(clips: Tensor, background: Tensor, beta: float = 0.35) -> Tenso
 def fame_masks(clips: Tensor, share: float = 0.5, published: bool = False) -> Tensor:
     """FAME's mask: the share of the image that most likely belongs to the foreground, one mask for all frames.
 
-    The pixels whose mean difference between frames is largest and smallest give two colour histograms of the mean frame.
-    The likelihood of a pixel is the share of its colour that was seen among the moving pixels. Differences and
+    The pixels whose mean difference between frames is largest and smallest give two colour histograms of the mean
+    frame. The likelihood of a pixel is the share of its colour that was seen among the moving pixels. Differences and
     likelihood are blurred by a Gaussian.
 
     Args:
@@ -139,7 +139,7 @@ def fame_masks(clips: Tensor, share: float = 0.5, published: bool = False) -> Te
 
 
 def box_masks(mask: Tensor) -> Tensor:
-    """The bounding box of each frame's mask, as a detector would draw it: 0 or 1, (B, 1, T, h, w); 0 where it is empty."""
+    """The bounding box of each frame's mask: 0 or 1, (B, 1, T, h, w); 0 everywhere if the mask is empty."""
     inside = mask > 0.5
     rows, columns = _span(inside.any(dim=4)), _span(inside.any(dim=3))
     return (rows.unsqueeze(4) & columns.unsqueeze(3)).to(torch.float32)

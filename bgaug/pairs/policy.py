@@ -47,8 +47,8 @@ class Composition:
         weight: weight of a pair. "one"; "area": 1 - (1 - r)^4 for the mask's share r of the clip; "grade": by the
             grade of the clip's shot, see `GRADE_WEIGHTS`.
         pairing: "derangement" by video, or a plain random "permutation", in which a clip may be its own donor.
-        donor_groups: number of parts of the batch, in its order, within which donors are drawn, as if each part were the
-            batch of another process.
+        donor_groups: number of parts of the batch, in its order, within which donors are drawn, as if each part were
+            the batch of another process.
         donor_crop: "view": the donor has the crop of its own second view; "own": it has another crop and flip.
         blend: (distribution, first, second) of the *donor's* share, for "blend" and the area of "random_box":
             ("uniform", low, high), or ("beta", a, a) with a whole a, at most 1/2 if `majority`.

@@ -214,8 +214,8 @@ def write_world(
 ) -> Path:
     """A split as small mp4 files in class folders, for the offline pipeline to work on.
 
-    Videos are `folder`/ACTION/NNNNN.mp4, H.264 with whole colour resolution at crf 12: with less, stripes and props lose
-    their hue. Beside the class folders lies labels.csv: the scene is the group, so that evaluation by groups meets
+    Videos are `folder`/ACTION/NNNNN.mp4, H.264 with whole colour resolution at crf 12: with less, stripes and props
+    lose their hue. Beside the class folders lies labels.csv: the scene is the group, so that evaluation by groups meets
     scenes it has not seen; `split` is "train" or "test" by what the split is for. The truth lies outside the folder, in
     the file that `truth_file` names.
 

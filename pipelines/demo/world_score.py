@@ -55,7 +55,8 @@ def world_scores(learner: ContrastiveLearner, splits: Mapping[str, SyntheticSpli
     """All scores of an encoder in the world, in percent, by code.
 
     Of each feature: the tests of `probe_accuracies`; `knn_iid`, `knn_swap` (ten nearest neighbours); `unbiased`, where
-    the probe is trained and tested on videos without correlations: how much motion is in the feature at all; `scene` and
+    the probe is trained and tested on videos without correlations: how much motion is in the feature at all; `scene`
+    and
     `prop`, how well a probe reads those, by chance 12.5. In the micro world also `wide` and `swap` by the kind of prop,
     such as `swap_held`.
 
@@ -105,8 +106,8 @@ def heatmap_scores(
     """How much of what an encoder looks at, and of what its decisions rest on, is the mover.
 
     "activation", "activation_mean", "saliency": of the last stage, whatever the class, see
-    `bgaug.metrics.heatmap.score_heatmaps`. "cam stage2" and so on: the map of the class that a linear probe on a code predicts, of
-    that same code, against each frame's mask; of the last stage that is the class activation map.
+    `bgaug.metrics.heatmap.score_heatmaps`. "cam stage2" and so on: the map of the class that a linear probe on a code
+    predicts, of that same code, against each frame's mask; of the last stage that is the class activation map.
 
     Args:
         learner: in evaluation mode.

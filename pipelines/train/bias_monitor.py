@@ -73,7 +73,7 @@ class BiasMonitor:
             return {
                 "motion_r1": _percent(found[moved] == moved),
                 "scene_r1": _percent(found[moved] == donor[moved]),
-                "background_probe": probe_accuracy(self._encode(learner, lent.semi), lender.numpy(), known),
+                "background_probe": _probe_accuracy(self._encode(learner, lent.semi), lender.numpy(), known),
             }
 
     def compose(self, donor: Tensor | None = None) -> Pairs:
@@ -107,7 +107,7 @@ def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> NDArr
     return np.asarray((queries @ gallery.T).argmax(axis=1), np.int64)
 
 
-def probe_accuracy(features: NDArray[np.float32], background: NDArray[np.int64], known: NDArray[np.bool_]) -> float:
+def _probe_accuracy(features: NDArray[np.float32], background: NDArray[np.int64], known: NDArray[np.bool_]) -> float:
     """Accuracy in percent of a background probe, trained on every second clip of a background, tested on the others."""
     rank = np.zeros(len(background), np.int64)
     for name in np.unique(background):

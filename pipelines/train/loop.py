@@ -153,7 +153,7 @@ class Trainer:
         if stop_after is not None:
             last = min(last, self.step + stop_after)
         size = self.loader.batch_size * self.processes.world
-        with StopSignal() as signal, Log(self.out / LOG, self.processes.first) as log, enough_memory(size):
+        with StopSignal() as signal, Log(self.out / LOG, self.processes.first) as log, _enough_memory(size):
             self._fill_queue()
             batches = self._batches()
             while self.step < last and not self._stops(signal):
@@ -400,7 +400,7 @@ def _average_of(encoder: nn.Module, decay: float) -> AveragedModel:
 
 
 @contextmanager
-def enough_memory(batch_size: int) -> Iterator[None]:
+def _enough_memory(batch_size: int) -> Iterator[None]:
     """Turn an error of torch for lack of memory into a BgaugError that names the options to change.
 
     Args:

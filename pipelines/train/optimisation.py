@@ -76,7 +76,7 @@ class Optimisation:
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-class LARS(torch.optim.Optimizer):
+class _LARS(torch.optim.Optimizer):
     """SGD with momentum whose step is scaled for each weight by the ratio of its norm to its gradient's norm.
 
     Weights of one dimension and groups without weight decay are updated as by SGD.
@@ -137,7 +137,7 @@ def make_optimiser(model: nn.Module, optimisation: Optimisation) -> torch.optim.
         case "adamw":
             return torch.optim.AdamW(groups, lr=optimisation.lr)
         case "lars":
-            return LARS(groups, lr=optimisation.lr)
+            return _LARS(groups, lr=optimisation.lr)
     return torch.optim.SGD(groups, lr=optimisation.lr, momentum=0.9)
 
 

@@ -18,10 +18,10 @@ Schedule = Literal["cosine", "step"]
 Precision = Literal["off", "bf16", "fp16"]
 
 METHOD, OPTIMISATION, CLIPS, MONITOR = "Method and pairs", "Optimisation", "Clips", "Checkpoints and monitoring"
-SPEED = "Speed"
+_SPEED = "Speed"
 OF_A_CALL = ("device", "threads", "resume", "stop_after", "overwrite", "trust")
 """Options that are not kept in the run's config.toml."""
-NOT_DECIDING = (
+_NOT_DECIDING = (
     *("compile", "channels_last", "checkpoint_every", "keep", "best", "log_every", "meters", "tensorboard"),
     *OF_A_CALL,
 )
@@ -143,13 +143,13 @@ class TrainOptions(DeviceOptions):
     ] = None
     sync_norm: Annotated[
         bool,
-        Option("Synchronise batch normalisation of several GPUs, in the form in the batch.", panel=SPEED, rare=True),
+        Option("Synchronise batch normalisation of several GPUs, in the form in the batch.", panel=_SPEED, rare=True),
     ] = True
-    amp: Annotated[Precision | None, Option("Mixed precision; by default bf16 on CUDA.", panel=SPEED)] = None
-    compile: Annotated[bool, Option("Compile the encoder: a slow start, faster steps.", panel=SPEED)] = False
+    amp: Annotated[Precision | None, Option("Mixed precision; by default bf16 on CUDA.", panel=_SPEED)] = None
+    compile: Annotated[bool, Option("Compile the encoder: a slow start, faster steps.", panel=_SPEED)] = False
     channels_last: Annotated[
         bool | None,
-        Option("Memory format channels_last; by default on CUDA with mixed precision.", panel=SPEED, rare=True),
+        Option("Memory format channels_last; by default on CUDA with mixed precision.", panel=_SPEED, rare=True),
     ] = None
     checkpoint_every: Annotated[
         int | None, Option("Steps between checkpoints, besides the ends of epochs.", panel=MONITOR, ge=1, rare=True)
@@ -182,7 +182,7 @@ class TrainOptions(DeviceOptions):
 
     def deciding(self) -> dict[str, Any]:
         """The options that change the result, as plain JSON values."""
-        names = [field.name for field in fields(self) if field.name not in NOT_DECIDING]
+        names = [field.name for field in fields(self) if field.name not in _NOT_DECIDING]
         return {name: plain(getattr(self, name)) for name in names}
 
     def toml(self) -> str:

@@ -66,7 +66,8 @@ def processes(device: str | None = None) -> Iterator[Processes]:
     """Join the processes that `torchrun` started; without it there is one.
 
     Args:
-        device: "cpu", "cuda", "cuda:1", ...; by default CUDA if it is available, under torchrun the device of the local rank.
+        device: "cpu", "cuda", "cuda:1", ...; by default CUDA if it is available, under torchrun the device of the local
+            rank.
 
     Raises:
         UsageError: a device that is not available, or more processes than CUDA devices.

@@ -45,7 +45,7 @@ class TrainingReporter:
         self._progress, self._learner, self._monitor = progress, learner, monitor
         self._total, self._clips = total_steps, clips_per_step
         self._out: Path | None = None
-        self._writer: TensorBoardWriter | None = None
+        self._writer: _TensorBoardWriter | None = None
         self._seconds = self._waiting = 0.0
         self._measured: dict[str, float] = {}
         self._first = self._last = 0
@@ -58,7 +58,7 @@ class TrainingReporter:
         """Start at this step; for a `with` statement."""
         self._first = self._last = step
         if self._out is not None:
-            self._writer = TensorBoardWriter(self._out, step, self._progress)
+            self._writer = _TensorBoardWriter(self._out, step, self._progress)
         return self
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-class TensorBoardWriter:
+class _TensorBoardWriter:
     """Writes a run's TensorBoard files.
 
     Args:

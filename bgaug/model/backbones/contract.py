@@ -20,8 +20,8 @@ _CLASSIFIERS = ("fc.", "classifier.", "linear.", "head.")
 class Backbone(nn.Module):
     """The interface of an encoder; inherit from it to bring your own.
 
-    ``forward`` maps float clips in [0, 1], (B, 3, T, H, W), to a dict from stage name to features (B, C, T', H', W'), in
-    the order in which they are computed; the last one is the output.
+    ``forward`` maps float clips in [0, 1], (B, 3, T, H, W), to a dict from stage name to features (B, C, T', H', W'),
+    in the order in which they are computed; the last one is the output.
 
     Attributes:
         dims: channels of each stage, in the order of ``forward``.

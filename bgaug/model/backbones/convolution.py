@@ -26,9 +26,9 @@ class ReplicatedConv3d(nn.Conv3d):
     def forward(self, clips: Tensor) -> Tensor:
         """The convolution of clips extended by their first and last frames."""
         # Outputs are computed in three parts: those that reach before the first frame, those of real frames only, and
-        # those that reach past the last one. A padded copy of the clip would be kept for the backward pass, half as much
-        # memory again; correcting the ends of a convolution padded with zeros would round them differently from the
-        # middle in half precision, and a clip without motion would get some.
+        # those that reach past the last one. A padded copy of the clip would be kept for the backward pass, half as
+        # much memory again; correcting the ends of a convolution padded with zeros would round them differently from
+        # the middle in half precision, and a clip without motion would get some.
         T, (K, _, _), stride, pad = clips.shape[2], self.kernel_size, self.stride[0], cast(int, self.padding[0])
         total = (T + 2 * pad - K) // stride + 1
         begin = min(total, -(-pad // stride))
@@ -168,8 +168,8 @@ def padding_reach(temporal_padding: str, layers: Mapping[str, Sequence[tuple[int
 
     Args:
         temporal_padding: "replicate", for which there are none, or "zeros".
-        layers: by stage, in order, (kernel, stride) in time of the layers on its longest path. Each is padded by half of
-            its kernel; a layer without padding, such as a pool over two frames, counts as kernel 1.
+        layers: by stage, in order, (kernel, stride) in time of the layers on its longest path. Each is padded by half
+            of its kernel; a layer without padding, such as a pool over two frames, counts as kernel 1.
 
     Returns:
         From stage to frames, as `Backbone.temporal_reach`; empty for "replicate".

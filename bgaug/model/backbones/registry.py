@@ -1,7 +1,7 @@
 """Encoders by name, and encoders of users by "module:function" or by the function itself.
 
-A new encoder is one module and one entry of `bgaug.names.BACKBONES`. A name that was read from a file must not come here
-unchecked: see `bgaug.model.pretrained.builders`.
+A new encoder is one module and one entry of `bgaug.names.BACKBONES`. A name that was read from a file must not come
+here unchecked: see `bgaug.model.pretrained.builders`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def build_backbone(name: str | Callable[..., object], **options: float | str) ->
     """An encoder with fresh weights, drawn from torch's generator.
 
     Args:
-        name: a key of `BACKBONES`; or "module:function" for your own encoder: the module is imported, and the function is
-            called with the options; or that function. Its result must have the attributes of `Backbone`, but need not
-            inherit from it.
-        options: options of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads, patch and
-            tubelet; the others take temporal_padding and normalise.
+        name: a key of `BACKBONES`; or "module:function" for your own encoder: the module is imported, and the function
+            is called with the options; or that function. Its result must have the attributes of `Backbone`, but need
+            not inherit from it.
+        options: options of that encoder. `tiny` takes width and temporal_padding; `vit` takes dim, depth, num_heads,
+            patch and tubelet; the others take temporal_padding and normalise.
 
     Returns:
         The encoder, in training mode, on torch's default device.

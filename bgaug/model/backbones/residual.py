@@ -31,8 +31,8 @@ class ResNet18(ConvolutionalBackbone):
     Parameters have torchvision's names and shapes, so its `r3d_18` and `r2plus1d_18` weights load.
 
     Args:
-        split: False for `r3d18`: full 3-D convolutions, 33,166,272 parameters. True for `r2plus1d18`: each is split into
-            space and time with as many parameters, 31,300,125 in all.
+        split: False for `r3d18`: full 3-D convolutions, 33,166,272 parameters. True for `r2plus1d18`: each is split
+            into space and time with as many parameters, 31,300,125 in all.
         temporal_padding: see `ConvolutionalBackbone`.
         normalise: see `ConvolutionalBackbone`.
 
@@ -121,8 +121,8 @@ class ShallowR2Plus1D(ConvolutionalBackbone):
     2022 (DCLR) follows torchvision's rule with one block per stage, and is still smaller.
 
     (B, 3, 16, 112, 112) gives stages of (64, 16, 56, 56), (128, 8, 28, 28), (256, 4, 14, 14), (512, 2, 7, 7).
-    Every convolution of kernel t x s x s from i to o channels, also of stem and shortcuts, is split over as many channels
-    as keep its number of parameters, floor(t s s i o / (s s i + t o)): 83 in the stem.
+    Every convolution of kernel t x s x s from i to o channels, also of stem and shortcuts, is split over as many
+    channels as keep its number of parameters, floor(t s s i o / (s s i + t o)): 83 in the stem.
 
     Args:
         temporal_padding: see `ConvolutionalBackbone`.

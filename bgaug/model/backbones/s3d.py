@@ -16,7 +16,7 @@ from bgaug.model.backbones.convolution import ConvolutionalBackbone, initialised
 
 
 class _Widths(NamedTuple):
-    """Channels of an Inception block: its input, the plain branch, two branches before and in their 3x3x3, the pooled one."""
+    """Channels of an Inception block: input, plain branch, two branches before and in their 3x3x3, pooled branch."""
 
     inputs: int
     plain: int
@@ -43,8 +43,9 @@ class S3D(ConvolutionalBackbone):
     """The separable Inception network S3D, without gating and classifier: 7,910,048 parameters.
 
     (B, 3, 16, 112, 112) gives stages of (192, 8, 28, 28), (480, 8, 14, 14), (832, 4, 7, 7), (1024, 2, 3, 3): a stage
-    ends before each of its pools except the first. Its stem halves the frame rate. Clips need 5 frames and 17 pixels per
-    side, and 7 frames for motion to be read. Parameters have torchvision's names and shapes, so its `s3d` weights load.
+    ends before each of its pools except the first. Its stem halves the frame rate. Clips need 5 frames and 17 pixels
+    per side, and 7 frames for motion to be read. Parameters have torchvision's names and shapes, so its `s3d` weights
+    load.
 
     Its batch norms have the published epsilon, 0.001, and torch's momentum, 0.1. With the published momentum, 0.001 in
     torch's convention, running statistics need thousands of steps, which a short run does not have.

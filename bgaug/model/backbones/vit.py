@@ -76,8 +76,8 @@ class VideoViT(Backbone):
         tubelet, patch, _ = self.cell
         if T % tubelet or H % patch or W % patch or 0 in (T, H, W):
             raise ValueError(
-                f"clips must be a multiple of {tubelet} frames long and of {patch} pixels high and wide, got {T} frames "
-                f"of {H} x {W}; crop them to size, or build the encoder with another tubelet or patch"
+                f"clips must be a multiple of {tubelet} frames long and of {patch} pixels high and wide, got {T} "
+                f"frames of {H} x {W}; crop them to size, or build the encoder with another tubelet or patch"
             )
         tokens = self.embed(clips)
         tokens = tokens + _space_position(tokens)

@@ -1,8 +1,8 @@
 """Which function builds the encoder of a file, and checks of its options.
 
-A file may name one of bgaug's encoders, with options that its builder takes, of their types and within limits. A name of
-the form module:function in a file is never imported, unless the user gives it, on the command line or in the call, or
-trusts the file.
+A file may name one of bgaug's encoders, with options that its builder takes, of their types and within limits. A name
+of the form module:function in a file is never imported, unless the user gives it, on the command line or in the call,
+or trusts the file.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Word:
                 f"{path} does not fit this bgaug: no backbone {name[:200]!r}; there are {', '.join(BACKBONES)}"
             )
         raise CheckpointError(
-            f"{path} names the backbone {name[:200]!r}, which is none of {', '.join(BACKBONES)}. A name inside a file is "
-            "never imported. If it is your own, give --backbone MODULE:FUNCTION or --trust, in Python "
+            f"{path} names the backbone {name[:200]!r}, which is none of {', '.join(BACKBONES)}. A name in a file "
+            "is never imported. If it is your own, give --backbone MODULE:FUNCTION or --trust, in Python "
             "load_encoder(..., backbone=...)"
         )
 

@@ -92,7 +92,8 @@ class EncoderInfo:
         checkpoint_sha256: hash of the checkpoint's bytes.
         bgaug_version: version that wrote the description.
         feature: the feature of its method, which `bgaug evaluate` and `bgaug embed` take.
-        decomposition: how the codes are made of features, by fields of `bgaug.model.Method`; the default where one is missing.
+        decomposition: how the codes are made of features, by fields of `bgaug.model.Method`; the default where one is
+            missing.
         static_stage: whether the static code has a last stage of its own.
     """
 
@@ -120,7 +121,7 @@ class EncoderInfo:
 
     @classmethod
     def parse(cls, metadata: Mapping[str, str]) -> EncoderInfo:
-        """The reverse of `metadata`; raises ValueError where something is missing, of another type or out of its range."""
+        """The reverse of `metadata`; raises ValueError if a value is missing, of another type or out of its range."""
         values: dict[str, Any] = {f.name: metadata[f.name] for f in fields(cls) if f.name in metadata}
         try:
             for name in ("size", "num_frames", "stride", "dim", "options", "decomposition", "static_stage"):
@@ -212,10 +213,10 @@ def trained_form(config: Mapping[str, Any]) -> dict[str, float | str]:
     return dict(config.get("backbone_options") or {})
 
 
-Model = TypeVar("Model", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _checked(kind: type[Model], values: Mapping[str, Any]) -> Model:
+def _checked(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -69,7 +69,7 @@ class VideoEncoder(nn.Module):
         return last.mean(dim=2).float().mean(dim=(2, 3))
 
     def codes(self, clips: Tensor) -> Codes:
-        """Global, dynamic and static code of clips as in the training, see `bgaug.model.decomposition.Codes`; arguments and errors as `forward`."""
+        """Global, dynamic and static code of clips, as in the training; arguments and errors as `forward`."""
         return codes_of(self.stages(clips), self.decomposition, self.static_stage)
 
     def stages(self, clips: Tensor) -> dict[str, Tensor]:
@@ -107,8 +107,8 @@ def load_encoder(
         trust: import the "module:function" that the file names. Only for files of your own.
 
     Raises:
-        CheckpointError: there is nothing to load, it does not fit this bgaug or its own description, or it names an encoder of
-            its own.
+        CheckpointError: there is nothing to load, it does not fit this bgaug or its own description, or it names an
+            encoder of its own.
         UsageError: no such feature, or no such module or function.
     """
     if feature is not None and feature not in FEATURES:

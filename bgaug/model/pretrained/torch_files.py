@@ -1,7 +1,7 @@
 """Files of `torch.save`, read by `bgaug.files`: nothing in them is executed, and memory is limited by their size.
 
-`torch.load(weights_only=True)` executes nothing either, but it allocates the declared sizes, decodes by any codec that is
-named, and returns tensors of 10^12 elements over a storage of one.
+`torch.load(weights_only=True)` executes nothing either, but it allocates the declared sizes, decodes by any codec that
+is named, and returns tensors of 10^12 elements over a storage of one.
 """
 
 from __future__ import annotations
@@ -60,17 +60,14 @@ class _View:
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """What `torch.save` wrote: containers, text, numbers and tensors on the CPU, in its present form or that before torch 1.6.
+    """The value that `torch.save` wrote, in its present form or that before torch 1.6, on the CPU.
 
-    Args:
-        path: the file.
-
-    Returns:
-        The value; ordered mappings become dicts, parameters tensors.
+    It is made of containers, text, numbers and tensors; ordered mappings become dicts, parameters tensors.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
-        MalformedFile: it is no whole file of `torch.save`, names something that is not admitted, or declares more than it holds.
+        MalformedFile: it is no whole file of `torch.save`, names something that is not admitted, or declares more than
+            it holds.
     """
     with open_regular(path) as file:
         zipped = file.read(4) == b"PK\x03\x04"

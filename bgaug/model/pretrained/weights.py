@@ -90,7 +90,7 @@ def backbone_options(path: str | Path, backbone: str | Builder | None = None) ->
 
 def _metadata(path: Path) -> dict[str, str]:
     try:
-        return read_metadata(path)
+        return _read_metadata(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read as safetensors: {error.strerror or error}") from error
     except MalformedFile as error:
@@ -110,14 +110,14 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    metadata = read_metadata(path)
+    metadata = _read_metadata(path)
     try:
         return dict(load_file(path)), metadata
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise MalformedFile(f"is no whole file of safetensors ({str(error)[:200]})") from error
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
+def _read_metadata(path: str | Path) -> dict[str, str]:
     """Only the metadata, after checks of the whole header; errors as `read_safetensors`."""
     with open_regular(path) as file:
         header = _header(file)

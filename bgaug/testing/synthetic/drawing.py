@@ -1,9 +1,9 @@
 """What a video of the synthetic world is drawn from: scenes, movers and props, on a canvas around the frame.
 
-A mover performs one of eight motions. Its sprite does not depend on the class. A scene is a texture of sixteen families,
-or a photograph. A prop has a hue and a pattern that may agree with the class: in the plain world it is a mat that lies
-still under the mover; in the micro world it is larger, and a mat, a shadow that moves with the mover, or an object that
-the mover holds. The last two move as the mover does, so no background shows them.
+A mover performs one of eight motions. Its sprite does not depend on the class. A scene is a texture of sixteen
+families, or a photograph. A prop has a hue and a pattern that may agree with the class: in the plain world it is a mat
+that lies still under the mover; in the micro world it is larger, and a mat, a shadow that moves with the mover, or an
+object that the mover holds. The last two move as the mover does, so no background shows them.
 
 Letters: T frames, P pixels of the canvas' side, S pixels of the frame's. Lengths are for S = 40 and scale with S.
 """
@@ -36,7 +36,7 @@ def axis(size: int) -> Floats:
     return np.arange(-margin, size + margin, dtype=np.float32) + np.float32(0.5)
 
 
-def hsv(hue: float, saturation: float, value: float) -> Floats:
+def _hsv(hue: float, saturation: float, value: float) -> Floats:
     """RGB (3,) in [0, 1]; the hue in turns, any number."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
@@ -63,7 +63,7 @@ ACTIONS = ("left", "right", "up", "down", "rotate", "zoom", "circle", "shake")
 NUM_CLASSES = len(ACTIONS)
 
 
-class Track(NamedTuple):
+class _Track(NamedTuple):
     """Where a mover is, frame by frame."""
 
     xy: NDArray[np.float64]  # (T, 2), pixels of the frame
@@ -71,7 +71,7 @@ class Track(NamedTuple):
     scale: NDArray[np.float64]  # (T,)
 
     def local(self, size: int) -> tuple[Floats, Floats]:
-        """Coordinates of the canvas' pixels relative to the mover, in pixels of the frame at scale 1: (T, P, P) each."""
+        """Coordinates of the canvas' pixels relative to the mover, pixels of the frame at scale 1: (T, P, P) each."""
         cx, cy, cos, sin, scale = (
             values.astype(np.float32)[:, None, None]
             for values in (*self.xy.T, np.cos(self.angle), np.sin(self.angle), self.scale)
@@ -80,7 +80,7 @@ class Track(NamedTuple):
         return cos * dx + sin * dy, cos * dy - sin * dx
 
 
-def draw_track(rng: Rng, action: int, size: int, num_frames: int, reach: float = 1.0) -> Track:
+def draw_track(rng: Rng, action: int, size: int, num_frames: int, reach: float = 1.0) -> _Track:
     """The path of a mover through one video; `reach` scales every motion."""
     k, t = size / REFERENCE_SIZE, np.arange(num_frames) - (num_frames - 1) / 2
     xy = np.tile(size / 2 + rng.uniform(-5 * k, 5 * k, 2), (num_frames, 1))
@@ -100,7 +100,7 @@ def draw_track(rng: Rng, action: int, size: int, num_frames: int, reach: float =
             xy += rng.uniform(5, 7) * reach * k * np.stack([np.cos(turn), np.sin(turn)], axis=1)
         case "shake":
             xy[:, 0] += rng.uniform(4.5, 6.5) * reach * k * np.sin(2 * math.pi * t / rng.uniform(5, 7) + phase)
-    return Track(xy, angle, scale)
+    return _Track(xy, angle, scale)
 
 
 def _distance(shape: int, ux: Floats, uy: Floats) -> Floats:
@@ -113,10 +113,10 @@ def _distance(shape: int, ux: Floats, uy: Floats) -> Floats:
     return across if shape == 0 else np.minimum(across, along, out=across)
 
 
-def draw_sprite(rng: Rng, track: Track, size: int) -> tuple[Floats, Floats]:
+def draw_sprite(rng: Rng, track: _Track, size: int) -> tuple[Floats, Floats]:
     """Share (T, P, P) and colour (T, P, P, 3) of a sprite whose appearance does not depend on the class."""
     shape, radius, hue = int(rng.integers(3)), rng.uniform(5, 7) * size / REFERENCE_SIZE, rng.random()
-    light, dark = hsv(hue, 0.25, 0.95), hsv(hue + 0.5, 0.3, 0.12)
+    light, dark = _hsv(hue, 0.25, 0.95), _hsv(hue + 0.5, 0.3, 0.12)
     unit = (track.scale * radius).astype(np.float32)[:, None, None]
     ux, uy = (local / np.float32(radius) for local in track.local(size))
     alpha = sigmoid(1.5 * (1 - _distance(shape, ux, uy)) * unit)
@@ -167,7 +167,7 @@ def draw_scene(rng: Rng, scene: int, size: int) -> Floats:
     noise = np.fft.irfft2(family.amplitude * np.exp(1j * phase), s=(side, side)).astype(np.float32)
     share = sigmoid(2 * noise / float(noise.std()))
     hues = family.hues + rng.uniform(-0.03, 0.03, 2)
-    first, second = (hsv(hues[i], family.saturation, family.values[i]) for i in (0, 1))
+    first, second = (_hsv(hues[i], family.saturation, family.values[i]) for i in (0, 1))
     plate = blend(second, first, share)
     line, way = axis(size) / size - np.float32(0.5), rng.uniform(0, 2 * math.pi)
     slope = math.cos(way) * line[None, :] + math.sin(way) * line[:, None]
@@ -181,7 +181,7 @@ def _blend_rectangle(rng: Rng, plate: Floats, family: _Family) -> None:
     side = len(plate)
     height, width = (side * rng.uniform(0.15, 0.45, 2)).astype(int)
     top, left = rng.integers(side - np.array([height, width]))
-    colour = hsv(family.hues[int(rng.integers(2))], family.saturation, rng.uniform(0.2, 0.95))
+    colour = _hsv(family.hues[int(rng.integers(2))], family.saturation, rng.uniform(0.2, 0.95))
     region = plate[top : top + height, left : left + width]
     region += 0.5 * (colour - region)
 
@@ -223,7 +223,7 @@ class _Layer(NamedTuple):
     above: bool  # above the mover, else below it
 
 
-def draw_prop(rng: Rng, prop: int, kind: int, track: Track, size: int, *, bold: bool, still: bool) -> _Layer:
+def draw_prop(rng: Rng, prop: int, kind: int, track: _Track, size: int, *, bold: bool, still: bool) -> _Layer:
     """A prop of a kind, for the path of a mover.
 
     Args:
@@ -248,7 +248,7 @@ def draw_prop(rng: Rng, prop: int, kind: int, track: Track, size: int, *, bold: 
             half, opacity = rng.uniform(4.5, 6), 0.95
             way = rng.uniform(0, 2 * math.pi)
             x, y = x - np.float32(7 * k * math.cos(way)), y - np.float32(7 * k * math.sin(way))
-    bright = hsv(0.02 + prop / 8 + rng.uniform(-0.02, 0.02), 0.85, 0.9)
+    bright = _hsv(0.02 + prop / 8 + rng.uniform(-0.02, 0.02), 0.85, 0.9)
     above = KINDS[kind] == "held" and rng.random() < 0.5
     share, tone = (
         _square(x, y, half * k, k),
@@ -257,7 +257,7 @@ def draw_prop(rng: Rng, prop: int, kind: int, track: Track, size: int, *, bold: 
     return _Layer(np.float32(opacity) * share, tone[..., None] * bright, moves, above)
 
 
-def _local(track: Track, size: int, *, turning: bool, moves: bool) -> tuple[Floats, Floats]:
+def _local(track: _Track, size: int, *, turning: bool, moves: bool) -> tuple[Floats, Floats]:
     """Coordinates of the canvas' pixels relative to the prop: (T, P, P) each, or (1, P, P) if it does not move."""
     if not moves:
         x, y = track.xy.mean(axis=0)

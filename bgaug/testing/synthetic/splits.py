@@ -13,18 +13,18 @@ from bgaug.testing.synthetic.video import Bools, Bytes, World, degraded_masks, m
 
 Ints = NDArray[np.int64]
 
-CORRELATION = 0.95  # probability that a biased factor equals the class; otherwise it is uniform over all eight values
+_CORRELATION = 0.95  # probability that a biased factor equals the class; otherwise it is uniform over all eight values
 
 
 @dataclass(frozen=True)
-class Split:
+class _Split:
     """How the videos of one split are drawn.
 
     Attributes:
         name: key in `SPLITS`.
         seed: seed of the split; with the draw and the index it is the seed of each video.
         count: videos of the whole split.
-        scene: "class" agrees with the class at `CORRELATION`; "other" is that of another class; "free" is any of the
+        scene: "class" agrees with the class at `_CORRELATION`; "other" is that of another class; "free" is any of the
             training families; "unseen" any of the others; "photo" a photograph.
         prop: "class", "other" or "free", as for the scene. If both are "other", they are of the same other class.
         sprite: False leaves the mover out: only bias is visible.
@@ -41,17 +41,17 @@ class Split:
 SPLITS = {
     split.name: split
     for split in (
-        Split("pretrain", 1, 2048),
-        Split("probe_train", 11, 1024),
-        Split("iid", 12, 400),
-        Split("wide", 13, 400, scene="unseen"),
-        Split("micro", 14, 400, prop="other"),
-        Split("swap", 15, 400, scene="unseen", prop="free"),
-        Split("photo", 16, 400, scene="photo", prop="free"),
-        Split("conflict", 17, 400, scene="other", prop="other"),
-        Split("bgonly", 18, 400, sprite=False),
-        Split("unbiased_train", 19, 1024, scene="free", prop="free"),
-        Split("unbiased_test", 20, 400, scene="free", prop="free"),
+        _Split("pretrain", 1, 2048),
+        _Split("probe_train", 11, 1024),
+        _Split("iid", 12, 400),
+        _Split("wide", 13, 400, scene="unseen"),
+        _Split("micro", 14, 400, prop="other"),
+        _Split("swap", 15, 400, scene="unseen", prop="free"),
+        _Split("photo", 16, 400, scene="photo", prop="free"),
+        _Split("conflict", 17, 400, scene="other", prop="other"),
+        _Split("bgonly", 18, 400, sprite=False),
+        _Split("unbiased_train", 19, 1024, scene="free", prop="free"),
+        _Split("unbiased_test", 20, 400, scene="free", prop="free"),
     )
 }
 
@@ -152,16 +152,16 @@ def make_split(
     return SyntheticSplit(name, start, frames, labels, scene, prop, kind, *truths)
 
 
-def _labels(split: Split, draw: int, stop: int) -> Ints:
+def _labels(split: _Split, draw: int, stop: int) -> Ints:
     blocks = -(-stop // NUM_CLASSES)
     # The leading number separates the streams: a trailing zero would not, because numpy pads seeds with zeros.
     keys = np.random.default_rng((2, draw, split.seed)).random((blocks, NUM_CLASSES))
     return keys.argsort(axis=1).astype(np.int64).ravel()[:stop]
 
 
-def _factors(rng: Rng, split: Split, label: int) -> tuple[int, int]:
+def _factors(rng: Rng, split: _Split, label: int) -> tuple[int, int]:
     """Scene and prop of one video; the number of draws is the same for all splits."""
-    agree = rng.random(2) < CORRELATION
+    agree = rng.random(2) < _CORRELATION
     any_scene, any_prop = rng.integers(NUM_CLASSES, size=2).tolist()
     other = (label + int(rng.integers(1, NUM_CLASSES))) % NUM_CLASSES
     trained = {"class": label if agree[0] else any_scene, "other": other, "free": any_scene}

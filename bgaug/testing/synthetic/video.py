@@ -34,8 +34,8 @@ Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 World = Literal["plain", "micro"]
 
-NOISE = 0.015  # standard deviation of the pixel noise, of full scale
-MASK_LEVEL = 0.2  # a pixel is foreground if the sprite covers more than this share of it
+_NOISE = 0.015  # standard deviation of the pixel noise, of full scale
+_MASK_LEVEL = 0.2  # a pixel is foreground if the sprite covers more than this share of it
 _MICRO_REACH = 0.65  # share of the plain world's motions, so that motion is harder to see
 
 
@@ -96,8 +96,8 @@ def make_video(
     k, margin = size / REFERENCE_SIZE, margin_of(size)
     camera = margin + np.cumsum(rng.normal(0, 0.5 * k, (num_frames, 2)), axis=0).clip(-1.5 * k, 1.5 * k)
     plates = _look(plate, camera, size)
-    noise = NOISE * rng.standard_normal(plates.shape, dtype=np.float32)
-    masks, moved = (_look(layer[..., None], camera, size)[..., 0] > MASK_LEVEL for layer in (seen, moving))
+    noise = _NOISE * rng.standard_normal(plates.shape, dtype=np.float32)
+    masks, moved = (_look(layer[..., None], camera, size)[..., 0] > _MASK_LEVEL for layer in (seen, moving))
     frames = noise + _look(canvas, camera, size)
     background = plate[margin : margin + size, margin : margin + size]
     return SyntheticVideo(_to_bytes(frames), masks, _to_bytes(plates), _to_bytes(background), moved, kind)
