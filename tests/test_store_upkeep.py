@@ -49,16 +49,27 @@ def make_videos(folder: Path, *numbers: int) -> Path:
     return folder
 
 
-@pytest.fixture
-def halves(tmp_path: Path) -> tuple[Path, Path]:
-    """Two stores of three videos each."""
-    a = build(make_videos(tmp_path / "videos_a", 1, 2, 3), tmp_path / "a")
-    return a, build(make_videos(tmp_path / "videos_b", 4, 5, 6), tmp_path / "b")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two stores of three videos each, and their videos."""
+    folder = tmp_path_factory.mktemp("halves")
+    for name, numbers in (("a", (1, 2, 3)), ("b", (4, 5, 6))):
+        build(make_videos(folder / f"videos_{name}", *numbers), folder / name)
+    return folder
 
 
 @pytest.fixture
-def root(halves: tuple[Path, Path]) -> Path:
-    return halves[0]
+def halves(built: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Copies of both stores, which a test may change."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "a", tmp_path / "b"
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    """A copy of the first store and of its videos."""
+    shutil.copytree(built / "videos_a", tmp_path / "videos_a")
+    return Path(shutil.copytree(built / "a", tmp_path / "a"))
 
 
 # --- merging --------------------------------------------------------------------------------------------------------
