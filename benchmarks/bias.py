@@ -298,7 +298,7 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """How much of what the trained encoders look at is the mover, in videos of known masks."""
     from bgaug.model.checkpoint import load_run
     from bgaug.pipelines.demo.world import world_splits
-    from bgaug.pipelines.demo.world_score import heatmap_picture, heatmap_scores
+    from bgaug.pipelines.demo.world_score import heatmap_image, heatmap_scores
     from bgaug.progress import Silent
 
     data = options.work / f"draw-{options.data_seed}"
@@ -320,11 +320,11 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
             (folder / "heat.json").write_text(json.dumps(heat), "utf-8")
     if len(learners) == len(HEAT_PICTURE) and not options.quick:
         from bgaug.testing.synthetic import make_split
-        from bgaug.visualize import write_picture
+        from bgaug.visualize import write_image
 
         shown = make_split("swap", count=8, draw=options.data_seed, truth=True)
-        picture = heatmap_picture({name: learners[name] for name in HEAT_PICTURE}, shown, probe_train)
-        write_picture(options.out.with_name("heatmaps.jpg"), picture)
+        picture = heatmap_image({name: learners[name] for name in HEAT_PICTURE}, shown, probe_train)
+        write_image(options.out.with_name("heatmaps.jpg"), picture)
 
 
 Key = tuple[str, int, int, int]

@@ -313,7 +313,7 @@ def draw_world(path: Path, draw: int) -> None:
     from bgaug.masks import pack_mask
     from bgaug.pairs import Augmentation, SemiNegativePairs
     from bgaug.testing.synthetic import KINDS, make_split
-    from bgaug.visualize import image_sheet, overlay, write_picture
+    from bgaug.visualize import image_sheet, overlay, write_image
 
     split = make_split("pretrain", count=24, draw=draw, truth=True, world="micro")
     assert split.masks is not None and split.degraded is not None and split.backgrounds is not None
@@ -336,7 +336,7 @@ def draw_world(path: Path, draw: int) -> None:
         pictures.append((composites[place, :, t].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
         rows.append((pictures, KINDS[split.kind[n]]))
     titles = ["frame 2", "frame 5", "frame 8", "mover", "degraded mask", "composite"]
-    write_picture(path, image_sheet(rows, titles, width=140))
+    write_image(path, image_sheet(rows, titles, width=140))
 
 
 def key_of(line: dict[str, Any]) -> tuple[Any, ...]:

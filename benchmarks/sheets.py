@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bgaug.masks import foreground_mask
 from bgaug.shots.estimate import estimate_background
-from bgaug.visualize import overlay, write_picture
+from bgaug.visualize import overlay, write_image
 
 WIDTH, CAPTION = 200, 18
 COLUMNS = ("median", "background", "mask", "mask", "truth")
@@ -71,7 +71,7 @@ def main() -> None:
     found = find_sequences(options.truth, options.data, wanted)
     rows = [row(LOADERS[options.truth](item, None), options.method, options.refine) for item in found]
     header = np.hstack([captioned(name, WIDTH) for name in COLUMNS])
-    print(write_picture(options.out, np.vstack([header, *rows])))
+    print(write_image(options.out, np.vstack([header, *rows])))
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ def _write(bar: NDArray[np.uint8], text: str, left: int) -> None:
     cv2.putText(bar, shown, (left, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (225, 225, 225), 1, cv2.LINE_AA)
 
 
-def write_picture(path: str | Path, image: NDArray[np.uint8]) -> Path:
+def write_image(path: str | Path, image: NDArray[np.uint8]) -> Path:
     """Write uint8 (H, W, 3) RGB as an image file in one step, in the format of its suffix. Returns the absolute path.
 
     Raises:

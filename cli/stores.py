@@ -144,12 +144,12 @@ def preview_command(
     """
     from bgaug.files import check_replaceable
     from bgaug.store import open_store
-    from bgaug.visualize import KINDS, contact_sheet, write_picture
+    from bgaug.visualize import KINDS, contact_sheet, write_image
 
     kind = out.suffix.lower()
     what = f"a {kind.removeprefix('.').upper()} image" if kind in KINDS else "an image"
     check_replaceable(out, overwrite=overwrite, kinds=KINDS.get(kind, ()), what=what, inputs=[store])
-    path = write_picture(out, contact_sheet(open_store(store), rows=rows, seed=seed))
+    path = write_image(out, contact_sheet(open_store(store), rows=rows, seed=seed))
     show({"sheet": str(path)}, as_json, lambda: str(path))
 
 

@@ -13,7 +13,7 @@ import torch
 from bgaug import ClipDataset, ClipLoader, SemiNegativePairs
 from bgaug.data.dataset import ClipOptions
 from bgaug.pairs import POLICIES, Augmentation
-from bgaug.visualize import write_picture
+from bgaug.visualize import write_image
 
 parser = argparse.ArgumentParser()
 parser.add_argument("store", type=Path)
@@ -32,19 +32,19 @@ def main() -> None:
         config = Augmentation(size=size, scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grey=0, blur=0)
     batch = next(iter(ClipLoader(dataset, options.clips)))
     middle = dataset.options.num_frames // 2
-    pictures = []
+    images = []
     for policy in options.policies.split(","):
         pairs = SemiNegativePairs(config, policy)(batch)  # anchor, semi: f4 (B, 3, T, h, w) in [0, 1]
-        pictures += [] if pictures else [pairs.anchor[:, :, middle]]
-        pictures.append(pairs.semi[:, :, middle])
+        images += [] if images else [pairs.anchor[:, :, middle]]
+        images.append(pairs.semi[:, :, middle])
         for place, donor in enumerate(pairs.donor.tolist()):
             name = dataset.store.video_id(int(pairs.video[place]))
             print(
                 f"{policy}: column {place}, {name}" + (f", over the background of column {donor}" if donor >= 0 else "")
             )
-    rows = [torch.cat(list(row), dim=2) for row in pictures]
-    picture = (torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().to(torch.uint8)
-    print(write_picture(options.out, picture.numpy()))
+    rows = [torch.cat(list(row), dim=2) for row in images]
+    sheet = (torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().to(torch.uint8)
+    print(write_image(options.out, sheet.numpy()))
 
 
 if __name__ == "__main__":

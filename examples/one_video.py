@@ -11,7 +11,7 @@ from pathlib import Path
 from bgaug import estimate_background, foreground_mask, read_video
 from bgaug.testing.synthetic import make_split
 from bgaug.video import write_video
-from bgaug.visualize import overlay, write_picture
+from bgaug.visualize import overlay, write_image
 
 parser = argparse.ArgumentParser()
 parser.add_argument("video", nargs="?", type=Path)
@@ -32,8 +32,8 @@ def main() -> None:
 
     middle = len(video.frames) // 2
     print(f"{len(video.frames)} frames at {video.fps:.4g} fps, foreground {masks.mean():.1%}")
-    print(write_picture(options.out / "background.png", background.image))
-    print(write_picture(options.out / "mask.png", overlay(video.frames[middle], masks[middle])))
+    print(write_image(options.out / "background.png", background.image))
+    print(write_image(options.out / "mask.png", overlay(video.frames[middle], masks[middle])))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from bgaug.pipelines.demo.world_score import (
     class_maps,
     encode,
     encode_all,
-    heatmap_picture,
+    heatmap_image,
     heatmap_scores,
     middle_clips,
     probe_accuracies,
@@ -89,7 +89,7 @@ def test_heat_maps_are_scored_and_drawn(learner: ContrastiveLearner, splits: dic
     for name in ("cam stage2", "cam stage3"):
         assert found[name]["energy"] + found[name]["ring"] + found[name]["far"] == pytest.approx(1, abs=1e-4)
     few = make_split("swap", count=2, truth=True)
-    image = heatmap_picture({"one": learner, "other": learner}, few, splits["probe_train"])
+    image = heatmap_image({"one": learner, "other": learner}, few, splits["probe_train"])
     assert image.dtype == np.uint8 and image.ndim == 3
     with pytest.raises(ValueError, match="truth=True"):
         heatmap_scores(learner, {"swap": make_split("swap", count=2)}, splits["probe_train"])

@@ -49,7 +49,7 @@ from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store, write_bank
 from bgaug.video import write_video
-from bgaug.visualize import image_sheet, write_picture
+from bgaug.visualize import image_sheet, write_image
 
 T, STRIDE, CROP = 8, 2, 32
 WAYS = {"down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -538,7 +538,7 @@ def test_images_of_a_bank_and_of_a_folder(biased: Store, tmp_path: Path) -> None
     shutil.copytree(biased.path, root)
     folder = tmp_path / "pictures"
     for number in range(4):
-        write_picture(folder / f"in/p{number}.png", scene(90 + number, 60, 80))
+        write_image(folder / f"in/p{number}.png", scene(90 + number, 60, 80))
     write_bank(root, "places", [(f"p{number}", scene(90 + number)) for number in range(4)])
     store = open_store(root)
     of_bank = BiasOptions(donors="bank", bank="places", min_grade=None)

@@ -182,7 +182,7 @@ def test_out_in_and_together(small_store: Path, tmp_path: Path) -> None:
     assert f"{name} keeps its masks" in result.stderr
     pictures = tmp_path / "out" / "backgrounds"
     assert last_json(call("import", a, "--backgrounds", pictures, "--json"))["bank"] == "backgrounds"
-    assert "pictures" in call("import", a, "--backgrounds", pictures, "--name", "places")
+    assert "images" in call("import", a, "--backgrounds", pictures, "--name", "places")
     call("import", a, "--backgrounds", pictures, "--name", "places", code=2)
     call("import", a, "--backgrounds", pictures, "--name", "places", "--overwrite")
     call("merge", a, b, "--out", tmp_path / "c", code=2)

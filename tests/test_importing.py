@@ -388,7 +388,7 @@ def test_true_masks_of_real_clips(real_data: Path, tmp_path: Path, report: list[
 # --- pictures in ----------------------------------------------------------------------------------------------------
 
 
-def write_picture(path: Path, picture: np.ndarray) -> Path:
+def write_image(path: Path, picture: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
     return path
@@ -410,10 +410,10 @@ def test_a_folder_of_pictures_becomes_a_bank(
     folder = tmp_path / "places of é!"
     pictures = {name: scene(seed, 40, 60) for seed, name in enumerate(("z.png", "a/b.bmp", "a.tif"))}
     for name, picture in pictures.items():
-        write_picture(folder / name, picture)
-    write_picture(folder / "small.PNG", scene(9, 5, 4))
-    write_picture(folder / ".hidden" / "x.png", scene(1))
-    write_picture(folder / ".x.png", scene(1))
+        write_image(folder / name, picture)
+    write_image(folder / "small.PNG", scene(9, 5, 4))
+    write_image(folder / ".hidden" / "x.png", scene(1))
+    write_image(folder / ".x.png", scene(1))
     (folder / "notes.txt").write_text("no picture")
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "empty.png").write_bytes(b"")
@@ -444,9 +444,9 @@ def test_the_note_of_the_camera_is_honoured(tmp_path: Path) -> None:
 
 def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s")
-    write_picture(tmp_path / "b" / "x.png", scene(0))
+    write_image(tmp_path / "b" / "x.png", scene(0))
     (tmp_path / "b" / "y.png").symlink_to(tmp_path / "b" / "x.png")
-    (tmp_path / "b" / "z.png").symlink_to(write_picture(tmp_path / "out.png", scene(1)))
+    (tmp_path / "b" / "z.png").symlink_to(write_image(tmp_path / "out.png", scene(1)))
     (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert import_backgrounds(root, tmp_path / "b", Silent()).images == 2
     assert open_store(root).bank("b").names == ("x.png", "y.png")
@@ -454,7 +454,7 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
 
 def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s")
-    write_picture(tmp_path / "b" / "x.png", scene(0))
+    write_image(tmp_path / "b" / "x.png", scene(0))
     (tmp_path / "none").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"")

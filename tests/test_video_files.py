@@ -15,7 +15,7 @@ from worlds import Recorder
 from bgaug.errors import UsageError
 from bgaug.pipelines.build.find_videos import FoundVideos, find_videos
 from bgaug.video import read_video
-from bgaug.visualize import write_picture
+from bgaug.visualize import write_image
 
 
 def touch(*paths: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_folder_of_pictures_comes_with_the_command_that_makes_a_video(tmp_path
     folder.mkdir(parents=True)
     levels = [40, 90, 140, 190]
     for number, level in enumerate(levels, start=9):
-        write_picture(folder / name.format(number), np.full((46, 62, 3), level, np.uint8))
+        write_image(folder / name.format(number), np.full((46, 62, 3), level, np.uint8))
     with pytest.raises(UsageError, match="1 folders of numbered images; a folder of images is no video") as caught:
         find_videos([tmp_path])
     command = str(caught.value).partition("makes one of the first: ")[2].rpartition(": raw frames")[0]

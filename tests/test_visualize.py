@@ -10,7 +10,7 @@ import pytest
 
 from bgaug.errors import UsageError
 from bgaug.store import open_store
-from bgaug.visualize import HeatmapRow, contact_sheet, heat_overlay, heatmap_sheet, overlay, write_picture
+from bgaug.visualize import HeatmapRow, contact_sheet, heat_overlay, heatmap_sheet, overlay, write_image
 
 
 def test_a_sheet_shows_what_the_store_holds(small_store: Path) -> None:
@@ -86,8 +86,8 @@ def test_rows_have_as_many_maps_as_titles() -> None:
 
 def test_images_are_written_and_wrong_names_refused(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    path = write_picture(tmp_path / "new" / "x.png", image)
+    path = write_image(tmp_path / "new" / "x.png", image)
     read = np.asarray(cv2.imread(str(path)))
     assert path.is_absolute() and np.array_equal(read[..., ::-1], image)
     with pytest.raises(UsageError, match=r"name it .png or .jpg"):
-        write_picture(tmp_path / "x.txt", image)
+        write_image(tmp_path / "x.txt", image)

@@ -25,7 +25,7 @@ _CONTAINERS = (
 )
 """FFmpeg's names of the containers, and raw streams, that are read; no playlists or image sequences."""
 
-_ATTACHED_PICTURE = 0x400
+_ATTACHED_PIC = 0x400
 _STILL_CODECS = frozenset(["png", "mjpeg", "bmp", "tiff", "webp", "jpeg2000"])
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -111,20 +111,20 @@ def _open_error(path: Path, error: BaseException) -> VideoError:
 def _best_stream(container: Any) -> Any:
     """FFmpeg's best video stream that is no cover or thumbnail; None if there is no other."""
     best = container.streams.best("video")
-    if best is None or not (is_attached_picture(best) or _is_still(best)):
+    if best is None or not (is_attached_image(best) or _is_still(best)):
         return best
     others = [
         stream
         for stream in container.streams.video
-        if not is_attached_picture(stream) and not _is_still(stream) and stream.codec_context is not None
+        if not is_attached_image(stream) and not _is_still(stream) and stream.codec_context is not None
     ]
     largest = max(others, key=lambda stream: stream.codec_context.width * stream.codec_context.height, default=None)
-    return best if largest is None and not is_attached_picture(best) else largest
+    return best if largest is None and not is_attached_image(best) else largest
 
 
-def is_attached_picture(stream: Any) -> bool:
+def is_attached_image(stream: Any) -> bool:
     """Whether a video stream is the cover of an album, or another image attached to a file."""
-    return bool(int(stream.disposition) & _ATTACHED_PICTURE)
+    return bool(int(stream.disposition) & _ATTACHED_PIC)
 
 
 def _is_still(stream: Any) -> bool:
@@ -134,7 +134,7 @@ def _is_still(stream: Any) -> bool:
 
 def _stream_error(path: Path, container: Any) -> VideoError:
     videos = [stream for stream in container.streams if stream.type == "video"]
-    if any(not is_attached_picture(stream) for stream in videos):
+    if any(not is_attached_image(stream) for stream in videos):
         return VideoError(path, "unsupported_codec", "no video stream that this build of FFmpeg can decode")
     if videos:
         return VideoError(path, "no_video_stream", "no video stream, only an attached image; is it an audio file?")

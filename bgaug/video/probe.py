@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
-from bgaug.video.container import is_attached_picture, is_cut_short, open_container
+from bgaug.video.container import is_attached_image, is_cut_short, open_container
 from bgaug.video.frames import DecodedFrame, VideoInfo, thumbnail_of
 from bgaug.video.reader import open_video
 from bgaug.video.timeline import Timeline, timeline_of
@@ -134,7 +134,7 @@ def _streams(path: Path) -> tuple[tuple[str, ...], str]:
             codec = getattr(other, "codec_context", None)
             size = f" {codec.width}x{codec.height}" if other.type == "video" and codec is not None else ""
             read = " (read)" if other.index == stream.index else ""
-            kind = "attached image" if other.type == "video" and is_attached_picture(other) else other.type
+            kind = "attached image" if other.type == "video" and is_attached_image(other) else other.type
             lines.append(f"{kind} {codec.name if codec is not None else 'unknown'}{size}{read}")
         return tuple(lines), str(stream.codec_context.pix_fmt)
 

@@ -88,7 +88,7 @@ class LeftOut:
         yield "unreadable", "folders that cannot be read", self.unreadable
         yield "archives", "archives; unpack them to use their content", self.archives
         fix = f"; a folder of images is no video, but this command makes one of the first: {self.command}"
-        yield "picture_folders", f"folders of numbered images{fix}", self.image_folders
+        yield "image_folders", f"folders of numbered images{fix}", self.image_folders
 
 
 def _first(names: Sequence[str]) -> str:

@@ -271,7 +271,7 @@ class ImportedBackgrounds:
         """For `--json`."""
         return {
             "bank": self.bank,
-            "pictures": self.images,
+            "images": self.images,
             "failed": len(self.failures),
             "failures": dict(self.failures),
         }
@@ -353,4 +353,4 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
 
 def _bank_name(folder: Path) -> str:
     name = unicodedata.normalize("NFC", folder.resolve().name)
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".") or "pictures"
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".") or "images"

@@ -26,12 +26,12 @@ from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions, Video
 from bgaug.pipelines.build.run import Outcome
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.demo.world import world_splits, write_world
-from bgaug.pipelines.demo.world_score import CROP, FRAMES, heatmap_picture, probe_accuracies
+from bgaug.pipelines.demo.world_score import CROP, FRAMES, heatmap_image, probe_accuracies
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Progress
 from bgaug.store import open_store
 from bgaug.testing.synthetic import SPLITS, make_split
-from bgaug.visualize import KINDS, contact_sheet, write_picture
+from bgaug.visualize import KINDS, contact_sheet, write_image
 
 TESTS = ("iid", "swap", "bgonly")
 METHODS = ("simclr", "bgaug")
@@ -136,7 +136,7 @@ def demo(
         ),
         progress,
     )
-    sheet = write_picture(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
+    sheet = write_image(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
     requested = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
     counts = {name: min(count, SPLITS[name].count) for name, count in requested.items()}
     splits = world_splits(list(counts), 0, counts, jobs, progress)
@@ -164,7 +164,7 @@ def demo(
         learners[method] = load_run(out / f"run-{method}", device="cpu").learner
         accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)
     shown = make_split("swap", count=8, truth=True)
-    heat = write_picture(out / HEATMAPS, heatmap_picture(learners, shown, splits["probe_train"]))
+    heat = write_image(out / HEATMAPS, heatmap_image(learners, shown, splits["probe_train"]))
     return DemoResult(accuracies, extracted, built, sheet, heat, options.steps, time.monotonic() - begun)
 
 

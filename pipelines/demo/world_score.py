@@ -164,7 +164,7 @@ def class_maps(
     return {stage: upsample(heat, clips.shape[2:]) for stage, heat in maps.items()}
 
 
-def heatmap_picture(
+def heatmap_image(
     learners: Mapping[str, ContrastiveLearner], split: SyntheticSplit, probe_train: SyntheticSplit
 ) -> NDArray[np.uint8]:
     """What each encoder's decision by its global code rests on, side by side on the same clips: Grad-CAM, second stage.

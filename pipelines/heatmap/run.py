@@ -46,7 +46,7 @@ from bgaug.pipelines.heatmap.options import OF_A_CALL, HeatmapOptions
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.text import json_bytes
-from bgaug.visualize import KINDS, HeatmapRow, heatmap_sheet, write_picture
+from bgaug.visualize import KINDS, HeatmapRow, heatmap_sheet, write_image
 
 _RESULT = "heatmaps.json"
 _SHEET = "sheet.png"
@@ -143,7 +143,7 @@ def heatmap(
                 job.add(clip, unfinished, number)
                 progress.advance(note=clip.id)
             sheet = heatmap_sheet(job.rows, column_titles(list(runs), maps), mask_title=truth.short)
-            write_picture(unfinished / _SHEET, sheet)
+            write_image(unfinished / _SHEET, sheet)
             report = job.report(out, truth.name, failures)
             written = {**report.to_json(), "clips": job.results}
             write_bytes(unfinished / _RESULT, json_bytes(written, indent=1, allow_nan=False))

@@ -43,7 +43,7 @@ from bgaug.pipelines.evaluate.options import BiasOptions
 from bgaug.progress import Progress
 from bgaug.store import Store, open_store
 from bgaug.store.index import content_hash
-from bgaug.visualize import KINDS, write_picture
+from bgaug.visualize import KINDS, write_image
 
 _MANIFEST, _REPORT, _SHEET = "manifest.json", "report.json", "sheet.png"
 _OWN_FILES: dict[str, tuple[bytes, ...]] = {
@@ -241,5 +241,5 @@ def check_out(options: BiasOptions) -> None:
 
 def _write_report(report: BiasReport, composer: Composer, out: Path, rows: int) -> None:
     write_manifest(report.manifest, out / _MANIFEST)
-    write_picture(out / _SHEET, bias_sheet(composer, rows=rows))
+    write_image(out / _SHEET, bias_sheet(composer, rows=rows))
     write_bytes(out / _REPORT, json.dumps(report.to_json(), indent=1).encode() + b"\n")
