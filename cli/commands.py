@@ -82,7 +82,7 @@ def parameters_of(kind: type[Options], prefix: str = "") -> Iterator[Parameter]:
     """The parameters of a record and of the records in it."""
     hints, options = get_type_hints(kind), options_of(kind)
     for field in fields(kind):
-        if is_record(hints[field.name]):
+        if _is_record(hints[field.name]):
             yield from parameters_of(hints[field.name], f"{prefix}{field.name}_")
         elif field.name in options:
             default = field.default if field.default_factory is MISSING else None
@@ -206,11 +206,11 @@ def _flag(name: str, flag: str, help: str, kind: type = bool, panel: str = RUNNI
 
 
 JSON = _flag("as_json", "--json", "Print one JSON object as the last line of stdout.")
-DEBUG = _flag("debug", "--debug", "Show where an error came from.")
+_DEBUG = _flag("debug", "--debug", "Show where an error came from.")
 CONFIG = _flag("config", "--config", "TOML file of options by their names here; the command line has precedence.", Path)
-HELP_ALL = _flag("help_all", "--help-all", "Show this page with all options.")
-HELP = _flag("help", "--help", "Show this page.")
-RUN_OPTIONS = (CONFIG, JSON, DEBUG, HELP, HELP_ALL)
+_HELP_ALL = _flag("help_all", "--help-all", "Show this page with all options.")
+_HELP = _flag("help", "--help", "Show this page.")
+RUN_OPTIONS = (CONFIG, JSON, _DEBUG, _HELP, _HELP_ALL)
 """Options of every command."""
 
 
@@ -219,7 +219,7 @@ def parameters_of_command(function: Callable[..., Any]) -> list[Parameter]:
     signature = inspect.signature(function).parameters
     found: list[Parameter] = []
     for name, hint in get_type_hints(function, include_extras=True).items():
-        if is_record(hint):
+        if _is_record(hint):
             found += parameters_of(hint)
         for part in getattr(hint, "__metadata__", ()):
             if isinstance(part, Option):
@@ -240,7 +240,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             _check_sources(context, values)
             given: dict[str, Any] = {}
             for name, hint in hints.items():
-                if is_record(hint):
+                if _is_record(hint):
                     given[name] = _built(hint, values)
                 elif _is_given(values.get(name)):
                     given[name] = checked(name, hint, values[name])
@@ -257,13 +257,13 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             for one, annotation in typed
         ]
     )
-    run.parameters = {one.name: one for one, _ in typed} | {"help": HELP}  # type: ignore[attr-defined]
+    run.parameters = {one.name: one for one, _ in typed} | {"help": _HELP}  # type: ignore[attr-defined]
     return run
 
 
 def _typer_default(one: Parameter) -> Any:
     """None for an option that is not given: its default is the record's."""
-    return inspect.Parameter.empty if one.required else False if one in (JSON, DEBUG) else None
+    return inspect.Parameter.empty if one.required else False if one in (JSON, _DEBUG) else None
 
 
 def _default(default: Any) -> Any:
@@ -274,7 +274,7 @@ def _is_given(value: Any) -> bool:
     return value is not None and value != [] and value != ()
 
 
-def is_record(hint: Any) -> bool:
+def _is_record(hint: Any) -> bool:
     """Whether a type is a record of options."""
     return inspect.isclass(hint) and issubclass(hint, Options)
 
@@ -308,7 +308,7 @@ def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> 
     hints, options = get_type_hints(kind, include_extras=True), options_of(kind)
     given: dict[str, Any] = {}
     for field in fields(kind):
-        if is_record(hints[field.name]):
+        if _is_record(hints[field.name]):
             given[field.name] = _built(hints[field.name], values, f"{prefix}{field.name}_")
         elif SHARED in getattr(hints[field.name], "__metadata__", ()) and values.get(field.name) is not None:
             given[field.name] = values[field.name]
@@ -346,7 +346,7 @@ def _from_file(context: typer.Context, file: Path | None) -> None:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise typer.BadParameter(f"{file} cannot be read as TOML: {error}") from error
     known: Mapping[str, Parameter] = getattr(context.command.callback, "parameters", {})
-    left_out = (CONFIG, HELP, HELP_ALL)
+    left_out = (CONFIG, _HELP, _HELP_ALL)
     options = {
         flag.removeprefix("--"): one
         for one in known.values()
@@ -383,6 +383,6 @@ def _help_all(context: typer.Context, requested: bool) -> None:
 _COMMON: tuple[tuple[Parameter, Any], ...] = (
     (CONFIG, Annotated[Path | None, typer.Option("--config", is_eager=True, callback=_from_file)]),
     (JSON, Annotated[bool, typer.Option("--json")]),
-    (DEBUG, Annotated[bool, typer.Option("--debug")]),
-    (HELP_ALL, Annotated[bool | None, typer.Option("--help-all", is_eager=True, callback=_help_all)]),
+    (_DEBUG, Annotated[bool, typer.Option("--debug")]),
+    (_HELP_ALL, Annotated[bool | None, typer.Option("--help-all", is_eager=True, callback=_help_all)]),
 )

@@ -18,7 +18,7 @@ from bgaug.errors import BgaugError, StoreOptionsError, UsageError
 from bgaug.text import json_text, printable
 
 FAILED = 1
-WRONG_USAGE = 2
+_WRONG_USAGE = 2
 INTERRUPTED = 130
 _LONGEST_NOTE = 100
 
@@ -68,7 +68,7 @@ def reported(debug: bool) -> Iterator[None]:
         if debug:
             raise
         stderr().print(_marked("error:", "red", str(error)), soft_wrap=True)
-        raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError | StoreOptionsError) else FAILED) from error
+        raise typer.Exit(_WRONG_USAGE if isinstance(error, UsageError | StoreOptionsError) else FAILED) from error
     except (OSError, MemoryError) as error:
         # What no pipeline expected of the system: still a line, and no pages that say the same.
         if debug:

@@ -17,14 +17,14 @@ from bgaug.pipelines.options import Best, EncoderOptions, Option
 if TYPE_CHECKING:
     from bgaug.pipelines.heatmap.run import HeatmapReport
 
-Inputs = Annotated[
+_Inputs = Annotated[
     list[str], Option("A store (folder or URL), or folders and files of videos.", argument=True, metavar="INPUTS...")
 ]
 
 
 def heatmap_command(
     run: RunPath,
-    inputs: Inputs,
+    inputs: _Inputs,
     out: Annotated[Path, Option("Folder for sheet, films and numbers.", metavar="FOLDER")],
     options: HeatmapOptions,
     as_json: bool,
@@ -52,11 +52,11 @@ def heatmap_command(
         f"{found.clips} clips of {found.videos} videos, against {found.masks}",
         f"means, 95 % intervals over {found.settings['intervals_over']}; sheet: {found.out / 'sheet.png'}",
     ]
-    show(found.to_json(), as_json, lambda: rows_table(title, HEATMAP_HEADER, _heatmap_rows(found)))
+    show(found.to_json(), as_json, lambda: rows_table(title, _HEATMAP_HEADER, _heatmap_rows(found)))
     _leave_if(found.failures)
 
 
-HEATMAP_HEADER = ("map", "run", "x chance", "energy %", "pointing %", "ring x", "clips")
+_HEATMAP_HEADER = ("map", "run", "x chance", "energy %", "pointing %", "ring x", "clips")
 
 
 def _heatmap_rows(found: HeatmapReport) -> list[tuple[str, ...]]:
@@ -84,7 +84,7 @@ def _cells(numbers: Mapping[str, Mapping[str, Any]], sign: str = "") -> list[str
 
 def embed_command(
     run: RunPath,
-    inputs: Inputs,
+    inputs: _Inputs,
     out: Annotated[Path, Option("The file, .npz.", metavar="FILE")],
     options: EmbedOptions,
     as_json: bool,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bgaug.metrics import Paired
     from bgaug.pipelines.evaluate.report import Report
 
-MOST_CLASSES = 24  # a table of more than these shows the worst
-OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "draws", "fewshot_classifier", "seed")
+_MOST_CLASSES = 24  # a table of more than these shows the worst
+_OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "draws", "fewshot_classifier", "seed")
 
 
 def evaluate_command(
@@ -153,7 +153,7 @@ def _setting_lines(found: Report) -> list[str]:
             f"{s['groups']}; labels: {s['labels']}{split}; left out: {s['unlabelled']} without a label, "
             f"{s['left_out_by_split']} by split; class unseen: {s['class_unseen']}"
         )
-    own = {name: s[name] for name in OWN_SETTINGS if name in s}
+    own = {name: s[name] for name in _OWN_SETTINGS if name in s}
     if own:
         lines.append(
             "settings: " + "; ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in own.items())
@@ -178,9 +178,9 @@ def _class_table(classes: Sequence[Mapping[str, Any]]) -> Any:
     measures = [name for name in classes[0] if name not in ("class", "videos")]
     first = measures[0]
     rows, title = list(classes), "by class, %"
-    if len(rows) > MOST_CLASSES:
-        rows = sorted(rows, key=lambda row: (row[first] is not None, row[first]))[:MOST_CLASSES]
-        title = f"the {MOST_CLASSES} of {len(classes)} classes with the lowest {first}, %; all stand in the JSON"
+    if len(rows) > _MOST_CLASSES:
+        rows = sorted(rows, key=lambda row: (row[first] is not None, row[first]))[:_MOST_CLASSES]
+        title = f"the {_MOST_CLASSES} of {len(classes)} classes with the lowest {first}, %; all stand in the JSON"
     shown = [m for m in measures if not m.startswith("retrieval") or m in ("retrieval_r1", "retrieval_centred_r1")]
     cells = [
         (str(row["class"]), str(row["videos"]), *("-" if row[m] is None else f"{row[m]:.0f}" for m in shown))

@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import Any, TextIO
 
 INTERRUPTED = 130
-PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
+_PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
 
 
-class OutputLost(SystemExit):
+class _OutputLost(SystemExit):
     """The results cannot be written: their reader has closed the pipe, or the disk is full."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(PIPE_CLOSED if isinstance(error, BrokenPipeError) else 1)
+        super().__init__(_PIPE_CLOSED if isinstance(error, BrokenPipeError) else 1)
         self.reason = error.strerror
 
 
@@ -31,13 +31,13 @@ class _Results(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError as error:
-            raise OutputLost(error) from error
+            raise _OutputLost(error) from error
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError as error:
-            raise OutputLost(error) from error
+            raise _OutputLost(error) from error
 
 
 class _Messages(io.TextIOWrapper):
@@ -66,9 +66,9 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except OutputLost as error:
+    except _OutputLost as error:
         code = int(error.code or 1)
-        if code != PIPE_CLOSED:
+        if code != _PIPE_CLOSED:
             _say(f"error: the results cannot be written to stdout: {error.reason}\n")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on nothing is left to be tidied
@@ -83,7 +83,7 @@ def _run() -> int:
 
     try:
         app()
-    except OutputLost:
+    except _OutputLost:
         raise
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
@@ -124,7 +124,7 @@ def _end_stream(stream: TextIO) -> None:
     """Whatever is left in a stream that cannot be written goes nowhere, so that Python does not complain of it."""
     try:
         stream.flush()
-    except (OutputLost, OSError, ValueError):
+    except (_OutputLost, OSError, ValueError):
         _silence(stream)
 
 

@@ -12,7 +12,7 @@ from bgaug.cli.options import StorePath
 from bgaug.pipelines.options import Option
 from bgaug.pipelines.train.options import TrainOptions
 
-EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def train_command(
@@ -50,4 +50,4 @@ def train_command(
     show(result.to_json(), as_json, lambda: pairs_table(f"run in {out}", result.to_json()))
     if result.trained.stopped:
         note(f"stopped by {result.trained.stopped} after step {result.trained.steps}; continue with --resume")
-        raise typer.Exit(EXIT_CODES[result.trained.stopped])
+        raise typer.Exit(_EXIT_CODES[result.trained.stopped])

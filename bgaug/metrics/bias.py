@@ -227,7 +227,7 @@ class Stripes:
 
 
 @dataclass(frozen=True)
-class Contrasted:
+class _Contrasted:
     """Result of `contrasted`, as shares in [0, 1].
 
     Attributes:
@@ -250,7 +250,7 @@ def contrasted(
     scufo_hits: Array,
     scuba_ids: Sequence[str] | None = None,
     scufo_ids: Sequence[str] | None = None,
-) -> Contrasted:
+) -> _Contrasted:
     """Accuracies on SCUBA and SCUFO clips, and the share that is right on SCUBA and wrong on SCUFO.
 
     Args:
@@ -277,7 +277,9 @@ def contrasted(
         moving, still = moving[[moving_at[name] for name in both]], still[[still_at[name] for name in both]]
     if moving.shape != still.shape or not len(moving):
         raise ValueError(f"both sides need the same number of hits, one or more, got {len(moving)} and {len(still)}")
-    return Contrasted(float(moving.mean()), float(still.mean()), float((moving & ~still).mean()), len(moving), left_out)
+    return _Contrasted(
+        float(moving.mean()), float(still.mean()), float((moving & ~still).mean()), len(moving), left_out
+    )
 
 
 def _flags(hits: Array, what: str) -> Bools:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bgaug.metrics.checks import Array, Bools, Ints
 
-MAX_FOLDS = 20
+_MAX_FOLDS = 20
 """With more groups, several share a fold, because a classifier is trained for each fold."""
 
 _TEST_SPLITS = ("test", "val")  # the first that has samples is tested against "train"
@@ -52,7 +52,7 @@ class HeldOut:
         """Group of each sample, if samples of one group must not be compared; None between splits."""
         return None if self.kind == "split" else self.groups
 
-    def folds(self, labels: Array, most: int = MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
+    def folds(self, labels: Array, most: int = _MAX_FOLDS) -> Iterator[tuple[Ints, Ints]]:
         """(indices to learn from, indices to test) of each fold: one fold between splits, else at most `most`.
 
         Every sample of `test` is tested once, by a fold that does not learn from its group. See `deal`.
@@ -124,7 +124,7 @@ def group_folds(groups: Ints, most: int) -> Ints:
     return groups if known else np.arange(len(groups)) % most
 
 
-def named_folds(learnt: Sequence[str], tested: Sequence[str], most: int = MAX_FOLDS) -> Iterator[tuple[Bools, Bools]]:
+def named_folds(learnt: Sequence[str], tested: Sequence[str], most: int = _MAX_FOLDS) -> Iterator[tuple[Bools, Bools]]:
     """Masks of the samples to learn from and to test, for each fold; groups are dealt to folds in order of names.
 
     Args:

@@ -28,7 +28,7 @@ _BOUNDARY_TOLERANCE = 0.008  # largest distance of two matching boundaries, of t
 
 
 @dataclass(frozen=True)
-class BackgroundScores:
+class _BackgroundScores:
     """Errors of an estimated background.
 
     Attributes:
@@ -44,7 +44,7 @@ class BackgroundScores:
     ms_ssim: float
 
 
-def background_scores(image: _Bytes, truth: _Bytes, valid: _Bools | None = None) -> BackgroundScores:
+def background_scores(image: _Bytes, truth: _Bytes, valid: _Bools | None = None) -> _BackgroundScores:
     """Scores of a background.
 
     Args:
@@ -60,7 +60,7 @@ def background_scores(image: _Bytes, truth: _Bytes, valid: _Bools | None = None)
     """
     valid = _check_images(image, truth, valid)
     error = cv2.absdiff(luminance(image), luminance(truth))[valid]
-    return BackgroundScores(
+    return _BackgroundScores(
         age=float(error.mean()),
         age_rgb=float(cv2.absdiff(image, truth)[valid].mean()),
         peps=100.0 * float((error > _FAR_OFF).mean()),

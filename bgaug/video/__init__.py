@@ -8,8 +8,8 @@ for AVI with B-frames and for open-GOP H.264.
 
 from bgaug.names import Decoder
 from bgaug.video.container import most_frames
-from bgaug.video.frames import EXTENSIONS, THUMBNAIL_SIZE, DecodedFrame, Video, VideoInfo, VideoReader, thumbnail_of
-from bgaug.video.probe import Deep, Probe, probe_video
+from bgaug.video.frames import EXTENSIONS, DecodedFrame, Video, VideoInfo, VideoReader, thumbnail_of
+from bgaug.video.probe import Probe, probe_video
 from bgaug.video.reader import DECODERS, declared_length, open_video, read_video
 from bgaug.video.timeline import Timeline, timeline_of
 from bgaug.video.with_decord import DecordReader
@@ -19,11 +19,9 @@ from bgaug.video.writing import write_video
 __all__ = [
     "DECODERS",
     "EXTENSIONS",
-    "THUMBNAIL_SIZE",
     "DecodedFrame",
     "Decoder",
     "DecordReader",
-    "Deep",
     "Probe",
     "PyavReader",
     "Timeline",

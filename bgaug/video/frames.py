@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bgaug.sizing import Size, resize_area
 
-THUMBNAIL_SIZE: Size = (60, 80)
+_THUMBNAIL_SIZE: Size = (60, 80)
 
 EXTENSIONS = frozenset(
     (
@@ -103,7 +103,7 @@ class DecodedFrame(Protocol):
         ...
 
     def thumbnail(self) -> NDArray[np.uint8]:
-        """Luma and the two chroma channels at `THUMBNAIL_SIZE`: uint8 (60, 80, 3), much cheaper than `rgb`."""
+        """Luma and the two chroma channels at `_THUMBNAIL_SIZE`: uint8 (60, 80, 3), much cheaper than `rgb`."""
         ...
 
 
@@ -113,12 +113,12 @@ def thumbnail_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image or plane at `THUMBNAIL_SIZE`: an image of twice that size, averaged over 2x2 blocks.
+    """An image or plane at `_THUMBNAIL_SIZE`: an image of twice that size, averaged over 2x2 blocks.
 
     The larger image comes from 2x2 averages too if its size allows it, else by subsampling, which is accurate enough.
     General area filters cost several times as much.
     """
-    height, width = THUMBNAIL_SIZE
+    height, width = _THUMBNAIL_SIZE
     there = image.shape[:2]
     if there[0] < 2 * height or there[1] < 2 * width:
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -24,7 +24,7 @@ _SAME_THUMBNAIL = 4
 
 
 @dataclass(frozen=True)
-class Deep:
+class _Deep:
     """Results that need decoding.
 
     Attributes:
@@ -75,7 +75,7 @@ class Probe:
     cut_short: bool = False
     seams: tuple[int, ...] = ()
     seeks: str = ""
-    deep: Deep | None = None
+    deep: _Deep | None = None
     cuts: tuple[int, ...] | None = field(default=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _longest_group(timeline: Timeline) -> int:
     return int(np.diff(np.append(timeline.keyframes, len(timeline.times))).max())
 
 
-def _decode(reader: PyavReader, timeline: Timeline, on_frame: Callable[[DecodedFrame], None] | None) -> Deep:
+def _decode(reader: PyavReader, timeline: Timeline, on_frame: Callable[[DecodedFrame], None] | None) -> _Deep:
     rng = np.random.default_rng(0)
     count = max(1, len(timeline.times))
     tried = set(rng.integers(0, count, _SEEKS_TRIED).tolist())
@@ -175,7 +175,7 @@ def _decode(reader: PyavReader, timeline: Timeline, on_frame: Callable[[DecodedF
         equal = sum(zlib.crc32(reader.get([index])[0].tobytes()) == seen[index] for index in order)
         still = timeline_of(reader.info.path)
         seeks = f"{equal} of {len(order)} equal a sequential pass" + ("" if still.trusted else f"; {still.why_not}")
-    return Deep(frames, breaks_off, seeks, _try_decord(reader.info.path, frames, thumbnails))
+    return _Deep(frames, breaks_off, seeks, _try_decord(reader.info.path, frames, thumbnails))
 
 
 def _try_decord(path: Path, frames: int, thumbnails: dict[int, NDArray[np.uint8]]) -> str:

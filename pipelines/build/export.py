@@ -48,7 +48,7 @@ _EXPORTED = {
 
 
 @dataclass(frozen=True)
-class Exported:
+class _Exported:
     """The result of an export.
 
     Attributes:
@@ -82,7 +82,7 @@ def export_videos(
     *,
     frames: bool = False,
     overwrite: bool = False,
-) -> Exported:
+) -> _Exported:
     """Write the content of a store for some videos as files; the docstring of this module lists them.
 
     Args:
@@ -110,7 +110,7 @@ def export_videos(
         return _write_all(dict(zip(videos, targets, strict=True)), progress)
 
 
-def _write_all(targets: Mapping[str, _Target], progress: Progress) -> Exported:
+def _write_all(targets: Mapping[str, _Target], progress: Progress) -> _Exported:
     failures: dict[str, str] = {}
     done = [0, 0, 0]  # videos, frames, files
     progress.start("videos", len(targets))
@@ -123,7 +123,7 @@ def _write_all(targets: Mapping[str, _Target], progress: Progress) -> Exported:
             progress.warn(f"{video_id}: {error}")
         else:
             done = [done[0] + 1, done[1] + target.store.num_frames(target.video), done[2] + written]
-    return Exported(done[0], done[1], done[2], failures)
+    return _Exported(done[0], done[1], done[2], failures)
 
 
 def _find_video(store: Store, video_id: str) -> int:

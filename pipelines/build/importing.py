@@ -30,7 +30,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
-class Merged:
+class _Merged:
     """Content of a merged store: usable and failed videos, frames, shards, and bytes of their files."""
 
     videos: int
@@ -48,13 +48,13 @@ def merge(
     copy: bool = False,
     prefix: bool = False,
     overwrite: bool = False,
-) -> Merged:
+) -> _Merged:
     """Join stores; arguments and errors are those of `merge_stores`."""
     progress.start("shards", sum(num_shards(read_header(root)) for root in roots))
     header = merge_stores(roots, out, copy=copy, prefix=prefix, overwrite=overwrite, on_shard=progress.advance)
     store = open_store(out)
     commits = (read_commit(out / SHARDS / shard_name(shard)) for shard in range(num_shards(header)))
-    return Merged(
+    return _Merged(
         videos=len(store),
         failed=len(store.failures),
         frames=int(store.columns.num_frames.sum(dtype=np.int64)),

@@ -14,7 +14,7 @@ from bgaug.names import BACKGROUND_METHODS, Decoder, FrameKind
 from bgaug.pipelines.options import RUNNING, Jobs, Option, Options, record
 from bgaug.sizing import BACKGROUND_SIZE, STORE_SIZE, Fit, Size, parse_size
 
-OnError = Literal["skip", "salvage", "fail"]
+_OnError = Literal["skip", "salvage", "fail"]
 Partial = Literal["keep", "empty"]
 LABELS, BACKGROUNDS, VIDEOS = "Labels", "Backgrounds", "Videos"
 
@@ -55,7 +55,7 @@ def _size(value: object) -> object:
     return parse_size(value) if isinstance(value, str) else value
 
 
-StoredSize = Annotated[Size | None, BeforeValidator(_size)]
+_StoredSize = Annotated[Size | None, BeforeValidator(_size)]
 """(height, width), or text such as "128x171"; None or "native" for the videos' own size."""
 
 
@@ -187,7 +187,7 @@ class VideoOptions(Options):
     ] = 256 * 2**20
     shots: DetectShots = True
     on_error: Annotated[
-        OnError,
+        _OnError,
         Option("A video that breaks off: leave it out, keep its good beginning, or end the run.", panel=VIDEOS),
     ] = "skip"
 
@@ -212,7 +212,7 @@ class BuildOptions(LabelOptions, WorkerOptions):
     ]
     out: Annotated[Path, Option("The store to build.", metavar="STORE")]
     size: Annotated[
-        StoredSize, Option("Size of what is stored, or native for videos of one size.", metavar="HEIGHTxWIDTH")
+        _StoredSize, Option("Size of what is stored, or native for videos of one size.", metavar="HEIGHTxWIDTH")
     ] = STORE_SIZE
     fit: FitOption = "stretch"
     video: VideoOptions = VideoOptions()
@@ -225,7 +225,7 @@ class BackgroundOptions(BuildOptions):
     """`bgaug extract-backgrounds`."""
 
     size: Annotated[
-        StoredSize, Option("Size of the backgrounds, or native for videos of one size.", metavar="HEIGHTxWIDTH")
+        _StoredSize, Option("Size of the backgrounds, or native for videos of one size.", metavar="HEIGHTxWIDTH")
     ] = BACKGROUND_SIZE
 
 

@@ -29,7 +29,7 @@ from bgaug.video import DecodedFrame, VideoReader, declared_length, open_video
 
 
 @dataclass(frozen=True)
-class BuildVideo:
+class _BuildVideo:
     """The work on one video.
 
     Attributes:
@@ -203,7 +203,7 @@ def forecast_shards(options: ShardOptions, progress: Progress) -> Forecast:
     return forecast(options, *_plan(options, progress), progress)
 
 
-def _plan(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, BuildVideo, Header]:
+def _plan(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, _BuildVideo, Header]:
     """The videos, the work on each of them, and the header of the store."""
     sources = find_sources(options, progress)
     size = size_of(options, sources)
@@ -215,7 +215,7 @@ def _plan(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, Build
         "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
     }
     header = Header(size, options.fit, options.frames, (), stored_options)
-    return sources, BuildVideo(options.video, store), header
+    return sources, _BuildVideo(options.video, store), header
 
 
 def _check_backgrounds(store: Store, size: Size, fit: Fit) -> Store:

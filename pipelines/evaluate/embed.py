@@ -38,7 +38,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class _Embedded:
     """Result of `embed`.
 
     Attributes:
@@ -83,7 +83,7 @@ def embed(
     out: Path,
     progress: Progress,
     options: EmbedOptions | None = None,
-) -> Embedded:
+) -> _Embedded:
     """Write features of a store's videos, or of video files, to an .npz in one step.
 
     Args:
@@ -125,7 +125,7 @@ def embed(
     failed = {"failed_ids": _texts(found.failures), "failed_reasons": _texts(found.failures.values())}
     written = {**found.arrays, **failed, "settings": np.array(json.dumps(settings, ensure_ascii=False)), **about}
     write_arrays(out, written)
-    return Embedded(found.arrays, settings, found.failures, out)
+    return _Embedded(found.arrays, settings, found.failures, out)
 
 
 def is_store(inputs: Sequence[str]) -> bool:
@@ -140,7 +140,7 @@ def is_store(inputs: Sequence[str]) -> bool:
     return bool(stores)
 
 
-def embed_store(run: Run, store: Store, progress: Progress, options: EmbedOptions) -> Embedded:
+def embed_store(run: Run, store: Store, progress: Progress, options: EmbedOptions) -> _Embedded:
     """Features of all videos of a store.
 
     Args:
@@ -169,7 +169,7 @@ def embed_store(run: Run, store: Store, progress: Progress, options: EmbedOption
         "splits": c.split.astype(np.int64),
         "split_names": _texts(store.names.splits),
     }
-    return Embedded(arrays, _settings(run, options, store.size, store.header.fit))
+    return _Embedded(arrays, _settings(run, options, store.size, store.header.fit))
 
 
 def store_clips(store: Store, video: int, config: Mapping[str, Any], views: int) -> NDArray[np.int64]:
@@ -179,7 +179,7 @@ def store_clips(store: Store, video: int, config: Mapping[str, Any], views: int)
     return uniform_clips(start, stop, config["num_frames"], config["stride"], views)
 
 
-def _embed_files(run: Run, sources: Sequence[Source], progress: Progress, options: EmbedOptions) -> Embedded:
+def _embed_files(run: Run, sources: Sequence[Source], progress: Progress, options: EmbedOptions) -> _Embedded:
     """Features of video files; files that cannot be used are reported as warnings and left out.
 
     Raises:
@@ -227,7 +227,7 @@ def _embed_files(run: Run, sources: Sequence[Source], progress: Progress, option
         **_label_arrays(ids, labels),
     }
     about = {"labels": labels.origin, "label_notes": list(labels.notes)}
-    return Embedded(arrays, _settings(run, options, size, options.fit) | about, dict(sorted(failures.items())))
+    return _Embedded(arrays, _settings(run, options, size, options.fit) | about, dict(sorted(failures.items())))
 
 
 def _task(source: Source, run: Run, options: EmbedOptions, size: Size) -> ReadClips:

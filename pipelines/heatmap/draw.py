@@ -26,7 +26,7 @@ _TITLE = 20
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnClip:
+class _DrawnClip:
     """A clip with its maps, ready to be drawn.
 
     Attributes:
@@ -64,7 +64,7 @@ def drawn_map(name: str, heat: Tensor, clip: Clip) -> NDArray[np.float32]:
 
 def draw_clip(
     clip: Clip, maps: Sequence[NDArray[np.float32]], own: str | None, explained: Mapping[str, str | None]
-) -> DrawnClip:
+) -> _DrawnClip:
     """A clip with its maps.
 
     Args:
@@ -76,7 +76,7 @@ def draw_clip(
     square = centre_crop(clip.frames, clip.box, clip.side)[0].permute(1, 2, 3, 0)
     frames = (square * 255).round().to(torch.uint8).numpy()
     outlines = centre_crop_masks(torch.from_numpy(clip.masks.foreground)[None], clip.side, clip.box)[0].numpy()
-    return DrawnClip(clip, frames, maps, outlines, _caption(clip, clip.masks.middle, own, explained))
+    return _DrawnClip(clip, frames, maps, outlines, _caption(clip, clip.masks.middle, own, explained))
 
 
 def film_name(number: int, video_id: str) -> str:

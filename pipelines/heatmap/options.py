@@ -9,8 +9,8 @@ from bgaug.names import FEATURES, MaskValues
 from bgaug.pipelines.options import RUNNING, EncoderOptions, Option, record
 
 MAPS = ("cam", "activation", "saliency")
-EXPLAINED = FEATURES[:2]
-MASKS = "Masks"
+_EXPLAINED = FEATURES[:2]
+_MASKS = "Masks"
 OF_A_CALL = ("device", "backbone", "trust", "against", "overwrite", "in_process")
 """Options that are not kept with the result."""
 
@@ -43,18 +43,18 @@ class HeatmapOptions(EncoderOptions):
     ] = None
     masks: Annotated[
         Path | None,
-        Option("True masks in place of the store's, as `bgaug import` reads them; some frames suffice.", panel=MASKS),
+        Option("True masks in place of the store's, as `bgaug import` reads them; some frames suffice.", panel=_MASKS),
     ] = None
-    first: Annotated[int, Option("Number of a video's first frame in the names of masks.", panel=MASKS, ge=0)] = 0
+    first: Annotated[int, Option("Number of a video's first frame in the names of masks.", panel=_MASKS, ge=0)] = 0
     values: Annotated[
         MaskValues,
-        Option("Meaning of the pixels of masks; cdnet: 50 is background, 85 and 170 are left out.", panel=MASKS),
+        Option("Meaning of the pixels of masks; cdnet: 50 is background, 85 and 170 are left out.", panel=_MASKS),
     ] = "nonzero"
     films: Annotated[bool, Option("Write one film per clip, besides the sheet.")] = True
     feature: Annotated[
         str | None,
         Option(
-            "Code that cam explains; by default that of the run's method: dynamic for bgaug, dual.", names=EXPLAINED
+            "Code that cam explains; by default that of the run's method: dynamic for bgaug, dual.", names=_EXPLAINED
         ),
     ] = None
     against: Annotated[tuple[Path, ...], Option("Another run, shown beside it on the same frames.", metavar="RUN")] = ()

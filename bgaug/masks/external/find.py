@@ -15,7 +15,7 @@ from bgaug.names import MaskValues
 
 
 @dataclass(frozen=True)
-class FoundMasks:
+class _FoundMasks:
     """Masks matched with videos.
 
     Attributes:
@@ -29,7 +29,9 @@ class FoundMasks:
     unused: tuple[str, ...] = ()
 
 
-def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values: MaskValues = "nonzero") -> FoundMasks:
+def find_masks(
+    path: str | Path, ids: Collection[str], *, first: int = 0, values: MaskValues = "nonzero"
+) -> _FoundMasks:
     """Masks of videos, from a folder or from one JSON file for all.
 
     A folder is searched recursively for all formats of `bgaug.masks.external`, which may be mixed. Hidden names and the
@@ -70,7 +72,7 @@ def find_masks(path: str | Path, ids: Collection[str], *, first: int = 0, values
         else:
             found[video_id] = offer.label, offer.open(video_id)
     of = {video_id: found[video_id][1] for video_id in sorted(found)}
-    return FoundMasks(of, tuple(sorted(set(ids) - set(of))), tuple(sorted(unused)))
+    return _FoundMasks(of, tuple(sorted(set(ids) - set(of))), tuple(sorted(unused)))
 
 
 class _Names:

@@ -97,7 +97,7 @@ def smooth_ground(rng: _Rng, size: Size, unit: float) -> _Floats:
 
 
 @dataclass(frozen=True)
-class Mover:
+class _Mover:
     """A person or box: texture (h, w, 3), and for each frame feet (T, 2), gait and arms (T,) in radians."""
 
     look: _Floats
@@ -118,7 +118,7 @@ class Stage:
     unit: float
 
 
-def cast_of(name: str, stage: Stage) -> list[Mover]:
+def cast_of(name: str, stage: Stage) -> list[_Mover]:
     """The movers in the scenario of that name."""
     match name:
         case "multi" | "cut":
@@ -169,12 +169,12 @@ def _half_width(height: int) -> int:
     return math.ceil(0.42 * height)
 
 
-def _walker(stage: Stage, x: _Floats, foot: float, height: int) -> Mover:
+def _walker(stage: Stage, x: _Floats, foot: float, height: int) -> _Mover:
     """A person who walks along x (T,), with legs that swing with the distance."""
     walked = np.cumsum(np.abs(np.diff(x, prepend=x[:1]))) / (0.9 * height)
     gait = (2 * math.pi * (walked + stage.rng.random())).astype(np.float32)
     feet = np.stack([x, np.full_like(x, foot)], 1).astype(np.float32)
-    return Mover(_look_of(stage, height), feet, gait, np.zeros(len(gait), np.float32))
+    return _Mover(_look_of(stage, height), feet, gait, np.zeros(len(gait), np.float32))
 
 
 def _body_width(height: int) -> float:
@@ -185,7 +185,7 @@ def _body_width(height: int) -> float:
     return float(np.mean(widths))
 
 
-def _stream(stage: Stage, share: float) -> list[Mover]:
+def _stream(stage: Stage, share: float) -> list[_Mover]:
     """Walkers one after another, at the distance at which they cover `share` of the time where their bodies pass."""
     rng, width = stage.rng, stage.scene.shape[1]
     height, speed = round(rng.uniform(48, 60) * stage.unit), _SPEED * stage.unit
@@ -202,7 +202,7 @@ def _stream(stage: Stage, share: float) -> list[Mover]:
     return [mover for mover in movers if (np.abs(mover.feet[:, 0] - width / 2) < width / 2 + height).any()]
 
 
-def _four_walkers(stage: Stage) -> list[Mover]:
+def _four_walkers(stage: Stage) -> list[_Mover]:
     rng, width = stage.rng, stage.scene.shape[1]
     movers = []
     for foot in (0.58, 0.68, 0.8, 0.93):
@@ -214,7 +214,7 @@ def _four_walkers(stage: Stage) -> list[Mover]:
     return movers
 
 
-def _slow_box(stage: Stage) -> Mover:
+def _slow_box(stage: Stage) -> _Mover:
     """A box that passes its own width in two thirds of the clip."""
     rng, (height, width) = stage.rng, stage.scene.shape[:2]
     tall = round(60 * stage.unit)
@@ -227,10 +227,10 @@ def _slow_box(stage: Stage) -> Mover:
     x = width * rng.uniform(0.4, 0.6) + way * 1.5 * wide * np.linspace(-0.5, 0.5, stage.num_frames)
     feet = np.stack([x, np.full(stage.num_frames, 0.75 * height)], 1).astype(np.float32)
     still = np.zeros(stage.num_frames, np.float32)
-    return Mover(look, feet, still, still, is_box=True)
+    return _Mover(look, feet, still, still, is_box=True)
 
 
-def _stopping_walker(stage: Stage, share: float) -> Mover:
+def _stopping_walker(stage: Stage, share: float) -> _Mover:
     rng, (height, width) = stage.rng, stage.scene.shape[:2]
     tall = round(rng.uniform(50, 60) * stage.unit)
     standing = round(share * stage.num_frames)
@@ -246,17 +246,19 @@ def _stopping_walker(stage: Stage, share: float) -> Mover:
     return replace(mover, feet=feet)
 
 
-def _standing_person(stage: Stage, place: float, side: int) -> Mover:
+def _standing_person(stage: Stage, place: float, side: int) -> _Mover:
     rng, (height, width) = stage.rng, stage.scene.shape[:2]
     tall = round(rng.uniform(82, 94) * stage.unit)
     t = np.arange(stage.num_frames, dtype=np.float32)
     sway = stage.unit * (1.8 * np.sin(t / rng.uniform(14, 22) + rng.uniform(0, 6)) + 0.8 * np.sin(t / 5))
     feet = np.stack([width * place + side * sway, np.full_like(t, 0.78 * height)], 1).astype(np.float32)
     raised = np.sin(t / rng.uniform(13, 18) + rng.uniform(0, 6))
-    return Mover(_look_of(stage, tall), feet, np.full_like(t, 0.3), (side * 1.6 * raised.clip(0, 1)).astype(np.float32))
+    return _Mover(
+        _look_of(stage, tall), feet, np.full_like(t, 0.3), (side * 1.6 * raised.clip(0, 1)).astype(np.float32)
+    )
 
 
-def draw(image: _Floats, covered: _Floats, mover: Mover, t: int) -> None:
+def draw(image: _Floats, covered: _Floats, mover: _Mover, t: int) -> None:
     """Draw a mover and its shadow onto the canvas, and add it to the covered share of each pixel."""
     height = len(mover.look)
     half = _half_width(height)
