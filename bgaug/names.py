@@ -49,10 +49,10 @@ BACKGROUND_METHODS = Registry(
         "median": "bgaug.background.methods:median_background",
         "gated": "bgaug.background.gated:gated_median",
         "lowrank": "bgaug.background.lowrank:low_rank_background",
-        "patches": "bgaug.background.patches:patches_background",
+        "patches": "bgaug.background.methods:patches_background",
         "plate": "bgaug.background.plate:plate_background",
-        "mog2": "bgaug.background.models:mog2_background",
-        "knn": "bgaug.background.models:knn_background",
+        "mog2": "bgaug.background.methods:mog2_background",
+        "knn": "bgaug.background.methods:knn_background",
     }
 )
 """Estimators of static backgrounds; see `bgaug.background.methods.Estimator`."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bgaug.cli.console import FAILED, TerminalProgress, note, pairs_table, rows_table, show
-from bgaug.cli.options import RunPath
 from bgaug.pipelines.evaluate.options import EmbedOptions
 from bgaug.pipelines.heatmap.options import HeatmapOptions
-from bgaug.pipelines.options import Best, EncoderOptions, Option
+from bgaug.pipelines.options import Best, EncoderOptions, Option, RunPath
 
 if TYPE_CHECKING:
     from bgaug.pipelines.heatmap.run import HeatmapReport

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bgaug.cli.console import TerminalProgress, rows_table, say, show, stdout
-from bgaug.cli.options import RunPath, StorePath
 from bgaug.pipelines.evaluate.options import EvaluateOptions
-from bgaug.pipelines.options import Option
+from bgaug.pipelines.options import Option, RunPath, StorePath
 
 if TYPE_CHECKING:
     from bgaug.metrics import Paired

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import bgaug
-from bgaug.cli import encoders, evaluations, runs, stores, training, videos
+from bgaug.cli import encoders, evaluations, stores, training, videos
 from bgaug.cli.commands import Command, command
 from bgaug.cli.console import INTERRUPTED, show_usage_error
 
@@ -95,7 +95,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "heatmap": encoders.heatmap_command,
     "embed": encoders.embed_command,
     "export-weights": encoders.export_weights_command,
-    "demo": runs.demo_command,
+    "demo": training.demo_command,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(command(_function))

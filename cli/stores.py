@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, note, pairs_table, show
-from bgaug.cli.options import StorePath
 from bgaug.names import MaskValues
 from bgaug.pipelines.build.options import Partial
-from bgaug.pipelines.options import Option
+from bgaug.pipelines.options import Option, StorePath
 
 if TYPE_CHECKING:
     from bgaug.store import Header, Problem, Repair

@@ -196,6 +196,8 @@ class DeviceOptions(Options):
     ] = None
 
 
+StorePath = Annotated[Path, Option("A store.", argument=True, metavar="STORE")]
+RunPath = Annotated[Path, Option("A run that train made, or one checkpoint of it.", argument=True, metavar="RUN")]
 Jobs = Annotated[int, Option("Worker processes; 0 for one per processor.", panel=RUNNING, ge=0)]
 Best = Annotated[bool, Option("Use the run's best checkpoint instead of the last.")]
 Trust = Annotated[

@@ -20,7 +20,7 @@ from bgaug.background.auto import (
     regions,
 )
 from bgaug.background.median import median_where
-from bgaug.background.patches import motion_around, patches_background
+from bgaug.background.methods import motion_around, patches_background
 from bgaug.background.plate import fill, plate_background, ring_error
 
 H, W, T = 120, 160, 120

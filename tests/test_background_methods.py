@@ -10,8 +10,7 @@ from worlds import moving_square, scene
 from bgaug.background.gated import gated_median, still_samples, weighted_median
 from bgaug.background.lowrank import light_changes, low_rank_background, robust_line
 from bgaug.background.median import median_by_bits
-from bgaug.background.methods import Estimator, median_background
-from bgaug.background.models import knn_background, mog2_background
+from bgaug.background.methods import Estimator, knn_background, median_background, mog2_background
 from bgaug.background.samples import ShotSampler, ShotSamples
 
 METHODS = [gated_median, low_rank_background, mog2_background, knn_background]

@@ -2,13 +2,11 @@
 
 image     Background, and Canvas for a camera that moves
 samples   the frames that a background is estimated from, collected in one pass
-methods   the estimators by name
+methods   the estimators by name, the least moving patches, and OpenCV's models
 median    the exact temporal median
 gated     a median with small weights for samples in motion
 lowrank   decomposition into a static and a sparse part
-patches   the samples with the least motion around each patch
 plate     the ground predicted under people who never leave
-models    OpenCV's models, for comparison
 auto      all of them, compared region by region by evidence
 align     places of the frames of a moving camera in a background
 moving    the background of a camera that shakes or pans

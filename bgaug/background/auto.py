@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background.median import median_where
-from bgaug.background.patches import patches_background
+from bgaug.background.methods import patches_background
 from bgaug.background.plate import active_region, plate_from, ring_error
 from bgaug.background.samples import ShotSamples
 
