@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgaug.errors import LabelsError
-from bgaug.labels import Label, find_format, labels_for, read_list, split_numbers
+from bgaug.labels import Label, labels_for, read_list, split_numbers
 
 Put = Callable[..., Path]
 
@@ -58,7 +58,7 @@ VOCABULARY = [["Back", f"{n}som", "NoTwis", "PIKE"] for n in range(48)]
 def test_formats_are_found(put: Put, tmp_path: Path, files: dict[str, object], format: str) -> None:
     for name, content in files.items():
         put(name, content)
-    assert find_format(tmp_path) == format
+    assert read_list(tmp_path).format == format
     assert read_list(tmp_path).entries == read_list(tmp_path, format).entries
     assert len(read_list(tmp_path).entries) >= 1
 
@@ -95,7 +95,7 @@ def test_two_data_sets_in_one_folder(put: Put, tmp_path: Path) -> None:
     put("trainlist01.txt", f"{UCF} 1\n")
     put("run_test_split1.txt", "a.avi 1\n")
     with pytest.raises(LabelsError, match="may be of the formats ucf101, hmdb51"):
-        find_format(tmp_path)
+        read_list(tmp_path)
     assert read_list(tmp_path, "hmdb51").sizes == {"train": 1}
 
 
@@ -124,7 +124,7 @@ def test_formats_of_one_split_have_no_second(put: Put, tmp_path: Path, format: s
         "filelist": ("a.txt", "a.mp4 1\n"),
     }[format]
     path = put(*file)
-    assert split_numbers(path) == (1,) and find_format(path) == format
+    assert split_numbers(path) == (1,) and read_list(path).format == format
     with pytest.raises(LabelsError, match="has no split 2, only 1"):
         read_list(path, split=2)
 
@@ -165,12 +165,13 @@ def test_diving48(put: Put, tmp_path: Path) -> None:
     plain = read_list(tmp_path)
     assert plain.sizes == {"train": 47, "test": 1}
     assert plain.classes == tuple(map(str, range(48)))
-    assert plain.used_classes == tuple(map(str, numbers))
+    assert {entry.class_name for entry in plain.entries} == set(map(str, numbers))
     assert [(entry.group, entry.split) for entry in plain.entries[-2:]] == [("_8Vy3dlHg2w", "train"), ("-x_y", "test")]
     put("Diving48_vocab.json", VOCABULARY)
     named = read_list(tmp_path)
     assert named.entries[31].class_name == "Back_32som_NoTwis_PIKE" == named.classes[32]
-    assert len(named.used_classes) == 47 and named.classes[30] not in named.used_classes
+    used = {entry.class_name for entry in named.entries}
+    assert len(used) == 47 and named.classes[30] not in used
     assert labels_for(tmp_path, ["rgb/-x_y_00007.mp4"]).of("rgb/-x_y_00007.mp4") == Label(
         named.classes[47], "-x_y", "test"
     )
@@ -311,7 +312,7 @@ def test_names_beside_the_list_are_taken_where_there_is_one_file_of_them(put: Pu
         ("test.json", "[" * 200_000, r"test\.json: is not JSON in UTF-8"),
         ("test.json", {"id": "1"}, "expected a list of videos, got dict"),
         ("test.json", [{"id": "1"}, {"template": "x"}], "entry 2: expected an object with an `id`"),
-        ("validation.json", [{"id": "1"}], r"expected something-something-v2-labels\.json beside it"),
+        ("validation.json", [{"id": "1"}], r"expected something-something-v2-labels\.json in the same folder"),
         ("labels.json", SSV2_LABELS, "lists classes, but no videos"),
         ("Diving48_V2_test.json", [DIVE, {**DIVE, "label": 48}], r"entry 2: the label 48 is not in 0 to 47"),
         ("Diving48_V2_test.json", [{"vid_name": "a"}], "entry 1: expected an object with a `vid_name` and the number"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bgaug.errors import LabelsError
-from bgaug.labels import SplitList, find_format, labels_for, read_list, split_numbers
+from bgaug.labels import SplitList, labels_for, read_list, split_numbers
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_ucf101(splits: Path, number: int, train: int, test: int) -> None:
     found = read_list(splits / "ucf101", split=number)
     assert (found.format, found.split) == ("ucf101", number)
     assert found.sizes == {"train": train, "test": test} and train + test == 13320
-    assert len(found.classes) == 101 and found.used_classes == found.classes
+    assert len(found.classes) == 101 and {entry.class_name for entry in found.entries} == set(found.classes)
     assert found.classes[0] == "ApplyEyeMakeup" and found.classes[100] == "YoYo"
     assert len({entry.names[0] for entry in found.entries}) == 13320
     assert None not in groups(found, "train") and not groups(found, "train") & groups(found, "test")
@@ -140,7 +140,7 @@ def test_lists_of_hat_scuba_and_mini_ssv2(
     splits: Path, file: str, size: int, first: tuple[str, str], split: str | None
 ) -> None:
     found = read_list(splits / file)
-    assert find_format(splits / file) == "filelist" and found.sizes == {split: size}
+    assert read_list(splits / file).format == "filelist" and found.sizes == {split: size}
     assert (found.entries[0].names[0], found.entries[0].class_name) == first
     numbers = [int(line.split()[-1]) for line in (splits / file).read_text().splitlines()]
     assert [entry.class_name for entry in found.entries] == list(map(str, numbers))

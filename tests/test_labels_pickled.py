@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bgaug.errors import LabelsError
-from bgaug.labels import find_format, labels_for, read_list
+from bgaug.labels import labels_for, read_list
 
 IDS = ["a/one.mp4", "a/two.mp4", "b/three.mp4"]
 
@@ -34,7 +34,7 @@ def write(path: Path, value: Any, protocol: int = 4) -> Path:
 )
 def test_rows_and_mappings(value: Any, protocol: int, tmp_path: Path) -> None:
     path = write(tmp_path / "actionswap.pickle", value, protocol)
-    assert find_format(path) == "pickle"
+    assert read_list(path).format == "pickle"
     labels = labels_for(path, IDS)
     assert [labels.of(name).name for name in IDS] == ["2", "0", "1"]
     assert labels.classes == ("0", "1", "2")

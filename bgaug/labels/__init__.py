@@ -9,7 +9,7 @@ folders      class folders
 labels_csv   tables with a header: ours, and others like it
 filelist     a path and a number per line
 pickled      lists that ship as pickles, read without executing them
-ucf101, hmdb51, kinetics, ssv2, diving48    the lists of these data sets
+published    the lists that UCF101, HMDB51, Kinetics, Something-Something V2 and Diving48 ship
 
 Names load on first use: the table of formats is available without numpy.
 """
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from bgaug.labels.label import Label as Label
     from bgaug.labels.label import Labels as Labels
     from bgaug.labels.label import SplitList as SplitList
-    from bgaug.labels.lists import find_format as find_format
     from bgaug.labels.lists import labels_for as labels_for
     from bgaug.labels.lists import read_labels as read_labels
     from bgaug.labels.lists import read_list as read_list
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     **dict.fromkeys(("FORMATS", "Entry", "Label", "Labels", "SplitList"), "label"),
-    **dict.fromkeys(("find_format", "labels_for", "read_labels", "read_list", "split_numbers"), "lists"),
+    **dict.fromkeys(("labels_for", "read_labels", "read_list", "split_numbers"), "lists"),
     **dict.fromkeys(("labels_from_folders", "parse_layout"), "folders"),
     "match_entries": "match",
     "parse_columns": "filelist",

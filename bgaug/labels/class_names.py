@@ -32,7 +32,7 @@ _HEADERS = {"id", "name", "class", "label", "classid", "classname", "labelname",
 
 
 @dataclass(frozen=True)
-class ClassNames:
+class _ClassNames:
     """Names of classes by number."""
 
     by_number: Mapping[int, str]  # name of each class
@@ -72,7 +72,7 @@ def refuse_several(rows: Sequence[tuple[str, str]]) -> None:
             raise LabelsError(f"{place} has several labels, {shown(name)}, and a video has one; keep one of them")
 
 
-def read_class_names(file: Path) -> ClassNames:
+def read_class_names(file: Path) -> _ClassNames:
     """Names of numbered classes. Raises LabelsError: the file cannot be read, or a name or number occurs twice."""
     if file.suffix.lower() == ".json":
         pairs, numbered = _from_json(file)
@@ -83,7 +83,7 @@ def read_class_names(file: Path) -> ClassNames:
         raise LabelsError(f"{file}: holds no class names")
     _refuse_twice(file, "class name", names)
     _refuse_twice(file, "number", [number for number, _ in pairs])
-    return ClassNames({number: name for (number, _), name in zip(pairs, names, strict=True)}, numbered, file)
+    return _ClassNames({number: name for (number, _), name in zip(pairs, names, strict=True)}, numbered, file)
 
 
 def _checked(file: Path, number: int, line: str) -> str:
@@ -139,7 +139,7 @@ class NumberedRow:
 
 
 def name_classes(
-    rows: Sequence[NumberedRow], names: ClassNames, first_class: int | None
+    rows: Sequence[NumberedRow], names: _ClassNames, first_class: int | None
 ) -> tuple[list[str | None], tuple[str, ...]]:
     """Class name of each row, and notes on what was guessed.
 
@@ -176,7 +176,7 @@ def name_classes(
     return found, tuple(notes)
 
 
-def _guess(used: set[int], names: ClassNames, shift: int, by_folders: bool) -> str:
+def _guess(used: set[int], names: _ClassNames, shift: int, by_folders: bool) -> str:
     first = min(names.by_number) - shift
     why = "its folders agree" if by_folders else f"its numbers are {min(used)} to {max(used)}"
     return (
@@ -185,7 +185,7 @@ def _guess(used: set[int], names: ClassNames, shift: int, by_folders: bool) -> s
     )
 
 
-def _refuse(rows: Sequence[NumberedRow], names: ClassNames, shift: int, fitting: Sequence[int]) -> NoReturn:
+def _refuse(rows: Sequence[NumberedRow], names: _ClassNames, shift: int, fitting: Sequence[int]) -> NoReturn:
     """Raise the error for the first row whose number has no name."""
     known = {number - shift for number in names.by_number}
     row = next(row for row in rows if row.number is not None and row.number not in known)
@@ -205,7 +205,7 @@ def _folder(path: str) -> str:
     return _plain(path.replace("\\", "/").rpartition("/")[0].rpartition("/")[2])
 
 
-def _folders_agree(rows: Sequence[NumberedRow], names: ClassNames, shift: int) -> bool:
+def _folders_agree(rows: Sequence[NumberedRow], names: _ClassNames, shift: int) -> bool:
     """Whether some rows are in folders named after classes, each of those in that of its own class."""
     named = {_plain(name): number - shift for number, name in names.by_number.items()}
     pairs = [
@@ -214,7 +214,7 @@ def _folders_agree(rows: Sequence[NumberedRow], names: ClassNames, shift: int) -
     return bool(pairs) and all(number == own for number, own in pairs)
 
 
-def _contrary(rows: Sequence[NumberedRow], found: Sequence[str | None], names: ClassNames) -> list[str]:
+def _contrary(rows: Sequence[NumberedRow], found: Sequence[str | None], names: _ClassNames) -> list[str]:
     """Descriptions of rows in a folder named after another class."""
     plain = {_plain(name) for name in names.by_number.values()}
     return [

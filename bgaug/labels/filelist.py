@@ -6,7 +6,7 @@ the separator; all lines together determine whether there are lengths. A label o
 
 A number that may be a label is not assumed to be a length: `video.mp4 3 7` may be a video with two classes, which is
 not supported. Such a list is refused until its columns are named. Classes are named by their numbers, unless a file
-contains their names: the given one, else the only label_map*.txt beside the list. A list of lengths without labels has
+contains their names: the given one, else the only label_map*.txt in the folder of the list. A list of lengths without labels has
 the same form as one of labels; the two cannot be distinguished.
 """
 
@@ -109,7 +109,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
     named_by = options.class_names or _label_map(files[0].parent)
     if named_by is None:
         classes, names = by_number(rows, options.first_class or 0)
-        notes |= dict.fromkeys(_names_beside(files[0].parent))
+        notes |= dict.fromkeys(_names_nearby(files[0].parent))
     else:
         known = read_class_names(named_by)
         names, more = name_classes(rows, known, options.first_class)
@@ -137,14 +137,14 @@ def _label_map(folder: Path) -> Path | None:
     return maps[0] if len(maps) == 1 else None
 
 
-def _names_beside(folder: Path) -> tuple[str, ...]:
+def _names_nearby(folder: Path) -> tuple[str, ...]:
     found = [
         name
         for name in ("classInd.txt", "classes.txt", "class_names.txt", "categories.txt")
         if (folder / name).is_file()
     ]
     return tuple(
-        f"classes are named by their numbers; {name} beside the list may contain their names: --class-names {name}"
+        f"classes are named by their numbers; {name} in the same folder may contain their names: --class-names {name}"
         for name in found[:1]
     )
 

@@ -17,11 +17,11 @@ from bgaug.names import Registry
 FORMATS = Registry(
     {
         "csv": "bgaug.labels.labels_csv:FORMAT",
-        "ucf101": "bgaug.labels.ucf101:FORMAT",
-        "hmdb51": "bgaug.labels.hmdb51:FORMAT",
-        "kinetics": "bgaug.labels.kinetics:FORMAT",
-        "ssv2": "bgaug.labels.ssv2:FORMAT",
-        "diving48": "bgaug.labels.diving48:FORMAT",
+        "ucf101": "bgaug.labels.published:UCF101",
+        "hmdb51": "bgaug.labels.published:HMDB51",
+        "kinetics": "bgaug.labels.published:KINETICS",
+        "ssv2": "bgaug.labels.published:SSV2",
+        "diving48": "bgaug.labels.published:DIVING48",
         "filelist": "bgaug.labels.filelist:FORMAT",
         "pickle": "bgaug.labels.pickled:FORMAT",
     }
@@ -142,12 +142,6 @@ class SplitList:
     # decide between videos of the same name
     folders: Folders
     notes: tuple[str, ...] = ()  # what was guessed while reading, as text
-
-    @property
-    def used_classes(self) -> tuple[str, ...]:
-        """Classes that occur in some row, in the order of `classes`."""
-        used = {entry.class_name for entry in self.entries}
-        return tuple(name for name in self.classes if name in used) if self.classes else ordered(used)
 
     @property
     def sizes(self) -> Mapping[str | None, int]:

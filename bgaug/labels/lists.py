@@ -27,7 +27,7 @@ from bgaug.labels.reading import (
 from bgaug.video import EXTENSIONS
 
 
-def find_format(path: str | Path) -> str:
+def _find_format(path: str | Path) -> str:
     """Name of the format of a list, or of the lists in a folder.
 
     Raises:
@@ -89,16 +89,9 @@ def labels_for(
     first_class: int | None = None,
     columns: str | None = None,
 ) -> Labels:
-    """Labels, groups and splits of videos whose files are not available, such as those of a store.
+    """Labels, groups and splits of videos whose files are not available, such as those of a store, by their ids.
 
-    Args:
-        path: the file, or the folder that a data set ships.
-        ids: ids of the videos.
-        format: one of `FORMATS`, or "auto" to detect it.
-        split: see `read_list`.
-        class_names: see `read_list`.
-        first_class: see `read_list`.
-        columns: see `read_list`.
+    The other arguments are those of `read_list`.
 
     Raises:
         LabelsError: as `read_list`, and if rows and videos do not match: see `match_entries`.
@@ -119,16 +112,8 @@ def read_labels(
 
     Columns of the CSV: `file`, a path relative to the CSV (a bare name, if it is unique among the videos); one of
     `class_name`, `class`, `label`, `class_id`; optionally `group` and `split`. Other columns are ignored; see
-    `bgaug.labels.reading` for other accepted names of these columns.
-
-    Args:
-        file: the list, UTF-8, or UTF-16 with a byte order mark; or the folder that a data set ships.
-        videos: path of each video by id.
-        format: one of `FORMATS`, or "auto" to detect it.
-        split: see `read_list`.
-        class_names: see `read_list`.
-        first_class: see `read_list`.
-        columns: see `read_list`.
+    `bgaug.labels.reading` for other accepted names of these columns. `videos` contains the path of each video by id;
+    the other arguments are those of `read_list`.
 
     Raises:
         LabelsError: the file cannot be read, a column is missing, or no usable row matches any video.
@@ -139,7 +124,7 @@ def read_labels(
 def _path_and_format(path: str | Path, format: str) -> tuple[Path, ListFormat]:
     path = Path(path)
     if format == "auto":
-        return path, FORMATS[find_format(path)]
+        return path, FORMATS[_find_format(path)]
     if format not in FORMATS:
         raise LabelsError(f"formats of lists are auto, {', '.join(FORMATS)}; got {format!r}")
     known: ListFormat = FORMATS[format]
@@ -207,7 +192,7 @@ def _described(path: Path) -> str:
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """The encoding of text that has a zero beside each letter."""
+    """The encoding of text that has a zero byte next to each letter."""
     pairs = head[: len(head) // 2 * 2]
     for encoding in ("UTF-16LE", "UTF-16BE"):
         text = pairs.decode(encoding, "replace")

@@ -74,13 +74,13 @@ def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Labe
         if folders == "any" and own and any(_agreeing(_parts(row.names[0])[:-1], own) for row in rows)
     ]
     kept = nearest[0] if len(nearest) == 1 else None
-    beside = by_label[kept][0] if kept is not None else entries[0]
+    other = by_label[kept][0] if kept is not None else entries[0]
     contrary = [
         f"{row.place}: {row.names[0]} has contradicting rows: {_described(row)}, "
-        f"and {_described(beside)} in {beside.place}"
+        f"and {_described(other)} in {other.place}"
         for label, rows in by_label.items()
         for row in rows
-        if label != kept and row is not beside
+        if label != kept and row is not other
     ]
     return kept, contrary
 
