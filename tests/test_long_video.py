@@ -52,8 +52,8 @@ def test_parts_end_between_shots_where_these_are_near_enough() -> None:
 
 def make_shards_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of so few bytes that a video of some seconds is a long one."""
-    monkeypatch.setattr("bgaug.store.format.plan.MAX_SHARD_BYTES", 120_000)
-    monkeypatch.setattr("bgaug.store.format.plan.LONG_SHARD_BYTES", 60_000)
+    monkeypatch.setattr("bgaug.store.format.plan._MAX_SHARD_BYTES", 120_000)
+    monkeypatch.setattr("bgaug.store.format.plan._LONG_SHARD_BYTES", 60_000)
 
 
 @pytest.fixture

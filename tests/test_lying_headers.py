@@ -108,7 +108,7 @@ import bgaug.store.format.plan as plan, bgaug.store.commit as commit
 from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
-plan.MAX_SHARD_BYTES = plan.LONG_SHARD_BYTES = {shard_bytes}
+plan._MAX_SHARD_BYTES = plan._LONG_SHARD_BYTES = {shard_bytes}
 real, most = commit.commit_shard, [0]
 def count(root, record):
     most[0] = max(most[0], len(os.listdir("/proc/self/fd")))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import cv2
 import google_crc32c
@@ -34,7 +34,6 @@ from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import FITS
 from bgaug.store import (
-    FRAME_KINDS,
     Failure,
     FrameKind,
     Identity,
@@ -84,8 +83,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind, scale in (("jpeg", 1), ("raw", 12), ("none", 1), ("backgrounds", 1)):
         setup = ShardOptions(inputs=[videos], out=out / kind, labels=labels, in_process=True)
         with pytest.MonkeyPatch.context() as patched:  # shards of few bytes, or of two videos
-            patched.setattr("bgaug.store.format.plan.MAX_SHARD_BYTES", 120_000 * scale)
-            patched.setattr("bgaug.store.format.plan.LONG_SHARD_BYTES", 60_000 * scale)
+            patched.setattr("bgaug.store.format.plan._MAX_SHARD_BYTES", 120_000 * scale)
+            patched.setattr("bgaug.store.format.plan._LONG_SHARD_BYTES", 60_000 * scale)
             patched.setattr("bgaug.store.format.plan._SHARDS_FOR_FEW", 3)
             if kind == "backgrounds":
                 extract_backgrounds(replace(setup, video=watched, size=SIZE), Silent())
@@ -498,7 +497,7 @@ def test_schema_and_models_name_the_same(name: str, model: type[BaseModel]) -> N
 
 def test_schema_and_code_name_the_same_words() -> None:
     header, row, shot = (SCHEMA["$defs"][name]["properties"] for name in ("header", "row", "shot"))
-    assert tuple(header["fit"]["enum"]) == FITS and tuple(header["frames"]["enum"]) == FRAME_KINDS
+    assert tuple(header["fit"]["enum"]) == FITS and tuple(header["frames"]["enum"]) == get_args(FrameKind)
     assert tuple(row["status"]["enum"]) == STATUSES == STRINGS["status"]
     assert tuple(shot["camera"]["enum"]) == CAMERAS == STRINGS["camera"]
     assert tuple(shot["grade"]["enum"]) == (*GRADES[1:], None)

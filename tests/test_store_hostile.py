@@ -20,9 +20,9 @@ from numcodecs.zstd import Zstd
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.store import FrameKind, Store, merge_stores, open_store, repair_store, verify_store
-from bgaug.store.array_file import content_bytes
+from bgaug.store.array_file import _content_bytes
 from bgaug.store.format.documents import parse_json
-from bgaug.store.format.payload import decode_jpeg, jpeg_shape
+from bgaug.store.format.payload import _jpeg_shape, decode_jpeg
 
 COMMIT = "shards/00000/COMMIT.json"
 
@@ -197,8 +197,8 @@ def test_an_array_that_claims_more_than_its_file_can_hold(root: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 65791, 65792, 70000])
 def test_what_a_frame_of_zstd_says_it_holds(count: int) -> None:
     data = np.random.default_rng(0).integers(0, 9, count, dtype=np.uint8)
-    assert content_bytes(bytes(Zstd(1, checksum=True).encode(data))[:14]) == count
-    assert content_bytes(bytes(Zstd(1, checksum=False).encode(data))[:14]) is None
+    assert _content_bytes(bytes(Zstd(1, checksum=True).encode(data))[:14]) == count
+    assert _content_bytes(bytes(Zstd(1, checksum=False).encode(data))[:14]) is None
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "plan.json", COMMIT, "index/COMMIT.json", "shards/00000/masks/c/0/0"])
@@ -297,8 +297,8 @@ def test_a_declared_array_without_its_file_is_told(root: Path) -> None:
 
 def test_pictures_of_another_size_are_not_decoded(jpeg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = cv2.imencode(".jpg", np.zeros((2000, 3000, 3), np.uint8))[1]
-    assert jpeg_shape(other.tobytes()) == (2000, 3000, 3)
-    assert jpeg_shape(cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()) is None
+    assert _jpeg_shape(other.tobytes()) == (2000, 3000, 3)
+    assert _jpeg_shape(cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()) is None
     progressive = cv2.imencode(".jpg", np.zeros((16, 24, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
     calls: list[int] = []
     monkeypatch.setattr("bgaug.store.format.payload.cv2.imdecode", lambda *args: calls.append(1))

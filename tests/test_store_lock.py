@@ -63,18 +63,18 @@ def lease_of(path: Path, text: str, age_seconds: float) -> Path:
 def test_dead_holders_hold_nothing(path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     gone = int(done.stdout)
-    lease_of(path, lease.holder_name().replace(str(os.getpid()), str(gone)), age_seconds=0)
+    lease_of(path, lease._holder_name().replace(str(os.getpid()), str(gone)), age_seconds=0)
     held(path)
-    lease_of(path, "process 7 on another-host", age_seconds=lease.DEAD_SECONDS + 30)
+    lease_of(path, "process 7 on another-host", age_seconds=lease._DEAD_SECONDS + 30)
     held(path)
-    lease_of(path, "process 7 on another-host", age_seconds=lease.DEAD_SECONDS / 2)
+    lease_of(path, "process 7 on another-host", age_seconds=lease._DEAD_SECONDS / 2)
     with pytest.raises(StoreLockedError, match="process 7 on another-host"):
         held(path)
 
 
 @pytest.mark.parametrize("path", ["lease"], indirect=True)
 def test_a_lease_is_renewed_and_given_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.02)
     with FileLock(path):
         file = path.with_name(f"{path.name}.lease")
         os.utime(file, (1, 1))

@@ -35,9 +35,9 @@ from bgaug.store import (
     restore_header,
     verify_store,
 )
+from bgaug.store.create import exclusive
 from bgaug.store.format.inside import link_inside
-from bgaug.store.lock import DEAD_SECONDS, FileLock, holder_name
-from bgaug.store.writers import alone
+from bgaug.store.lock import _DEAD_SECONDS, FileLock, _holder_name
 
 NAMED = rf"is being written by process {os.getpid()} on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:"
 WHOLE = {"zarr.json", "plan.json", "shards", "index", "failures.jsonl"}
@@ -112,7 +112,7 @@ ALONE = [begin_again, build_again, merge_over, import_new_masks, import_donors, 
 
 
 @pytest.mark.parametrize("rewrite", ALONE)
-@pytest.mark.parametrize("first", ["build", "shard", "alone"])
+@pytest.mark.parametrize("first", ["build", "shard", "exclusive"])
 def test_what_clears_or_rewrites_is_refused_while_another_process_writes(
     root: Path, rewrite: Callable[[Path], object], first: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_what_clears_or_rewrites_is_refused_while_another_process_writes(
     holds: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "build": lambda: building(root, header_of(), plan),
         "shard": lambda: FileLock(root / "shards" / ".lock-00001"),
-        "alone": lambda: alone(root),
+        "exclusive": lambda: exclusive(root),
     }
     with holds[first]():
         before = contents(root / "shards" / "00000")
@@ -143,7 +143,7 @@ def test_builds_of_one_plan_work_side_by_side_and_leave_nothing(root: Path, disk
 
 
 def test_who_is_alone_keeps_builds_out(root: Path, disk: str) -> None:
-    with alone(root), pytest.raises(StoreLockedError, match=NAMED), building(root, header_of(), plan_of(1, 2)):
+    with exclusive(root), pytest.raises(StoreLockedError, match=NAMED), building(root, header_of(), plan_of(1, 2)):
         pass
     with building(root, header_of(), plan_of(1, 2)):
         pass
@@ -154,8 +154,8 @@ def test_who_is_alone_keeps_builds_out(root: Path, disk: str) -> None:
     [
         ("dead", 0.0, False),
         ("process 7 on another-host since 2026-01-01 00:00:00 UTC", 1.0, True),
-        ("process 7 on another-host", DEAD_SECONDS + 30, False),
-        ("process 7 on another-host", -DEAD_SECONDS - 30, False),
+        ("process 7 on another-host", _DEAD_SECONDS + 30, False),
+        ("process 7 on another-host", -_DEAD_SECONDS - 30, False),
         ("\x1b[31mprocess 7 on evil\nhost", 1.0, True),
     ],
 )
@@ -164,7 +164,7 @@ def test_stale_marks_hold_nothing_and_those_of_other_hosts_as_long_as_they_are_r
 ) -> None:
     if holder == "dead":
         done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-        holder = holder_name().replace(f"process {os.getpid()} ", f"process {int(done.stdout)} ")
+        holder = _holder_name().replace(f"process {os.getpid()} ", f"process {int(done.stdout)} ")
     mark = root / f".build-{'0' * 32}"
     mark.write_text(holder)
     os.utime(mark, (time.time() - age_seconds,) * 2)
@@ -313,11 +313,11 @@ def test_a_shard_that_is_replaced_while_it_is_merged_is_not_taken(
 
     def slow(root: Path, key: str, target: Path, *, copy: bool = False) -> int:
         if key.endswith("/masks/c/0/0") and root.name == "a":
-            monkeypatch.setattr("bgaug.store.merge.link_inside", real)
+            monkeypatch.setattr("bgaug.store.upkeep.link_inside", real)
             replace_masks(tmp_path / "a", header_of(), 0, lambda row, masks: ~masks)
         return real(root, key, target, copy=copy)
 
-    monkeypatch.setattr("bgaug.store.merge.link_inside", slow)
+    monkeypatch.setattr("bgaug.store.upkeep.link_inside", slow)
     with pytest.raises(StoreError, match="was built again during the merge"):
         merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)
     merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "out", prefix=True)

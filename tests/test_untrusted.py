@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 from bgaug.cli.main import app
 from bgaug.errors import BgaugError, CheckpointError, MasksError, UsageError
+from bgaug.files import MalformedFile, open_regular
 from bgaug.files.archives import read_npz
 from bgaug.files.pickles import load_plain
-from bgaug.files.regular import MalformedFile, open_regular
 from bgaug.masks.external.pixels import ArrayMasks
 from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import load_run

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from bgaug.files.regular import MalformedFile, open_regular
+from bgaug.files import MalformedFile, open_regular
 
 _ARRAYS = 2 << 30  # bytes of all arrays of a compressed archive; without compression, the size of the file
 _CHUNK = 4 << 20  # bytes per read; also the longest table of contents

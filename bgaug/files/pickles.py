@@ -13,7 +13,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-from bgaug.files.regular import MalformedFile
+from bgaug.files import MalformedFile
 
 _OPERATIONS = 500_000
 _DEPTH = 64

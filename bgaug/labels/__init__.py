@@ -7,8 +7,7 @@ reading      lines, tables and JSON, bounded, with errors that name the place
 class_names  names of numbered classes, and which class the numbers of a list mean
 folders      class folders
 labels_csv   tables with a header: ours, and others like it
-filelist     a path and a number per line
-pickled      lists that ship as pickles, read without executing them
+filelist     a path and a number per line; lists that ship as pickles, read without executing them
 published    the lists that UCF101, HMDB51, Kinetics, Something-Something V2 and Diving48 ship
 
 Names load on first use: the table of formats is available without numpy.

@@ -1,4 +1,4 @@
-"""Lists of a path and a number per line, the format of most training code in this field.
+"""Lists of a path and a class per row: lines of a path and a number, as most training code has them, and pickles.
 
 A line is `path label`, separated by blanks, a tab, a comma or a semicolon, or `folder frames label`, in which the
 number before the label is the length of the video. Paths may contain blanks and be quoted. The first line determines
@@ -6,33 +6,37 @@ the separator; all lines together determine whether there are lengths. A label o
 
 A number that may be a label is not assumed to be a length: `video.mp4 3 7` may be a video with two classes, which is
 not supported. Such a list is refused until its columns are named. Classes are named by their numbers, unless a file
-contains their names: the given one, else the only label_map*.txt in the folder of the list. A list of lengths without labels has
-the same form as one of labels; the two cannot be distinguished.
+contains their names: the given one, else the only label_map*.txt in the folder of the list. A list of lengths without
+labels has the same form as one of labels; the two cannot be distinguished.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from bgaug.errors import LabelsError
-from bgaug.labels.class_names import NumberedRow, name_classes, read_class_names
+from bgaug.files import MalformedFile, read_regular
+from bgaug.files.pickles import load_plain
+from bgaug.labels.class_names import LONGEST_NAME, NumberedRow, name_classes, read_class_names, refuse_several
 from bgaug.labels.label import (
     Entry,
     ListFormat,
     ReadOptions,
     SplitList,
+    chosen_split,
     files_to_read,
     lists_of,
     numbers_of,
     split_of,
 )
-from bgaug.labels.reading import JSON_SUFFIXES, first_lines, read_lines, shown
+from bgaug.labels.reading import JSON_SUFFIXES, first_lines, read_lines, shown, unreadable
 from bgaug.video import EXTENSIONS
 
-LEAST_FRAMES = 8  # a smaller number before the label is not assumed to be a length
+_LEAST_FRAMES = 8  # a smaller number before the label is not assumed to be a length
 
 _COLUMNS = ("path", "offset", "frames", "label")  # length and offset are recognised, but not used
 _SEPARATORS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", " ": "a blank"}
@@ -108,7 +112,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
         notes |= dict.fromkeys(more)
     named_by = options.class_names or _label_map(files[0].parent)
     if named_by is None:
-        classes, names = by_number(rows, options.first_class or 0)
+        classes, names = _by_number(rows, options.first_class or 0)
         notes |= dict.fromkeys(_names_nearby(files[0].parent))
     else:
         known = read_class_names(named_by)
@@ -122,7 +126,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
     return SplitList("filelist", number, tuple(entries), classes, read, "tail", tuple(notes))
 
 
-def by_number(rows: Sequence[NumberedRow], first: int) -> tuple[tuple[str, ...], list[str | None]]:
+def _by_number(rows: Sequence[NumberedRow], first: int) -> tuple[tuple[str, ...], list[str | None]]:
     """All numbers up to the highest class, so that each number is its own index; and the class of each row."""
     below = next((row for row in rows if row.number is not None and row.number < first), None)
     if below is not None:
@@ -179,7 +183,7 @@ def _guess_columns(rows: Sequence[_Row]) -> tuple[str, ...]:
         raise _unclear(named)
     if min((len(row.numbers) for row in rows), default=1) == 1:
         return ("path", "label")
-    doubtful = next((row for row in rows if len(row.numbers) > 2 or row.numbers[0] < LEAST_FRAMES), None)
+    doubtful = next((row for row in rows if len(row.numbers) > 2 or row.numbers[0] < _LEAST_FRAMES), None)
     if doubtful is not None:
         raise _unclear(doubtful)
     return ("path", "frames", "label")
@@ -234,10 +238,139 @@ def _rows(file: Path) -> list[_Row]:
     return rows
 
 
-FORMAT = ListFormat(
+FILELIST = ListFormat(
     looked_for="lines of a path and the number of its class (in a folder: train.csv, val.txt, ...)",
     finds=lambda path: bool(lists_of(path, _is_one)),
     numbers=lambda path: numbers_of(path, _is_one),
     read=_read,
     by_name=False,
+)
+
+# --- pickles, such as the splits of HAT -------------------------------------------------------------------------------
+
+# Accepted are rows of a path and a class, (path, label), (path, frames, label) or a mapping with such keys, and
+# mappings from a path to a class or to (other, frames, label). The last form is that of HAT's pairs: the video of the
+# background, its number of frames, and the label that HAT counts as correct. Nothing in the file is executed.
+
+_PICKLES = (".pickle", ".pkl")
+_LARGEST = 32 << 20
+_OPERATIONS = 1_000_000
+_PATH_KEYS = ("path", "file", "video", "name", "frame_dir", "filename")
+_LABEL_KEYS = ("label", "class", "class_name", "class_id")
+
+
+def _is_pickle(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in _PICKLES
+
+
+def _read_pickle(path: Path, options: ReadOptions) -> SplitList:
+    chosen_split(path, (1,), options.split)
+    if options.columns is not None:
+        raise LabelsError(f"{path}: --columns is for lists of lines; a pickle defines its rows itself")
+    rows = [(f"{path}, row {place}", *row) for place, row in enumerate(_pickled_rows(path, _unpickled(path)), start=1)]
+    if not rows:
+        raise LabelsError(f"{path}: contains no rows")
+    files: tuple[Path, ...] = (path,)
+    notes: tuple[str, ...] = ()
+    if any(isinstance(label, str) for _, _, label in rows):
+        if options.class_names is not None or options.first_class is not None:
+            raise LabelsError(f"{path}: contains class names; leave out --class-names and --first-class")
+        classes: tuple[str, ...] = ()
+        names = [_class_name(label, place) for place, _, label in rows]
+        refuse_several([(f"{place}: the row", name or "") for (place, _, _), name in zip(rows, names, strict=True)])
+    else:
+        numbered = [
+            NumberedRow(place, _path_of(name, place), _class_number(label, place)) for place, name, label in rows
+        ]
+        if options.class_names is None:
+            classes, names = _by_number(numbered, options.first_class or 0)
+        else:
+            known = read_class_names(options.class_names)
+            names, notes = name_classes(numbered, known, options.first_class)
+            classes, files = known.with_gaps, (path, options.class_names)
+    split = split_of(path)
+    entries = [
+        Entry((_path_of(name, place),), called, None, split, place)
+        for (place, name, _), called in zip(rows, names, strict=True)
+    ]
+    return SplitList("pickle", 1, tuple(entries), classes, files, "tail", tuple(notes))
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return load_plain(read_regular(path, _LARGEST), operations=_OPERATIONS)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except MalformedFile as error:
+        raise LabelsError(
+            f"{path}: cannot be read as a list: {error}. If you trust it, write it as a CSV with the "
+            "columns file and label"
+        ) from error
+
+
+def _pickled_rows(path: Path, value: Any) -> Iterator[tuple[Any, Any]]:
+    """Path and label of each row."""
+    if isinstance(value, dict):
+        yield from ((name, _label_of(path, label)) for name, label in value.items())
+        return
+    if not isinstance(value, (list, tuple)):
+        raise LabelsError(f"{path}: expected rows, or labels by path, got {type(value).__name__}")
+    for number, row in enumerate(value, start=1):
+        if isinstance(row, dict):
+            named = [next((row[key] for key in keys if key in row), None) for keys in (_PATH_KEYS, _LABEL_KEYS)]
+            yield named[0], named[1]
+        elif isinstance(row, (list, tuple)) and len(row) in (2, 3):
+            if len(row) == 3 and (type(row[1]) is not int or row[1] < _LEAST_FRAMES):
+                raise LabelsError(
+                    f"{path}, row {number}: {_brief(row[1])} before the label is not a length in frames, and may be "
+                    "another label; a video has one: make the rows (path, label)"
+                )
+            yield row[0], row[-1]
+        else:
+            raise LabelsError(
+                f"{path}, row {number}: expected (path, label) or (path, frames, label), got {_brief(row)}"
+            )
+
+
+def _label_of(path: Path, value: Any) -> Any:
+    """The label in a value of a mapping."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if len(value) != 3 or isinstance(value[0], int):
+        raise LabelsError(f"{path}: expected a label, or (other, frames, label), for each path, got {_brief(value)}")
+    return value[2]
+
+
+def _path_of(name: Any, place: str) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise LabelsError(f"{place}: expected the path of a video, got {_brief(name)}")
+    return name.strip()
+
+
+def _class_name(label: Any, place: str) -> str | None:
+    """A class by its name; -1 is no class."""
+    if label == -1:
+        return None
+    if not isinstance(label, str) or not label.strip():
+        raise LabelsError(f"{place}: expected the name of a class, as other rows have, got {_brief(label)}")
+    if len(label) > LONGEST_NAME:
+        raise LabelsError(f"{place}: has {len(label)} characters, expected the name of a class")
+    return label.strip()
+
+
+def _class_number(label: Any, place: str) -> int | None:
+    """A class by its number; -1 is no class."""
+    if type(label) is not int or not -1 <= label < 100_000:
+        raise LabelsError(f"{place}: expected the number or name of one class, got {_brief(label)}")
+    return None if label < 0 else label
+
+
+def _brief(value: Any) -> str:
+    return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+
+
+PICKLE = ListFormat(
+    looked_for="a .pickle or .pkl file of paths and labels",
+    finds=_is_pickle,
+    read=_read_pickle,
 )

@@ -200,8 +200,8 @@ def _notes(folders: Mapping[str, Folders], labels: Mapping[str, Label], levels: 
         notes.append(f"labels are taken from the folders, read as {'/'.join(levels)}; change it with --layout")
     elif words := sorted({parts[0] for parts in folders.values() if parts and _split_of(parts[0])}):
         notes.append(
-            f"the folder {words[0]!r} is used as a class, because there are other folders at its level; change it with --layout, "
-            "such as --layout split"
+            f"the folder {words[0]!r} is used as a class, because there are other folders at its level; change it with "
+            "--layout, such as --layout split"
         )
     elif repeated := _repeated(folders.values()):
         notes.append(

@@ -22,8 +22,8 @@ FORMATS = Registry(
         "kinetics": "bgaug.labels.published:KINETICS",
         "ssv2": "bgaug.labels.published:SSV2",
         "diving48": "bgaug.labels.published:DIVING48",
-        "filelist": "bgaug.labels.filelist:FORMAT",
-        "pickle": "bgaug.labels.pickled:FORMAT",
+        "filelist": "bgaug.labels.filelist:FILELIST",
+        "pickle": "bgaug.labels.filelist:PICKLE",
     }
 )
 """Formats of lists by name, each a `ListFormat`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bgaug.errors import LabelsError
-from bgaug.files.regular import MalformedFile, open_regular, read_regular
+from bgaug.files import MalformedFile, open_regular, read_regular
 
 MAX_LINE = 2**13
 """Characters of a line: twice the longest path of Linux."""

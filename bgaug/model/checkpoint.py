@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from bgaug import __version__
 from bgaug.errors import CheckpointError
-from bgaug.files import replacing, writing
-from bgaug.files.regular import MalformedFile, open_regular
+from bgaug.files import MalformedFile, open_regular, replacing, writing
 from bgaug.model.backbones import build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.decomposition import OLD_FEATURES

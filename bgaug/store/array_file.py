@@ -188,7 +188,7 @@ class ArrayFile:
         assert self._chunks is not None
         size = self._rows_per_chunk * self._row_bytes
         for begin in (self._chunks[first:last, 0] - self._chunks[first, 0]).tolist():
-            if content_bytes(data[begin : begin + _FRAME_HEADER_BYTES]) != size:
+            if _content_bytes(data[begin : begin + _FRAME_HEADER_BYTES]) != size:
                 raise StoreDamageError(name, f"a chunk does not declare {size} bytes: run `bgaug verify`")
         try:
             Zstd().decode(data, out)
@@ -231,7 +231,7 @@ def check_unpacked(name: str, unpacked: int, packed: int) -> None:
         )
 
 
-def content_bytes(frame: bytes) -> int | None:
+def _content_bytes(frame: bytes) -> int | None:
     """The content size that a zstd frame declares; None if it declares none, or has no checksum.
 
     Reference: RFC 8878, section 3.1.1.

@@ -1,10 +1,12 @@
-"""Starting, resuming and finishing a store."""
+"""Starting, resuming and finishing a store, and which processes may write it at the same time."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
@@ -13,6 +15,7 @@ from typing import Any
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError, StoreLockedError, StoreOptionsError
 from bgaug.files import replace_durably
+from bgaug.store import lock as locks
 from bgaug.store.commit import settle, shard_lock
 from bgaug.store.format.inside import discard, refuse_links
 from bgaug.store.format.layout import (
@@ -35,10 +38,10 @@ from bgaug.store.format.layout import (
 )
 from bgaug.store.format.plan import Plan, read_plan
 from bgaug.store.index import rebuild_index
-from bgaug.store.lock import LEASE, FileLock
-from bgaug.store.writers import GATE, alone, at_the_gate, build_mark, check_alone
+from bgaug.store.lock import LEASE, FileLock, locked
 
-_INDEX_PATIENCE_SECONDS = 60.0
+_INDEX_PATIENCE_SECONDS = 60.0  # writing the index of a large store may take as long
+_GATE = f"{LOCK}store"
 # Names in the folder of the shards.
 _OURS = re.compile(rf"\d+|({re.escape(TEMPORARY)}|{re.escape(OUTGOING)}|{re.escape(LOCK)})\d+.*")
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -68,7 +71,7 @@ def create_store(
         StoreError: not enough space.
     """
     _make_folder(root)
-    with at_the_gate(root):
+    with _at_the_gate(root):
         return begin_store(root, header, plan, overwrite=overwrite, check_space=check_space)
 
 
@@ -77,10 +80,10 @@ def building(root: Path, header: Header, plan: Plan, *, overwrite: bool = False)
     """`create_store`, yielding the header; within the block the store is neither cleared nor rewritten."""
     _make_folder(root)
     with ExitStack() as held:
-        with at_the_gate(root):
+        with _at_the_gate(root):
             found = begin_store(root, header, plan, overwrite=overwrite)
             with writing(root):
-                held.enter_context(build_mark(root))
+                held.enter_context(_build_mark(root))
         yield found
 
 
@@ -94,18 +97,18 @@ def rewriting(root: Path) -> Iterator[None]:
         StoreError: the folder cannot be created.
     """
     _make_folder(root)
-    with alone(root):
+    with exclusive(root):
         yield
 
 
 def begin_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True) -> Header:
-    """`create_store` for a caller at the gate; see `bgaug.store.writers`."""
+    """`create_store` for a caller at the gate; see the end of this module."""
     requested = Header(**{**header.__dict__, "plan": plan.summary()})
     Header.from_attributes(root, requested.to_attributes())  # refuse what no reader accepts
     if (root / "zarr.json").exists():
         if overwrite:
             read_header(root)  # never clear a folder that is not a store
-            check_alone(root)
+            _check_exclusive(root)
             with writing(root):
                 _clear(root)
         else:
@@ -172,7 +175,7 @@ def _foreign_names(root: Path) -> list[str]:
     return [
         name
         for name in os.listdir(root)
-        if name not in (SHARDS, PLAN, GATE, CLEARED) and not name.startswith(WRITER) and not _LEFT.fullmatch(name)
+        if name not in (SHARDS, PLAN, _GATE, CLEARED) and not name.startswith(WRITER) and not _LEFT.fullmatch(name)
     ]
 
 
@@ -297,3 +300,91 @@ def _shard_of(name: str) -> int | None:
         if name.startswith(prefix) and _NUMBER.fullmatch(number):
             return int(number)
     return None
+
+
+# --- writers of a whole store ----------------------------------------------------------------------------------------
+
+# Builds of the same plan may run side by side, since each shard has its own lock. A process that clears or rewrites
+# shards (a build with --overwrite, an import, a merge, a repair) needs the store for itself. Both use one lock file,
+# the gate: an exclusive writer keeps it; a build only passes it and leaves a file of its own there while it runs.
+
+
+@contextmanager
+def _build_mark(root: Path) -> Iterator[None]:
+    """A file that shows other processes that a build runs: locked, and renewed for other machines."""
+    lease = locks.Lease(root / f"{WRITER}{uuid.uuid4().hex}")
+    descriptor = None
+    lease.take()
+    try:
+        descriptor = locks.lock_file(lease.path)
+        yield
+    finally:
+        lease.give_back()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def _at_the_gate(root: Path) -> Iterator[None]:
+    """Within the block, no process begins to write or clear the store. Files of builds that died are removed.
+
+    Raises:
+        StoreLockedError: another process has the store to itself; the message names it.
+        StoreError: the folder cannot be written.
+    """
+    with ExitStack() as held:
+        with writing(root):
+            held.enter_context(locked(root / _GATE))
+            _running_build(root)
+        yield
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Within the block, no other process writes the store.
+
+    Raises:
+        StoreLockedError: another process writes it; the message names it.
+        StoreError: the folder cannot be written.
+    """
+    with _at_the_gate(root):
+        _check_exclusive(root)
+        yield
+
+
+def _check_exclusive(root: Path) -> None:
+    """Check, at the gate, that no build runs and no shard is being written.
+
+    Raises:
+        StoreLockedError: one is; the message names the process.
+    """
+    end = time.monotonic() + locks.PATIENCE_SECONDS
+    with writing(root):
+        while (holder := _running_build(root)) is not None:
+            if time.monotonic() >= end:
+                raise StoreLockedError(root, f"is being written by {holder}; wait for it or end it")
+            time.sleep(locks.LOOK_SECONDS)
+        for path in _shard_locks(root):
+            with locked(path):  # of a worker whose build has died, or of another version of bgaug
+                pass
+
+
+def _running_build(root: Path) -> str | None:
+    """The process of a build that runs. Files of builds that died are removed."""
+    running = None
+    for name in sorted(os.listdir(root)):
+        if name.startswith(WRITER):
+            is_mark = name.removeprefix(WRITER).isalnum()
+            holder = locks.holder_of(root / name) if is_mark else None
+            running = running or holder
+            if holder is None:
+                (root / name).unlink(missing_ok=True)
+    return running
+
+
+def _shard_locks(root: Path) -> list[Path]:
+    shards = root / SHARDS
+    if shards.is_symlink() or not shards.is_dir():
+        return []
+    names = {name.removesuffix(locks.LEASE) for name in os.listdir(shards) if name.startswith(LOCK)}
+    return [shards / name for name in sorted(names)]

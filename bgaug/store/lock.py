@@ -29,8 +29,8 @@ PATIENCE_SECONDS = 2.0  # waiting time for a lock: processes of a killed build m
 LOOK_SECONDS = 0.05
 LEASE = ".lease"
 
-RENEW_SECONDS = 10.0
-DEAD_SECONDS = 60.0
+_RENEW_SECONDS = 10.0
+_DEAD_SECONDS = 60.0
 
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
@@ -91,7 +91,7 @@ class FileLock:
             if elsewhere is None:
                 with suppress(OSError):  # the disk may be full: then the holder has no name
                     os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, holder_name().encode(), 0)
+                    os.pwrite(descriptor, _holder_name().encode(), 0)
         except BaseException:
             os.close(descriptor)
             raise
@@ -182,7 +182,7 @@ def holder_of(path: Path) -> str | None:
     return None if lease.is_of_this_host() else lease.living_holder()
 
 
-def holder_name() -> str:
+def _holder_name() -> str:
     """Name of this process in lock files: its number, its host, and the time."""
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"process {os.getpid()} on {socket.gethostname()} since {since}"
@@ -236,7 +236,7 @@ class Lease:
             self._clear()
             return self.take()
         try:
-            os.write(descriptor, holder_name().encode())
+            os.write(descriptor, _holder_name().encode())
         except OSError:
             with suppress(OSError):
                 os.utime(descriptor, (0, 0))  # the lease has ended, even if its file cannot be removed
@@ -267,7 +267,7 @@ class Lease:
         return self._descriptor >= 0 and _is_at(self.path, self._descriptor)
 
     def _renew(self) -> None:
-        while not self._stop.wait(RENEW_SECONDS):
+        while not self._stop.wait(_RENEW_SECONDS):
             with suppress(OSError):  # the disk may be back the next time
                 if not self.is_held():
                     return  # taken over: this process was considered dead
@@ -282,7 +282,7 @@ class Lease:
         process = _process_here(data)
         if process is not None and not is_alive(process):
             return None
-        return None if abs(self._now() - written) > DEAD_SECONDS else _parse_holder(data)
+        return None if abs(self._now() - written) > _DEAD_SECONDS else _parse_holder(data)
 
     def holder(self) -> str:
         """The name in the file."""

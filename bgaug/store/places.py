@@ -74,12 +74,12 @@ def place_of(path: str | Path | ZarrStore) -> Place:
 
 
 def _zarr_store(url: str) -> ZarrStore:
-    makers: tuple[Callable[[str], ZarrStore], ...] = (_by_obstore, _by_fsspec)
     reasons = []
-    for make in makers:
+    for make in (_by_obstore, _by_fsspec):
         try:
             return make(url)
         except Exception as error:  # noqa: BLE001 - each library raises its own exceptions
+            # Only the first line: some libraries add pages of a response.
             reasons.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
     raise UsageError(f"{url} cannot be opened: {'; '.join(reasons)}. Install the extra: pip install 'bgaug[cloud]'")
 
@@ -142,7 +142,6 @@ class _File:
             os.close(descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `Blob`."""
         if offset + length > self.size:
             raise self._ended(offset + length)  # before memory is allocated
         try:
@@ -154,11 +153,9 @@ class _File:
         return data
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
-        """See `Blob`."""
         self._fill(offset, out.data, out.nbytes)
 
     def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
-        """See `Blob`."""
         size = out.nbytes // len(offsets)
         into = out.reshape(-1).view(np.uint8).data
         for number, offset in enumerate(offsets):
@@ -185,19 +182,12 @@ class _File:
 class _ByRead:
     """The other methods of `Blob`, by `read`."""
 
-    name: str
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        """See `Blob`."""
-        raise NotImplementedError
+    read: Callable[[int, int], bytes]
 
     def read_into(self, offset: int, out: NDArray[Any]) -> None:
-        """See `Blob`."""
         out.reshape(-1).view(np.uint8)[...] = np.frombuffer(self.read(offset, out.nbytes), np.uint8)
 
     def read_pieces(self, offsets: Sequence[int], out: NDArray[Any]) -> None:
-        """See `Blob`."""
         for piece, offset in zip(out.reshape(len(offsets), -1), offsets, strict=True):
             self.read_into(offset, piece)
 
@@ -238,7 +228,6 @@ class _HeldFile(_ByRead):
         self._data = data
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `Blob`."""
         if offset + length > self.size:
             raise StoreDamageError(self.name, f"ends before byte {offset + length}: run `bgaug verify`")
         return self._data[offset : offset + length]
@@ -257,13 +246,11 @@ class _Remote:
         self._store = store
 
     def read(self, key: str, max_bytes: int) -> bytes:
-        """See `Place`."""
         data = _get(self._store, key, f"{self.name}/{key}")
         check_size(f"{self.name}/{key}", len(data), max_bytes)
         return data
 
     def names(self, key: str) -> list[str] | None:
-        """See `Place`."""
         from zarr.core.sync import sync
 
         async def listed() -> list[str]:
@@ -277,7 +264,6 @@ class _Remote:
             return None
 
     def open(self, key: str) -> Blob:
-        """See `Place`."""
         return _RemoteFile(self._store, key, f"{self.name}/{key}")
 
 
@@ -298,7 +284,6 @@ class _RemoteFile(_ByRead):
             raise _refused(name, error) from error
 
     def read(self, offset: int, length: int) -> bytes:
-        """See `Blob`."""
         if not length:
             return b""
         try:

@@ -32,7 +32,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-class LRUCache(Generic[_Key, _Value]):
+class _LRUCache(Generic[_Key, _Value]):
     """Values by key; the least recently used is removed first. The caller provides a lock.
 
     Args:
@@ -62,7 +62,7 @@ class LRUCache(Generic[_Key, _Value]):
             self._total -= self._size(removed)
 
 
-class Opened:
+class _Opened:
     """A place that keeps the most recently used files open; see `Place`.
 
     Args:
@@ -76,7 +76,7 @@ class Opened:
         self.read = place.read
         self.names = place.names
         self._place = place
-        self._files = LRUCache[str, Blob](max_files, lambda file: 1)
+        self._files = _LRUCache[str, Blob](max_files, lambda file: 1)
         self._lock = Lock()
 
     def open(self, key: str) -> Blob:
@@ -115,9 +115,9 @@ class ShardReader:
     def _begin(self) -> None:
         """Create the caches of this process."""
         self._lock = Lock()
-        self._opened = Opened(self._place, _max_files())
-        self._arrays = LRUCache[tuple[int, str], ArrayFile](_ARRAY_BYTES, lambda array: array.nbytes)
-        self._backgrounds = LRUCache[tuple[int, int], NDArray[np.uint8]](_IMAGE_BYTES, lambda image: image.nbytes)
+        self._opened = _Opened(self._place, _max_files())
+        self._arrays = _LRUCache[tuple[int, str], ArrayFile](_ARRAY_BYTES, lambda array: array.nbytes)
+        self._backgrounds = _LRUCache[tuple[int, int], NDArray[np.uint8]](_IMAGE_BYTES, lambda image: image.nbytes)
         self._process = os.getpid()  # last: other threads of a forked process check it
 
     def __getstate__(self) -> dict[str, Any]:

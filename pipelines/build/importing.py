@@ -21,7 +21,7 @@ from bgaug.names import MaskValues
 from bgaug.pipelines.build.options import Partial
 from bgaug.progress import Progress
 from bgaug.sizing import fit_frame
-from bgaug.store import Store, VideoRow, alone, finish_store, merge_stores, open_store, replace_masks, write_bank
+from bgaug.store import Store, VideoRow, exclusive, finish_store, merge_stores, open_store, replace_masks, write_bank
 from bgaug.store.format.layout import SHARDS, num_shards, read_commit, read_header, shard_name
 
 _ASPECT_TOLERANCE = 0.02
@@ -128,7 +128,7 @@ def import_masks(
         StoreError: the store cannot be read or written.
     """
     read_header(root)  # before a lock file is written next to it
-    with alone(root):
+    with exclusive(root):
         return _import_masks(open_store(root), root, masks, progress, first, values, partial)
 
 
@@ -312,7 +312,7 @@ def import_backgrounds(
                 progress.warn(f"{images / label} {error}: it is left out")
 
     progress.start("images", len(files))
-    with alone(root):
+    with exclusive(root):
         return ImportedBackgrounds(bank, write_bank(root, bank, fitted(), overwrite=overwrite), failures)
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import MasksError
+from bgaug.files import MalformedFile
 from bgaug.files.archives import is_npy, npz_names, read_npy, read_npz
-from bgaug.files.regular import MalformedFile
 from bgaug.masks.bits import unpack_mask
 from bgaug.names import MaskValues
 from bgaug.sizing import Size

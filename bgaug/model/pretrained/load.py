@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bgaug.errors import CheckpointError, UsageError
-from bgaug.files import check_replaceable, write_bytes
-from bgaug.files.regular import MalformedFile
+from bgaug.files import MalformedFile, check_replaceable, write_bytes
 from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.backbones.convolution import KineticsNormalisation

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from bgaug.files import MalformedFile, open_regular
 from bgaug.files.archives import open_archive, read_member
 from bgaug.files.pickles import Named, key, load_plain
-from bgaug.files.regular import MalformedFile, open_regular
 
 _LONGEST_PICKLE = 32 << 20
 _MOST_TENSORS = 50_000

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from bgaug.errors import UsageError
-from bgaug.files.regular import MalformedFile, open_regular
+from bgaug.files import MalformedFile, open_regular
 from bgaug.model.backbones import BACKBONES
 from bgaug.model.pretrained.builders import Builder, takes_options
 from bgaug.model.pretrained.description import MARK, PUBLISHED, EncoderInfo

@@ -32,7 +32,7 @@ from bgaug.store.format.inside import check_size, names_inside, read_inside
 FORMAT = "bgaug-store"
 VERSION = (1, 0)
 
-FRAME_KINDS: tuple[str, ...] = get_args(FrameKind)
+_FRAME_KINDS: tuple[str, ...] = get_args(FrameKind)
 
 SHARDS = "shards"
 INDEX = "index"
@@ -199,7 +199,7 @@ class Header:
         if not whole:
             raise StoreDamageError(path, "the header in zarr.json is damaged (checksum differs)")
         header = check_document(path, HeaderDocument, record)
-        if header.fit not in FITS or header.frames not in FRAME_KINDS:
+        if header.fit not in FITS or header.frames not in _FRAME_KINDS:
             raise StoreFormatError(
                 path, f"has fit {brief(header.fit)} and frames {brief(header.frames)}, unknown to this bgaug"
             )

@@ -85,7 +85,7 @@ class VideoPayload:
         if self.header.frames == "none" or image is None:
             return
         if self.header.frames == "jpeg":
-            stored = encode_jpeg(image)
+            stored = _encode_jpeg(image)
             self.jpegs.append(stored)
         else:
             stored = np.ascontiguousarray(image)
@@ -140,7 +140,7 @@ def content_digest(
 # --- JPEG: quality 90, chroma at half resolution (4:2:0) ----------------------------------------------------------
 
 
-def encode_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _encode_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The bytes of a JPEG image from uint8 (H, W, 3) RGB."""
     good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _FLAGS)
     if not good:
@@ -160,7 +160,7 @@ def decode_jpeg(data: NDArray[np.uint8], out: NDArray[np.uint8], name: str = "an
     Raises:
         StoreDamageError: it is not a baseline JPEG, or of another size.
     """
-    found = jpeg_shape(data.tobytes())
+    found = _jpeg_shape(data.tobytes())
     image = None
     if found == out.shape:
         with suppress(cv2.error):
@@ -175,7 +175,7 @@ def decode_jpeg(data: NDArray[np.uint8], out: NDArray[np.uint8], name: str = "an
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
 
-def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+def _jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
     """(height, width, channels) in the header of a baseline JPEG; None if it is not one.
 
     Reference: ITU-T T.81, annex B.

@@ -16,8 +16,8 @@ from bgaug.store.format.documents import MAX_LIST_BYTES, PlanDocument, brief, ch
 from bgaug.store.format.inside import read_inside
 from bgaug.store.format.layout import PLAN, canonical_json
 
-MAX_SHARD_BYTES = 128 * 2**20
-LONG_SHARD_BYTES = 96 * 2**20
+_MAX_SHARD_BYTES = 128 * 2**20
+_LONG_SHARD_BYTES = 96 * 2**20
 _MAX_SHARD_VIDEOS = 64
 _FEW_VIDEOS = 512
 _SHARDS_FOR_FEW = 16
@@ -77,12 +77,12 @@ def plan_shards(videos: Sequence[PlannedVideo]) -> Plan:
     shards: list[list[PlannedVideo]] = []
     filled = 0
     for video in ordered:
-        if video.estimate > MAX_SHARD_BYTES:
-            parts = -(-video.estimate // LONG_SHARD_BYTES)
+        if video.estimate > _MAX_SHARD_BYTES:
+            parts = -(-video.estimate // _LONG_SHARD_BYTES)
             shards += [[replace(video, part=part, parts=parts)] for part in range(parts)]
-            filled = MAX_SHARD_BYTES  # the next video begins a shard
+            filled = _MAX_SHARD_BYTES  # the next video begins a shard
             continue
-        if not shards or len(shards[-1]) >= limit or filled + video.estimate > MAX_SHARD_BYTES:
+        if not shards or len(shards[-1]) >= limit or filled + video.estimate > _MAX_SHARD_BYTES:
             shards.append([])
             filled = 0
         shards[-1].append(video)
