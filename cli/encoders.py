@@ -1,4 +1,4 @@
-"""Commands that look through trained encoders, or hand them on: heatmap, embed, export-weights."""
+"""Commands about trained encoders: heatmap, embed, export-weights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def heatmap_command(
     options: HeatmapOptions,
     as_json: bool,
 ) -> None:
-    """Draw what an encoder looks at, and tell how much of it is the foreground.
+    """Draw what an encoder looks at, and measure how much of it is the foreground.
 
-    Writes OUT/sheet.png, a film (.mp4) a clip and OUT/heatmaps.json. Energy: share of a map's sum in the mask; times
-    chance: the same over the mask's share of the image. The ring around the mask is where props, shadows and rims are.
-    Masks are the store's own, unless --masks names others. What is shown is held out from the probe.
+    Writes OUT/sheet.png, one film (.mp4) per clip and OUT/heatmaps.json. Energy: share of a map's sum in the mask;
+    times chance: the same over the mask's share of the image. The ring around the mask is where props, shadows and rims
+    are. Masks are the store's own, unless --masks names others. What is shown is held out from the probe.
 
     Examples:
         bgaug heatmap run shards --out maps
@@ -59,7 +59,7 @@ _HEATMAP_HEADER = ("map", "run", "x chance", "energy %", "pointing %", "ring x",
 
 
 def _heatmap_rows(found: HeatmapReport) -> list[tuple[str, ...]]:
-    """A run a row, each but the first with its difference to that."""
+    """One row per run, each but the first followed by its difference to the first."""
     rows = []
     for name, by_run in found.numbers.items():
         for title, numbers in by_run.items():
@@ -70,7 +70,7 @@ def _heatmap_rows(found: HeatmapReport) -> list[tuple[str, ...]]:
 
 
 def _cells(numbers: Mapping[str, Mapping[str, Any]], sign: str = "") -> list[str]:
-    """Means, the first with its interval; the others' stand in the JSON."""
+    """Means, the first with its interval; those of the others are in the JSON."""
     cells = []
     for name, factor in (("energy_ratio", 1), ("energy", 100), ("pointing", 100), ("ring_ratio", 1)):
         digits = f"{sign}.2f" if factor == 1 else f"{sign}.1f"
@@ -148,7 +148,7 @@ def export_weights_command(
 
 
 def _leave_if(failures: Mapping[str, str]) -> None:
-    """Exit code 1 where something failed; each was named as it happened."""
+    """Exit code 1 if something failed; each failure was reported when it happened."""
     if failures:
         note(f"{len(failures)} videos failed: {', '.join(list(failures)[:20])}")
         raise typer.Exit(FAILED)

@@ -29,14 +29,14 @@ def evaluate_command(
     *,
     as_json: bool,
 ) -> None:
-    """Measure what the encoder of a run is worth on the labelled videos of a store.
+    """Evaluate the encoder of a run on the labelled videos of a store.
 
     Of frozen features: retrieval, R@k, the share of videos whose k nearest neighbours include one of their class;
-    linear, a linear probe; knn, labels by the votes of the nearest; fewshot, a probe that saw a few labelled videos a
-    class. finetune trains encoder and head. bias puts foregrounds over images from elsewhere.
+    linear, a linear probe; knn, labels by the votes of the nearest; fewshot, a probe fitted on a few labelled videos
+    per class. finetune trains encoder and head. bias puts foregrounds over images from elsewhere.
 
-    The test split is held against the train split where there are both, else each group against the others, else each
-    video. Intervals are of 95 %, by drawing whole groups again. Results are kept in RUN/evaluations.
+    The test split is tested against the train split if there are both, else each group against the others, else each
+    video. Intervals cover 95 %, by resampling whole groups. Results are kept in RUN/evaluations.
 
     Examples:
         bgaug evaluate run shards --protocol retrieval
@@ -85,7 +85,7 @@ def _comparison(name: str, other: Report, compared: Mapping[str, Paired]) -> dic
 
 
 def _metric_table(found: Report) -> Any:
-    """A row a metric: its value, interval and spreads."""
+    """One row per metric: its value, interval and spreads."""
     metrics, rows = found.metrics, []
     for name, value in metrics.items():
         if name.endswith(("_low", "_high", "_std")):
@@ -103,7 +103,7 @@ def _metric_table(found: Report) -> Any:
 
 
 def _show_more(found: Report, others: Mapping[str, Report], compared: Mapping[str, Mapping[str, Paired]]) -> None:
-    """Classes, comparisons, and how it was come by."""
+    """Classes, comparisons, and settings."""
     if found.classes:
         stdout().print(_class_table(found.classes))
     for name, pairs in compared.items():
@@ -132,7 +132,7 @@ def _show_more(found: Report, others: Mapping[str, Report], compared: Mapping[st
 
 
 def _setting_lines(found: Report) -> list[str]:
-    """How the numbers were come by, a line a topic."""
+    """The settings of an evaluation, one line per topic."""
     s = found.settings
     height, width = s["size"]
     lines = [
@@ -140,16 +140,14 @@ def _setting_lines(found: Report) -> list[str]:
         f"store: content {(s['content_hash'] or 'unknown')[:12]}..., frames {height}x{width}",
     ]
     lines.append(
-        f"clips: {s['clips']} a video, {s['frames']} frames at stride {s['stride']}, {s['crop_kind']} crop "
-        f"{s['crop']}; "
-        f"feature {s['feature']}, centring: {s['centring']}"
+        f"clips: {s['clips']} per video, {s['frames']} frames at stride {s['stride']}, {s['crop_kind']} crop "
+        f"{s['crop']}; feature {s['feature']}, centring: {s['centring']}"
     )
     if "held_out" in s:
         split = "" if s["split"] is None else f", split {_text(s['split'])}"
         lines.append(
             f"held out: {s['held_out']}; tested {s['tested']}, classes {s['classes']} (chance {s['chance']:.1f} %), "
-            "groups "
-            f"{s['groups']}; labels: {s['labels']}{split}; left out: {s['unlabelled']} without a label, "
+            f"groups {s['groups']}; labels: {s['labels']}{split}; left out: {s['unlabelled']} without a label, "
             f"{s['left_out_by_split']} by split; class unseen: {s['class_unseen']}"
         )
     own = {name: s[name] for name in _OWN_SETTINGS if name in s}
@@ -173,13 +171,13 @@ def _text(value: Any) -> str:
 
 
 def _class_table(classes: Sequence[Mapping[str, Any]]) -> Any:
-    """A row a class; of very many those on which the first measure is worst."""
+    """One row per class; of many classes, those with the lowest value of the first measure."""
     measures = [name for name in classes[0] if name not in ("class", "videos")]
     first = measures[0]
     rows, title = list(classes), "by class, %"
     if len(rows) > _MOST_CLASSES:
         rows = sorted(rows, key=lambda row: (row[first] is not None, row[first]))[:_MOST_CLASSES]
-        title = f"the {_MOST_CLASSES} of {len(classes)} classes with the lowest {first}, %; all stand in the JSON"
+        title = f"the {_MOST_CLASSES} of {len(classes)} classes with the lowest {first}, %; the JSON has all"
     shown = [m for m in measures if not m.startswith("retrieval") or m in ("retrieval_r1", "retrieval_centred_r1")]
     cells = [
         (str(row["class"]), str(row["videos"]), *("-" if row[m] is None else f"{row[m]:.0f}" for m in shown))

@@ -40,7 +40,7 @@ class ExtractVideo:
 
 def size_of(options: BuildOptions, sources: Sequence[Source]) -> Size:
     """The size of what is stored; see `native_size` where it is the videos' own."""
-    return options.size or native_size(sources, timeout_seconds=options.timeout_seconds, in_process=options.in_process)
+    return options.size or native_size(sources, options)
 
 
 def find_sources(options: BuildOptions, progress: Progress) -> FoundVideos:

@@ -73,9 +73,7 @@ def forecast(
         UsageError: no video of the pilot could be used.
     """
     labels = find_labels(options, sources, progress)
-    plan = plan_videos(
-        sources, header.frames, header.size, timeout_seconds=options.timeout_seconds, in_process=options.in_process
-    )
+    plan = plan_videos(sources, header, options)
     videos = [video for shard in plan.shards for video in shard if video.part == 0]
     chosen = _spread_out(videos)
     by_id = {source.id: source for source in sources}

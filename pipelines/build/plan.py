@@ -10,11 +10,11 @@ from pathlib import Path
 from bgaug.errors import BgaugError, StoreError, UsageError, VideoError
 from bgaug.labels import Labels, labels_from_folders, read_labels
 from bgaug.pipelines.build.find_videos import Source
-from bgaug.pipelines.build.options import LabelOptions
+from bgaug.pipelines.build.options import LabelOptions, WorkerOptions
 from bgaug.pipelines.build.workers import Begins, WorkerLost, run_tasks
 from bgaug.progress import Progress
 from bgaug.sizing import Size
-from bgaug.store import FrameKind, Plan, PlannedVideo, plan_shards
+from bgaug.store import Header, Plan, PlannedVideo, plan_shards
 from bgaug.store.format.layout import read_header
 from bgaug.store.format.plan import read_plan
 from bgaug.video import declared_length, open_video
@@ -22,11 +22,6 @@ from bgaug.video import declared_length, open_video
 
 def find_labels(options: LabelOptions, sources: Sequence[Source], progress: Progress) -> Labels:
     """Labels from a list or from class folders; names without a match are reported, and are no error.
-
-    Args:
-        options: the list, and how it is read.
-        sources: the videos.
-        progress: receives guesses, rows that are left out, rows without a video, and videos without a row.
 
     Raises:
         LabelsError: the list cannot be read, or matches none of these videos.
@@ -117,31 +112,29 @@ class _ReadDeclared:
         return replace(self, lost=self.lost | {lost.place})
 
 
-def _read_declared(
-    sources: Sequence[Source], *, sizes: bool = False, timeout_seconds: float = 600, in_process: bool = False
-) -> list[_Declared]:
-    """The declared facts of every source, read in a worker process unless `in_process`."""
+def _read_declared(sources: Sequence[Source], options: WorkerOptions, *, sizes: bool = False) -> list[_Declared]:
+    """The declared facts of every source, read in a worker process unless the options say otherwise."""
     task = _ReadDeclared(tuple(source.path for source in sources), sizes)
-    if in_process:
+    if options.in_process:
         return task(lambda place: None)
     found: list[_Declared] = []
     run_tasks(
         [task],
         jobs=1,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=options.timeout_seconds,
         begins=lambda number, place: None,
         done=lambda number, result: found.extend(result),
     )
     return found
 
 
-def native_size(sources: Sequence[Source], *, timeout_seconds: float = 600, in_process: bool = False) -> Size:
+def native_size(sources: Sequence[Source], options: WorkerOptions) -> Size:
     """The one size that all videos have.
 
     Raises:
         UsageError: they have several; the most frequent are listed.
     """
-    declared = _read_declared(sources, sizes=True, timeout_seconds=timeout_seconds, in_process=in_process)
+    declared = _read_declared(sources, options, sizes=True)
     sizes = Counter(video.size for video in declared if video.size is not None)
     if len(sizes) != 1:
         listed = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(8))
@@ -151,34 +144,20 @@ def native_size(sources: Sequence[Source], *, timeout_seconds: float = 600, in_p
     return next(iter(sizes))
 
 
-def plan_videos(
-    sources: Sequence[Source],
-    frames: FrameKind,
-    size: Size,
-    *,
-    begun: Path | None = None,
-    timeout_seconds: float = 600,
-    in_process: bool = False,
-) -> Plan:
+def plan_videos(sources: Sequence[Source], header: Header, options: WorkerOptions, begun: Path | None = None) -> Plan:
     """Shards for these videos, by the lengths that their containers declare.
 
-    Args:
-        sources: the videos.
-        frames: how frames are stored.
-        size: of the store.
-        begun: a store that an earlier run may have begun with the same videos: then its estimates are used, and no file
-            is opened.
-        timeout_seconds: time limit per file.
-        in_process: open the files in this process.
+    If an earlier run has begun the store `begun` with the same videos, its estimates are used, and no file is opened.
     """
-    per_frame = {"jpeg": 0.25, "raw": 3.0, "none": 0.0}[frames] * size[0] * size[1]
-    per_video = 5 * size[0] * size[1]
+    pixels = header.size[0] * header.size[1]
+    per_frame = {"jpeg": 0.25, "raw": 3.0, "none": 0.0}[header.frames] * pixels
+    per_video = 5 * pixels  # a background: three bytes of colour, one of noise, one of where it was seen
     if not per_frame:
         return plan_shards([PlannedVideo(source.id, source.bytes, per_video) for source in sources])
     known = _known_estimates(begun) if begun is not None else {}
     if all((source.id, source.bytes) in known for source in sources):
         return plan_shards([PlannedVideo(s.id, s.bytes, known[s.id, s.bytes]) for s in sources])
-    declared = _read_declared(sources, timeout_seconds=timeout_seconds, in_process=in_process)
+    declared = _read_declared(sources, options)
     estimates = [per_video + int(per_frame * video.frames) for video in declared]
     return plan_shards([PlannedVideo(s.id, s.bytes, e) for s, e in zip(sources, estimates, strict=True)])
 

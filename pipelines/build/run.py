@@ -104,14 +104,7 @@ def build_store(
     """
     begun = time.monotonic()
     labels = find_labels(options, sources, progress)
-    plan = plan_videos(
-        sources,
-        header.frames,
-        header.size,
-        begun=None if options.overwrite else options.out,
-        timeout_seconds=options.timeout_seconds,
-        in_process=options.in_process,
-    )
+    plan = plan_videos(sources, header, options, None if options.overwrite else options.out)
     with building(options.out, labelled(header, labels), plan, overwrite=options.overwrite) as stored:
         pending = pending_shards(options.out, plan, retry_failed=options.retry_failed)
         waiting = {video.id for shard in pending for video in plan.shards[shard]}

@@ -143,12 +143,6 @@ def is_store(inputs: Sequence[str]) -> bool:
 def embed_store(run: Run, store: Store, progress: Progress, options: EmbedOptions) -> _Embedded:
     """Features of all videos of a store.
 
-    Args:
-        run: the encoder.
-        store: a store with frames.
-        progress: receives progress and warnings.
-        options: which features are computed, of which clips.
-
     Raises:
         UsageError: the store keeps no frames, or a video has no shot.
         StoreError: the store cannot be read.

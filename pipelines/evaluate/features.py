@@ -124,17 +124,9 @@ def frozen_features(
 ) -> Features:
     """Features of a store's videos, read from the run's folder if the same were computed before.
 
-    The number of threads does not change the result; the batch size changes it by rounding only.
-
-    Args:
-        run: the encoder.
-        store: a store with frames.
-        videos: int64 (N,), index of each video in the store, ascending.
-        progress: receives progress and warnings.
-        clips: V, evenly spaced over the longest shot of each video; their features are averaged.
-        batch_size: B.
-        threads: number of threads that read clips.
-        cache: keep the features in the run's folder, and read them from there.
+    V clips, evenly spaced over the longest shot of each video, are encoded and their features averaged. The number of
+    threads does not change the result; the batch size changes it by rounding only. With `cache`, features are kept in
+    the run's folder.
 
     Raises:
         UsageError: the store keeps no frames.
@@ -172,12 +164,7 @@ def clips_of(
 ) -> ClipDataset:
     """Clips of some videos, with the frames and stride of a run, from shots with or without a background.
 
-    Args:
-        store: a store with frames.
-        config: configuration of the run.
-        videos: int64 (N,), index of each video in the store.
-        seed: seed of random clips.
-        options: further fields of `ClipOptions`.
+    `options` are further fields of `ClipOptions`; `seed` is that of random clips.
 
     Raises:
         UsageError: the store keeps no frames, or a video has no shot.
@@ -202,14 +189,8 @@ def evaluation_clips(
 ) -> Iterator[Tensor]:
     """Centre crops of all videos in order, batch by batch: float32 in [0, 1], (B * V, 3, T, S, S).
 
-    Args:
-        dataset: V evenly spaced clips of each video.
-        crop: S.
-        device: device of the crops.
-        batch_size: B; the last batch may be smaller.
-        threads: number of threads that read clips.
-        progress: receives each batch when it was used.
-        stage: name of the stage for `progress`.
+    The dataset has V evenly spaced clips of each of its videos. The last batch may be smaller. `progress` receives each
+    batch when it was used, in a stage of the name `stage`.
     """
 
     def cropped(batch: Batch) -> Tensor:

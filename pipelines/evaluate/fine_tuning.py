@@ -91,19 +91,9 @@ class Finetuned:
         threads: int = 2,
         name: str = "testing",
     ) -> NDArray[np.float32]:
-        """Logits of videos: means over the centre crops of evenly spaced clips.
+        """Logits of videos, float32 (N, K): means over the centre crops of V evenly spaced clips.
 
-        Args:
-            store: a store with frames.
-            videos: int64 (N,), index of each video in the store.
-            progress: receives progress.
-            clips: V.
-            batch_size: videos per batch; it changes the result by rounding only.
-            threads: number of threads that read clips.
-            name: name of the stage for `progress`.
-
-        Returns:
-            float32 (N, K).
+        The batch size, in videos, changes the result by rounding only.
         """
         dataset = clips_of(store, self.config, videos, views=clips, sampling="uniform")
         device = self.model.head.weight.device
@@ -130,19 +120,10 @@ def finetune(
 ) -> Finetuned:
     """Train an encoder and a head on labelled videos.
 
+    With `from_scratch`, the training starts from fresh weights of the same backbone.
+
     On a CPU the same call gives the same weights to the bit, with any number of reading threads. The learner of the
     run and the random generator of torch do not change.
-
-    Args:
-        run: run whose encoder is fine-tuned.
-        store: a store with frames.
-        videos: int64 (N,), index of each training video in the store.
-        labels: int64 (N,), 0 or more.
-        progress: receives progress.
-        options: how the encoder and the head are trained.
-        from_scratch: start from fresh weights of the same backbone instead.
-        threads: number of threads that read clips.
-        name: name of the stage for `progress`.
 
     Raises:
         UsageError: the training videos have fewer than two classes.

@@ -65,11 +65,7 @@ class LabelledVideos:
         return len(np.unique(self.labels))
 
     def only(self, places: NDArray[np.int64]) -> LabelledVideos:
-        """Some of these videos.
-
-        Args:
-            places: int64 (n,), their places, ascending.
-        """
+        """Some of these videos, by their places: int64 (n,), ascending."""
         chosen = places.tolist()
         return replace(
             self,
@@ -123,12 +119,6 @@ def store_labels(store: Store) -> LabelledVideos:
 def _list_labels(store: Store, path: Path, options: ListOptions, split: int | None) -> LabelledVideos:
     """Labels, groups and splits of a list, instead of those of the store.
 
-    Args:
-        store: the store.
-        path: the list, or the folder that comes with a data set.
-        options: how the list is read.
-        split: number of the split; see `bgaug.labels.read_list`.
-
     Raises:
         LabelsError: the list cannot be understood, or belongs to other videos.
         UsageError: no video gets a class.
@@ -163,10 +153,6 @@ def _left_out(path: Path, rows: Sequence[str]) -> tuple[str, ...]:
 
 def find_labels(store: Store, options: EvaluateOptions | None = None) -> list[LabelledVideos]:
     """Labels of each requested split of a list, or the store's own labels.
-
-    Args:
-        store: the store.
-        options: the list and how it is read.
 
     Raises:
         LabelsError: the list cannot be understood, has no such split, or belongs to other videos.

@@ -277,12 +277,8 @@ def chosen_clips(
 ) -> Iterator[tuple[int, Ints]]:
     """Index of the video, and int64 (T,) frames, of each clip to draw.
 
-    Args:
-        config: configuration of the run whose frames and stride are used.
-        store: the store.
-        truth: masks; only videos with masks are chosen.
-        options: how many videos and clips.
-        cam: whether class maps are drawn; with a probe fitted on this store only its test split is chosen.
+    Only videos with masks are chosen. With class maps (`cam`) and a probe that is fitted on this store, only its test
+    split is.
     """
     videos = np.array(truth.videos, np.int64)
     if cam and options.probe is None and {"train", "test"} <= set(store.names.splits):

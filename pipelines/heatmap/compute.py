@@ -112,14 +112,8 @@ class ClipProbe:
 def fit_probes(run: Run, store: Store, progress: Progress, *, hold_out: bool, feature: str | None = None) -> ClipProbe:
     """Probes on the labelled videos of a store.
 
-    Args:
-        run: the encoder.
-        store: a labelled store.
-        progress: receives progress.
-        hold_out: whether videos of this store are shown. Then the probe is fitted on the train split if there are a
-            train and a test split, else without the group of the video if groups are known, else without a tenth of the
-            videos.
-        feature: "global" or "dynamic"; None for the default of the run's method.
+    With `hold_out`, videos of this store are shown: the probe is then fitted on the train split if there are a train
+    and a test split, else without the group of the video if groups are known, else without a tenth of the videos.
 
     Raises:
         UsageError: the store has no labelled videos.
@@ -188,15 +182,10 @@ def encoder_maps(
 
 
 def class_code(learner: ContrastiveLearner, stages: Mapping[str, Tensor], feature: str) -> Tensor:
-    """The code that a probe reads and a class map explains, with gradient to the stages.
+    """The code that a probe reads and a class map explains, float32 (B, D), with gradient to the stages.
 
-    Args:
-        learner: the learner, in evaluation mode.
-        stages: float (B, C, T', H', W') by stage of its backbone, in order.
-        feature: "global" or "dynamic".
-
-    Returns:
-        float32 (B, D), equal to `ContrastiveLearner.features`.
+    It equals `ContrastiveLearner.features`. The learner is in evaluation mode; `stages` are those of its backbone, in
+    order.
     """
     return codes_of(dict(stages), learner.encoder.decomposition).feature(feature)
 
@@ -206,15 +195,9 @@ def class_map(
 ) -> Tensor:
     """Evidence for a score of a code in one stage: Grad-CAM for the global code, HiResCAM for the dynamic code.
 
-    Args:
-        learner: the learner, in evaluation mode.
-        stages: float (B, C, T', H', W') by stage of its backbone, in order, with gradient.
-        at: name of the stage.
-        feature: the code that `score` was computed from, see `class_code`.
-        score: float (B,), such as the logit of each clip's class.
-
-    Returns:
-        float32, 0 or more, (B, T', H', W').
+    The learner is in evaluation mode; `stages` are those of its backbone, with gradient. `score`, (B,), was computed
+    from the code named `feature`, such as the logit of each clip's class; `at` names the stage. Returns float32, 0 or
+    more, (B, T', H', W').
     """
     if feature == "global":
         return grad_cam(stages[at], score)
@@ -222,18 +205,10 @@ def class_map(
 
 
 def pixel_map(name: str, heat: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A map at the size of pixels, in [0, 1]; this is what is drawn and scored.
+    """A map (1, T', H', W') or (1, H', W') at `size` pixels, float32 (1, *size) in [0, 1]: what is drawn and scored.
 
     The zero of "cam" has a meaning, no evidence, and stays 0; other maps are stretched, see
     `bgaug.metrics.heatmap.stretch`.
-
-    Args:
-        name: a name in `MAPS`.
-        heat: 0 or more, (1, T', H', W') or (1, H', W').
-        size: (T, H, W), or (H, W).
-
-    Returns:
-        float32 (1, *size).
     """
     whole = upsample(heat, size)
     if name != "cam":
@@ -245,18 +220,10 @@ def pixel_map(name: str, heat: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def score_map(name: str, heat: Tensor, masks: ClipMasks, box: Tensor, size: int) -> dict[str, float]:
-    """Numbers of one clip's map against the frames that have masks.
+    """`NUMBERS` of one clip's map, of `size` pixels, against the frames that have masks; nan where undefined.
 
-    Args:
-        name: a name in `MAPS`.
-        heat: 0 or more; (1, T', H', W') is compared with the mask of each frame, (1, H', W') with the union of all
-            masks.
-        masks: masks of the clip.
-        box: box of the content in a frame.
-        size: S, side of the map in pixels.
-
-    Returns:
-        `NUMBERS`, nan where undefined.
+    A map with time, (1, T', H', W'), is compared with the mask of each frame; one without, (1, H', W'), with the union
+    of all masks.
     """
     if not masks.there.any():
         return dict.fromkeys(NUMBERS, float("nan"))
@@ -283,11 +250,7 @@ def means_and_differences(
 ) -> tuple[_ByRun, _ByRun]:
     """Means over clips, and for each run except the first the mean difference to the first run.
 
-    Args:
-        clips: numbers of each clip by map, run and number; None where undefined.
-        groups: int (clips,), group of each clip.
-        maps: names in `MAPS`.
-        titles: titles of the runs.
+    `clips` has the numbers of each clip by map, run and number, None where undefined.
     """
 
     def values(name: str, title: str, number: str) -> NDArray[np.float64]:
@@ -307,12 +270,7 @@ def means_and_differences(
 
 
 def averaged(values: NDArray[np.float64], groups: Ints) -> dict[str, float | int | None]:
-    """Mean over the clips with a value, with a 95 % interval over groups; None if no clip has a value.
-
-    Args:
-        values: (clips,), nan where undefined.
-        groups: int (clips,), group of each clip.
-    """
+    """Mean over the clips with a value, not nan, with a 95 % interval over groups; None if no clip has a value."""
     there = np.isfinite(values)
     if not there.any():
         return {"mean": None, "low": None, "high": None, "clips": 0}

@@ -65,13 +65,9 @@ def drawn_map(name: str, heat: Tensor, clip: Clip) -> NDArray[np.float32]:
 def draw_clip(
     clip: Clip, maps: Sequence[NDArray[np.float32]], own: str | None, explained: Mapping[str, str | None]
 ) -> _DrawnClip:
-    """A clip with its maps.
+    """A clip with its maps, in the order of their columns.
 
-    Args:
-        clip: the clip.
-        maps: in the order of their columns, see `drawn_map`.
-        own: class of the video.
-        explained: class that "cam" explains, by run.
+    `own` is the class of the video, `explained` the class that "cam" explains, by run.
     """
     square = centre_crop(clip.frames, clip.box, clip.side)[0].permute(1, 2, 3, 0)
     frames = (square * 255).round().to(torch.uint8).numpy()

@@ -250,10 +250,7 @@ class Composer:
 def bias_sheet(composer: Composer, *, rows: int = 8, width: int = 160) -> NDArray[np.uint8]:
     """Contact sheet of the first composites of as many videos: `SHEET`, one frame each, uint8 (H, W, 3) RGB.
 
-    Args:
-        composer: makes the clips.
-        rows: number of composites, evenly spaced over the manifest.
-        width: width of one image, pixels.
+    The composites, `rows` of them, are evenly spaced over the manifest; one image is `width` pixels wide.
     """
     all_ = composer.manifest.rows
     strips = []

@@ -136,13 +136,8 @@ def plan_bias(
 ) -> Manifest:
     """The manifest that the options name, or a new one.
 
-    Args:
-        store: a store with frames, masks and backgrounds, in a folder.
-        num_frames: frames of a clip, for a new manifest.
-        stride: distance of the frames, for a new manifest.
-        crop: side of the centre crop, for a new manifest.
-        options: options of the evaluation.
-        progress: receives progress and warnings.
+    A new manifest has clips of `num_frames` frames at distance `stride`, and centre crops of side `crop`. The store
+    needs frames, masks and backgrounds, in a folder.
 
     Raises:
         UsageError: the manifest cannot be read or was made for another store, or too few videos can be used.
