@@ -379,7 +379,7 @@ def test_an_own_backbone_by_module_and_function(own: str) -> None:
     ("function", "error", "message"),
     [
         ("nothing", ValueError, "has no 'nothing'"),
-        ("something", TypeError, "must be a function that returns an encoder, is int"),
+        ("something", TypeError, "must be a function that returns an encoder, got int"),
         ("number", TypeError, "must return a torch.nn.Module, returned int"),
         ("Bare", TypeError, "dims must be a dict from at least two stage names to channels, got None"),
         ("no_dims", TypeError, "dims must be a dict"),
@@ -413,7 +413,7 @@ def test_an_own_backbone_is_watched_when_it_runs(own: str, function: str, error:
 
 
 def test_own_names_that_lead_nowhere_are_told(own: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="named module:function, such as"):
+    with pytest.raises(ValueError, match="expected module:function for a backbone of your own, such as"):
         build_backbone(":Net")
     with pytest.raises(ValueError, match="named module:function"):
         build_backbone(f"{own}:")

@@ -285,7 +285,7 @@ def test_nothing_is_left_of_a_first_video_that_was_taken_back(tmp_path: Path) ->
     bad = payload_of(header, 0)
     bad.checksums.pop()
     with ShardWriter(tmp_path / "s", header, 0) as writer:
-        with pytest.raises(ValueError, match="each needs its own"):
+        with pytest.raises(ValueError, match="an image for each of 20 frames, got 19"):
             writer.add(row_of(0), bad)
         writer.commit()
     with ShardWriter(tmp_path / "s", header, 1) as writer:
