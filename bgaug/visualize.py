@@ -32,6 +32,8 @@ KINDS: dict[str, tuple[bytes, ...]] = {
 }
 """First bytes of files by suffix: a file of the same kind is replaced without --overwrite."""
 
+IMAGE_SUFFIXES = tuple(suffix for suffix in KINDS if suffix != ".mp4")
+
 _CAPTION = 18
 _MARGIN = 4
 _TALLEST = 8
@@ -220,6 +222,23 @@ def _write(bar: NDArray[np.uint8], text: str, left: int) -> None:
     # The fonts of cv2 have ASCII only.
     shown = printable(text).encode("ascii", "replace").decode()
     cv2.putText(bar, shown, (left, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (225, 225, 225), 1, cv2.LINE_AA)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file: uint8 (H, W, 3), RGB, upright by its EXIF orientation.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    except cv2.error as error:
+        raise ValueError(f"cannot be read as an image ({error.err})") from error
+    if image is None:
+        raise ValueError("cannot be read as an image")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> Path:

@@ -260,7 +260,7 @@ def test_unusable_masks_are_reported(runs: list[Path], small_store: Path, tmp_pa
     wide = tmp_path / "wide" / name
     wide.mkdir(parents=True)
     (wide / "000000.png").write_bytes(cv2.imencode(".png", np.zeros((10, 100), np.uint8))[1].tobytes())
-    with pytest.raises(MasksError, match="masks are 10x100, the video 48x64"):
+    with pytest.raises(MasksError, match="is 10x100, the video 48x64"):
         ExternalTruth(store, tmp_path / "wide").masks(0, np.arange(8))
 
 

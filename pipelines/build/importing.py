@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,10 +22,9 @@ from bgaug.progress import Progress
 from bgaug.sizing import fit_frame
 from bgaug.store import Store, VideoRow, exclusive, finish_store, merge_stores, open_store, replace_masks, write_bank
 from bgaug.store.format.layout import SHARDS, num_shards, read_commit, read_header, shard_name
+from bgaug.visualize import IMAGE_SUFFIXES, read_image
 
-_ASPECT_TOLERANCE = 0.02
 _NAMED = 5
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -212,15 +210,11 @@ class _Replacing:
         self.seen.add(row.id)
         self.progress.advance(note=row.id)
         num_frames = self.store.num_frames(self.store.find(row.id))
-        indices = masks.indices()
+        # A video that breaks off has fewer frames here than where its masks were made.
+        indices = masks.indices() if row.status == "partial" else masks.indices_of(num_frames)
         if not indices:
             self.nothing.append(row.id)
             return
-        if indices[-1] >= num_frames and row.status != "partial":
-            fix = "; numbers that begin with 1 need --first 1" if masks.num_frames is None else ""
-            raise MasksError(
-                masks.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{fix}"
-            )
         if masks.num_frames is not None and masks.num_frames < num_frames:
             self.short.append(row.id)
         if row.num_frames != num_frames:  # for a video in several shards, read all masks before the first part changes
@@ -241,16 +235,7 @@ class _Replacing:
         """Mask of a frame at the store's size, packed: uint8 (P,)."""
         mask, header = masks.frame(index), self.store.header
         assert mask is not None
-        height, width = mask.shape
-        if (height, width) == header.size:
-            return pack_mask(mask)
-        if abs(width * row.height / (height * row.width) - 1) > _ASPECT_TOLERANCE:
-            raise MasksError(
-                masks.path,
-                f"frame {index} is {height}x{width}, the video {row.height}x{row.width}: expected a mask of the whole "
-                f"image, of any size with its aspect, or of the store's {header.size[0]}x{header.size[1]}",
-            )
-        return pack_mask(fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127)
+        return pack_mask(masks.fitted(index, mask, (row.height, row.width), header.size, header.fit))
 
 
 @dataclass(frozen=True)
@@ -306,7 +291,7 @@ def import_backgrounds(
         for label in files:
             progress.advance(note=label)
             try:
-                yield label, fit_frame(_read_image(images / label), header.size, fit)
+                yield label, fit_frame(read_image(images / label), header.size, fit)
             except ValueError as error:
                 failures[label] = str(error)
                 progress.warn(f"{images / label} {error}: it is left out")
@@ -325,30 +310,13 @@ def _find_images(folder: Path) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent) / name
-            if name.startswith(".") or path.suffix.lower() not in _SUFFIXES:
+            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(root)):
                 found.append(path.relative_to(folder).as_posix())
     if not found:
-        raise UsageError(f"no image in {folder} (looked for {', '.join(sorted(_SUFFIXES))})")
+        raise UsageError(f"no image in {folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(found)
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3), RGB, upright by its EXIF orientation.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from error
-    except cv2.error as error:
-        raise ValueError(f"cannot be read as an image ({error.err})") from error
-    if image is None:
-        raise ValueError("cannot be read as an image")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _bank_name(folder: Path) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bgaug.data.clips import longest_shot
 from bgaug.errors import BgaugError, MasksError, UsageError
-from bgaug.masks.external import ExternalMasks, find_masks
+from bgaug.masks.external import find_masks
 from bgaug.model.checkpoint import Run, load_run
 from bgaug.model.pretrained import NOTHING_SAID, Word
 from bgaug.names import MaskValues
@@ -28,10 +28,8 @@ from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.embed import is_store, store_clips
 from bgaug.pipelines.heatmap.options import MAPS, HeatmapOptions
 from bgaug.progress import Progress
-from bgaug.sizing import Size, fit_frame
+from bgaug.sizing import Size
 from bgaug.store import Store, open_store
-
-_ASPECT_TOLERANCE = 0.02
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -146,7 +144,7 @@ class ExternalTruth:
     def moved(self, video: int, indices: Ints, shot: tuple[int, int]) -> Ints:
         """The nearest clip of the shot that contains a frame with a mask; the same clip if there is none."""
         try:
-            known = self._indices(video)
+            known = self._of[video].indices_of(self._store.num_frames(video))
         except MasksError:
             return indices  # reported when the masks are read
         steps = indices - indices[0]
@@ -160,7 +158,10 @@ class ExternalTruth:
         Raises:
             MasksError: the masks cannot be understood, or belong to another video.
         """
-        known, masks = set(self._indices(video)), self._of[video]
+        masks = self._of[video]
+        known = set(masks.indices_of(self._store.num_frames(video)))
+        header, columns = self._store.header, self._store.columns
+        source = int(columns.height[video]), int(columns.width[video])
         found = ClipMasks.none(len(indices), self._store.size)
         foreground, unknown = found.foreground.copy(), found.unknown.copy()
         with masks:
@@ -169,35 +170,11 @@ class ExternalTruth:
                 if mask is None:
                     continue
                 found.there[place] = True
-                foreground[place] = self._fitted(video, masks, mask)
+                foreground[place] = masks.fitted(index, mask, source, header.size, header.fit)
                 without_answer = masks.unknown(index)
                 if without_answer is not None:
-                    unknown[place] = self._fitted(video, masks, without_answer)
+                    unknown[place] = masks.fitted(index, without_answer, source, header.size, header.fit)
         return ClipMasks(foreground, unknown & ~foreground, found.there)
-
-    def _indices(self, video: int) -> Sequence[int]:
-        masks, num_frames = self._of[video], self._store.num_frames(video)
-        indices = masks.indices()
-        if len(indices) and indices[-1] >= num_frames:
-            fix = "; if numbers begin with 1, use --first 1" if masks.num_frames is None else ""
-            raise MasksError(
-                masks.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{fix}"
-            )
-        return indices
-
-    def _fitted(self, video: int, masks: ExternalMasks, mask: Bools) -> Bools:
-        """The mask at the store's size, fitted as the frames were."""
-        header, (height, width) = self._store.header, mask.shape
-        if (height, width) == header.size:
-            return mask
-        source = int(self._store.columns.height[video]), int(self._store.columns.width[video])
-        if abs(width * source[0] / (height * source[1]) - 1) > _ASPECT_TOLERANCE:
-            raise MasksError(
-                masks.path,
-                f"masks are {height}x{width}, the video {source[0]}x{source[1]}: expected masks of the whole image, of "
-                f"any size of its aspect, or of the store's {header.size[0]}x{header.size[1]}",
-            )
-        return np.asarray(fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit) > 127)
 
 
 Truth = StoreTruth | ExternalTruth

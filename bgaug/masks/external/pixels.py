@@ -25,12 +25,13 @@ from bgaug.files import MalformedFile
 from bgaug.files.archives import is_npy, npz_names, read_npy, read_npz
 from bgaug.masks.bits import unpack_mask
 from bgaug.names import MaskValues
-from bgaug.sizing import Size
+from bgaug.sizing import Fit, Size, fit_frame
 
 VALUES: tuple[str, ...] = get_args(MaskValues)
 
 _CDNET = (0, 50, 85, 170, 255)
 _UNKNOWN = (85, 170)
+_ASPECT_TOLERANCE = 0.02  # rounding of the sides of small masks
 
 
 class ExternalMasks(ABC):
@@ -70,6 +71,38 @@ class ExternalMasks(ABC):
             MasksError: as `frame`.
         """
         return None
+
+    def indices_of(self, num_frames: int) -> Sequence[int]:
+        """As `indices`, of a video with that many frames.
+
+        Raises:
+            MasksError: there is a mask of a later frame.
+        """
+        indices = self.indices()
+        if len(indices) and indices[-1] >= num_frames:
+            # Only names carry numbers, so only they may count from 1.
+            fix = "; numbers that begin with 1 need --first 1" if self.num_frames is None else ""
+            raise MasksError(
+                self.path, f"has a mask of frame {indices[-1]}, the video has {num_frames}, counted from 0{fix}"
+            )
+        return indices
+
+    def fitted(self, index: int, mask: NDArray[np.bool_], source: Size, size: Size, fit: Fit) -> NDArray[np.bool_]:
+        """A frame's mask at the size of a store, fitted as the frames of its video were: bool (H, W).
+
+        Raises:
+            MasksError: the mask has neither the aspect of the video, whose size is `source`, nor the store's size.
+        """
+        height, width = mask.shape
+        if (height, width) == size:
+            return mask
+        if abs(width * source[0] / (height * source[1]) - 1) > _ASPECT_TOLERANCE:
+            raise MasksError(
+                self.path,
+                f"frame {index} is {height}x{width}, the video {source[0]}x{source[1]}: expected a mask of the whole "
+                f"image, of any size with its aspect, or of the store's {size[0]}x{size[1]}",
+            )
+        return np.asarray(fit_frame(mask.astype(np.uint8) * 255, size, fit) > 127)
 
     def close(self) -> None:
         """Release the data; a later use reads it again."""

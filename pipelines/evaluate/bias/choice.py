@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Stripes, clear_shift
-from bgaug.pipelines.evaluate.bias.composer import ClipReader, digest, has_splits, image_files, read_image, video_group
+from bgaug.pipelines.evaluate.bias.composer import ClipReader, digest, donor_file, has_splits, image_files, video_group
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Inserted, Manifest, Row, SceneTest
 from bgaug.progress import Progress
 from bgaug.store.format.records import GRADES
@@ -214,7 +214,7 @@ class _Picker:
         elif options.donors == "folder":
             if options.folder is None:
                 raise UsageError('donors="folder" needs a folder of images')
-            files = [(name, read_image(options.folder / name)) for name in image_files(options.folder)]
+            files = [(name, donor_file(options.folder / name)) for name in image_files(options.folder)]
             self.all = [Donor(kind="file", id=name, sha256=digest(image)) for name, image in files]
         elif options.donors != "stripes":
             raise UsageError(f"donors must be backgrounds, stripes, bank or folder, got {options.donors!r}")

@@ -12,7 +12,6 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,9 +25,7 @@ from bgaug.pairs.masks import unpack_masks
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Manifest, Row
 from bgaug.sizing import fit_frame
 from bgaug.store import Store
-from bgaug.visualize import image_sheet
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from bgaug.visualize import IMAGE_SUFFIXES, image_sheet, read_image
 
 
 class ClipReader:
@@ -104,28 +101,24 @@ def image_files(folder: Path) -> list[str]:
     Raises:
         UsageError: there are none.
     """
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()]
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     names = sorted(path.relative_to(folder).as_posix() for path in found if not path.name.startswith("."))
     if not names:
-        raise UsageError(f'{folder} holds no image ({", ".join(_IMAGE_SUFFIXES)}); donors="folder" needs some')
+        raise UsageError(f'{folder} holds no image ({", ".join(IMAGE_SUFFIXES)}); donors="folder" needs some')
     return names
 
 
 @lru_cache(maxsize=64)
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file, uint8 (H, W, 3), RGB.
+def donor_file(path: Path) -> NDArray[np.uint8]:
+    """An image file, uint8 (H, W, 3), RGB; composites of one donor come close together, so some are kept.
 
     Raises:
         UsageError: it cannot be read.
     """
     try:
-        data = np.fromfile(path, np.uint8)
-        found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, cv2.error) as error:
-        raise UsageError(f"{path} cannot be read as an image: {error}") from error
-    if found is None:
-        raise UsageError(f"{path} cannot be read as an image")
-    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+        return read_image(path)
+    except ValueError as error:
+        raise UsageError(f"{path} {error}") from error
 
 
 def video_group(store: Store, video: int) -> str:
@@ -240,7 +233,7 @@ class Composer:
     def _of_folder(self, name: str) -> NDArray[np.uint8]:
         if self._folder is None:
             raise UsageError("the manifest's donors are images of a folder; give the folder with --bias-folder")
-        return read_image(self._folder / name)
+        return donor_file(self._folder / name)
 
     def _regions(self, mask: Tensor) -> Regions:
         m = self.manifest
