@@ -105,6 +105,7 @@ def embed(
     sources = None
     if not is_store(inputs):
         sources = find_videos([Path(item) for item in inputs], progress, follow_links=options.follow_links)
+    # A URL names no file that could be overwritten.
     read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
     check_replaceable(out, overwrite=options.overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
@@ -212,6 +213,7 @@ def _embed_files(run: Run, sources: Sequence[Source], progress: Progress, option
         )
     if not found:
         raise BgaugError(f"none of {len(sources)} videos can be used; the first: {next(iter(failures.values()))}")
+    # Processes finish in any order, and the file must not depend on it.
     kept = sorted(found)
     ids = [sources[number].id for number in kept]
     arrays = {

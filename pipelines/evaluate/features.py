@@ -134,6 +134,7 @@ def frozen_features(
     """
     about = _about(run, store, videos, clips)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    # Without a content hash, a store that has changed could not be recognised.
     kept = cache and about["store_content"] is not None
     file = run.folder / FOLDER / f"{key[:32]}.npz"
     if kept and file.exists():
@@ -227,6 +228,7 @@ def _about(run: Run, store: Store, videos: NDArray[np.int64], clips: int) -> dic
 
 def _read(file: Path, key: str, count: int) -> dict[str, NDArray[np.float32]] | None:
     """Codes of a file; None if they are incomplete or belong to something else."""
+    # Earlier feature files name the codes g, d and r.
     for names in (CODES, ("g", "d", "r")):
         try:
             arrays = read_npz(file, [*names, "key"], compressed=0)
@@ -234,6 +236,7 @@ def _read(file: Path, key: str, count: int) -> dict[str, NDArray[np.float32]] | 
             continue
         except UNREADABLE:
             return None
+        # The name of the file holds half of the key; the file holds all of it.
         if str(arrays.pop("key")) != key:
             return None
         whole = (

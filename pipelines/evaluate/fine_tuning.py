@@ -133,6 +133,7 @@ def finetune(
     classes, targets = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise UsageError(f"fine-tuning needs training videos of two classes or more, got {len(classes)}")
+    # Batches name videos by their index in the store.
     target = torch.full((len(store),), -1, dtype=torch.int64)
     target[torch.from_numpy(videos)] = torch.from_numpy(targets)
     with seeded(options.seed, run.device):
@@ -180,6 +181,7 @@ def _train(
 ) -> None:
     recipe, settings = augmentation(run.config, options.flip), finetune_settings(options, run.config)
     dataset = clips_of(store, run.config, videos, seed=options.seed, views=1)
+    # The loader yields whole batches only, so few videos make a smaller one.
     loader = ClipLoader(dataset, min(options.batch_size, len(videos)), seed=options.seed, threads=threads)
     total = options.epochs * len(loader)
     plan = Optimisation(

@@ -175,6 +175,7 @@ def _same_classes(parts: list[LabelledVideos]) -> list[LabelledVideos]:
     """The splits with one numbering of classes, also if a class is missing in some split."""
     if len({part.classes for part in parts}) == 1:
         return parts
+    # One numbering lets tables by class join the splits.
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     place = {name: number for number, name in enumerate(classes)}
     renumbered = []

@@ -92,6 +92,7 @@ def neighbour_votes(values: Values, part: LabelledVideos, report: Report, *, nei
             f"{neighbours} neighbours cannot vote: some videos are compared with {most} others only; use --neighbours "
             f"{most} or fewer"
         )
+    # All tested videos get the same number of votes, also the one with the smallest gallery.
     k = min(_NEIGHBOURS, most) if neighbours is None else neighbours
     predicted = knn_predict(
         values[train],
@@ -119,6 +120,7 @@ def few_labels(
     """Accuracy with few labelled videos per class: the mean over draws, and the standard deviation of the draws."""
     labels, held_out = part.labels, part.held_out
     folds = list(held_out.folds(labels))
+    # Each fold draws that many videos of every class.
     smallest = min(int(np.unique(labels[train], return_counts=True)[1].min()) for train, _ in folds)
     possible = [count for count in shots if count <= smallest]
     left_out = [count for count in shots if count > smallest]

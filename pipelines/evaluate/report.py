@@ -103,6 +103,7 @@ class Report:
         settings: dict[str, Any] = {}
         for report in reversed(reports):  # where splits differ, the settings of the first
             settings |= report.settings
+        # A measure that some split cannot have, such as R@50 of few videos, has no mean.
         names = [name for name in reports[0].outcomes if all(name in report.outcomes for report in reports)]
         outcomes = {name: join({split: report.outcomes[name] for split, report in parts.items()}) for name in names}
         numbers = {
@@ -139,6 +140,7 @@ class Report:
         for name, outcome in self.outcomes.items():
             places = np.searchsorted(ids, outcome.ids)
             labels[places] = outcome.labels
+            # nan marks a video that this measure left out.
             correct[name] = np.full(len(ids), np.nan)
             correct[name][places] = outcome.correct
         return class_rows(labels, correct, self.class_names)
@@ -150,6 +152,7 @@ class Report:
         for name, outcome in self.outcomes.items():
             if outcome.predicted is None:
                 continue
+            # Only classes that occur: of a long list most rows and columns would be zeros.
             used, places = np.unique(np.concatenate([outcome.labels, outcome.predicted]), return_inverse=True)
             counts = confusion_counts(places[: len(outcome.labels)], places[len(outcome.labels) :], len(used))
             found[name] = {"classes": [self.class_names[k] for k in used.tolist()], "counts": counts.tolist()}
@@ -176,6 +179,7 @@ def join(outcomes: Mapping[int | None, Outcome]) -> Outcome:
     predicted = [part.predicted for part in parts if part.predicted is not None]
     return Outcome(
         correct=np.concatenate([part.correct for part in parts]),
+        # A video may be tested in several splits: its split makes the id unique.
         ids=np.array([f"{split}/{name}" for split, part in outcomes.items() for name in part.ids]),
         groups=np.concatenate([part.groups for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
@@ -215,6 +219,7 @@ def _bias_outcomes(bias: BiasReport) -> dict[str, Outcome]:
     """Outcomes of the views of the bias protocol, with composites as items."""
     rows = bias.manifest.rows
     groups = np.array([row.group for row in rows])
+    # Composites of different tests may have equal names, so the hash of the test is part of the id.
     ids = np.array([f"{bias.manifest.sha256[:16]}/{name}" for name in bias.names])
     nothing = np.zeros(len(rows), np.int64)
     hits = {"conflict_dynamic" if name == "conflict" else name: hit for name, hit in bias.hits.items()}

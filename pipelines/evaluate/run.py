@@ -72,6 +72,7 @@ def evaluate(run: Path, store_path: Path, progress: Progress, options: EvaluateO
         check_out(options.bias)
     loaded = load_run(run, best=options.best, device=options.device, word=options.word)
     job = _Job(loaded, open_store(store_path), options, progress)
+    # The bias protocol reads the labels of the store: as the only protocol it needs no list.
     parts = job.labelled() if set(protocols) != {"bias"} else []
     features = job.features(parts)
     reports = {part.split: job.report(part, features) for part in parts}
@@ -98,8 +99,10 @@ class _Job:
             UsageError: some splits have train and test videos and others do not, so that no mean over them is possible.
         """
         parts = find_labels(self.store, self.options)
+        # The splits of one list share notes: each is reported once.
         for note in dict.fromkeys(note for part in parts for note in part.notes):
             self.progress.warn(note)
+        # A mean over splits that are tested in different ways has no meaning.
         if len({part.held_out.kind for part in parts}) > 1:
             lacking = [str(part.split) for part in parts if part.held_out.kind != "split"]
             raise UsageError(
@@ -130,6 +133,7 @@ class _Job:
         o = self.options
         if not _FROZEN & set(o.protocols) or not parts:
             return None
+        # Each video is encoded once, however many splits it is in.
         videos = np.unique(np.concatenate([part.videos[part.held_out.taking_part] for part in parts]))
         sizes: dict[str, Any] = {"clips": o.clips, "batch_size": o.batch_size, "threads": o.threads, "cache": o.cache}
         return frozen_features(self.run, self.store, videos, self.progress, **sizes)
@@ -138,6 +142,7 @@ class _Job:
         """All protocols except bias on one split."""
         report, o = Report(), self.options
         if len(part.held_out.taking_part) < len(part.ids):
+            # Videos that are neither tested nor learnt from must not reach a probe.
             part = part.only(part.held_out.taking_part)
         if features is not None:
             values = features.of(feature_of(self.run, o.feature), part.videos)
@@ -158,6 +163,7 @@ class _Job:
         """Train encoder and head for each fold, from the run's weights and on request also from fresh weights."""
         o, held = self.options, part.held_out
         folds = list(held.folds(part.labels, o.finetune.folds))
+        # Fresh weights show what the labels give without the training of the run.
         for measure, scratch in (("finetune", False), ("scratch", True))[: 1 + o.from_scratch]:
             predicted = np.full(len(part.ids), -1, np.int64)
             for number, (train, test) in enumerate(folds, 1):
@@ -239,12 +245,14 @@ class _Job:
 def _keep(report: Report, run: Run, progress: Progress) -> None:
     """Write the report to the run's folder; a warning if that is not possible."""
     content = report.to_json()
+    # Reports that are written in the same second differ by the hash in their names.
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     now = datetime.now(UTC)
     file = run.folder / _FOLDER / f"{now:%Y%m%d-%H%M%S}-{key}.json"
     content |= {"time": now.isoformat(timespec="seconds"), "file": str(file)}
     try:
         write_bytes(file, json_bytes(content, indent=1) + b"\n")
+    # The work of hours is returned even if its file cannot be written.
     except WriteError as error:
         progress.warn(f"the evaluation is not kept: {error}")
     else:

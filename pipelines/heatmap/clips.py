@@ -190,6 +190,7 @@ def load_runs(
     runs: dict[str, Run] = {}
     for title, path in zip(_short_names(paths), paths, strict=True):
         run = load_run(path, device=device, word=word)
+        # Maps need gradients of the clip only; those of the weights would take memory.
         run.learner.requires_grad_(False)
         runs[title] = run
         first, config = next(iter(runs.items())), run.config
@@ -222,6 +223,7 @@ def opened_store(
         return
     with tempfile.TemporaryDirectory(prefix="bgaug-") as folder:
         root = Path(folder) / "shards"
+        # Raw frames: JPEG would change what the encoder sees.
         options = ShardOptions(
             inputs=[Path(item) for item in inputs], out=root, jobs=1, in_process=in_process, frames="raw"
         )
@@ -282,6 +284,7 @@ def read_clip(
     try:
         masks = truth.masks(video, indices)
     except MasksError as error:
+        # Reported once per video, whatever the number of its clips.
         if name not in failures:
             progress.warn(f"{name} is shown without numbers: {error}")
         failures[name] = str(error)

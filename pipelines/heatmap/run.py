@@ -133,6 +133,7 @@ def heatmap(
         first = next(iter(runs.values()))
         clips = list(chosen_clips(first.config, store, truth, options, "cam" in maps))
         if options.films:
+            # Found before the clips are encoded, not after hours.
             for number, (video, _) in enumerate(clips):
                 _check_film(out / film_name(number, store.video_id(video)), options.overwrite)
         job = _Job(runs, probes, maps, options, store)
@@ -149,6 +150,7 @@ def heatmap(
             write_bytes(unfinished / _RESULT, json_bytes(written, indent=1, allow_nan=False))
             earlier = _films_of_earlier_call(out)
         with writing(out):
+            # Films of an earlier call that were not written again would contradict heatmaps.json.
             for name in earlier - {one["film"] for one in job.results}:
                 (out / name).unlink(missing_ok=True)
     return report
@@ -226,6 +228,7 @@ class _Job:
         for title, name, heat, named in self._maps(clip, target):
             explained[title] = named
             values = score_map(name, heat, clip.masks, clip.box, self.first.config["crop"])
+            # JSON has no nan.
             numbers[name][title] = {n: value if np.isfinite(value) else None for n, value in values.items()}
             drawn[name, title] = drawn_map(name, heat, clip)
         shown = draw_clip(clip, [drawn[name, title] for name in self.maps for title in self.runs], own, explained)
@@ -233,6 +236,7 @@ class _Job:
             self.rows.append(shown.row())
         film = film_name(number, clip.id) if self.options.films else None
         if film is not None:
+            # The film runs at the speed of the video, though it has only every stride-th frame.
             fps = max(1.0, float(columns.fps[clip.video]) / self.first.config["stride"])
             shown.write_film(out / film, column_titles(list(self.runs), self.maps), fps)
         self.groups.append(int(columns.group[clip.video]) if self.has_groups else clip.video)

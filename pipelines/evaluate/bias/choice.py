@@ -292,6 +292,7 @@ def _scene(foregrounds: Sequence[_Foreground], donors: Sequence[Donor], options:
     groups = sorted({one.group for one in foregrounds}, key=lambda group: _word(seed, "scene group", group))
     if len(donors) < 2 or len(groups) < 2 or options.scene_foregrounds < 2:
         return None
+    # Every other group of a random order: both halves have as many groups.
     half_of = {group: place % 2 for place, group in enumerate(groups)}
     shuffled = sorted(foregrounds, key=lambda one: _word(seed, "scene foreground", one.id))
     halves: dict[str, int] = {}

@@ -96,6 +96,7 @@ def train_set(
     splits = has_splits(store)
     if splits:
         requested &= columns.split == store.names.splits.index("train")
+    # Without splits, test videos are learnt from as well, and their plain clips are encoded already.
     known = {} if splits else {row.id: code for row, code in zip(rows, plain, strict=True)}
     shots = {video: reader.longest_shot(video, background=False) for video in np.flatnonzero(requested).tolist()}
     codes = {video: known[name] for video in shots if (name := store.video_id(video)) in known}
@@ -182,6 +183,7 @@ def classify(train: _TrainSet, store: Store, manifest: Manifest, of_video: Views
         if not learns.any():
             raise UsageError("no video is left to fit the probe on: all videos are of one group")
         probe = LinearProbe().fit(train.features[learns], train.labels[learns])
+        # Scores of classes that a probe has not learnt stay minus infinity.
         columns = np.unique(train.labels[learns])
         for view, values in {**of_video, **of_row}.items():
             tested = np.flatnonzero(held_out[first] if view in OF_VIDEO else held_out)
