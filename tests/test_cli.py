@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from bgaug.cli.main import app
-from bgaug.pipelines.demo.run import DemoOptions
 
 COMMANDS = (
     "extract-backgrounds",
@@ -45,10 +44,11 @@ def last_json(output: str) -> dict[str, object]:
 
 def test_the_whole_way_from_videos_to_numbers(video_folder: Path, tmp_path: Path) -> None:
     bg, shards, run, sheet = (tmp_path / name for name in ("bg", "shards", "run", "sheet.png"))
-    extracted = last_json(call("extract-backgrounds", video_folder, "--out", bg, "--json"))
+    extracted = last_json(call("extract-backgrounds", video_folder, "--out", bg, "--jobs", 1, "--json"))
     assert {"videos", "ok", "partial", "no_static_background", "failed", "frames", "seconds"} <= extracted.keys()
     assert extracted["videos"] == extracted["ok"] == 6
-    built = last_json(call("build-shards", video_folder, "--out", shards, "--backgrounds", bg, "--json"))
+    words = ("build-shards", video_folder, "--out", shards, "--backgrounds", bg, "--jobs", 1, "--json")
+    built = last_json(call(*words))
     assert {"shards", "bytes"} <= built.keys() and built["videos"] == 6
     checked = last_json(call("verify", shards, "--deep", "--json"))
     assert checked["ok"] and isinstance(checked["content_hash"], str)
@@ -62,21 +62,20 @@ def test_the_whole_way_from_videos_to_numbers(video_folder: Path, tmp_path: Path
     measured = last_json(call("evaluate", run, shards, "--protocol", "retrieval", "--clips", 2, "--json"))
     assert "retrieval_r1" in measured
     # A rerun finds everything there.
-    again = last_json(call("build-shards", video_folder, "--out", shards, "--backgrounds", bg, "--json"))
-    assert again["built"] == 0
+    assert last_json(call(*words))["built"] == 0
 
 
 def test_tables_for_people(video_folder: Path, tmp_path: Path) -> None:
-    assert "no static background" in call("extract-backgrounds", video_folder, "--out", tmp_path / "bg")
+    video = next(video_folder.rglob("*.mp4"))
+    assert "no static background" in call("extract-backgrounds", video, "--out", tmp_path / "bg", "--jobs", 1)
     assert "whole" in call("verify", tmp_path / "bg")
 
 
 def test_a_bad_video_is_named_and_leaves_with_1(video_folder: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
-    result = CliRunner().invoke(
-        app, ["extract-backgrounds", str(video_folder), str(bad), "--out", str(tmp_path / "bg"), "--json"]
-    )
+    words = ("extract-backgrounds", next(video_folder.rglob("*.mp4")), bad, "--out", tmp_path / "bg", "--jobs", 1)
+    result = CliRunner().invoke(app, [*map(str, words), "--json"])
     assert result.exit_code == 1
     assert last_json(result.stdout)["failed"] == 1 and "bad.mp4" in result.stderr
 
@@ -120,8 +119,8 @@ def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     assert result.exception is not None and type(result.exception).__name__ == "StoreFormatError"
 
 
-def test_damage_leaves_with_1(video_folder: Path, tmp_path: Path) -> None:
-    call("build-shards", video_folder, "--out", tmp_path / "s")
+def test_damage_leaves_with_1(video_folder: Path, small_store: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_store, tmp_path / "s")
     chunk = next((tmp_path / "s" / "shards" / "00000" / "frames" / "c").rglob("*"))
     data = bytearray(chunk.read_bytes())
     data[100] ^= 1
@@ -137,7 +136,8 @@ def test_damage_leaves_with_1(video_folder: Path, tmp_path: Path) -> None:
     assert isinstance(lost, list) and len(lost) == 1
     assert f"1 videos are to be built again: {lost[0]}" in result.stderr
     assert "run the command that built the store again" in result.stderr.splitlines()[-1]
-    assert last_json(call("build-shards", video_folder, "--out", tmp_path / "s", "--json"))["built"] == 1
+    words = ("build-shards", video_folder, "--out", tmp_path / "s", "--size", "48x64", "--jobs", 1, "--json")
+    assert last_json(call(*words))["built"] == 1
     told = last_json(call("verify", tmp_path / "s", "--deep", "--repair", "--json"))
     assert told["ok"] is True and told["repaired"] is False and told["rebuild"] == []
 
@@ -212,11 +212,8 @@ def test_the_installed_command_runs() -> None:
     assert b"extract-backgrounds" in subprocess.run([command, "--help"], capture_output=True, check=True).stdout
 
 
-@pytest.mark.parametrize("size", ["small", pytest.param("quick", marks=pytest.mark.full)])
-def test_demo_runs_through(tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if size == "small":
-        few = DemoOptions(videos=16, probe=16, tests=8, steps=1)
-        monkeypatch.setattr(DemoOptions, "quick", classmethod(lambda cls: few))
+@pytest.mark.full
+def test_quick_demo_runs_through(tmp_path: Path) -> None:
     result = last_json(call("demo", "--quick", "--out", tmp_path / "demo", "--steps", 2, "--jobs", 1, "--json"))
     accuracies = result["accuracies"]
     assert isinstance(accuracies, dict) and set(accuracies) == {"untrained", "simclr", "bgaug"}

@@ -312,7 +312,7 @@ def kill_builds(world: Undisturbed, folder: Path, jobs: int, kills: int, report:
     report.append(f"{jobs} worker{'s' if jobs > 1 else ''}: {tally}")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_a_killed_build_goes_on(undisturbed: Undisturbed, tmp_path: Path, jobs: int, report: list[str]) -> None:
     kill_builds(undisturbed, tmp_path, jobs, 2, report)
 
@@ -494,7 +494,7 @@ def sweep_apart(folder: Path, most: int, report: list[str]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are looked up in /proc")
 def test_a_build_may_end_at_any_step(tmp_path: Path, report: list[str]) -> None:
-    sweep_apart(tmp_path, 4, report)
+    sweep_apart(tmp_path, 2, report)
 
 
 @pytest.mark.full
@@ -684,6 +684,7 @@ def test_a_second_writer_is_told_of_the_first(
     check_finished(out, content_hash)
 
 
+@pytest.mark.full
 def test_two_builds_of_one_store_at_a_time(video_folder: Path, tmp_path: Path, content_hash: str | None) -> None:
     out = tmp_path / "store"
     builds = [Build(video_folder, out) for _ in range(2)]

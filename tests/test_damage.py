@@ -170,9 +170,9 @@ class Whole:
 
 
 def flips(root: Path, count: int, seed: int) -> Iterator[tuple[Path, int, int]]:
-    """(file, byte, bit): each file once, then files and places by chance."""
+    """(file, byte, bit): each file once, then random files and places."""
     rng = random.Random(seed)
-    files = [path for path in files_of(root) if path.stat().st_size]
+    files = [path for path in concerned(root, ("**/*",)) if path.stat().st_size]
     for number in range(max(count, len(files))):
         path = files[number] if number < len(files) else rng.choice(files)
         yield path, rng.randrange(path.stat().st_size), rng.randrange(8)
@@ -197,7 +197,7 @@ def check_flips_are_told(root: Path, count: int, seed: int, report: list[str]) -
 
 
 def test_every_flipped_bit_is_told(store: Path, report: list[str]) -> None:
-    check_flips_are_told(store, {"jpeg": 100, "raw": 0}[store.name], 0, report)
+    check_flips_are_told(store, 0, 0, report)
 
 
 @pytest.mark.full
@@ -228,11 +228,11 @@ INDEX = ("index/**/*",)
 
 
 def test_flipped_bits_of_arrays_are_never_read(store: Path) -> None:
-    check_flips_are_never_read(store, ARRAYS, 8, 0)
+    check_flips_are_never_read(store, ARRAYS, 4, 0)
 
 
 def test_flipped_bits_of_descriptions_are_never_read(store: Path) -> None:
-    check_flips_are_never_read(store, DESCRIPTIONS, 4, 0)
+    check_flips_are_never_read(store, DESCRIPTIONS, 2, 0)
 
 
 @pytest.mark.full
@@ -259,7 +259,9 @@ def one_of_each_kind(root: Path, files: list[Path]) -> list[Path]:
 
 
 @pytest.mark.parametrize("of", ["each kind", pytest.param("all", marks=pytest.mark.full)])
-@pytest.mark.parametrize("cut", ["gone", "half", pytest.param("empty", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "cut", ["half", pytest.param("gone", marks=pytest.mark.full), pytest.param("empty", marks=pytest.mark.full)]
+)
 def test_a_file_that_is_not_whole_is_told_and_never_read(store: Path, cut: str, of: str) -> None:
     whole, wrong, files = Whole.read(store), [], concerned(store, ("**/*",))
     for path in files if of == "all" else one_of_each_kind(store, files):

@@ -1,28 +1,36 @@
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 from worlds import Recorder
 
+from bgaug.cli.main import app
 from bgaug.pipelines.demo.run import DemoOptions, demo
 from bgaug.progress import Silent
 
 
-def test_a_second_run_goes_on_and_another_size_begins_anew(tmp_path: Path) -> None:
+def test_a_second_run_continues_and_another_size_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = DemoOptions(videos=16, probe=16, tests=8, steps=1)
-    first = demo(tmp_path, Silent(), options=small, jobs=1)
-    assert first.backgrounds.built == first.shards.built == 16
+    monkeypatch.setattr(DemoOptions, "quick", classmethod(lambda cls: small))
+    done = CliRunner().invoke(app, ["demo", "--quick", "--out", str(tmp_path), "--jobs", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    first = json.loads(done.stdout.splitlines()[-1])
+    assert (first["videos"], first["failed"]) == (16, 0) and Path(first["sheet"]).is_file()
+    assert set(first["accuracies"]) == {"untrained", "simclr", "bgaug"}
+    assert all(0 <= value <= 100 for row in first["accuracies"].values() for value in row.values())
     second = demo(tmp_path, Silent(), options=small, jobs=1)
-    assert second.backgrounds.built == second.shards.built == 0 and second.accuracies == first.accuracies
-    third = demo(tmp_path, Recorder(), options=DemoOptions(videos=24, probe=16, tests=8, steps=1), jobs=1)
-    assert third.shards.to_json()["videos"] == 24
+    assert second.backgrounds.built == second.shards.built == 0 and second.accuracies == first["accuracies"]
+    third = demo(tmp_path, Recorder(), options=replace(small, videos=8), jobs=1)
+    assert third.shards.to_json()["videos"] == 8
 
 
 @pytest.mark.full
-def test_an_overwritten_demo_begins_anew(tmp_path: Path) -> None:
+def test_an_overwritten_demo_starts_again(tmp_path: Path) -> None:
     options = DemoOptions(videos=24, probe=16, tests=8, steps=1)
     assert demo(tmp_path, Silent(), options=options, jobs=1).steps == 1
     again = demo(tmp_path, Silent(), options=replace(options, steps=2), jobs=1, overwrite=True)

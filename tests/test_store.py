@@ -372,16 +372,15 @@ def test_every_flipped_bit_is_found(store_path: Path) -> None:
     files = [path for path in store_path.rglob("*") if path.is_file()]
     for path in files:
         whole = path.read_bytes()
-        for _ in range(3):
-            if not whole:
-                continue
-            place, bit = int(rng.integers(len(whole))), int(rng.integers(8))
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
-            try:
-                found = bool(verify_store(store_path).problems)
-            except StoreError:
-                found = True
-            assert found, f"{path.relative_to(store_path)}: bit {bit} of byte {place}"
+        if not whole:
+            continue
+        place, bit = int(rng.integers(len(whole))), int(rng.integers(8))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        try:
+            found = bool(verify_store(store_path).problems)
+        except StoreError:
+            found = True
+        assert found, f"{path.relative_to(store_path)}: bit {bit} of byte {place}"
         path.write_bytes(whole)
     assert verify_store(store_path).problems == ()
 

@@ -59,7 +59,15 @@ def test_schedule_warms_up_and_ends_at_nothing() -> None:
         Optimisation(0)
 
 
-@pytest.mark.parametrize(("method", "momentum"), [("bgaug", False), ("simclr", False), ("bgaug", True), ("moco", True)])
+@pytest.mark.parametrize(
+    ("method", "momentum"),
+    [
+        ("bgaug", False),
+        pytest.param("simclr", False, marks=pytest.mark.full),
+        pytest.param("bgaug", True, marks=pytest.mark.full),
+        ("moco", True),
+    ],
+)
 def test_stopping_and_resuming_changes_nothing(small_store: Path, tmp_path: Path, method: str, momentum: bool) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = run(small_store, whole, method=method, momentum=momentum)
@@ -190,7 +198,10 @@ def test_donors_from_a_bank_of_the_store(small_store: Path, tmp_path: Path) -> N
         run(store, tmp_path / "x", bank="places", method="semi")
 
 
-@pytest.mark.parametrize("method", ["byol", "dclr", "fame", "be"])
+@pytest.mark.parametrize(
+    "method",
+    ["byol", "dclr", pytest.param("fame", marks=pytest.mark.full), pytest.param("be", marks=pytest.mark.full)],
+)
 def test_rivals_resume_exactly(small_store: Path, tmp_path: Path, method: str) -> None:
     whole = run(small_store, tmp_path / "whole", method=method, momentum=None, steps=4)
     run(small_store, tmp_path / "parts", method=method, momentum=None, steps=4, stop_after=2)

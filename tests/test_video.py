@@ -440,7 +440,7 @@ def real_files(folder: Path, every: int) -> list[Path]:
     found = []
     for pattern in VIDEOS:
         files = sorted(folder.glob(pattern))
-        few = every > 1 and (len(files) > 50 or pattern.startswith(("backgrounds", "moving")))
+        few = every > 1 and (len(files) > 50 or pattern.startswith(("backgrounds", "clips", "moving")))
         found += [path for path in files[:: every if few else 1] if path.name not in EXPECTED_REASON]
     return [path for path in found if every == 1 or path.name not in SLOW]
 
@@ -488,7 +488,10 @@ def test_rotation_is_applied(real_data: Path) -> None:
 
 
 @needs_decord
-@pytest.mark.parametrize("name", ["v_SoccerJuggling_g23_c01.avi", "kth_person04_boxing_d1.mp4", "bikes.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["v_SoccerJuggling_g23_c01.avi", "kth_person04_boxing_d1.mp4", pytest.param("bikes.mp4", marks=pytest.mark.full)],
+)
 def test_decoders_agree_on_real_files(real_data: Path, name: str) -> None:
     path = real_data / "clips" / name
     mine, other = read_video(path, "pyav"), read_video(path, "decord")

@@ -190,7 +190,8 @@ def build(setup: ShardOptions, each_video: Act, progress: Progress | None = None
     ("jobs", "names"),
     [
         (1, ("slow", "slow", "slow", "lock", "fork", "fine", "fine", "exit", "fine", "fine")),
-        (2, ("fine", "forever", "abort", "kill", "fine", "spin")),
+        (2, ("fine", "forever", "abort", "kill", "fine")),
+        pytest.param(2, ("fine", "spin", "fine"), marks=pytest.mark.full),
     ],
 )
 def test_what_hangs_or_crashes_costs_itself_alone(
@@ -300,7 +301,7 @@ def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_an_interruption_leaves_whole_files_and_no_process(tmp_path: Path, jobs: int) -> None:
     videos, log = make_videos(tmp_path / "v", "fine", "forever", "fine"), tmp_path / "log"
     setup = ShardOptions(inputs=[videos], out=tmp_path / "s", jobs=jobs)
@@ -436,7 +437,8 @@ finally:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 @pytest.mark.parametrize(
-    ("sleep", "who", "ends"), [(0, "all", "done"), (0, "worker", "timeout"), (600, "all", "timeout")]
+    ("sleep", "who", "ends"),
+    [(0, "all", "done"), (0, "worker", "timeout"), pytest.param(600, "all", "timeout", marks=pytest.mark.full)],
 )
 def test_only_time_that_the_run_was_not_stopped_counts(tmp_path: Path, sleep: int, who: str, ends: str) -> None:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
