@@ -20,12 +20,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 DATA = Path(os.environ.get("BGAUG_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-"""Real videos, kept beside the checkout and never in it."""
+"""Real videos, kept next to the checkout and never in it."""
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of real videos; the test is skipped, and says so, where there is none."""
+    """Folder of real videos; the test is skipped with a reason if there is none."""
     if not DATA.is_dir():
         pytest.skip(f"no real videos at {DATA}; set BGAUG_TEST_DATA")
     return DATA
@@ -52,7 +52,7 @@ def small_store(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """What is run in the background begins with SIGINT ignored, and so do its children."""
+    """Processes in the background start with SIGINT ignored, and so do their children."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -60,7 +60,10 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """PyTorch uses one thread, as in processes whose OMP_NUM_THREADS is 1: another number of threads adds in another order, and steps amplify that."""
+    """PyTorch uses one thread, as in processes whose OMP_NUM_THREADS is 1.
+
+    Another number of threads adds in another order, and training steps amplify the difference.
+    """
     import torch
 
     before = torch.get_num_threads()
@@ -70,7 +73,7 @@ def one_thread() -> Iterator[None]:
 
 
 LINES: list[str] = []
-"""What tests want to be seen under their results."""
+"""Lines that tests print under their results."""
 
 
 @pytest.fixture(scope="session")

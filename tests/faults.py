@@ -33,14 +33,14 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Faults:
-    """Counts calls that change files below a folder, and fails them from the n-th of a kind on. Use it in a `with` block.
+    """Counts calls that change files below a folder, and fails them from the n-th of a kind on; a context manager.
 
     Args:
         root: the folder; calls elsewhere pass.
         kind: one of `KINDS`; None fails nothing. "any" counts all kinds together, in the order of the calls.
         at: number of the first call that fails, from 0.
         error: the system's number.
-        lasting: later calls of the kind fail, too, as on a disk that stays full; else this one alone.
+        lasting: later calls of the kind fail, too, as on a disk that stays full; else only this one.
         raises: another exception than an OSError, such as MemoryError; given the path.
 
     Attributes:
@@ -190,7 +190,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def small_disk(folder: Path, size: str = "1m", *, read_only: bool = False) -> Iterator[Path]:
-    """A disk of this size at a folder; the test is skipped, and says so, where nothing may be mounted."""
+    """A disk of this size at a folder; the test is skipped with a reason if nothing may be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     options = f"size={size}" + (",ro" if read_only else "")
     done = subprocess.run(

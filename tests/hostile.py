@@ -1,4 +1,4 @@
-"""Stores that somebody hostile wrote: small whole ones, ways to change every field and file, and all that reads them.
+"""Stores with hostile content: ways to change every field and file of a small store, and everything that reads it.
 
 A change is sealed: checksums of what was changed, and of all that names it, are made right again, as its author would.
 Nothing of the library is used for that.
@@ -65,7 +65,7 @@ LIMIT_SECONDS = 5.0
 HUNG_SECONDS = 30.0
 KINDS: tuple[FrameKind, ...] = ("jpeg", "raw", "none")
 
-# --- whole stores -------------------------------------------------------------------------------------------------------
+# --- whole stores -----------------------------------------------------------------------------------------------------
 
 
 def make_store(root: Path, kind: FrameKind, prefix: str = "") -> Path:
@@ -126,7 +126,7 @@ def add_video(
     writer.add(row, payload)
 
 
-# --- seals ----------------------------------------------------------------------------------------------------------------
+# --- seals ------------------------------------------------------------------------------------------------------------
 
 
 def crc32c(data: bytes) -> int:
@@ -152,7 +152,7 @@ def save_header(root: Path, header: dict[str, Any]) -> None:
 
 
 def reseal(root: Path, name: str) -> None:
-    """Make right what says something of this file: its record, the record's copy in the index, the header."""
+    """Update everything that describes this file: its record, the record's copy in the index, the header."""
     file = root / name
     top, *rest = name.split("/")
     if name == "zarr.json":
@@ -183,7 +183,7 @@ def seal_index(root: Path, **changes: Any) -> None:
     file.write_bytes(canonical(sealed({**load(file), **changes})))
 
 
-# --- changes --------------------------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def bomb(size: int) -> bytes:
 
 
 def large_jpeg(data: bytes) -> bytes:
-    """A picture of the same bytes and of other sides, in place of the first one."""
+    """An image of the same number of bytes that declares another size."""
     encoded = cv2.imencode(".jpg", np.zeros((6000, 6000, 3), np.uint8))[1].tobytes()
     place = data.index(b"\xff\xc0") + 5
     at = encoded.index(b"\xff\xc0") + 5
@@ -419,7 +419,7 @@ def cases(root: Path) -> list[Case]:
     return found
 
 
-# --- all that reads ---------------------------------------------------------------------------------------------------------
+# --- all that reads ---------------------------------------------------------------------------------------------------
 
 
 class Hung(BaseException):
@@ -460,7 +460,7 @@ def read_video(store: Store, video: int) -> None:
 
 
 def quietly(act: Callable[[], object]) -> None:
-    """Errors of ours say what is wrong, and where."""
+    """Errors of this library name the problem and the place."""
     try:
         act()
     except BgaugError as error:
@@ -497,7 +497,7 @@ def give_out(root: Path) -> None:
     export_videos(root, ids, root.parent / "export", Silent(), frames=True)
 
 
-def mend(root: Path) -> None:
+def repair(root: Path) -> None:
     quietly(lambda: restore_header(root))
     repair_store(root, verify_store(root, deep=True))
 
@@ -518,7 +518,7 @@ IN_TURN: dict[str, Callable[[Path], object]] = {
     "preview": lambda root: contact_sheet(open_store(root), rows=2, width=48),
     "export": give_out,
 }
-CHANGING: dict[str, Callable[[Path], object]] = {"repair": mend}
+CHANGING: dict[str, Callable[[Path], object]] = {"repair": repair}
 CHANGING_IN_TURN: dict[str, Callable[[Path], object]] = {"import": take_in, "build --overwrite": build_again}
 
 
@@ -553,11 +553,11 @@ def attack(work: Path, kind: FrameKind, chosen: list[Case], verdict: Verdict) ->
         held = contents(outside)
         size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and path.lstat().st_size < 2**32)
         for name, act in actions(verdict.tried).items():
-            said = limited(partial(act, root), size, verdict, f"{kind} {case.name}: {name}")
+            problems = limited(partial(act, root), size, verdict, f"{kind} {case.name}: {name}")
             if contents(outside) != held:
-                said.append("changed what is outside")
+                problems.append("changed what is outside")
                 held = contents(outside)
-            verdict.wrong += [f"{kind} {case.name}: {name}: {one}" for one in said]
+            verdict.wrong += [f"{kind} {case.name}: {name}: {one}" for one in problems]
         verdict.tried += 1
     shutil.rmtree(work / "case", ignore_errors=True)
 

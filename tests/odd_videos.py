@@ -19,7 +19,7 @@ CLOSED = "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-adapt=0"
 
 
 def numbered(count: int, height: int = SHAPE[0], width: int = SHAPE[1]) -> Frames:
-    """Frames that say their number: eight columns of black and white are its bits, least first."""
+    """Frames that encode their number: eight columns of black and white are its bits, least first."""
     frames = np.full((count, height, width, 3), 16, np.uint8)
     side = width // 8
     for index in range(count):
@@ -30,7 +30,7 @@ def numbered(count: int, height: int = SHAPE[0], width: int = SHAPE[1]) -> Frame
 
 
 def numbers(frames: Frames) -> list[int]:
-    """The numbers that frames say."""
+    """The numbers that frames encode."""
     side = frames.shape[2] // 8
     middles = frames[:, frames.shape[1] // 2 :, side // 2 :: side].mean((1, 3))[:, :8]
     return [int(sum(1 << bit for bit in range(8) if row[bit] > 127)) for row in middles]
@@ -121,7 +121,7 @@ def piped(path: Path, source: Path, container: str) -> Path:
 
 
 def with_cover(path: Path, frames: Frames | None) -> Path:
-    """Sound with an album's cover, and a video beside if frames are given."""
+    """Sound with an album's cover, and a video stream if frames are given."""
     with av.open(str(path), "w") as container:
         cover: Any = container.add_stream("png", rate=1)
         cover.height, cover.width, cover.pix_fmt = 400, 400, "rgb24"

@@ -1,4 +1,4 @@
-"""Small stores, written without a decoder: every picture and background tells of which video it is."""
+"""Small stores, written without a decoder: the grey level of an image names its video."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def modules() -> dict[str, Path]:
         for path in folder.rglob("*.py"):
             inside = path.relative_to(folder)
             if folder.name == "bgaug" and inside.parts[0] in ("cli", "pipelines"):
-                continue  # links to the two folders beside
+                continue  # links to the two folders next to it
             parts = [part for part in inside.with_suffix("").parts if part != "__init__"]
             found[".".join([prefix, *parts])] = path
     return found
@@ -143,7 +143,7 @@ def test_offline_work_loads_no_torch(code: str) -> None:
 
 def test_importing_bgaug_is_quick() -> None:
     assert not loaded_after("import bgaug") & {"numpy", "zarr", "av", "cv2", "torch", "decord"}
-    # A processor that others use, too, is slower, so each run is compared with one beside it.
+    # A shared processor is slower, so each run is compared with one right after it.
     ratios = [cpu_seconds("-m", "bgaug.cli.main", "--help") / cpu_seconds("-c", "import numpy") for _ in range(4)]
     assert min(ratios) < 5, f"bgaug --help took {min(ratios):.1f} times as long on a processor as `import numpy`"
 

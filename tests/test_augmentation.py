@@ -1,4 +1,4 @@
-"""Geometry and colour: known answers, torch's own resize, and randomness that depends on the key alone."""
+"""Geometry and colour: known answers, torch's own resize, and randomness that depends only on the key."""
 
 import colorsys
 import math
@@ -248,7 +248,7 @@ def one_colour(config: Augmentation, colour: tuple[float, float, float], count: 
     return colour_jitter(clips, keys(count), config)
 
 
-def test_each_colour_change_does_what_it_says() -> None:
+def test_each_colour_change_is_what_its_name_is() -> None:
     off = {"flip": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grey": 0.0, "blur": 0.0}
     colour = (0.3, 0.5, 0.4)
     luma = sum(weight * value for weight, value in zip(_LUMA, colour, strict=True))
@@ -445,7 +445,7 @@ def test_wrong_options_are_refused(options: dict[str, float], message: str) -> N
         Augmentation(**options)  # type: ignore[arg-type]
 
 
-def test_wrong_frames_are_told() -> None:
+def test_wrong_frames_are_reported() -> None:
     with pytest.raises(ValueError, match="uint8"):
         crop_resize(torch.rand(1, 2, 8, 8, 3), torch.tensor([[0, 0, 8, 8]]), 4)
     with pytest.raises(ValueError, match="boxes"):
@@ -453,8 +453,8 @@ def test_wrong_frames_are_told() -> None:
 
 
 @pytest.mark.parametrize(("degrees", "expected"), [(9, 0.67), (36, 0.72), (180, 0.90)])
-def test_the_hue_turn_is_what_its_docstring_says(degrees: int, expected: float) -> None:
-    """Held against the turn of HSV by Python's own colorsys, in the sense of that: it keeps the luma, and is not HSV's."""
+def test_the_hue_turn_is_that_of_its_docstring(degrees: int, expected: float) -> None:
+    """Compared with a turn in HSV by colorsys: the direction is the same, but the luma is kept."""
     luma, generator = torch.tensor([[0.299, 0.587, 0.114]] * 3), torch.tensor(_HUE_GENERATOR)
     angle = -math.radians(degrees)
     turn = luma + math.cos(angle) * (torch.eye(3) - luma) + math.sin(angle) * generator

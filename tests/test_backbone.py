@@ -103,10 +103,10 @@ def test_parameter_counts(name: str) -> None:
         assert count_parameters(build_backbone(name)) == COUNTS[name]
 
 
-def test_sizes_as_they_are_told() -> None:
-    told = {"r3d18": 33_166_272, "r2plus1d18": 31_300_125, "r2plus1d18-14m": 14_365_303, "s3d": 7_910_048}
-    told |= {"slow_r18": 20_023_872, "c3d": 27_661_440, "vit": 5_037_120}
-    assert {name: COUNTS[name] for name in told} == told
+def test_sizes_as_published() -> None:
+    published = {"r3d18": 33_166_272, "r2plus1d18": 31_300_125, "r2plus1d18-14m": 14_365_303, "s3d": 7_910_048}
+    published |= {"slow_r18": 20_023_872, "c3d": 27_661_440, "vit": 5_037_120}
+    assert {name: COUNTS[name] for name in published} == published
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -188,7 +188,7 @@ def test_tiny_shapes() -> None:
     }
 
 
-def test_s3d_takes_clips_as_small_as_it_says() -> None:
+def test_s3d_takes_clips_as_small_as_declared() -> None:
     with torch.device("meta"):
         backbone = build_backbone("s3d").eval()
         assert backbone(torch.empty(1, 3, 5, 17, 17))["stage4"].shape == (1, 1024, 1, 1, 1)
@@ -239,7 +239,7 @@ def test_a_second_last_stage_has_weights_of_its_own() -> None:
     assert not torch.equal(stage(third), backbone.get_submodule("stage4")(third))
 
 
-def test_an_own_backbone_without_a_last_stage_is_told() -> None:
+def test_an_own_backbone_without_a_last_stage_is_reported() -> None:
     class Own(Backbone):
         pass
 
@@ -267,7 +267,7 @@ def test_weights_load_by_name_without_the_classifier() -> None:
     assert torch.equal(source.eval()(clips)["stage4"], target.eval()(clips)["stage4"])
 
 
-def test_weights_that_do_not_fit_are_told_and_change_nothing() -> None:
+def test_weights_that_do_not_fit_are_reported_and_change_nothing() -> None:
     backbone = build_backbone("tiny")
     state = dict(backbone.state_dict())
     before = {name: value.clone() for name, value in state.items()}
@@ -281,7 +281,7 @@ def test_weights_that_do_not_fit_are_told_and_change_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
 
 
-def test_unknown_names_and_options_are_told() -> None:
+def test_unknown_names_and_options_are_reported() -> None:
     with pytest.raises(ValueError, match="no backbone 'r50'; there are tiny, r3d18, r2plus1d18, .*module:function"):
         build_backbone("r50")
     with pytest.raises(ValueError, match="width"):
@@ -293,7 +293,7 @@ def test_unknown_names_and_options_are_told() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "vit"])
-def test_another_padding_is_told(name: str) -> None:
+def test_another_padding_is_reported(name: str) -> None:
     with (
         torch.device("meta"),
         pytest.raises(ValueError, match="temporal_padding must be replicate or zeros, got 'reflect'"),
@@ -412,7 +412,7 @@ def test_an_own_backbone_is_watched_when_it_runs(own: str, function: str, error:
         backbone(torch.rand(1, 3, 4, 8, 8))
 
 
-def test_own_names_that_lead_nowhere_are_told(own: str, tmp_path: Path) -> None:
+def test_own_names_that_lead_nowhere_are_reported(own: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected module:function for a backbone of your own, such as"):
         build_backbone(":Net")
     with pytest.raises(ValueError, match="named module:function"):

@@ -33,8 +33,8 @@ def test_repeated_ends_are_those_of_a_padded_copy(num_frames: int, stride: int, 
     torch.testing.assert_close(out, expected)
     weights = torch.rand_like(out)
     inputs = (clips, *layer.parameters())
-    got, wanted = (torch.autograd.grad((weights * value).sum(), inputs) for value in (out, expected))
-    torch.testing.assert_close(got, wanted)
+    got, target = (torch.autograd.grad((weights * value).sum(), inputs) for value in (out, expected))
+    torch.testing.assert_close(got, target)
 
 
 @pytest.mark.parametrize("taps", [3, 7])
@@ -86,7 +86,7 @@ def test_an_encoder_normalises_clips_if_asked_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "vit"])
-def test_zeros_reach_as_far_as_the_encoder_says(name: str) -> None:
+def test_zeros_reach_as_far_as_the_encoder_declares(name: str) -> None:
     torch.manual_seed(0)
     backbone: Backbone = build_backbone(name, temporal_padding="zeros").eval()
     still = torch.rand(1, 3, 1, 32, 32).expand(-1, -1, 24, -1, -1)

@@ -189,7 +189,7 @@ def test_published_weights_load_without_their_classifier(name: str) -> None:
     assert len(state) - len(own) == 2
 
 
-def test_weights_of_another_network_are_told() -> None:
+def test_weights_of_another_network_are_reported() -> None:
     # A torchvision R(2+1)D among the shallow ones, and the other way round, is what happens.
     with torch.device("meta"):
         deep, shallow = build_backbone("r2plus1d18"), build_backbone("r2plus1d18-14m")
@@ -282,14 +282,14 @@ def loaded(name: str, clips: Tensor) -> tuple[State, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("name", ["r3d18", "r2plus1d18"])
-def test_residual_networks_compute_what_the_names_say(name: str) -> None:
+def test_residual_networks_compute_what_the_names_declare(name: str) -> None:
     clips = torch.rand(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(1))
     state, features = loaded(name, clips)
     for stage, expected in residual_reference(state, clips).items():
         torch.testing.assert_close(features[stage], expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
 
 
-def test_s3d_computes_what_the_names_say() -> None:
+def test_s3d_compute_what_the_names_declare() -> None:
     clips = torch.rand(1, 3, 16, 64, 64, generator=torch.Generator().manual_seed(1))
     state, features = loaded("s3d", clips)
     expected = s3d_reference(state, clips)

@@ -1,4 +1,4 @@
-"""A clip that stands still leaves under 1 % of a moving clip's differences where the saliency is read."""
+"""A clip without motion leaves under 1 % of a moving clip's differences where the saliency is read."""
 
 from collections.abc import Iterator
 

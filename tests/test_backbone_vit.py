@@ -1,4 +1,4 @@
-"""The video transformer: sizes, attention by the formula, and what it knows of time and place."""
+"""The video transformer: sizes, attention by the formula, and how it encodes time and place."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_any_clip_that_divides_will_do(small: VideoViT, shape: tuple[int, int, i
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (4, 12, 8), (4, 8, 20), (4, 0, 8)])
-def test_a_clip_that_does_not_divide_is_told(small: VideoViT, shape: tuple[int, int, int]) -> None:
+def test_a_clip_that_does_not_divide_is_reported(small: VideoViT, shape: tuple[int, int, int]) -> None:
     T, H, W = shape
     message = f"multiple of 2 frames long and of 8 pixels high and wide, got {T} frames of {H} x {W}; crop"
     with pytest.raises(ValueError, match=message):
@@ -37,7 +37,7 @@ def test_a_clip_that_does_not_divide_is_told(small: VideoViT, shape: tuple[int, 
         ({"patch": 0}, "at least 1, got .*patch = 0"),
     ],
 )
-def test_sizes_that_do_not_divide_are_told(options: dict[str, int], message: str) -> None:
+def test_sizes_that_do_not_divide_are_reported(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_backbone("vit", **options)
 

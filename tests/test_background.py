@@ -70,7 +70,7 @@ def test_noise_is_that_of_successive_frames() -> None:
     assert abs(float(np.median(estimate_background(frames).noise)) - 0.6745 * sigma) < 0.4
 
 
-def test_who_stands_still_is_no_noise() -> None:
+def test_a_person_at_rest_is_no_noise() -> None:
     frames = np.repeat(scene(1)[None], 60, 0)
     frames[25:, 10:30, 10:30] = 250  # comes and stays
     assert estimate_background(frames).noise.max() == 0
@@ -106,15 +106,15 @@ def test_samples_are_evenly_spaced_and_bounded(num_frames: int) -> None:
 @pytest.mark.parametrize("expected", [1, 120, 250, 431, 100_000])
 def test_an_expected_length_changes_no_result(num_frames: int, expected: int) -> None:
     frames = np.random.default_rng(num_frames).integers(0, 256, (num_frames, 5, 7, 3), dtype=np.uint8)
-    plain, told = ShotSampler((5, 7)), ShotSampler((5, 7), expected_frames=expected)
+    plain, informed = ShotSampler((5, 7)), ShotSampler((5, 7), expected_frames=expected)
     for index, image in enumerate(frames):
-        assert plain.wants(index) == told.wants(index)
+        assert plain.wants(index) == informed.wants(index)
         if plain.wants(index):
             plain.add(index, image)
-            told.add(index, partial(np.asarray, image))
-        assert plain.num_held == told.num_held
-    assert all(np.array_equal(a, b) for a, b in zip(plain.samples(17), told.samples(17), strict=True))
-    one, other = plain.shot(), told.shot()
+            informed.add(index, partial(np.asarray, image))
+        assert plain.num_held == informed.num_held
+    assert all(np.array_equal(a, b) for a, b in zip(plain.samples(17), informed.samples(17), strict=True))
+    one, other = plain.shot(), informed.shot()
     assert np.array_equal(one.indices, other.indices) and np.array_equal(one.noise, other.noise)
     for name in ("images", "changes"):
         assert np.array_equal(np.stack(getattr(one, name)), np.stack(getattr(other, name)))

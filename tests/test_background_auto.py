@@ -65,7 +65,7 @@ def error(image: Frames, background: Frames) -> float:
 PEOPLE = [(30, 40, 40), (100, 45, 220)]
 
 
-def test_who_stands_for_most_of_the_shot_is_not_in_the_patches() -> None:
+def test_a_person_at_rest_for_most_of_the_shot_is_not_in_the_patches() -> None:
     background = ground(20)
     shot = shot_of(filmed(background, PEOPLE, left_at=75))
     median = background_of(shot, "median").image
@@ -80,13 +80,13 @@ def test_people_who_never_leave_are_taken_off_plain_ground() -> None:
     assert error(background_of(shot, "median").image, background) > 5
     for image, seen in (plate_background(shot), auto_background(shot)):
         assert error(image, background) < 2
-        assert not seen[50:80, 36:44].any() and seen[:30].all()  # never seen, and said so
+        assert not seen[50:80, 36:44].any() and seen[:30].all()  # never seen, and reported so
 
 
 def test_texture_is_not_taken_for_people() -> None:
     background = ground(30)
     frames = filmed(background, [])
-    for t in range(T):  # somebody crosses it all
+    for t in range(T):  # a person crosses the whole image
         frames[t, 30:90, t : t + 25] = 60
     shot = shot_of(frames)
     image, seen = auto_background(shot)
@@ -184,7 +184,7 @@ def test_filling_continues_what_is_known() -> None:
     assert np.array_equal(fill(ramp, np.ones_like(known)), ramp)
 
 
-def test_ring_error_tells_plain_ground_from_texture() -> None:
+def test_ring_error_separates_plain_ground_from_texture() -> None:
     region = np.zeros((H, W), np.bool_)
     region[40:80, 60:90] = True
     nothing = np.zeros_like(region)

@@ -153,9 +153,9 @@ def test_low_rank_follows_the_light() -> None:
     for gains in (np.linspace(0.8, 1.2, 120), 1 + 0.15 * np.sin(2.1 * np.arange(120))):
         shot = shot_of(lit(frames, gains))
         light = light_changes(shot)
-        wanted = gains[shot.indices] / np.median(gains[shot.indices[len(shot.images) // 2 - 2 :][:5]])
+        target = gains[shot.indices] / np.median(gains[shot.indices[len(shot.images) // 2 - 2 :][:5]])
         brightness = 105.0
-        change = light[:, :, 0] * brightness + light[:, :, 1] - brightness * wanted[:, None]
+        change = light[:, :, 0] * brightness + light[:, :, 1] - brightness * target[:, None]
         assert np.abs(change).max() < 2.5
         middle = np.median(gains[shot.indices[len(shot.images) // 2 - 2 :][:5]])
         assert error(low_rank_background(shot)[0], truth * middle) < 2
@@ -169,7 +169,7 @@ def test_low_rank_is_the_gated_median_where_the_light_stays() -> None:
 
 def test_what_moves_is_no_light() -> None:
     frames = np.repeat(scene(8)[None], 60, 0)
-    frames[30:, 5:35, 5:45] = 250  # comes and stays, over a third of the picture
+    frames[30:, 5:35, 5:45] = 250  # comes and stays, over a third of the image
     assert (light_changes(shot_of(frames)) == [1, 0]).all()
 
 
@@ -177,8 +177,8 @@ def test_lines_are_found_under_outliers() -> None:
     rng = np.random.default_rng(9)
     given = rng.uniform(20, 200, 2000).astype(np.float32)
     truth = np.array([[1, 0], [1.2, -10], [0.8, 20]], np.float32)
-    wanted = truth[:, :1] * given + truth[:, 1:] + rng.normal(0, 1, (3, 2000)).astype(np.float32)
-    wanted[:, :600] = rng.uniform(0, 255, (3, 600))
-    np.testing.assert_allclose(robust_line(given, wanted), truth, atol=0.6, rtol=0.01)
+    target = truth[:, :1] * given + truth[:, 1:] + rng.normal(0, 1, (3, 2000)).astype(np.float32)
+    target[:, :600] = rng.uniform(0, 255, (3, 600))
+    np.testing.assert_allclose(robust_line(given, target), truth, atol=0.6, rtol=0.01)
     flat = robust_line(np.full(100, 90, np.float32), np.full((1, 100), 100, np.float32))
     np.testing.assert_allclose(flat, [[1, 10]], atol=1e-3)

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.full
 
 
 def quick(script: str, *options: str) -> dict[str, Any]:
-    """What the last line of its output says."""
+    """The last line of its output."""
     command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json", *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # Of the frames that a reader gives, its warnings tell; peers that are missing are no fault.
+    # Warnings report the frames that a reader skips; missing peers are no error.
     assert "not the frames asked for" not in done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

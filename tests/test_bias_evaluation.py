@@ -56,7 +56,7 @@ WAYS = {"down": (1, 0), "left": (0, -1), "right": (0, 1)}
 TINTS = np.array([[90, 0, 0], [0, 90, 0], [0, 0, 90]])
 
 
-# --- clips --------------------------------------------------------------------------------------------------------
+# --- clips ------------------------------------------------------------------------------------------------------------
 
 
 def clips_and_masks(seed: int = 0, size: int = 24) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +168,7 @@ def test_a_still_foreground_goes_where_it_is_seen() -> None:
         assert seen[clear_shift(moving, still)] == max(seen.values())
 
 
-def test_conflict_lays_the_mover_before_the_one_who_stands() -> None:
+def test_conflict_draws_the_mover_in_front_of_the_one_at_rest() -> None:
     clips, masks, images = clips_and_masks()
     still, still_mask = clips.flip(0)[:, :, :1], masks.flip(0)[:, :, :1]
     parts = regions(masks, feather=0)
@@ -187,7 +187,7 @@ def test_conflict_lays_the_mover_before_the_one_who_stands() -> None:
     assert torch.equal(conflict(clips, parts, images, still, empty, 0), composite(clips, masks, images))
 
 
-# --- stripes ------------------------------------------------------------------------------------------------------
+# --- stripes ----------------------------------------------------------------------------------------------------------
 
 
 def test_straight_stripes_have_their_period_width_and_colours() -> None:
@@ -234,7 +234,7 @@ def test_stripes_depend_on_their_numbers_only_and_stay_in_range() -> None:
             Stripes.draw(numbers)
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def test_contrasted_accuracy_is_the_plain_loop() -> None:
@@ -303,7 +303,7 @@ def test_the_donor_that_fooled_most_has_the_largest_sum() -> None:
     assert fooled_most(np.array([0.5, 0.5]), ["z", "y"]) == ("y", 0.5)
 
 
-# --- a biased world -----------------------------------------------------------------------------------------------
+# --- a biased world ---------------------------------------------------------------------------------------------------
 
 
 def travelling_square(way: tuple[int, int], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -449,7 +449,7 @@ def test_splits_are_kept_apart(biased_videos: Path, tmp_path: Path) -> None:
     assert report.metrics["plain"] == 100 and report.metrics["scuba"] == 0 and "scene_probe" not in report.metrics
 
 
-# --- manifests ----------------------------------------------------------------------------------------------------
+# --- manifests --------------------------------------------------------------------------------------------------------
 
 
 def test_a_manifest_depends_on_seed_and_store_only(biased: Store, manifest: Manifest) -> None:
@@ -587,7 +587,7 @@ def test_impossible_tests_are_errors(biased: Store) -> None:
         plan(biased, BiasOptions(min_grade="Z"))
 
 
-# --- a run --------------------------------------------------------------------------------------------------------
+# --- a run ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_evaluated_and_again_from_its_manifest(biased: Store, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def meters(store: Path) -> BiasMonitor:
 
 
 def test_what_only_sees_the_background_follows_the_donor(small_store: Path) -> None:
-    # The corners of a clip are background alone.
+    # The corners of a clip show only background.
     def corners(clips: Tensor) -> Tensor:
         return torch.cat([clips[:, :, 0, :4, :4].flatten(1), clips[:, :, 0, -4:, -4:].flatten(1)], dim=1)
 

@@ -49,9 +49,9 @@ class Averages(Backbone):
 def video(wild: bool, number: int) -> np.ndarray:
     """uint8 (16, 32, 32, 3), of class "wild" or "calm".
 
-    In the upper left red flickers about one brightness, in wild videos more: only deviations over time tell. In the
-    lower left stands a green, in wild videos a brighter one: only means tell. In the lower right stands a red that is
-    brighter than all, in every video.
+    In the upper left red flickers about one brightness, in wild videos more: only deviations over time are evidence.
+    In the lower left is a green, in wild videos a brighter one: only means are evidence. In the lower right is a red
+    that is brighter than all, in every video.
     """
     rng = np.random.default_rng(number)
     frames = np.zeros((16, 32, 32, 3))
@@ -109,7 +109,7 @@ def test_a_class_map_peaks_where_the_evidence_of_the_runs_own_feature_is(
     maps, label = encoder_maps(run, clip_of(store_path, "wild"), ("cam",), stage, probe, None)
     assert label is not None and probe.classes[label] == "wild"
     assert quarter_of_peak(maps["cam"]) == {"dynamic": FLICKER, "global": GREEN}[feature]
-    # Little is elsewhere (the codec's doing): the bright red that stands says nothing, to either code.
+    # Little is elsewhere (the codec's doing): the bright red that does not move is no evidence for either code.
     half = maps["cam"].shape[2] // 2
     quarter = maps["cam"][:, :, :half] if feature == "dynamic" else maps["cam"][:, :, half:]
     assert float(quarter[..., :half].sum() / maps["cam"].sum()) > 0.65

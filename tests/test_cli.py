@@ -81,7 +81,7 @@ def test_a_bad_video_is_named_and_leaves_with_1(video_folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["verify", "nowhere"], 1, "not a bgaug store"),
         (["extract-backgrounds", "nowhere", "--out", "x"], 2, "no such file or folder"),
@@ -106,11 +106,11 @@ def test_a_bad_video_is_named_and_leaves_with_1(video_folder: Path, tmp_path: Pa
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(
-    arguments: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == code and said in result.stderr and "Traceback" not in result.stderr
+    assert result.exit_code == code and message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "x").exists()
 
 
@@ -129,17 +129,17 @@ def test_damage_leaves_with_1(video_folder: Path, small_store: Path, tmp_path: P
     assert result.exit_code == 1 and not last_json(result.stdout)["ok"] and "checksum differs" in result.stderr
     assert "--repair drops what is damaged" in result.stderr.splitlines()[-1]
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "s"), "--repair", "--json"])
-    told = last_json(result.stdout)
-    assert result.exit_code == 1 and told["repaired"] is True and told["ok"] is False and told["left"] == []
-    assert told["banks"] == [] and told["header_restored"] is False
-    lost = told["rebuild"]
+    reported = last_json(result.stdout)
+    assert result.exit_code == 1 and reported["repaired"] is True and reported["ok"] is False and reported["left"] == []
+    assert reported["banks"] == [] and reported["header_restored"] is False
+    lost = reported["rebuild"]
     assert isinstance(lost, list) and len(lost) == 1
     assert f"1 videos are to be built again: {lost[0]}" in result.stderr
     assert "run the command that built the store again" in result.stderr.splitlines()[-1]
     words = ("build-shards", video_folder, "--out", tmp_path / "s", "--size", "48x64", "--jobs", 1, "--json")
     assert last_json(call(*words))["built"] == 1
-    told = last_json(call("verify", tmp_path / "s", "--deep", "--repair", "--json"))
-    assert told["ok"] is True and told["repaired"] is False and told["rebuild"] == []
+    reported = last_json(call("verify", tmp_path / "s", "--deep", "--repair", "--json"))
+    assert reported["ok"] is True and reported["repaired"] is False and reported["rebuild"] == []
 
 
 def test_a_damaged_header_is_restored_on_request(small_store: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_damaged_plan_is_left_to_the_build(small_store: Path, tmp_path: Path) 
 
 
 def test_out_in_and_together(small_store: Path, tmp_path: Path) -> None:
-    """A video's masks out and in again, pictures as donors, and two stores joined."""
+    """Export and import the masks of a video, import images as donors, and merge two stores."""
     a, b = (shutil.copytree(small_store, tmp_path / name) for name in "ab")
     before = last_json(call("verify", a, "--json"))["content_hash"]
     name = "run/clip 1 é.mp4"
@@ -188,20 +188,20 @@ def test_out_in_and_together(small_store: Path, tmp_path: Path) -> None:
     call("merge", a, b, "--out", tmp_path / "c", code=2)
     merged = last_json(call("merge", a, b, "--out", tmp_path / "c", "--prefix", "--json"))
     assert (merged["videos"], merged["failed"]) == (12, 0) and merged["bytes"]
-    told = last_json(call("verify", tmp_path / "c", "--deep", "--json"))
-    assert told["ok"] and (told["videos"], told["shards"]) == (12, merged["shards"])
+    reported = last_json(call("verify", tmp_path / "c", "--deep", "--json"))
+    assert reported["ok"] and (reported["videos"], reported["shards"]) == (12, merged["shards"])
     assert "shards" in call("merge", a, b, "--out", tmp_path / "c", "--prefix", "--copy", "--overwrite")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_gives_examples(command: str) -> None:
-    said = call(command, "--help")
-    assert "Examples:" in said and f"bgaug {command}" in said and "--json" in said
+    output = call(command, "--help")
+    assert "Examples:" in output and f"bgaug {command}" in output and "--json" in output
 
 
 def test_help_and_version() -> None:
-    said = call("--help")
-    assert all(command in said for command in COMMANDS)
+    output = call("--help")
+    assert all(command in output for command in COMMANDS)
     assert call("--version").startswith("bgaug 0.")
 
 
@@ -221,8 +221,8 @@ def test_quick_demo_runs_through(tmp_path: Path) -> None:
     assert result["failed"] == 0 and Path(str(result["sheet"])).is_file()
 
 
-def test_what_nobody_expected_of_the_system_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error, said in (
+def test_an_unexpected_error_of_the_system_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, message in (
         (PermissionError(13, "Permission denied", "/a/b"), "error: /a/b: Permission denied (--debug shows where)"),
         (MemoryError(), "error: out of memory; use fewer jobs"),
     ):
@@ -232,5 +232,5 @@ def test_what_nobody_expected_of_the_system_is_one_line(tmp_path: Path, monkeypa
 
         monkeypatch.setattr("bgaug.cli.stores._header", fails)
         result = CliRunner().invoke(app, ["verify", str(tmp_path)])
-        assert result.exit_code == 1 and result.stderr.startswith(said) and len(result.stderr.splitlines()) == 1
+        assert result.exit_code == 1 and result.stderr.startswith(message) and len(result.stderr.splitlines()) == 1
         assert CliRunner().invoke(app, ["verify", str(tmp_path), "--debug"]).exception is error

@@ -1,6 +1,6 @@
-"""Builds that are killed, interrupted, refused, out of space, or not alone.
+"""Builds that are killed, interrupted, refused, out of space, or concurrent.
 
-By what can be seen from outside: the command line, the layout that docs/store.md tells, `verify_store`.
+Only public interfaces are used: the command line, the layout of docs/store.md, `verify_store`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.001)
 
 
-# --- a build from outside -----------------------------------------------------------------------------------------------
+# --- a build from outside ---------------------------------------------------------------------------------------------
 
 
 def command(videos: Path, out: Path, jobs: int = 1, *more: str) -> list[str]:
@@ -117,7 +117,7 @@ class Build:
         return all(state in "TZX" for state in states)
 
     def kill(self, *, all_of_them: bool) -> None:
-        """By SIGKILL: the whole tree, or the first process alone, with which the others have to die."""
+        """By SIGKILL: the whole tree, or only the first process; the others must end with it."""
         if all_of_them:
             self.signal(signal.SIGKILL)
         else:
@@ -126,9 +126,9 @@ class Build:
 
     def end(self, *codes: int) -> str:
         """Wait for it to leave with one of these codes and for its workers to be gone; returns its stderr."""
-        said, errors = self.process.communicate(timeout=120)
+        output, errors = self.process.communicate(timeout=120)
         until(lambda: not self.processes())
-        assert self.process.returncode in codes, (self.process.returncode, said, errors)
+        assert self.process.returncode in codes, (self.process.returncode, output, errors)
         assert "Traceback" not in errors, errors
         return errors
 
@@ -169,11 +169,11 @@ def run(videos: Path, out: Path, *codes: int, jobs: int = 1, more: Sequence[str]
     return result.stderr
 
 
-# --- what a store looks like ----------------------------------------------------------------------------------------------
+# --- what a store looks like ------------------------------------------------------------------------------------------
 
 
 def visible(out: Path) -> dict[str, tuple[int, int]]:
-    """The shards that are there, and what tells whether one was built again."""
+    """The shards that exist, and the stamp that changes if one is built again."""
     stamps = {}
     for folder in (out / "shards").glob("[0-9]*"):
         stat = (folder / "COMMIT.json").stat()
@@ -200,29 +200,29 @@ def check_visible(out: Path) -> None:
 
 
 def check_finished(out: Path, content_hash: str | None) -> None:
-    """A whole store of that content, and nothing beside it."""
+    """A complete store of that content, and no other file."""
     report = verify_store(out, deep=True)
     assert report.problems == (), f"not whole: {report.problems[0].path.relative_to(out)} {report.problems[0].message}"
     assert report.content_hash == content_hash, "other content"
-    beside = [path for path in out.iterdir() if path.name not in WHOLE]
-    beside += [path for path in (out / "shards").iterdir() if not re.fullmatch(r"\d{5}", path.name)]
-    assert not beside, f"left behind: {[path.relative_to(out).as_posix() for path in beside]}"
+    extra = [path for path in out.iterdir() if path.name not in WHOLE]
+    extra += [path for path in (out / "shards").iterdir() if not re.fullmatch(r"\d{5}", path.name)]
+    assert not extra, f"left behind: {[path.relative_to(out).as_posix() for path in extra]}"
 
 
 def check_same_bytes(out: Path, other: Path) -> None:
-    """All files of all shards, but for what a commit may say of the build."""
+    """All files of all shards, except for COMMIT.json, which may name the build."""
     files = {path.relative_to(other) for path in (other / "shards").rglob("*") if path.is_file()}
     assert {path.relative_to(out) for path in (out / "shards").rglob("*") if path.is_file()} == files
     for file in files:
         assert file.name == "COMMIT.json" or (out / file).read_bytes() == (other / file).read_bytes(), file
 
 
-# --- kills --------------------------------------------------------------------------------------------------------------
+# --- kills ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A build of many shards that nobody disturbed; how long it took to its first file, and from there to its end."""
+    """An undisturbed build of many shards: the time to its first file, and from there to its end."""
 
     videos: Path
     out: Path
@@ -260,7 +260,7 @@ class Kills:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills ({self.parents} of the parent alone), builds completed: {self.completed}; "
+            f"{self.kills} kills ({self.parents} of only the parent), builds completed: {self.completed}; "
             f"{self.left_behind} kills left {self.lost} temporary folders"
         )
 
@@ -282,9 +282,9 @@ def build_and_kill(world: Undisturbed, out: Path, jobs: int, kills: int, rng: ra
             moment = time.monotonic() + rng.uniform(0, world.start_seconds)
         while time.monotonic() < moment and build.process.poll() is None:
             time.sleep(0.001)
-        alone = rng.random() < 0.5
+        only_parent = rng.random() < 0.5
         if build.process.poll() is None:
-            build.kill(all_of_them=not alone)
+            build.kill(all_of_them=not only_parent)
         else:
             build.end(0)
         now, left = visible(out), temporary(out)
@@ -295,7 +295,7 @@ def build_and_kill(world: Undisturbed, out: Path, jobs: int, kills: int, rng: ra
         check_visible(out)
         there = now
         tally.kills += 1
-        tally.parents += alone
+        tally.parents += only_parent
         tally.left_behind += bool(left)
         tally.lost += len(left)
     check_finished(out, world.content_hash)
@@ -323,13 +323,13 @@ def test_a_hundred_kills(undisturbed: Undisturbed, tmp_path: Path, jobs: int, re
     kill_builds(undisturbed, tmp_path, jobs, 100, report)
 
 
-# --- every step at which a writer may end ---------------------------------------------------------------------------------
+# --- every step at which a writer may end -----------------------------------------------------------------------------
 
 
 class Fault:
-    """Counts the changes that this process makes below a folder, and before one of them kills it or finds the disk full.
+    """Counts the changes that this process makes below a folder; before one of them, kills it or fails with ENOSPC.
 
-    It sees what the interpreter tells of (opening for writing, making, renaming, removing) and what is called on `os`.
+    It sees the audit events of the interpreter (opening for writing, making, renaming, removing) and calls of `os`.
     It cannot be taken away again, so it belongs into a process of its own.
     """
 
@@ -341,11 +341,11 @@ class Fault:
         self.root, self.kind, self.at = str(root), kind, at
         self.seen: list[tuple[str, str]] = []
         self.over = False
-        sys.addaudithook(self._told)
+        sys.addaudithook(self._on_event)
         for name in self.CALLS:
             setattr(os, name, partial(self._called, name, getattr(os, name)))
 
-    def _told(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _on_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in self.CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             self._happens(event, arguments[0])
 
@@ -422,7 +422,7 @@ class Sweep:
             self.build(out, self.over)
         except StoreError as error:
             if not (error.path.is_relative_to(out) and "No space left" in str(error)):
-                return [f"it does not say where there is no space: {error}"]
+                return [f"it does not name the disk without space: {error}"]
         fault.over = True
         return self.go_on(out)
 
@@ -503,7 +503,7 @@ def test_a_build_may_end_at_every_step(tmp_path: Path, report: list[str]) -> Non
     sweep_apart(tmp_path, 100, report)
 
 
-# --- disks that are full, folders that cannot be written --------------------------------------------------------------------
+# --- disks that are full, folders that cannot be written --------------------------------------------------------------
 
 
 class Disk:
@@ -551,18 +551,18 @@ def at_each_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> 
     monkeypatch.setattr(TerminalProgress, "advance", acting)
 
 
-def says_what_to_do(said: str) -> bool:
+def names_the_fix(output: str) -> bool:
     return (
-        re.search(r"make room|make space|free some|more space|more room|another --out|name another", said) is not None
+        re.search(r"make room|make space|free some|more space|more room|another --out|name another", output) is not None
     )
 
 
-def test_too_small_a_disk_is_told_before_the_first_byte(video_folder: Path, disk: Disk) -> None:
+def test_too_small_a_disk_is_reported_before_the_first_byte(video_folder: Path, disk: Disk) -> None:
     disk.mount("size=64k")
     out = disk.path / "store"
-    said = run(video_folder, out, 1)
-    assert str(out) in said and "needs" in said and "free" in said
-    assert says_what_to_do(said), said
+    output = run(video_folder, out, 1)
+    assert str(out) in output and "needs" in output and "free" in output
+    assert names_the_fix(output), output
     assert not [path for path in disk.path.rglob("*") if path.is_file()]
     disk.change("size=32m")
     run(video_folder, out, 0)
@@ -585,9 +585,9 @@ def test_a_disk_that_fills_up_costs_what_was_not_yet_written(
                 assert error.errno == errno.ENOSPC
 
     at_each_step(monkeypatch, fill)
-    said = run(video_folder, out, 1)
-    assert str(out) in said and "No space left" in said
-    assert says_what_to_do(said), said
+    output = run(video_folder, out, 1)
+    assert str(out) in output and "No space left" in output
+    assert names_the_fix(output), output
     there = visible(out)
     assert 0 < len(there) < 6 and not temporary(out)
     check_visible(out)
@@ -597,7 +597,7 @@ def test_a_disk_that_fills_up_costs_what_was_not_yet_written(
     check_finished(out, content_hash)
 
 
-def test_a_disk_that_is_read_only_is_told(video_folder: Path, small_store: Path, disk: Disk) -> None:
+def test_a_disk_that_is_read_only_is_reported(video_folder: Path, small_store: Path, disk: Disk) -> None:
     disk.mount("size=32m")
     finished, begun, new = (disk.path / name for name in ("finished", "begun", "new"))
     shutil.copytree(small_store, finished)
@@ -605,33 +605,33 @@ def test_a_disk_that_is_read_only_is_told(video_folder: Path, small_store: Path,
     shutil.rmtree(begun / "shards" / "00002")
     disk.change("ro")
     for out in (new, begun):
-        said = run(video_folder, out, 1, 2)
-        assert str(out) in said and "Read-only" in said, said
-    # Nothing is left to do there; whether that is said or the rerun is refused, it does no harm.
-    said = run(video_folder, finished, 0, 1)
-    assert not said or str(finished) in said
+        output = run(video_folder, out, 1, 2)
+        assert str(out) in output and "Read-only" in output, output
+    # Nothing is left to do there; the rerun may report that or be refused.
+    output = run(video_folder, finished, 0, 1)
+    assert not output or str(finished) in output
     assert verify_store(finished, deep=True).problems == ()
     assert len(open_store(finished)) == 6
 
 
-def test_a_folder_without_permission_is_told(video_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(video_folder: Path, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     if os.access(closed, os.W_OK):
         pytest.skip("this user, root maybe, may write everywhere")
-    said = run(video_folder, closed / "store", 1, 2)
-    assert str(closed) in said and "Permission denied" in said
+    output = run(video_folder, closed / "store", 1, 2)
+    assert str(closed) in output and "Permission denied" in output
 
 
 @pytest.mark.parametrize("place", ["file/store", "file/deep/store", "file"])
-def test_a_file_in_the_way_is_told(video_folder: Path, tmp_path: Path, place: str) -> None:
+def test_a_file_in_the_way_is_reported(video_folder: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("precious")
-    said = run(video_folder, tmp_path / place, 1, 2)
-    assert str(tmp_path / place) in said
+    output = run(video_folder, tmp_path / place, 1, 2)
+    assert str(tmp_path / place) in output
     assert (tmp_path / "file").read_text() == "precious"
 
 
-# --- videos that go ---------------------------------------------------------------------------------------------------------
+# --- videos that go ---------------------------------------------------------------------------------------------------
 
 
 def test_a_video_that_goes_after_the_planning_is_missing(
@@ -647,8 +647,8 @@ def test_a_video_that_goes_after_the_planning_is_missing(
 
     with monkeypatch.context() as patched:
         at_each_step(patched, take_away)
-        said = run(videos, out, 1)
-    assert last.name in said and "[missing]" in said
+        output = run(videos, out, 1)
+    assert last.name in output and "[missing]" in output
     lines = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert [(line["id"], line["reason"]) for line in lines] == [(last.relative_to(videos).as_posix(), "missing")]
     assert verify_store(out, deep=True).problems == () and len(open_store(out)) == 5
@@ -657,11 +657,11 @@ def test_a_video_that_goes_after_the_planning_is_missing(
     check_finished(out, content_hash)
 
 
-# --- several writers --------------------------------------------------------------------------------------------------------
+# --- several writers --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-def test_a_second_writer_is_told_of_the_first(
+def test_a_second_writer_names_the_first(
     video_folder: Path, small_store: Path, tmp_path: Path, content_hash: str | None
 ) -> None:
     out = tmp_path / "store"
@@ -671,9 +671,9 @@ def test_a_second_writer_is_told_of_the_first(
     first = stopped_build(video_folder, out, lambda: temporary(out))
     there, held = visible(out), temporary(out)
     try:
-        said = run(video_folder, out, 1)
-        named = re.search(r"is being written by process (\d+) on (\S+?);? ", said)
-        assert named is not None, said
+        output = run(video_folder, out, 1)
+        named = re.search(r"is being written by process (\d+) on (\S+?);? ", output)
+        assert named is not None, output
         assert int(named[1]) in first.processes() and named[2] == socket.gethostname()
         assert visible(out) == there and temporary(out) == held
         check_visible(out)
@@ -689,8 +689,8 @@ def test_two_builds_of_one_store_at_a_time(video_folder: Path, tmp_path: Path, c
     out = tmp_path / "store"
     builds = [Build(video_folder, out) for _ in range(2)]
     for build in builds:
-        said = build.end(0, 1)
-        assert build.process.returncode == 0 or str(out) in said, said
+        output = build.end(0, 1)
+        assert build.process.returncode == 0 or str(out) in output, output
     if all(build.process.returncode for build in builds):
         run(video_folder, out, 0)
     check_finished(out, content_hash)
@@ -730,7 +730,7 @@ def test_what_another_build_finished_meanwhile_is_not_built_again(video_folder: 
     assert verify_store(setup.out).problems == ()
 
 
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------------------
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -1,4 +1,4 @@
-"""Bytes of a finished store that are changed, cut off, gone or too many: verifying tells, and reading never makes it up.
+"""Bytes of a finished store that are changed, cut off, missing or too many: reported, and never read as data.
 
 By what can be seen from outside: files, `verify_store`, `open_store`.
 """
@@ -81,15 +81,15 @@ def flipped(data: bytes, place: int, bit: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
 
 
-def told(root: Path) -> bool:
-    """Whether verifying tells of a problem; any error but a StoreError comes through."""
+def has_problem(root: Path) -> bool:
+    """Whether verification reports a problem; any error but a StoreError is raised."""
     try:
         return bool(verify_store(root, deep=True).problems)
     except StoreError:
         return True
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def background_of(store: Store, video: int) -> list[Any]:
@@ -150,7 +150,7 @@ class Whole:
     def made_up(self, path: Path) -> list[str]:
         """What is read that is not so, while this file or folder is damaged; errors that are none of ours, too."""
         try:
-            # Opening does not look into shards; a copy of a store that was open opens its files anew.
+            # Opening does not look into shards; a copy of an open store opens its files again.
             inside = path.is_relative_to(self.root / "shards") and len(path.relative_to(self.root).parts) > 3
             store = pickle.loads(pickle.dumps(self.opened)) if inside else open_store(self.root)
         except StoreError:
@@ -166,7 +166,7 @@ class Whole:
         return wrong
 
 
-# --- flipped bits -------------------------------------------------------------------------------------------------------
+# --- flipped bits -----------------------------------------------------------------------------------------------------
 
 
 def flips(root: Path, count: int, seed: int) -> Iterator[tuple[Path, int, int]]:
@@ -178,35 +178,35 @@ def flips(root: Path, count: int, seed: int) -> Iterator[tuple[Path, int, int]]:
         yield path, rng.randrange(path.stat().st_size), rng.randrange(8)
 
 
-def check_flips_are_told(root: Path, count: int, seed: int, report: list[str]) -> None:
-    assert not told(root)
+def check_flips_are_reported(root: Path, count: int, seed: int, report: list[str]) -> None:
+    assert not has_problem(root)
     missed, looked = [], 0
     for path, place, bit in flips(root, count, seed):
         with changed(path, flipped(path.read_bytes(), place, bit)):
             try:
-                found = told(root)
+                found = has_problem(root)
             except Exception as error:  # noqa: BLE001
                 missed.append(f"{path.relative_to(root)}, bit {bit} of byte {place}: {type(error).__name__}: {error}")
             else:
                 if not found:
-                    missed.append(f"{path.relative_to(root)}, bit {bit} of byte {place}: not told")
+                    missed.append(f"{path.relative_to(root)}, bit {bit} of byte {place}: not reported")
         looked += 1
     report.append(f"{looked} flipped bits in {len(files_of(root))} files of a {root.name} store: {len(missed)} missed")
     assert not missed, "\n".join(missed)
-    assert not told(root)
+    assert not has_problem(root)
 
 
-def test_every_flipped_bit_is_told(store: Path, report: list[str]) -> None:
-    check_flips_are_told(store, 0, 0, report)
+def test_every_flipped_bit_is_reported(store: Path, report: list[str]) -> None:
+    check_flips_are_reported(store, 0, 0, report)
 
 
 @pytest.mark.full
-def test_thousands_of_flipped_bits_are_told(store: Path, report: list[str]) -> None:
-    check_flips_are_told(store, 2000, 1, report)
+def test_thousands_of_flipped_bits_are_reported(store: Path, report: list[str]) -> None:
+    check_flips_are_reported(store, 2000, 1, report)
 
 
 def check_flips_are_never_read(root: Path, patterns: tuple[str, ...], each: int, seed: int) -> None:
-    """Bits flipped in the files of these patterns: what is read is right, or an error of ours says that it is not."""
+    """Bits flipped in the files of these patterns: what is read is correct, or a StoreError is raised."""
     whole, rng, wrong = Whole.read(root), random.Random(seed), []
     for path in concerned(root, patterns):
         data = path.read_bytes()
@@ -242,12 +242,12 @@ def test_thousands_of_flipped_bits_are_never_read(store: Path) -> None:
     check_flips_are_never_read(store, INDEX, 10, 1)
 
 
-# --- files that are gone, cut off, or too many ----------------------------------------------------------------------------
+# --- files that are gone, cut off, or too many ------------------------------------------------------------------------
 
 
-def told_wrongly(root: Path) -> list[str]:
+def verification_problems(root: Path) -> list[str]:
     try:
-        return [] if told(root) else ["not told on verifying"]
+        return [] if has_problem(root) else ["not reported by verification"]
     except Exception as error:  # noqa: BLE001
         return [f"on verifying: {type(error).__name__}: {error}"]
 
@@ -262,19 +262,21 @@ def one_of_each_kind(root: Path, files: list[Path]) -> list[Path]:
 @pytest.mark.parametrize(
     "cut", ["half", pytest.param("gone", marks=pytest.mark.full), pytest.param("empty", marks=pytest.mark.full)]
 )
-def test_a_file_that_is_not_whole_is_told_and_never_read(store: Path, cut: str, of: str) -> None:
+def test_a_file_that_is_not_whole_is_reported_and_never_read(store: Path, cut: str, of: str) -> None:
     whole, wrong, files = Whole.read(store), [], concerned(store, ("**/*",))
     for path in files if of == "all" else one_of_each_kind(store, files):
         data = path.read_bytes()
         if not data:
             continue
         with changed(path, {"gone": None, "half": data[: len(data) // 2], "empty": b""}[cut]):
-            wrong += [f"{path.relative_to(store)}: {what}" for what in whole.made_up(path) + told_wrongly(store)]
+            wrong += [
+                f"{path.relative_to(store)}: {what}" for what in whole.made_up(path) + verification_problems(store)
+            ]
     assert not wrong, "\n".join(wrong)
-    assert whole.made_up(store) == [] and not told(store)
+    assert whole.made_up(store) == [] and not has_problem(store)
 
 
-def test_folders_that_are_gone_are_told_and_never_read(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
+def test_folders_that_are_gone_are_reported_and_never_read(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
     root = Path(shutil.copytree(stores["jpeg"], tmp_path / "jpeg"))
     whole, wrong = Whole.read(root), []
     for folder in [
@@ -283,7 +285,7 @@ def test_folders_that_are_gone_are_told_and_never_read(stores: dict[FrameKind, P
         *sorted(path for path in root.glob("shards/**/*") if path.is_dir()),
     ]:
         folder.rename(tmp_path / "away")
-        wrong += [f"{folder.relative_to(root)}: {what}" for what in whole.made_up(folder) + told_wrongly(root)]
+        wrong += [f"{folder.relative_to(root)}: {what}" for what in whole.made_up(folder) + verification_problems(root)]
         (tmp_path / "away").rename(folder)
     assert not wrong, "\n".join(wrong)
 
@@ -310,7 +312,7 @@ def test_a_shard_too_many_is_named_and_never_read(stores: dict[FrameKind, Path],
     assert whole.made_up(root) == []
 
 
-def test_shards_that_changed_places_are_told(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
+def test_shards_that_changed_places_are_reported(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
     """Each is whole in itself."""
     root = Path(shutil.copytree(stores["jpeg"], tmp_path / "s"))
     first, last, away = root / "shards" / "00000", root / "shards" / "00002", tmp_path / "away"
@@ -320,7 +322,7 @@ def test_shards_that_changed_places_are_told(stores: dict[FrameKind, Path], tmp_
     assert any(problem.path.is_relative_to(root / "shards") for problem in verify_store(root).problems)
 
 
-def test_a_shard_of_another_store_is_told(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
+def test_a_shard_of_another_store_is_reported(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
     """Whole in itself, and made of the same video."""
     root = Path(shutil.copytree(stores["jpeg"], tmp_path / "s"))
     shutil.rmtree(root / "shards" / "00000")
@@ -328,7 +330,9 @@ def test_a_shard_of_another_store_is_told(stores: dict[FrameKind, Path], tmp_pat
     assert any(problem.path.is_relative_to(root / "shards") for problem in verify_store(root).problems)
 
 
-def test_raw_frames_that_changed_are_told_by_verifying_alone(stores: dict[FrameKind, Path], tmp_path: Path) -> None:
+def test_raw_frames_that_changed_are_reported_only_by_verification(
+    stores: dict[FrameKind, Path], tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(stores["raw"], tmp_path / "s"))
     chunk = next(path for path in (root / "shards" / "00000" / "frames" / "c").rglob("*") if path.is_file())
     with changed(chunk, flipped(chunk.read_bytes(), 100, 3)):

@@ -78,7 +78,7 @@ def timed(store: Store, monkeypatch: pytest.MonkeyPatch, times: NDArray[np.float
 
 
 def frames_of(sample: Batch, times: NDArray[np.float64]) -> list[list[int]]:
-    """Which frames the views of a sample show, told by their times."""
+    """Which frames the views of a sample show, identified by their times."""
     found: list[list[int]] = np.searchsorted(times, sample.pts_seconds.numpy()).tolist()
     return found
 
@@ -111,7 +111,7 @@ def test_samples_are_what_the_store_holds(dataset: ClipDataset) -> None:
         assert int(sample.label) == store.columns.label[video] and sample.box.tolist() == [0, 0, 48, 64]
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(small_store: Path, dataset: ClipDataset) -> None:
+def test_a_sample_depends_on_only_seed_epoch_and_index(small_store: Path, dataset: ClipDataset) -> None:
     first = dataset[4]
     for index in (0, 2, 5):
         _ = dataset[index]
@@ -180,9 +180,9 @@ def test_seconds_are_kept_where_the_rate_varies(small_store: Path, monkeypatch: 
             sample = dataset[index]
             for view, frames in enumerate(frames_of(sample, times)):
                 assert frames[0] == sample.start[view]
-                wanted = times[frames[0]] + 0.3 * np.arange(6)
-                distance = np.abs(times[: dataset.store.num_frames(video), None] - wanted)
-                assert np.allclose(np.abs(times[frames] - wanted), distance.min(axis=0))
+                target = times[frames[0]] + 0.3 * np.arange(6)
+                distance = np.abs(times[: dataset.store.num_frames(video), None] - target)
+                assert np.allclose(np.abs(times[frames] - target), distance.min(axis=0))
                 stored = dataset.store.frames_at(video, np.array(frames))
                 assert np.array_equal(sample.frames[view].numpy(), stored)
                 packed = dataset.store.packed_masks_at(video, np.array(frames))
@@ -370,7 +370,7 @@ def test_random_words_are_spread_and_scaled_evenly() -> None:
 
 
 class _Reader(Dataset[float]):
-    """Reads so many samples in a worker, and says how many megabytes are the worker's own then."""
+    """Reads so many samples in a worker and returns how many megabytes belong only to the worker."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
@@ -396,7 +396,7 @@ def test_an_index_of_240_000_videos_stays_small(small_store: Path, report: list[
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not say what is private")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not report private memory")
 def test_a_workers_memory_does_not_grow_with_the_index(small_store: Path, report: list[str]) -> None:
     dataset = ClipDataset(tiled(open_store(small_store), 40_000), ClipOptions(num_frames=2))
     loader = DataLoader(

@@ -67,7 +67,7 @@ def test_trimming_leaves_out_the_first_and_last_difference() -> None:
 
 
 def test_saliency_of_a_moving_square_peaks_at_its_rim() -> None:
-    # Over the differences used (frames 1 to 6) the leading edge enters columns 14 to 18, the trailing one leaves 5 to 9.
+    # In the differences used (frames 1 to 6) the leading edge enters columns 14 to 18, the trailing one leaves 5 to 9.
     saliency = saliency_map(moving_square())[0]
     assert saliency[14, 14:19].min() == 1 and saliency[14, 5:10].min() == 1
     assert saliency[14, 10:14].max() == 0
@@ -199,7 +199,7 @@ def test_half_precision_features_agree(dtype: torch.dtype) -> None:
     torch.testing.assert_close(half.dynamic, full.dynamic, atol=0.01, rtol=0)
 
 
-def test_tiny_reads_nothing_from_a_clip_that_stands_still() -> None:
+def test_tiny_reads_nothing_from_a_static_clip() -> None:
     torch.manual_seed(0)
     backbone = build_backbone("tiny")
     still = torch.rand(2, 3, 1, 32, 32).expand(2, 3, 8, 32, 32)
@@ -207,7 +207,7 @@ def test_tiny_reads_nothing_from_a_clip_that_stands_still() -> None:
     assert torch.equal(codes.saliency, torch.full((2, 4, 4), 0.5))
 
 
-def test_wrong_features_are_told() -> None:
+def test_wrong_features_are_reported() -> None:
     with pytest.raises(ValueError, match="at least 2 frames"):
         saliency_map(torch.rand(1, 1, 1, 2, 2))
     with pytest.raises(ValueError, match="no stage has 4 frames"):

@@ -1,6 +1,6 @@
-"""Every command that writes, on a disk that refuses: one line, exit code 1, nothing torn, the earlier files as they were.
+"""Every command that writes, on a disk that refuses: one line, exit code 1, no partial file, earlier files unchanged.
 
-Commands that write stores are tried in tests/test_crashes.py and beside it; these are all the others.
+Commands that write stores are tested in tests/test_crashes.py; these are all the others.
 """
 
 from __future__ import annotations
@@ -105,15 +105,15 @@ def check_whole(folder: Path) -> None:
 
 
 def check_refused(result: Result, error: int, command: Command) -> None:
-    """One line that says what the system refused, and no traceback."""
-    said = [line for line in result.stderr.strip().splitlines() if "TensorBoard's files are not" not in line]
+    """One line that names what the system refused, and no traceback."""
+    message = [line for line in result.stderr.strip().splitlines() if "TensorBoard's files are not" not in line]
     if command.tolerant and result.exit_code == 0:
-        assert said == [] or "not kept" in result.stderr
+        assert message == [] or "not kept" in result.stderr
         return
     assert result.exit_code == 1, (result.exit_code, result.output, result.exception)
     assert isinstance(result.exception, SystemExit), result.exception
-    assert len(said) == 1 and said[0].startswith("error: ") and os.strerror(error) in said[0], said
-    assert re.search(r"; (free|make|the disk|check|choose|this process|the file|--resume)", said[0]), said
+    assert len(message) == 1 and message[0].startswith("error: ") and os.strerror(error) in message[0], message
+    assert re.search(r"; (free|make|the disk|check|choose|this process|the file|--resume)", message[0]), message
 
 
 def attempts(name: str, store: Path, run: Path, folder: Path, errors: tuple[int, ...], *, every: bool) -> int:
@@ -316,8 +316,8 @@ def test_a_tiny_and_a_read_only_disk(small_store: Path, run: Path, tmp_path: Pat
                 result = invoke(*command.arguments(small_store, run, disk))
                 tried += 1
                 if result.exit_code:
-                    said = result.stderr.strip().splitlines()
+                    message = result.stderr.strip().splitlines()
                     assert isinstance(result.exception, SystemExit), (name, size, result.exception)
-                    assert result.exit_code == 1 and said[-1].startswith("error: "), (name, size, said)
+                    assert result.exit_code == 1 and message[-1].startswith("error: "), (name, size, message)
                 check_whole(disk)
     report.append(f"disk: {tried} commands on tiny and read-only disks, all held")

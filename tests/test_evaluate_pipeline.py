@@ -296,7 +296,7 @@ def test_the_bias_protocol_runs_by_itself(run: Path, small_store: Path) -> None:
     assert found.bias is not None and found.bias.settings["run"] == str(run) and found.classes == []
 
 
-# --- what cannot be -------------------------------------------------------------------------------------------------
+# --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
 def test_invalid_evaluations(run: Path, small_store: Path, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_store_of_another_version_is_an_error(run: Path, small_store: Path, tm
         ask(run, tmp_path / "store", "retrieval")
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_the_command_shows_numbers_settings_and_differences(run: Path, other_run: Path, small_store: Path) -> None:

@@ -1,4 +1,4 @@
-"""An export that is killed at any step, or is not alone: the next one cleans up, and touches nobody else's files."""
+"""Exports that are killed at any step or run concurrently: the next one cleans up and touches no other files."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_list_of_leftovers_leads_nowhere_else(tmp_path: Path, line: str) -> No
     assert contents(out) == MINE and (tmp_path / "precious.json").exists() and (tmp_path / "000000.png").exists()
 
 
-def test_what_the_disk_refuses_is_told_and_nothing_is_left(stores: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_the_disk_refuses_is_reported_and_nothing_is_left(stores: tuple[Path, Path], tmp_path: Path) -> None:
     with Faults(tmp_path / "count") as counted:
         export(stores[0], tmp_path / "count")
     errors = itertools.cycle((errno.ENOSPC, errno.EROFS, errno.EIO, errno.EMFILE, errno.EDQUOT))
@@ -149,7 +149,7 @@ def test_what_the_disk_refuses_is_told_and_nothing_is_left(stores: tuple[Path, P
             try:
                 with Faults(out, kind, step, next(errors), lasting=bool(step % 2)):
                     export(stores[0], out)
-            except StoreError as told:
-                assert str(out) in str(told) and "\n" not in str(told)
+            except StoreError as caught:
+                assert str(out) in str(caught) and "\n" not in str(caught)
             export(stores[0], out, overwrite=True)
             assert contents(out) == contents(tmp_path / "count") | MINE

@@ -48,7 +48,7 @@ def test_moving_square_is_inside(published: bool) -> None:
     assert mask[always].mean() > 0.95
 
 
-def test_only_the_corrected_hue_tells_red_from_yellow_green_and_cyan() -> None:
+def test_only_the_corrected_hue_separates_red_from_yellow_green_and_cyan() -> None:
     frames, ever, boards = hues_to_tell_apart()
     corrected, published = fame_mask(frames, 0.3), fame_mask(frames, 0.3, published=True)
     assert corrected[ever].mean() > 0.9 and published[ever].mean() > 0.9

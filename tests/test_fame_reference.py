@@ -1,7 +1,7 @@
 """FAME's masks against the published description, computed pixel by pixel in plain Python.
 
-Nothing here is shared with the implementation: means, differences, colours (`colorsys`), Gaussian weights, histograms and
-the choice of pixels are written out. H, W pixels, T frames.
+Nothing here is shared with the implementation: means, differences, colours (`colorsys`), Gaussian weights, histograms
+and the choice of pixels are written out. H, W pixels, T frames.
 """
 
 from __future__ import annotations

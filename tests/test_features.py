@@ -125,7 +125,7 @@ def test_another_store_is_another_file(run: Path, store: Store, small_store: Pat
     assert json.loads(str(first_key))["checkpoint_sha256"] == _file_sha256(load_run(run).checkpoint)
 
 
-def test_damage_is_seen_and_mended(run: Path, store: Store) -> None:
+def test_damage_is_seen_and_repaired(run: Path, store: Store) -> None:
     first = features(run, store)
     assert first.file is not None
     whole = first.file.read_bytes()

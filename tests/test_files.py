@@ -50,7 +50,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path.mkdir(), "is a folder"),
         (lambda path: os.mkfifo(path), "device, fifo or socket"),
@@ -58,11 +58,11 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
         (lambda path: path.symlink_to(path), "circle"),
     ],
 )
-def test_only_files_are_replaced(make: object, said: str, tmp_path: Path) -> None:
+def test_only_files_are_replaced(make: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     make(path)  # type: ignore[operator]
     for act in (lambda: write_bytes(path, b"a"), lambda: check_replaceable(path, overwrite=True)):
-        with pytest.raises(WriteError, match=said):
+        with pytest.raises(WriteError, match=message):
             act()
     assert os.listdir(tmp_path) == ["x"] and os.path.lexists(path)
 
@@ -81,9 +81,14 @@ def test_whatever_is_refused_the_earlier_file_stays(error: int, tmp_path: Path) 
             tried += 1
             with Faults(tmp_path, kind, n, error), pytest.raises(WriteError) as raised:
                 write_bytes(path, b"new" * 5000)
-            said = str(raised.value)
+            message = str(raised.value)
             assert isinstance(raised.value, BgaugError) and isinstance(raised.value, OSError)
-            assert raised.value.errno == error and str(path) in said and os.strerror(error) in said and "\n" not in said
+            assert (
+                raised.value.errno == error
+                and str(path) in message
+                and os.strerror(error) in message
+                and "\n" not in message
+            )
             assert contents(tmp_path) in ({"sub/a.bin": b"old" * 5000}, {"sub/a.bin": b"new" * 5000})
             # Only the last call, fsync of the folder, comes after the new file took its place.
             if (kind, n) != ("fsync", 1):
@@ -123,13 +128,13 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for bad, said in (
+    for bad, message in (
         ("file/a", "Not a directory"),
         ("file/a/b", "Not a directory"),
         ("n" * 300, "name"),
         ("d/" + "n" * 300, "name"),
     ):
-        with pytest.raises(WriteError, match=said):
+        with pytest.raises(WriteError, match=message):
             check_replaceable(tmp_path / bad, overwrite=True)
     with Faults(tmp_path, "open", 0, DENIED), pytest.raises(WriteError, match="make the folder writable"):
         check_replaceable(tmp_path / "new" / "folder", overwrite=True)

@@ -26,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
     return videos
 
 
-def test_a_pilot_tells_what_the_build_will_take(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pilot_predicts_what_the_build_will_take(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(time, "monotonic", time.process_time)  # whatever else the processors do
     setup = ShardOptions(inputs=[folder], out=tmp_path / "s", in_process=True)
     expected = forecast_shards(replace(setup, video=OPTIONS, size=None), Silent())
@@ -41,21 +43,21 @@ def test_a_pilot_tells_what_the_build_will_take(folder: Path, tmp_path: Path, mo
     assert 0.2 < expected.seconds / outcome.seconds < 5  # seconds are noisy
 
 
-def test_what_an_outcome_says_of_space(folder: Path, tmp_path: Path) -> None:
+def test_what_an_outcome_reports_of_space(folder: Path, tmp_path: Path) -> None:
     outcome = build_shards(
         ShardOptions(inputs=[folder], out=tmp_path / "s", in_process=True, video=OPTIONS, size=None), Silent()
     )
-    said = outcome.to_json()
+    record = outcome.to_json()
     files = [path for path in (tmp_path / "s" / "shards").rglob("*") if path.is_file() and path.name != "COMMIT.json"]
-    assert said["bytes"] == sum(path.stat().st_size for path in files)
+    assert record["bytes"] == sum(path.stat().st_size for path in files)
     frames = sum(path.stat().st_size for path in files if "frames" in path.parts)
-    assert said["bytes_per_video"]["frames"] == round(frames / 12)
-    assert {"frames", "masks", "backgrounds", "noise", "valid", "pts_seconds", "metadata"} <= said[
+    assert record["bytes_per_video"]["frames"] == round(frames / 12)
+    assert {"frames", "masks", "backgrounds", "noise", "valid", "pts_seconds", "metadata"} <= record[
         "bytes_per_video"
     ].keys()
 
 
-def test_a_pilot_of_bad_videos_is_told(tmp_path: Path) -> None:
+def test_a_pilot_of_bad_videos_is_reported(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for number in range(3):
         (tmp_path / "videos" / f"{number}.mp4").write_text("no video")

@@ -1,4 +1,4 @@
-"""Mutated checkpoints and files of weights: refused with an error of ours, at the cost of the file, and nothing is imported.
+"""Mutated checkpoints and weights: refused with a BgaugError, in time and memory of the file's size, without imports.
 
 pytest tests/test_fuzz_checkpoints.py                 # the short form
 pytest tests/test_fuzz_checkpoints.py -m full         # 2,000 files
@@ -67,7 +67,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {f"{number}{path.suffix}": path.read_bytes() for number, path in enumerate(files)}
 
 
-# --- mutations ------------------------------------------------------------------------------------------------------
+# --- mutations --------------------------------------------------------------------------------------------------------
 
 
 def flipped(data: bytes, draw: random.Random) -> bytes:
@@ -185,7 +185,7 @@ def other_value(data: bytes, draw: random.Random) -> bytes:
 
 
 def other_header(data: bytes, draw: random.Random) -> bytes:
-    """A .safetensors file with one value of its header replaced, right in length; other files have a few bytes changed."""
+    """One value in the header of a .safetensors file is replaced, with a correct length; elsewhere a few bytes."""
     length = int.from_bytes(data[:8], "little")
     if not 0 < length < len(data):
         return flipped(data, draw)
@@ -270,18 +270,18 @@ def hold(good: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch, 
         path = folder / f"mutated{Path(name).suffix}"
         path.write_bytes(data)
         for door in doors(path):
-            said = f"{mutation.__name__} number {number} of {name} (seed {seed}) through {door.__name__}"
+            message = f"{mutation.__name__} number {number} of {name} (seed {seed}) through {door.__name__}"
             try:
                 with bounded(len(data)):
                     door(path)
                 found["accepted"] += 1
             except BgaugError as error:
                 found["refused"] += 1
-                assert len(str(error)) < 3000, said
+                assert len(str(error)) < 3000, message
             except BaseException as error:
-                raise AssertionError(f"{said}: {type(error).__name__}: {error}") from error
-            assert not (new := set(sys.modules) - modules | set(watch.names)), f"{said}: {new}"
-            assert not (folder / "woken").exists(), said
+                raise AssertionError(f"{message}: {type(error).__name__}: {error}") from error
+            assert not (new := set(sys.modules) - modules | set(watch.names)), f"{message}: {new}"
+            assert not (folder / "woken").exists(), message
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
     return found
 

@@ -39,7 +39,7 @@ def run(work: str, kind: str, count: int, seed: int) -> Verdict:
     return verdict
 
 
-def told(verdict: Verdict, report: list[str]) -> None:
+def report_verdict(verdict: Verdict, report: list[str]) -> None:
     report.append(
         f"{verdict.tried} hostile stores, {len(verdict.wrong)} broke something; slowest {verdict.slowest[0]:.2f} s "
         f"({verdict.slowest[1]}), most memory {verdict.largest[0] >> 20} MiB ({verdict.largest[1]})"
@@ -56,7 +56,7 @@ def test_the_store_that_is_changed_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_stores(kind: str, tmp_path: Path, report: list[str]) -> None:
-    told(run(str(tmp_path), kind, SHORT // len(KINDS), 0), report)
+    report_verdict(run(str(tmp_path), kind, SHORT // len(KINDS), 0), report)
 
 
 @pytest.mark.full
@@ -72,4 +72,4 @@ def test_thousands_of_hostile_stores(tmp_path: Path, report: list[str]) -> None:
         max(one.largest for one in verdicts),
     )
     assert whole.tried >= 2000
-    told(whole, report)
+    report_verdict(whole, report)

@@ -40,7 +40,7 @@ def random_pair() -> tuple[Tensor, Tensor]:
     return torch.rand(3, 4, 9, 12, generator=generator), torch.rand(3, 4, 9, 12, generator=generator) < 0.15
 
 
-# --- maps ---------------------------------------------------------------------------------------------------------
+# --- maps -------------------------------------------------------------------------------------------------------------
 
 
 def test_activation_is_the_sum_of_what_is_above_zero() -> None:
@@ -93,7 +93,7 @@ def test_stretching_is_by_clip_and_leaves_flat_maps_at_a_half() -> None:
     torch.testing.assert_close(stretch(motion), motion)
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 NUMBERS = ("energy", "energy_ratio", "ring", "ring_ratio", "far", "far_ratio", "pointing", "iou")
 
@@ -122,14 +122,14 @@ def test_a_map_that_is_the_mask_scores_best() -> None:
     assert found["energy_ratio"] == 16 and found["ring"] == found["far"] == 0
 
 
-def test_a_map_beside_the_mask() -> None:
-    mask, beside, far = square_mask((4, 4)), square_mask((4, 8)), square_mask((12, 12))
-    heat = beside.float() + 3 * far.float()
+def test_a_map_next_to_the_mask() -> None:
+    mask, near, far = square_mask((4, 4)), square_mask((4, 8)), square_mask((12, 12))
+    heat = near.float() + 3 * far.float()
     found = {name: values.item() for name, values in localisation(heat, mask, 2, 0).items()}
     assert found["energy"] == found["pointing"] == found["iou"] == 0
     assert found["ring"] == 2 * 4 / 64 and found["far"] == 1 - 2 * 4 / 64  # two columns of the neighbour
-    assert number("pointing", beside.float(), mask, tolerance=2) == [0.5]
-    assert number("pointing", beside.float(), mask, tolerance=4) == [1.0]
+    assert number("pointing", near.float(), mask, tolerance=2) == [0.5]
+    assert number("pointing", near.float(), mask, tolerance=4) == [1.0]
 
 
 @pytest.mark.parametrize("width", [0, 1, 3, 50])
@@ -235,7 +235,7 @@ def test_invalid_options(call: Callable[[Tensor], Any], message: str) -> None:
         call(square_mask((3, 5)))
 
 
-# --- an encoder on clips with known masks -------------------------------------------------------------------------
+# --- an encoder on clips with known masks -----------------------------------------------------------------------------
 
 
 def squares() -> tuple[Tensor, Tensor]:

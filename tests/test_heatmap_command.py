@@ -64,7 +64,7 @@ def clip(small_store: Path) -> Clip:
     return Clip(0, store.video_id(0), indices, frames, torch.tensor([store.content_box(0)]), masks)
 
 
-# --- numbers --------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def test_pixels_without_truth_do_not_count() -> None:
@@ -141,7 +141,7 @@ def test_means_and_intervals_go_by_group() -> None:
     }
 
 
-# --- maps -----------------------------------------------------------------------------------------------------------
+# --- maps -------------------------------------------------------------------------------------------------------------
 
 
 def test_maps_are_those_of_their_definitions(run: Run, clip: Clip, small_store: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_probe_is_fitted_without_the_fold_of_its_video(run: Run, small_store: 
         lonely.weight("elsewhere.mp4", code, None)
 
 
-# --- masks from elsewhere -------------------------------------------------------------------------------------------
+# --- masks from elsewhere ---------------------------------------------------------------------------------------------
 
 
 def write_masks(folder: Path, store_path: Path, every: int, unknown: int | None = None) -> None:
@@ -291,7 +291,7 @@ def test_true_masks_of_every_fifth_frame(real_data: Path, runs: list[Path], tmp_
     assert np.array_equal(unknown, image == 170) and unknown.any() and not (mask & unknown).any()
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_two_runs_side_by_side(runs: list[Path], small_store: Path, tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_wrong_usage_is_an_error(runs: list[Path], small_store: Path, video_fold
         heatmap(runs[0], [str(small_store)], tmp_path / "no", Silent(), options=HeatmapOptions(probe=str(bare)))
 
 
-# --- images -------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_film_shows_frame_outline_and_maps(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_film_shows_frame_outline_and_maps(tmp_path: Path) -> None:
     mask[5:15, 5:15] = True
     film = heatmap_film(frames, [heat], [mask, None, mask], ["activation"], caption="a", width=100)
     assert film.shape[0] == 3 and film.shape[1] % 2 == film.shape[2] % 2 == 0
-    top, left = 22 + 4, 4  # under the header, beside the margin
+    top, left = 22 + 4, 4  # under the header, right of the margin
     first = film[:, top : top + 100, left : left + 100]
     assert (first[0, 24, 30:70] == 255).all() and (first[1] == 90).all()  # the rim; no mask, no rim
     second = film[1, top : top + 100, left + 104 : left + 204].astype(int)

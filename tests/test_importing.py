@@ -1,4 +1,4 @@
-"""Masks and pictures in, files out, stores joined."""
+"""Import of masks and images, export of files, merged stores."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def rectangle(size: Size, top: int, bottom: int, left: int, right: int) -> np.nd
     return mask
 
 
-# --- masks in -------------------------------------------------------------------------------------------------------
+# --- masks in ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_export_writes_import_reads(tmp_path: Path, fit: Fit, source: Size)
     assert contents(root) == rows and result.failures == {}
 
 
-def test_masks_that_do_not_fit_cost_their_video_alone(tmp_path: Path) -> None:
+def test_masks_that_do_not_fit_affects_no_other_video(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s", [[(f"{n}.mp4", 0, 4) for n in range(8)]])
     before = masks_of(root)
     good = rectangle(SOURCE, 0, 24, 0, 96)
@@ -236,7 +236,7 @@ def test_masks_that_do_not_fit_cost_their_video_alone(tmp_path: Path) -> None:
     seen = Recorder()
     result = import_masks(root, tmp_path / "m", seen)
     assert (result.videos, result.frames, result.kept) == (1, 1, 3) and result.without == ("7.mp4",)
-    for number, said in (
+    for number, text in (
         (0, "0: frame 0 is 96x48, the video 48x96: expected a mask of the whole image"),
         (1, "1/2.png: a PNG that breaks off"),
         (2, "2: has a mask of frame 4, the video has 4, counted from 0; numbers that begin with 1 need --first 1"),
@@ -244,8 +244,8 @@ def test_masks_that_do_not_fit_cost_their_video_alone(tmp_path: Path) -> None:
         (5, "5.npy: frame 0 is 48x94"),
         (6, "6/0.jpg: masks are read only from PNGs"),
     ):
-        assert said in result.failures[f"{number}.mp4"], number
-        assert any(f"{number}.mp4 keeps its masks" in line and said in line for line in seen.warnings)
+        assert text in result.failures[f"{number}.mp4"], number
+        assert any(f"{number}.mp4 keeps its masks" in line and text in line for line in seen.warnings)
     assert len(result.failures) == 6
     assert any("used for their first frames: 1 (4.mp4)" in line for line in seen.warnings)
     after = masks_of(root)
@@ -268,14 +268,14 @@ LONG: list[list[Part]] = [[("a.mp4", 0, 4)], [("long.mp4", 0, 10)], [("long.mp4"
 def test_a_video_in_several_shards_gets_each_its_own(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s", LONG)
     before = masks_of(root)["long.mp4"]
-    wanted = {index: rectangle(SIZE, index, index + 2, 0, 9) for index in (0, 9, 10, 12)}
-    for index, mask in wanted.items():
+    given = {index: rectangle(SIZE, index, index + 2, 0, 9) for index in (0, 9, 10, 12)}
+    for index, mask in given.items():
         put(tmp_path / "m" / "long" / f"{index}.png", mask)
     result = import_masks(root, tmp_path / "m", Silent())
     assert (result.videos, result.frames, result.kept) == (1, 4, 16)
     after = masks_of(root)["long.mp4"]
     for index in range(20):
-        assert np.array_equal(after[index], wanted.get(index, before[index])), index
+        assert np.array_equal(after[index], given.get(index, before[index])), index
     put(tmp_path / "m" / "long" / "19.png", np.ones((7, 5)))
     put(tmp_path / "m" / "a" / "1.png", np.ones(SIZE))
     result = import_masks(root, tmp_path / "m", Silent())
@@ -348,7 +348,7 @@ def test_a_store_without_frames_takes_masks(tmp_path: Path) -> None:
 
 
 def test_true_masks_of_real_clips(real_data: Path, tmp_path: Path, report: list[str]) -> None:
-    """Every fifth frame has a true silhouette; in the store stands that, brought to its size, and nothing else changed."""
+    """Every fifth frame has a true silhouette; the store then has it at its own size; nothing else changes."""
     names = ("11_2_3", "0_1_4")
     for name in names:
         with zipfile.ZipFile(real_data / "actions" / "ut_truth" / name / "masks.zip") as archive:
@@ -385,7 +385,7 @@ def test_true_masks_of_real_clips(real_data: Path, tmp_path: Path, report: list[
     report.append(f"true masks of two clips against those of the median: IoU {np.mean(agreement):.2f}")
 
 
-# --- pictures in ----------------------------------------------------------------------------------------------------
+# --- import of images -------------------------------------------------------------------------------------------------
 
 
 def write_image(path: Path, picture: np.ndarray) -> Path:
@@ -419,7 +419,7 @@ def test_a_folder_of_pictures_becomes_a_bank(
     (folder / "empty.png").write_bytes(b"")
     seen = Recorder()
     result = import_backgrounds(root, folder, seen)
-    capfd.readouterr()  # what decoders say
+    capfd.readouterr()  # output of decoders
     assert (result.bank, result.images) == ("places-of-é-", 4)
     assert sorted(result.failures) == ["broken.jpg", "empty.png"] and result.to_json()["failed"] == 2
     assert len(seen.warnings) == 2 and "broken.jpg cannot be read as an image" in seen.warnings[0]
@@ -433,7 +433,7 @@ def test_a_folder_of_pictures_becomes_a_bank(
 def test_the_note_of_the_camera_is_honoured(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s", size=(40, 30))
     picture = np.zeros((30, 40, 3), np.uint8)
-    picture[:, :10] = (200, 30, 30)  # on the left; the camera says: turn it by 90 degrees
+    picture[:, :10] = (200, 30, 30)  # on the left; the camera's tag requests a turn by 90 degrees
     jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x.jpeg").write_bytes(turned(jpeg, 6))
@@ -462,8 +462,8 @@ def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already has a bank 'b'; give another --name, or --overwrite"):
         import_backgrounds(root, tmp_path / "b", Silent())
     assert import_backgrounds(root, tmp_path / "b", Silent(), overwrite=True).images == 1
-    for folder, said in (("none", "no image in"), ("gone", "no such folder"), ("s/plan.json", "expected a folder")):
-        with pytest.raises(UsageError, match=said):
+    for folder, text in (("none", "no image in"), ("gone", "no such folder"), ("s/plan.json", "expected a folder")):
+        with pytest.raises(UsageError, match=text):
             import_backgrounds(root, tmp_path / folder, Silent())
     with pytest.raises(UsageError, match="no image for the bank 'b'"):
         import_backgrounds(root, tmp_path / "bad", Silent(), name="b", overwrite=True)
@@ -472,7 +472,7 @@ def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
         import_backgrounds(root, tmp_path / "b", Silent(), name="../x")
 
 
-# --- out ------------------------------------------------------------------------------------------------------------
+# --- out --------------------------------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> np.ndarray:
@@ -532,7 +532,7 @@ def test_a_video_in_several_shards_comes_out_whole(tmp_path: Path) -> None:
         assert np.array_equal(picture, store.background(1, number).image)
 
 
-def test_backgrounds_alone(tmp_path: Path) -> None:
+def test_only_backgrounds(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s", holds="backgrounds", frames="none")
     export_videos(root, ["c.mp4"], tmp_path / "out", Silent())
     shots = {f"backgrounds/c/shot_000{end}.png" for end in ("", "_valid")}
@@ -574,7 +574,7 @@ def test_ids_of_dots_stay_inside(tmp_path: Path, name: str) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["er"]
 
 
-def test_an_earlier_export_is_replaced_on_request_alone(tmp_path: Path) -> None:
+def test_an_earlier_export_is_replaced_only_on_request(tmp_path: Path) -> None:
     root, out = make_store(tmp_path / "s"), tmp_path / "out"
     export_videos(root, ["c.mp4"], out, Silent())
     mine = put(out / "masks" / "c" / "000006.png", np.ones(SIZE))
@@ -589,7 +589,7 @@ def test_an_earlier_export_is_replaced_on_request_alone(tmp_path: Path) -> None:
     assert not mine.exists() and (out / "masks" / "c" / "notes.txt").exists() and (out / "c.json").exists()
 
 
-def test_a_damaged_video_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_damaged_video_affects_no_other_video(tmp_path: Path) -> None:
     root, out = make_store(tmp_path / "s"), tmp_path / "out"
     file = next(path for path in (root / "shards" / "00001" / "masks" / "c").rglob("*") if path.is_file())
     data = bytearray(file.read_bytes())
@@ -630,7 +630,7 @@ def test_the_nearest_id_is_named(tmp_path: Path) -> None:
         export_videos(root, ["qqqqqqqq"], tmp_path / "out", Silent())
 
 
-# --- merging --------------------------------------------------------------------------------------------------------
+# --- merging ----------------------------------------------------------------------------------------------------------
 
 
 def test_merging_counts_what_there_is_now(tmp_path: Path) -> None:
@@ -653,7 +653,7 @@ def test_a_store_is_never_merged_into_itself(tmp_path: Path) -> None:
     assert verify_store(a, deep=True) == before
 
 
-# --- all of it ------------------------------------------------------------------------------------------------------
+# --- all of it --------------------------------------------------------------------------------------------------------
 
 
 def test_built_from_videos_exported_and_imported(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def test_class_folders() -> None:
     labels = labels_from_folders(["walk/1.mp4", "run/deep/2.mp4"])
     assert labels.classes == ("run", "walk") and labels.of("run/deep/2.mp4").name == "run"
     assert labels_from_folders(["one/1.mp4", "one/2.mp4"]).classes == ()
-    one_beside = labels_from_folders(["a/1.mp4", "b/2.mp4", "3.mp4"])
-    assert one_beside.classes == ("a", "b") and one_beside.of("3.mp4") == Label()
-    assert one_beside.notes == ("1 videos are not in a class folder and get no class: 3.mp4",)
+    one_outside = labels_from_folders(["a/1.mp4", "b/2.mp4", "3.mp4"])
+    assert one_outside.classes == ("a", "b") and one_outside.of("3.mp4") == Label()
+    assert one_outside.notes == ("1 videos are not in a class folder and get no class: 3.mp4",)
 
 
 def test_digest_follows_the_labels(tmp_path: Path, videos: dict[str, Path]) -> None:

@@ -102,14 +102,14 @@ def test_layouts_that_do_not_exist(layout: str) -> None:
         (["1.mp4", "2.mp4", "a/3.mp4", "b/4.mp4"], "only 2 of 4 videos are in one"),
     ],
 )
-def test_what_was_guessed_is_said(ids: list[str], note: str) -> None:
+def test_what_was_guessed_is_reported(ids: list[str], note: str) -> None:
     labels = labels_from_folders(ids)
     assert labels.summary(ids)["notes"] == list(labels.notes)
 
     assert re.search(note, " ".join(labels.notes))
 
 
-def test_class_folders_alone_need_no_word() -> None:
+def test_class_folders_need_no_message() -> None:
     labels = labels_from_folders(["walk/1.mp4", "run/2.mp4"])
     assert labels.notes == () and labels.origin == "folders (class)"
 
@@ -151,14 +151,14 @@ def call(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, " ".join(result.stderr.split())
 
 
-def test_a_store_by_folders_says_what_it_is_labelled_by(videos: Path, tmp_path: Path) -> None:
+def test_a_store_by_folders_reports_its_source_of_labels(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "bg"
     build = ("extract-backgrounds", videos, "--out", out, "--size", "native", "--jobs", 1)
-    code, said, told = call(*build, "--follow-links", "--json")
+    code, output, errors = call(*build, "--follow-links", "--json")
     assert code == 0
-    assert "labels are taken from the folders, read as split/class; change it with --layout" in told
-    assert "1 videos are not in a class folder and get no class: stray.mp4" in told
-    found = json.loads(said.splitlines()[-1])
+    assert "labels are taken from the folders, read as split/class; change it with --layout" in errors
+    assert "1 videos are not in a class folder and get no class: stray.mp4" in errors
+    found = json.loads(output.splitlines()[-1])
     assert found["left_out"] == {"others": {".md": 1}}
     assert found["labels"]["classes"] == {"run": 2, "walk": 1} and found["labels"]["splits"] == {"train": 2, "val": 1}
     assert found["labels"]["origin"] == "folders (split/class)" and len(found["labels"]["notes"]) == 2
@@ -173,12 +173,12 @@ def test_a_store_by_folders_says_what_it_is_labelled_by(videos: Path, tmp_path: 
     assert store.header.classes == ("run", "walk")
 
 
-def test_probe_says_which_links_it_left_out(videos: Path) -> None:
-    code, said, told = call("inspect", videos, "--json")
-    found = json.loads(said.splitlines()[-1])
+def test_inspect_reports_which_links_it_left_out(videos: Path) -> None:
+    code, output, errors = call("inspect", videos, "--json")
+    found = json.loads(output.splitlines()[-1])
     assert code == 0 and len(found["videos"]) == 3
     assert found["left_out"] == {"links_out": 1, "others": {".md": 1}}
-    assert "1 links that lead out of the named folders; --follow-links follows them: train/walk" in told
+    assert "1 links that lead out of the named folders; --follow-links follows them: train/walk" in errors
     assert len(json.loads(call("inspect", videos, "--follow-links", "--json")[1].splitlines()[-1])["videos"]) == 4
 
 
@@ -193,5 +193,5 @@ def test_probe_says_which_links_it_left_out(videos: Path) -> None:
     ],
 )
 def test_options_that_cannot_be(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
-    code, _, told = call("build-shards", tmp_path, "--out", tmp_path / "s", *options)
-    assert code == 2 and message in told.replace("│ ", "")
+    code, _, errors = call("build-shards", tmp_path, "--out", tmp_path / "s", *options)
+    assert code == 2 and message in errors.replace("│ ", "")

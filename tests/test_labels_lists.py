@@ -1,4 +1,4 @@
-"""Lists of every format made here: what is found, what is read, and what is said of a line that is wrong."""
+"""Lists of every format made here: what is found, what is read, and the message for a wrong line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SSV2_LABELS = {"Holding something": "1", "Dropping something": "0"}
 VOCABULARY = [["Back", f"{n}som", "NoTwis", "PIKE"] for n in range(48)]
 
 
-# --- what lies there ----------------------------------------------------------------------------------------------------
+# --- what lies there --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_formats_are_found(put: Put, tmp_path: Path, files: dict[str, object], f
     assert len(read_list(tmp_path).entries) >= 1
 
 
-def test_what_stands_there_is_named(put: Put, tmp_path: Path) -> None:
+def test_what_is_in_a_folder_is_named(put: Put, tmp_path: Path) -> None:
     put("notes.txt", "nothing\n")
     with pytest.raises(
         LabelsError, match=r"^\S+notes\.txt: its first line is 'nothing'; expected a table .* `file,label`"
@@ -99,7 +99,7 @@ def test_two_data_sets_in_one_folder(put: Put, tmp_path: Path) -> None:
     assert read_list(tmp_path, "hmdb51").sizes == {"train": 1}
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_of_splits(put: Put, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_copy_of_the_list_for_validation_is_the_test(put: Put, tmp_path: Path)
     assert read_list(tmp_path).sizes == {"train": 1, "val": 1, "test": 1}
 
 
-# --- each format -----------------------------------------------------------------------------------------------------------
+# --- each format ------------------------------------------------------------------------------------------------------
 
 
 def test_diving48(put: Put, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_kinetics_without_labels_and_with_other_words(put: Put) -> None:
 
 
 def test_one_recording_in_two_classes(put: Put) -> None:
-    """Two clips of one YouTube video; a video with the bare id could be either, and class folders tell two of one name."""
+    """Two clips of one YouTube video: the id does not identify a video, and class folders distinguish equal names."""
     rows = "run,abc,0,10,train\nwalk,abc,5,15,train\nhop,twin,0,10,train\nskip,twin,0,10,train\n"
     file = put("train.csv", f"label,youtube_id,time_start,time_end,split\n{rows}")
     ids = ["abc_000005_000015.mp4", "hop/twin_000000_000010.mp4", "skip/twin_000000_000010.mp4"]
@@ -222,7 +222,7 @@ def test_lists_of_paths_and_numbers(put: Put, text: str, name: str, label: str |
     assert (entry.names, entry.class_name, entry.split) == ((name,), label, None)
 
 
-def test_lengths_are_told_over_all_lines(put: Put) -> None:
+def test_lengths_are_reported_over_all_lines(put: Put) -> None:
     file = put("list.txt", "clip 1 3\nother.mp4 4\n")
     assert [entry.names[0] for entry in read_list(file).entries] == ["clip 1", "other.mp4"]
 
@@ -245,7 +245,7 @@ def test_names_of_classes(put: Put, name: str, content: object) -> None:
     assert found.classes == ("run", "walk slowly") and found.entries[0].class_name == "walk slowly"
 
 
-def test_names_beside_the_list_are_taken_where_there_is_one_file_of_them(put: Put) -> None:
+def test_names_next_to_the_list_are_read_if_there_is_one_file_of_them(put: Put) -> None:
     file, one = put("list.txt", "a.mp4 1\n"), put("label_map_a.txt", "run\nwalk\n")
     assert read_list(file).entries[0].class_name == "walk" and one in read_list(file).files
     put("label_map_b.txt", "hop\nskip\n")
@@ -253,7 +253,7 @@ def test_names_beside_the_list_are_taken_where_there_is_one_file_of_them(put: Pu
     assert read_list(file, class_names=one).entries[0].class_name == "walk"
 
 
-# --- what is wrong -----------------------------------------------------------------------------------------------------------
+# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -330,22 +330,46 @@ def test_what_is_wrong_is_named_with_its_line(put: Put, name: str, content: obje
     [
         ({"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Walk\n"}, "line 1: the class 'Run' is not in classInd"),
         ({"trainlist01.txt": f"{UCF} 2\n", "classInd.txt": "1 Run\n2 Walk\n"}, "line 1: 2 is not the number of 'Run'"),
-        ({"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Run\n1 Walk\n"}, r"classInd\.txt, line 2: expected a new number"),
-        ({"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Run\n2 Run\n"}, r"classInd\.txt, line 2: expected .* a new class name"),
+        (
+            {"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Run\n1 Walk\n"},
+            r"classInd\.txt, line 2: expected a new number",
+        ),
+        (
+            {"trainlist01.txt": f"{UCF} 1\n", "classInd.txt": "1 Run\n2 Run\n"},
+            r"classInd\.txt, line 2: expected .* a new class name",
+        ),
         ({"trainlist01.txt": f"{UCF} x\n", "classInd.txt": "1 Run\n"}, "line 1: x is not the number of 'Run'"),
-        ({"a_test_split1.txt": "x.avi 1\n", "a_test_split2.txt": "x.avi 2\n", "b_test_split2.txt": "y.avi 1\n"}, "lacks b_test_split1"),
-        ({"labels.json": SSV2_LABELS, "train.json": [{"id": 1, "template": "Eating [something]"}]}, "entry 1: the class 'Eating something' is not in"),
-        ({"labels.json": SSV2_LABELS, "train.json": [{"id": 1, "label": "holding a cup"}]}, "entry 1: has no `template`"),
+        (
+            {"a_test_split1.txt": "x.avi 1\n", "a_test_split2.txt": "x.avi 2\n", "b_test_split2.txt": "y.avi 1\n"},
+            "lacks b_test_split1",
+        ),
+        (
+            {"labels.json": SSV2_LABELS, "train.json": [{"id": 1, "template": "Eating [something]"}]},
+            "entry 1: the class 'Eating something' is not in",
+        ),
+        (
+            {"labels.json": SSV2_LABELS, "train.json": [{"id": 1, "label": "holding a cup"}]},
+            "entry 1: has no `template`",
+        ),
         ({"labels.json": {"a": "0", "b": "2"}, "test.json": []}, "the numbers of 2 classes must be 0 to 1, each once"),
         ({"labels.json": ["a"], "test.json": []}, "expected an object that has a number for each class"),
-        ({"labels.json": SSV2_LABELS, "test.json": [], "test.part.json": []}, r"test\.json and test\.part\.json are both for test"),
-        ({"Diving48_V2_train.json": [DIVE], "Diving48_vocab.json": VOCABULARY[:47]}, "expected a list of 48 lists of words"),
+        (
+            {"labels.json": SSV2_LABELS, "test.json": [], "test.part.json": []},
+            r"test\.json and test\.part\.json are both for test",
+        ),
+        (
+            {"Diving48_V2_train.json": [DIVE], "Diving48_vocab.json": VOCABULARY[:47]},
+            "expected a list of 48 lists of words",
+        ),
         ({"Diving48_V2_train.json": [DIVE], "Diving48_vocab.json": [["a"]] * 48}, "the class 'a' occurs twice"),
-        ({"train.txt": "a 0\nb 2\n", "label_map.txt": "x\ny\n"}, r"line 2: the label 2 is not in 0 to 1, the numbers of .*label_map\.txt"),
+        (
+            {"train.txt": "a 0\nb 2\n", "label_map.txt": "x\ny\n"},
+            r"line 2: the label 2 is not in 0 to 1, the numbers of .*label_map\.txt",
+        ),
         ({"train.txt": "a 0\n", "label_map.txt": "x\nx\n"}, "the class name 'x' occurs twice"),
         ({"train.txt": "a 0\n", "label_map.txt": "\n"}, "holds no class names"),
     ],
-)  # fmt: skip
+)
 def test_files_that_contradict_each_other(put: Put, tmp_path: Path, files: dict[str, object], message: str) -> None:
     for name, content in files.items():
         put(name, content)

@@ -132,7 +132,7 @@ def test_random_names_against_every_pair_compared() -> None:
 
 
 def test_rows_of_a_csv_are_paths_where_files_are_at_hand(tmp_path: Path) -> None:
-    """A row of another folder is not this video, though its name is the same; without files it cannot be told."""
+    """A row of another folder is another video of the same name; without files they cannot be distinguished."""
     (tmp_path / "labels.csv").write_text("file,class\none/1.mp4,x\ntwo/1.mp4,y\n")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -144,7 +144,7 @@ def test_rows_of_a_csv_are_paths_where_files_are_at_hand(tmp_path: Path) -> None
     assert matched(labels_for(tmp_path / "labels.csv", ["v/two/1.mp4"])) == {"v/two/1.mp4": "y"}
 
 
-# --- a store from a data set's lists ----------------------------------------------------------------------------------------
+# --- a store from a data set's lists ----------------------------------------------------------------------------------
 
 HANDS = "HandstandPushups/v_HandStandPushups_g01_c01.avi"
 YOYO = "YoYo/v_YoYo_g25_c01.avi"
@@ -187,9 +187,9 @@ def test_a_store_with_the_labels_of_ucf101(ucf: Path) -> None:
         result = CliRunner().invoke(app, [str(argument) for argument in command])
         return result.exit_code, result.stdout, result.stderr
 
-    code, said, told = extract("--labels", lists, "--labels-format", "ucf101", "--labels-split", 2)
-    assert code == 0 and json.loads(said.splitlines()[-1])["ok"] == 3
-    assert "1 videos have no row: YoYo/mine.avi" in " ".join(told.split())
+    code, output, errors = extract("--labels", lists, "--labels-format", "ucf101", "--labels-split", 2)
+    assert code == 0 and json.loads(output.splitlines()[-1])["ok"] == 3
+    assert "1 videos have no row: YoYo/mine.avi" in " ".join(errors.split())
     store = open_store(out)
     found = {store.row(video).id: store.row(video) for video in range(len(store))}
     assert {name: (row.label, row.group, row.split) for name, row in found.items()} == {
@@ -202,10 +202,10 @@ def test_a_store_with_the_labels_of_ucf101(ucf: Path) -> None:
     assert by_id == {HANDS: 0, YOYO: 2, EXTRA: -1}  # the numbers of classInd.txt, from 0 on
     # The same call goes on; another split is another store.
     assert extract("--labels", lists, "--labels-split", 2)[0] == 0
-    code, _, told = extract("--labels", lists)
-    assert code == 2 and "labels" in told
-    code, _, told = extract("--labels", lists, "--labels-split", 3)
-    assert code == 1 and "has no split 3, only 1, 2" in " ".join(told.split())
+    code, _, errors = extract("--labels", lists)
+    assert code == 2 and "labels" in errors
+    code, _, errors = extract("--labels", lists, "--labels-split", 3)
+    assert code == 1 and "has no split 3, only 1, 2" in " ".join(errors.split())
     # What evaluation asks: the store's ids, each split in turn.
     first = labels_for(lists, [store.row(video).id for video in range(len(store))])
     assert first.of(HANDS) == Label("HandstandPushups", "HandstandPushups_g01", "test")

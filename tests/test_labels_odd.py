@@ -1,4 +1,4 @@
-"""Lists as people have them: read for what they say, or refused in one message with the row and what to change. Never a wrong label."""
+"""Lists as they occur: read correctly, or refused in one message with the row and the fix. Never a wrong label."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_json_of_other_tools(read: Read) -> None:
     assert found(read(json.dumps(BOTH), "clips.json")) == BOTH
 
 
-def test_words_of_splits_become_those_that_evaluation_knows(read: Read) -> None:
+def test_words_of_splits_become_those_of_evaluation(read: Read) -> None:
     labels = read("file,label,Split\nwalk/walk_0.mp4,w,Training\nrun/run_0.mp4,r,VALIDATION\nrun/run_1.mp4,r,fold 3\n")
     assert [labels.of(video).split for video in ("walk/walk_0.mp4", "run/run_0.mp4", "run/run_1.mp4")] == [
         *("train", "val", "fold 3")
@@ -149,7 +149,7 @@ def test_paths_from_the_top_by_another_name_of_the_folder(tmp_path: Path) -> Non
 
 
 def test_lines_made_to_cost_time(tmp_path: Path) -> None:
-    """Lines as long as they may be, of what makes careless patterns try every way: a second each would be hours a file."""
+    """Lines of the largest length that make careless patterns backtrack: a second each would be hours per file."""
     tails = (" " * 8000, " 1" * 4000, ".mp4 " * 1600, ",;" * 4000, '"' * 8000, "\t" * 8000, "#" * 8000)
     begun = time.process_time()
     for name in ("l.txt", "l.csv", "names.txt"):
@@ -268,7 +268,7 @@ def test_a_list_of_any_size_is_refused_before_it_is_read(tmp_path: Path) -> None
         read_list(tmp_path / "huge.txt")
 
 
-# --- lines of a path and a number ---------------------------------------------------------------------------------------------
+# --- lines of a path and a number -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_paths_with_quotes_and_blanks(read: Read, text: str) -> None:
     [
         ("run/run_0.mp4 0 3\nrun/run_1.mp4 0 1\nwalk/walk_0.mp4 1 2\n", 1),
         ("run/run_0.mp4 1\nwalk/walk_0.mp4 1 2\n", 2),
-        ("run/run_0.mp4 300 22\n", 1),  # may be a length; it is not said
+        ("run/run_0.mp4 300 22\n", 1),  # may be a length; nothing is reported
         ("run/run_0,0,3\nrun/run_1,0,1\n", 1),
         ("run/run_0 30 3\nrun/run_1 0 1\n", 2),
         ("run/run_0 30 3\nrun/run_1 40 1 2\n", 2),
@@ -331,7 +331,7 @@ def test_columns_that_are_named(read: Read) -> None:
         read("run/run_0 1\n", columns="path,frames,label")
 
 
-# --- from where a list counts -----------------------------------------------------------------------------------------------------
+# --- from where a list counts -----------------------------------------------------------------------------------------
 
 ONE = "run/run_0.mp4 1\nrun/run_1.mp4 1\nwalk/walk_0.mp4 2\n"
 ZERO = "run/run_0.mp4 0\nrun/run_1.mp4 0\nwalk/walk_0.mp4 1\n"
@@ -343,7 +343,7 @@ ZERO = "run/run_0.mp4 0\nrun/run_1.mp4 0\nwalk/walk_0.mp4 1\n"
 )
 @pytest.mark.parametrize("header", ["", "file label\n"])
 def test_lists_and_names_that_count_differently(read: Read, header: str, rows: str, names: str) -> None:
-    """The folders say what is right, whatever counts from where; and where it was shifted it is said."""
+    """The folders decide from which number classes count, and a shift is reported."""
     labels = read(header + rows, names=names)
     assert found(labels) == {"run/run_0.mp4": "run", "run/run_1.mp4": "run", "walk/walk_0.mp4": "walk"}
     assert labels.classes[:2] == ("run", "walk")
@@ -355,8 +355,8 @@ def test_lists_and_names_that_count_differently(read: Read, header: str, rows: s
     ("numbers", "names", "classes", "note"),
     [
         ("1 2 3", "1 a\n2 b\n3 c\n", "a b c", ""),
-        ("0 1 2", "1 a\n2 b\n3 c\n", "a b c", "count classes from 0"),  # lists of mmaction beside classInd.txt
-        ("1 2", "1 a\n2 b\n3 c\n", "a b", "count classes from 1"),  # as it stands there, and said
+        ("0 1 2", "1 a\n2 b\n3 c\n", "a b c", "count classes from 0"),  # lists of mmaction next to classInd.txt
+        ("1 2", "1 a\n2 b\n3 c\n", "a b", "count classes from 1"),  # as in the file, and reported
         ("0 2", "a\nb\nc\n", "a c", ""),
         ("1 2", "a\nb\nc\n", "b c", "count classes from 0"),
         ("5 9", "5 a\n9 b\n", "a b", ""),
@@ -397,15 +397,15 @@ def test_the_first_class_that_is_given_goes_before_what_is_guessed(read: Read) -
         read("run/run_0.mp4 0\n", "l.txt", first_class=1)
 
 
-def test_names_that_contradict_the_folders_are_said(read: Read) -> None:
+def test_names_that_contradict_the_folders_are_reported(read: Read) -> None:
     labels = read(ZERO, names="walk\nrun\n")
     assert "3 rows are in a folder named after another class" in labels.notes[0]
 
 
-# --- rows that cost themselves ------------------------------------------------------------------------------------------------------
+# --- rows that cost themselves ----------------------------------------------------------------------------------------
 
 
-def test_rows_that_contradict_each_other_cost_their_video_alone(read: Read) -> None:
+def test_rows_that_contradict_each_other_affects_no_other_video(read: Read) -> None:
     labels = read("file,label\nrun/run_0.mp4,r\nrun/run_0.mp4,r\nrun/run_1.mp4,w\nrun/run_1.mp4,x\nwalk/walk_0.mp4,w\n")
     assert found(labels) == {"run/run_0.mp4": "r", "walk/walk_0.mp4": "w"}
     (dropped,) = labels.dropped
@@ -436,7 +436,7 @@ def test_a_row_that_may_mean_two_videos_costs_itself(tmp_path: Path) -> None:
     ],
 )
 def test_one_youtube_id_in_two_classes(real_data: Path, video: str, label: str | None) -> None:
-    """Kinetics-600 has such ids: they cost the video whose name does not say which it is, and no other."""
+    """Kinetics-600 has such ids: only the video with the ambiguous name loses its label."""
     file = real_data / "odd" / "lists" / "k600_val.csv"
     labels = read_labels(file, {name: Path(name) for name in (video, "abcdefghij1.mp4", "abcdefghij2.mp4")}, "auto")
     assert labels.of(video).name == label
@@ -444,7 +444,7 @@ def test_one_youtube_id_in_two_classes(real_data: Path, video: str, label: str |
     assert bool(labels.dropped) == (label is None or "_" not in video)
 
 
-# --- the lists of public reports ------------------------------------------------------------------------------------------------------
+# --- the lists of public reports --------------------------------------------------------------------------------------
 
 
 def test_lists_of_public_reports(real_data: Path, tmp_path: Path) -> None:

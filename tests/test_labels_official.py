@@ -29,7 +29,7 @@ def test_ucf101(splits: Path, number: int, train: int, test: int) -> None:
     assert found.classes[0] == "ApplyEyeMakeup" and found.classes[100] == "YoYo"
     assert len({entry.names[0] for entry in found.entries}) == 13320
     assert None not in groups(found, "train") and not groups(found, "train") & groups(found, "test")
-    # The class is spelled as in classInd.txt, whatever the file's name says.
+    # The class is spelled as in classInd.txt, whatever the file's name is.
     odd = [entry for entry in found.entries if "v_HandStandPushups" in entry.names[0]]
     assert len(odd) == 128 and {entry.class_name for entry in odd} == {"HandstandPushups"}
 
@@ -119,7 +119,7 @@ def test_videos_of_kinetics_however_they_are_called(splits: Path, video: str) ->
     assert labels.of(video).name == "abseiling" and labels.files_without_row == ("yq_M1PMw2hY_000038_000049.mp4",)
 
 
-def test_a_list_of_paths_and_numbers_named_by_the_map_beside_it(splits: Path) -> None:
+def test_a_list_of_paths_and_numbers_named_by_the_map_next_to_it(splits: Path) -> None:
     found = read_list(splits / "kinetics" / "k400_val_pathlabel.head2000.csv")
     names = (splits / "kinetics" / "label_map_k400.txt").read_text().splitlines()
     assert found.format == "filelist" and found.sizes == {"val": 2000}

@@ -189,33 +189,33 @@ def test_a_batch_holds_until_the_next_is_drawn(dataset: ClipDataset, threads: in
 
 
 def test_copies_to_a_device_are_waited_for(dataset: ClipDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before a buffer is written again, the device has done all that it was told before the next batch was drawn."""
-    told: list[str] = []
+    """Before a buffer is written again, the device has finished all work queued before the next batch was drawn."""
+    events: list[str] = []
 
     class Event:
         def record(self) -> None:
-            self.number = sum(line.startswith("record") for line in told)
-            told.append(f"record {self.number}")
+            self.number = sum(line.startswith("record") for line in events)
+            events.append(f"record {self.number}")
 
         def synchronize(self) -> None:
-            told.append(f"wait {self.number}")
+            events.append(f"wait {self.number}")
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     loader = ClipLoader(dataset, 1, threads=0, prefetch=1)
     iterator = iter(loader)
     next(iterator)
-    assert not told  # nothing is pinned here
+    assert not events  # nothing is pinned here
     loader._pinned = True
     fill = dataset.fill_slots
 
     def fill_slots(batch: Batch, slots: Iterator[tuple[int, int]], epoch: int) -> None:
-        told.append(f"write {[place.frames.data_ptr() for place in buffers].index(batch.frames.data_ptr())}")
+        events.append(f"write {[place.frames.data_ptr() for place in buffers].index(batch.frames.data_ptr())}")
         fill(batch, slots, epoch)
 
     buffers = list(loader._buffers)
     monkeypatch.setattr(dataset, "fill_slots", fill_slots)
     list(iterator)
-    assert told[:8] == ["record 0", "write 0", "wait 0", "record 1", "write 1", "wait 1", "record 2", "write 0"]
+    assert events[:8] == ["record 0", "write 0", "wait 0", "record 1", "write 1", "wait 1", "record 2", "write 0"]
 
 
 # --- going on ---
@@ -414,7 +414,7 @@ def test_errors_of_reading_reach_the_caller(dataset: ClipDataset, monkeypatch: p
             with pytest.raises(StoreDamageError, match="gone"):
                 seen += [key(batch) for batch in loader]
             assert not reading_threads() and loader.step == 1
-        assert keys(loader) == whole[1:]  # mended, it goes on with the batch that could not be read
+        assert keys(loader) == whole[1:]  # repaired, it continues with the batch that could not be read
 
 
 _FORK = """
@@ -460,7 +460,7 @@ def test_a_loader_is_pickled_without_its_threads_and_buffers(dataset: ClipDatase
     assert keys(pickle.loads(data)) == [key(batch) for batch in iterator]
 
 
-def test_loaders_that_cannot_be_are_told(dataset: ClipDataset) -> None:
+def test_loaders_that_cannot_be_are_reported(dataset: ClipDataset) -> None:
     with pytest.raises(UsageError, match="6 videos do not fill one batch of 7; give a smaller --batch-size"):
         ClipLoader(dataset, 7)
     with pytest.raises(UsageError, match="on each of 2 processes"):

@@ -194,8 +194,8 @@ def test_static_term_leaves_out_pairs_without_a_donor_in_the_batch() -> None:
     out = DualLoss(0, 0, 1)(anchor, semi, donor, video, weight)
     (gradient,) = torch.autograd.grad(out["loss"], semi["static"])
     assert torch.isfinite(gradient).all()
-    nobody = DualLoss(0, 0, 1)(anchor, semi, torch.full((5,), -1), video, weight)
-    assert nobody["loss"].item() == 0
+    without_foreground = DualLoss(0, 0, 1)(anchor, semi, torch.full((5,), -1), video, weight)
+    assert without_foreground["loss"].item() == 0
 
 
 def test_static_term_lets_pairs_of_one_donor_be() -> None:
@@ -206,7 +206,7 @@ def test_static_term_lets_pairs_of_one_donor_be() -> None:
     assert out["static"] < 0.01
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_are_reported() -> None:
     a, b = embeddings(4)
     with pytest.raises(ValueError, match=r"\(B, D\), got \(4, 8\) and \(3, 8\)"):
         info_nce(a, b[:3])

@@ -37,7 +37,7 @@ def write_avi(path: Path, num_frames: int = 40) -> None:
 
 
 def with_claim(data: bytes, claim: int) -> bytes:
-    """An AVI file whose two headers claim so many frames: `dwTotalFrames` and `dwLength` of the format's description."""
+    """An AVI file whose two headers declare so many frames: `dwTotalFrames` and `dwLength` in the specification."""
     changed = bytearray(data)
     for place in (data.index(b"avih") + 8 + 16, data.index(b"strh") + 8 + 32):
         changed[place : place + 4] = struct.pack("<I", claim)
@@ -98,7 +98,7 @@ def test_what_does_not_fit_on_the_disk_is_named(tmp_path: Path) -> None:
         create_store(tmp_path / "s", Header(SIZE, "stretch", "jpeg", (), {}), plan)
 
 
-# --- open files -----------------------------------------------------------------------------------------------------
+# --- open files -------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
 import os, resource, sys

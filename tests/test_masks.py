@@ -75,8 +75,8 @@ def test_permuted_frames_give_permuted_masks() -> None:
     assert np.array_equal(foreground_mask(frames[order], background), foreground_mask(frames, background)[order])
 
 
-def test_weak_differences_count_only_beside_sure_ones() -> None:
-    """A shirt 25 grey levels brighter than the ground: part of a body where it touches one, alone not."""
+def test_weak_differences_count_only_next_to_sure_ones() -> None:
+    """A shirt 25 grey levels brighter than the ground: part of a body where it touches one, otherwise not."""
     ground = grey_picture()
     alone, body = ground.copy(), ground.copy()
     alone[40:56, 50:70] = body[40:56, 50:70] = 145
@@ -98,7 +98,7 @@ def test_soft_shadows_do_not_join_a_body() -> None:
     assert found[56:80, 50:70].mean() > 0.98 and found[:, 73:].sum() == 0
 
 
-def test_hard_shadows_leave_the_mask_only_if_told() -> None:
+def test_hard_shadows_leave_the_mask_only_on_request() -> None:
     ground = np.clip(scene(1, 120, 160), 60, 150)
     frame = ground.copy()
     frame[30:80, 40:70] = (220, 60, 40)
@@ -151,7 +151,7 @@ def test_flicker_costs_little() -> None:
 
 
 def test_refining_follows_the_edge() -> None:
-    """Masks of a disc, drawn 3 pixels too narrow: cut anew, they reach its edge."""
+    """Masks of a disc, drawn 3 pixels too narrow: refined, they reach its edge."""
     ground = scene(4, 120, 160)
     y, x = np.indices((120, 160))
     frames, truth, narrow = [], [], []
@@ -166,7 +166,7 @@ def test_refining_follows_the_edge() -> None:
     assert iou(masks, true) < 0.8 and iou(refined, true) > 0.97
 
 
-def test_refining_leaves_alone_what_has_no_inside() -> None:
+def test_refining_keeps_what_has_no_inside() -> None:
     ground = grey_picture()
     frames = np.stack([ground, ground])
     frames[:, 60:62, 20:140] = 250

@@ -190,7 +190,7 @@ def test_malformed_sizes_are_named(tmp_path: Path, size: Any) -> None:
         masks_of(tmp_path).frame(0)
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_pictures_are_found_by_the_last_number_of_their_names(tmp_path: Path) ->
         assert mask[:, index].all() and mask.sum() == 4
 
 
-def test_the_first_number_is_told_and_never_guessed(tmp_path: Path) -> None:
+def test_the_first_number_is_an_option_and_never_guessed(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         put(tmp_path, f"a/{number}.png", CORNER_PNG)
     assert masks_of(tmp_path).indices() == [1, 2, 3]
@@ -242,7 +242,7 @@ GREYS = np.array([[0, 50, 85], [170, 255, 255]])
 
 
 @pytest.mark.parametrize(("values", "share"), [("nonzero", 5), ("cdnet", 2)])
-def test_what_values_mean_is_told(tmp_path: Path, values: MaskValues, share: int) -> None:
+def test_meaning_of_values_is_an_option(tmp_path: Path, values: MaskValues, share: int) -> None:
     put(tmp_path, "a/0.png", grey_png(GREYS))
     put(tmp_path, "a/1.png", png([np.repeat(row, 3).astype(np.uint8).tobytes() for row in GREYS], 3, 8, 2))
     put_npz(tmp_path, "b.npz", masks=GREYS[None].astype(np.int16))
@@ -251,7 +251,7 @@ def test_what_values_mean_is_told(tmp_path: Path, values: MaskValues, share: int
         assert mask.sum() == share and mask[1, 1:].all()
 
 
-def test_cdnet_knows_five_values(tmp_path: Path) -> None:
+def test_cdnet_has_five_values(tmp_path: Path) -> None:
     put(tmp_path, "a/0.png", grey_png([[0, 1, 255, 128]]))
     put(tmp_path, "a/1.png", png([b"\xff\0\0"], 1, 8, 2))
     masks = masks_of(tmp_path, values="cdnet")
@@ -286,13 +286,13 @@ def test_every_part_of_a_png_is_watched(tmp_path: Path) -> None:
 
 
 def test_pngs_whole_outside_and_wrong_inside(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path, "a/0.png", png([b"\0"] * 4, 8))  # fewer pixels than the header says
+    put(tmp_path, "a/0.png", png([b"\0"] * 4, 8))  # fewer pixels than the header declares
     put(tmp_path, "a/1.png", png([b"\0"], 2**31 - 1))
     masks = masks_of(tmp_path)
     for index in (0, 1):
         with pytest.raises(MasksError, match=rf"{index}\.png: a PNG that cannot be decoded"):
             masks.frame(index)
-    capfd.readouterr()  # what the decoder says of it
+    capfd.readouterr()  # output of the decoder
 
 
 def test_pictures_of_one_video_have_one_size(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_damaged_npz(tmp_path: Path) -> None:
         changed[place] ^= 0x24
         path.write_bytes(changed)
         try:
-            assert np.array_equal(get(masks_of(tmp_path), 0), STACK[0])  # a date, say
+            assert np.array_equal(get(masks_of(tmp_path), 0), STACK[0])  # for example a date
         except MasksError:
             refused += 1
     assert refused > len(whole) / 2
@@ -479,7 +479,7 @@ def test_a_list_with_an_entry_a_frame(tmp_path: Path) -> None:
     assert masks.num_frames == 4 and masks.indices() == [0, 2, 3]
     assert np.array_equal(get(masks, 0), LEFT) and masks.frame(1) is None
     assert np.array_equal(get(masks, 2), LEFT | RIGHT)
-    assert get(masks, 3).shape == (5, 7) and not get(masks, 3).any()  # nobody there
+    assert get(masks, 3).shape == (5, 7) and not get(masks, 3).any()  # no person there
     assert masks.frame(4) is None and masks.frame(-1) is None
 
 
@@ -519,7 +519,7 @@ def test_lists_that_are_wrong(tmp_path: Path, data: Any, message: str) -> None:
 
 
 def youtube_vis(**changes: Any) -> dict[str, Any]:
-    """Two people in three of the frames of a clip, and a clip with nobody."""
+    """Two people in three of the frames of a clip, and a clip without people."""
     data = {
         "videos": [
             {
@@ -559,7 +559,7 @@ def test_youtube_vis(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["name", "file_name"])
 @pytest.mark.parametrize("name", ["a", "a.mp4"])
 def test_youtube_vis_without_pictures(tmp_path: Path, key: str, name: str) -> None:
-    """Frames by their place, whatever `first` says of numbers; a size where only the runs tell it."""
+    """Frames by their place, whatever `first` is; the size may be known from the run lengths only."""
     runs = [None, run_of(LEFT), None]
     path = put(
         tmp_path,
@@ -767,7 +767,7 @@ def test_options_that_are_wrong(tmp_path: Path) -> None:
 
 
 def test_files_that_vanish(tmp_path: Path) -> None:
-    """Found and gone: each says which file cannot be read."""
+    """Masks that were deleted after the search: the error names the file."""
     picture = put(tmp_path, "a/0.png", CORNER_PNG)
     array = put_npz(tmp_path, "b.npz", masks=CORNER[None])
     runs = put(tmp_path, "c.json", [CORNER_RUN])
@@ -819,7 +819,7 @@ def test_real_masks(real_data: Path, tmp_path: Path) -> None:
 
 
 def test_real_masks_in_every_form(real_data: Path, tmp_path: Path) -> None:
-    """The same masks as pictures, bits and run lengths."""
+    """The same masks as images, bits and run lengths."""
     with zipfile.ZipFile(real_data / "backgrounds" / "sbi_cavignal" / "gt.zip") as archive:
         archive.extractall(tmp_path / "pictures" / "video", archive.namelist()[:20])
     masks = np.stack(

@@ -1,7 +1,7 @@
 """Memory that runs out at each call inside the writer of a shard: a video is added whole or not at all.
 
-`MemoryError` is raised where a function, ours or native, is about to be called from the code of the store, one call after
-another. Whatever needs memory is behind such a call.
+`MemoryError` is raised before each call of a function, of bgaug or native, from the code of the store, one call after
+another. Everything that needs memory is behind such a call.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class OutOfMemory:
 
     Args:
         folders: below the package, whose code is meant.
-        at: number of the call that fails, from 0; None to count alone.
+        at: number of the call that fails, from 0; None only counts.
     """
 
     def __init__(self, folders: Sequence[str], at: int | None = None) -> None:
@@ -232,16 +232,16 @@ def fail_builds(folder: Path, most: int, report: list[str]) -> None:
     report.append(f"memory ran out at {len(steps)} of {counted.calls} calls of a build ({failed} ended it): all held")
 
 
-def test_a_build_is_right_or_says_what_is_missing(tmp_path: Path, report: list[str]) -> None:
+def test_a_build_is_right_or_reports_what_is_missing(tmp_path: Path, report: list[str]) -> None:
     fail_builds(tmp_path, 4, report)
 
 
 @pytest.mark.full
-def test_a_build_is_right_or_says_what_is_missing_at_hundreds_of_calls(tmp_path: Path, report: list[str]) -> None:
+def test_a_build_is_right_or_reports_what_is_missing_at_hundreds_of_calls(tmp_path: Path, report: list[str]) -> None:
     fail_builds(tmp_path, 400, report)
 
 
-# --- what is handed in wrongly --------------------------------------------------------------------------------------
+# --- what is handed in wrongly ----------------------------------------------------------------------------------------
 
 
 def test_what_was_put_of_a_video_that_fails_afterwards_is_taken_back(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-# --- linear probe ---------------------------------------------------------------------------------------------------
+# --- linear probe -----------------------------------------------------------------------------------------------------
 
 
 def slow_probe(x: Array, y: Array, l2: float, steps: int = 4000, rate: float = 0.5) -> tuple[Array, Array]:
@@ -70,7 +70,7 @@ def test_two_points_have_a_known_probe() -> None:
 
 
 def test_the_penalty_that_wins_on_unseen_groups_is_chosen(rng: np.random.Generator) -> None:
-    # Few samples in many dimensions, one of which tells: a strong penalty is needed to find it.
+    # Few samples in many dimensions, one of which is informative: a strong penalty is needed to find it.
     y = np.arange(48) % 2
     x = rng.normal(size=(48, 40))
     x[:, 0] += 1.2 * (2 * y - 1)
@@ -111,7 +111,7 @@ def test_invalid_choices() -> None:
         choose_l2(x, y, np.zeros(3))
 
 
-# --- neighbours -----------------------------------------------------------------------------------------------------
+# --- neighbours -------------------------------------------------------------------------------------------------------
 
 
 def test_items_do_not_vote_on_their_own_group(rng: np.random.Generator) -> None:
@@ -142,7 +142,7 @@ def test_ranks_are_what_recall_counts(rng: np.random.Generator) -> None:
     assert single.ranks[0] == -1 and single.ranks[1] >= 0
 
 
-# --- few labels -----------------------------------------------------------------------------------------------------
+# --- few labels -------------------------------------------------------------------------------------------------------
 
 
 def test_shots_are_nested_of_each_class_and_of_no_other(rng: np.random.Generator) -> None:
@@ -201,7 +201,7 @@ def test_invalid_shots() -> None:
         next(few_shot_predict(x, y, np.ones((1, 3)), shots=1))
 
 
-# --- who is held out ------------------------------------------------------------------------------------------------
+# --- who is held out --------------------------------------------------------------------------------------------------
 
 
 def test_a_split_is_held_against_the_other() -> None:
@@ -256,7 +256,7 @@ def test_samples_whose_class_is_unseen_are_known() -> None:
         list(grouped.folds(labels, 1))
 
 
-# --- classes --------------------------------------------------------------------------------------------------------
+# --- classes ----------------------------------------------------------------------------------------------------------
 
 
 def test_confusions_are_counted(rng: np.random.Generator) -> None:
@@ -279,7 +279,7 @@ def test_a_row_a_class() -> None:
     ]
 
 
-# --- how sure -------------------------------------------------------------------------------------------------------
+# --- how sure ---------------------------------------------------------------------------------------------------------
 
 
 def test_single_items_give_the_sign_test() -> None:
@@ -315,7 +315,7 @@ def test_unequal_groups_are_all_counted(rng: np.random.Generator) -> None:
 def test_many_groups_are_drawn_and_nothing_is_nothing(rng: np.random.Generator) -> None:
     first = rng.random(200)
     better = paired_difference(first, first + 0.2)
-    assert better.p == 1 / 1001  # the least that a thousand draws can say
+    assert better.p == 1 / 1001  # the smallest value of a thousand draws
     noise = [paired_difference(rng.random(50), rng.random(50), n=200).p for _ in range(60)]
     assert np.mean(np.array(noise) < 0.5) == pytest.approx(0.5, abs=0.2)
     same = paired_difference(first, first)

@@ -82,7 +82,7 @@ def test_the_table_is_of_what_was_asked_for(capsys: pytest.CaptureFixture[str]) 
     assert not micro.asked_for(lines, asked("--trials", "fame"))
 
 
-def test_how_the_dynamic_code_was_pooled_is_said() -> None:
+def test_how_the_dynamic_code_was_pooled_is_reported() -> None:
     assert [micro.feature_of(line(0, 1.0, pool=pool), "dynamic") for pool in ("mean", "change", "deviation")] == [
         "mean where it moves",
         "change",
@@ -102,13 +102,15 @@ def test_trials_that_are_there_are_not_run_again(tmp_path: Path, capsys: pytest.
         list(micro.wanted_trials(micro.parser.parse_args(["--trials", "magic"])))
 
 
-def test_a_trial_that_breaks_off_leaves_no_line_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_that_breaks_off_leaves_no_line_and_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     commands = {name: [sys.executable, "-c", code] for name, code in (("good", "pass"), ("bad", "raise SystemExit(3)"))}
     finished: list[str] = []
     micro.run_each(commands, 2, finished.append)
     assert finished == ["good"]
-    told = capsys.readouterr().err
-    assert "good: done" in told and "bad: failed" in told and "1 failed; rerun to try them again" in told
+    reported = capsys.readouterr().err
+    assert "good: done" in reported and "bad: failed" in reported and "1 failed; rerun to try them again" in reported
 
 
 def test_the_readings_are_those_of_the_decomposition() -> None:
@@ -148,9 +150,9 @@ def test_kept_lines_are_of_the_trial_that_they_name(kept: list[dict[str, Any]]) 
 
 
 def scores(kept: list[dict[str, Any]], name: str, code: str, draw: int, **where: Any) -> list[dict[str, float]]:
-    """By seed; on a CPU, 800 steps at size 40 unless said otherwise."""
-    wanted = {"name": name, "draw": draw, "device": "cpu", "steps": 800, "size": 40} | where
-    of = {line["seed"]: line["scores"][code] for line in kept if all(line[key] == wanted[key] for key in wanted)}
+    """By seed; on a CPU, 800 steps at size 40 unless specified otherwise."""
+    expected = {"name": name, "draw": draw, "device": "cpu", "steps": 800, "size": 40} | where
+    of = {line["seed"]: line["scores"][code] for line in kept if all(line[key] == expected[key] for key in expected)}
     return [of[seed] for seed in sorted(of)]
 
 

@@ -29,7 +29,7 @@ def of_kind(kind: str) -> NDArray[np.bool_]:
     return chosen
 
 
-def test_kinds_say_nothing_of_class_or_prop() -> None:
+def test_kinds_are_independent_of_class_and_prop() -> None:
     split = make_split("probe_train", size=16, num_frames=2, count=768, world="micro")
     counts = np.bincount(split.kind, minlength=3)
     assert counts.min() > 200

@@ -134,7 +134,7 @@ def test_gamma_changes_no_value() -> None:
     torch.testing.assert_close(losses[1], losses[2])
 
 
-def test_the_second_stream_is_built_for_the_static_term_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_second_stream_is_built_only_for_the_static_term(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "bgaug.model"):
         assert learner("semi", width=16).encoder.static_stage is None
         assert caplog.records == []
@@ -310,7 +310,7 @@ def test_symmetric_static_term_finds_who_took_the_background() -> None:
         queue_video=queue_video,
         weight=pairs.weight,
     )
-    # 0 gave to 2, 1 to 0, 2 to 1, 4 to 3; nobody took the backgrounds of 3 and 5.
+    # 0 gave to 2, 1 to 0, 2 to 1, 4 to 3; the backgrounds of 3 and 5 were not used.
     taker, taken = torch.tensor([2, 0, 1, 3, 3, 5]), torch.tensor([1.0, 1, 1, 0, 1, 0])
     back = queue_nce(
         model.encoder(pairs.anchor)["static"],
@@ -484,7 +484,7 @@ def test_byol_asked_both_ways_is_the_mean_of_both() -> None:
     torch.testing.assert_close(both(pairs)["loss"], (forth + back) / 2)
 
 
-def test_modes_are_appearance_alone_and_motion_alone() -> None:
+def test_modes_are_only_appearance_and_only_motion() -> None:
     clips, key = make_pairs().anchor, torch.arange(B)
     still, moving = _input_modes(clips, key)
     assert torch.equal(still, still[:, :, :1].expand_as(still))

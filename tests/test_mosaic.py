@@ -35,8 +35,8 @@ def test_a_pan_has_a_mosaic_and_good_masks() -> None:
     transforms = aligned.transforms
     assert aligned.confidence.min() > 0.7
     offset = np.median(transforms[:, :, 2] - PAN, axis=0)
-    wanted = moved(PAN - 40 + offset)
-    assert np.median([corners_apart(a, b) for a, b in zip(transforms, wanted, strict=True)]) < 0.3
+    expected = moved(PAN - 40 + offset)
+    assert np.median([corners_apart(a, b) for a, b in zip(transforms, expected, strict=True)]) < 0.3
     placed = cv2.warpAffine(WIDE, np.array([[1, 0, offset[0] - 40], [0, 1, offset[1] - 40]]), (width, height))
     inner = cv2.erode(canvas.valid.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=0) > 0
     assert np.abs(placed.astype(int) - canvas.image)[inner].mean() < 3

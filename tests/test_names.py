@@ -111,11 +111,11 @@ def test_videos(world: World, tmp_path: Path) -> None:
     probed = invoke("inspect", world.videos, "--json")
     check_shown(probed, (0,))
     out = tmp_path / HOSTILE[5]
-    for _ in range(2):  # a rerun tells of what failed before
+    for _ in range(2):  # a rerun reports what failed before
         result = invoke("extract-backgrounds", world.videos, bad, "--out", out, "--jobs", 2, "--json")
         check_shown(result, (1,))
-    told = json.loads(result.stdout)
-    assert told["ok"] == told["failed"] == len(world.names)
+    reported = json.loads(result.stdout)
+    assert reported["ok"] == reported["failed"] == len(world.names)
     lines = (out / "failures.jsonl").read_bytes()
     assert not dangers(lines.decode("utf-8"))
     ids = {json.loads(line)["id"] for line in lines.splitlines()}

@@ -33,7 +33,7 @@ def invoke(*words: object, width: int = 80) -> Any:
     return CliRunner().invoke(app, [str(word) for word in words], env=environment)
 
 
-# --- records --------------------------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
 @record
@@ -93,7 +93,7 @@ def test_inner_records_share_the_seed() -> None:
     assert (options.finetune.epochs, options.bias.composites, options.splits, options.l2) == (2, 4, (1, 2), None)
 
 
-# --- help -----------------------------------------------------------------------------------------------------------
+# --- help -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -142,7 +142,7 @@ def test_the_page_of_commands_is_up_to_date() -> None:
     assert written == page(), "run: python -m bgaug.cli.reference > docs/commands.md"
 
 
-# --- files of options and former names ------------------------------------------------------------------------------
+# --- files of options and former names --------------------------------------------------------------------------------
 
 
 def required(name: str, folder: Path) -> list[str]:
@@ -205,7 +205,7 @@ def test_a_file_gives_every_kind_of_value(small_store: Path, tmp_path: Path) -> 
     assert (options.video.method, options.video.shots, options.video.memory) == ("median", False, 64 * 2**20)
 
 
-# --- completion -----------------------------------------------------------------------------------------------------
+# --- completion -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_the_shell_completes_names(words: str, expected: set[str]) -> None:
     assert set(result.stdout.split()) == expected
 
 
-# --- the code -------------------------------------------------------------------------------------------------------
+# --- the code ---------------------------------------------------------------------------------------------------------
 
 
 def test_functions_of_the_command_line_are_small() -> None:

@@ -38,7 +38,7 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
-# --- finding --------------------------------------------------------------------------------------------------------
+# --- finding ----------------------------------------------------------------------------------------------------------
 
 
 def test_folders_are_walked_and_named_files_taken(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_folders_are_walked_and_named_files_taken(tmp_path: Path) -> None:
     assert [s.id for s in find_videos([tmp_path / "v" / "odd.bin"])] == ["odd.bin"]
 
 
-def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_found_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         find_videos([tmp_path / "nowhere"])
     with pytest.raises(UsageError, match="no video in"):
@@ -68,10 +68,10 @@ def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
     assert len(find_videos([tmp_path / "x", tmp_path / "x"])) == 1
 
 
-# --- one bad video ------------------------------------------------------------------------------------------------------
+# --- one bad video ----------------------------------------------------------------------------------------------------
 
 
-def test_a_bad_video_costs_itself_alone(mixed: Path, tmp_path: Path) -> None:
+def test_a_bad_video_affects_no_other_video(mixed: Path, tmp_path: Path) -> None:
     seen = Recorder()
     outcome = extract_backgrounds(BackgroundOptions(inputs=[mixed], out=tmp_path / "bg", jobs=2), seen)
     counts = outcome.to_json()
@@ -95,7 +95,7 @@ def test_failed_videos_are_tried_again_on_request(mixed: Path, tmp_path: Path) -
     assert verify_store(out).problems == ()
 
 
-# --- resuming -----------------------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_rerun_builds_what_is_missing_to_the_same_content(video_folder: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_other_options_are_refused(video_folder: Path, tmp_path: Path) -> None:
     assert open_store(out).size == (48, 64)
 
 
-# --- what is stored -----------------------------------------------------------------------------------------------------
+# --- what is stored ---------------------------------------------------------------------------------------------------
 
 
 def test_masks_and_backgrounds_are_those_of_the_library(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_given_backgrounds_are_used(video_folder: Path, tmp_path: Path) -> None:
         assert np.array_equal(given.masks(video, 0, count), computed.masks(video, 0, count))
 
 
-def test_a_changed_file_gets_its_background_anew(video_folder: Path, tmp_path: Path) -> None:
+def test_a_changed_file_gets_a_new_background(video_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "v"
     shutil.copytree(video_folder, folder)
     extract_backgrounds(BackgroundOptions(inputs=[folder], out=tmp_path / "bg", in_process=True, size=None), Silent())
@@ -265,7 +265,7 @@ def test_labels_that_do_not_match_are_named(video_folder: Path, tmp_path: Path) 
     assert sorted(open_store(tmp_path / "s").columns.label.tolist()) == [-1] * 5 + [0]
 
 
-def test_twins_are_told(tmp_path: Path) -> None:
+def test_twins_are_reported(tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     write_video(tmp_path / "v" / "a.mp4", moving_square(0, 12)[0])
     shutil.copy(tmp_path / "v" / "a.mp4", tmp_path / "v" / "b.mp4")
@@ -297,7 +297,7 @@ def test_a_shaking_camera_has_masks_of_what_moves(tmp_path: Path) -> None:
     for mask, truth in zip(store.masks(0, 0, 120), scenario.masks, strict=True):
         scores.add(mask, np.where(truth, 255, 0).astype(np.uint8))
     assert scores.f1 > 0.7, scores.f1
-    # Backgrounds made before are as good: the canvas is made anew.
+    # Backgrounds made before are as good: the canvas is made again.
     bg = tmp_path / "bg"
     extract_backgrounds(
         BackgroundOptions(inputs=[tmp_path / "shaking.mp4"], out=bg, in_process=True, size=None), Silent()

@@ -39,9 +39,9 @@ def graded_batch(count: int = 6, **options: Any) -> dict[str, Tensor]:
 
 
 def module(policy: str | Composition, **options: Any) -> SemiNegativePairs:
-    wanted = Composition.resolve(policy, **{k: v for k, v in options.items() if k not in ("bank", "plain_positive")})
-    bank = PICTURES if wanted.donor == "bank" else None
-    return SemiNegativePairs(without_colour(SIZE), wanted, bank=bank)
+    target = Composition.resolve(policy, **{k: v for k, v in options.items() if k not in ("bank", "plain_positive")})
+    bank = PICTURES if target.donor == "bank" else None
+    return SemiNegativePairs(without_colour(SIZE), target, bank=bank)
 
 
 def second_view(batch: dict[str, Tensor] | Batch) -> Tensor:
@@ -92,7 +92,7 @@ def test_nothing_waits_for_the_device(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-def test_a_policy_takes_no_more_of_the_batch_than_it_says(policy: str) -> None:
+def test_a_policy_takes_no_more_of_the_batch_than_declared(policy: str) -> None:
     batch = graded_batch()
     needed = ("frames", "video", "key", "box", *POLICIES[policy].needs)
     full, least = module(policy)(batch), module(policy)({name: batch[name] for name in needed})
@@ -117,7 +117,7 @@ def test_masks_of_zeros_give_the_donor() -> None:
     batch["masks"] = torch.zeros_like(batch["masks"])
     clips, place = second_view(batch), module("clip")(batch).donor
     torch.testing.assert_close(module("clip")(batch).semi, clips[place], atol=1e-6, rtol=0)
-    for donor in ("frame", "inpainted"):  # nothing to fill where nobody stands
+    for donor in ("frame", "inpainted"):  # nothing to fill where no person is
         pairs = module(Composition(donor=donor))(batch)
         frame = pairs.provenance["donor_frame"]
         still = clips[place, :, frame].unsqueeze(2).expand_as(clips)
@@ -222,7 +222,7 @@ def test_boxes_lie_tight_around_masks() -> None:
 def test_actorcutmix_takes_the_donors_actors_out() -> None:
     batch = graded_batch()
     batch["masks"] = torch.zeros_like(batch["masks"])
-    batch["masks"][0] = 255  # one actor, who fills the picture
+    batch["masks"][0] = 255  # one actor, who fills the image
     for policy in ("actorcutmix", "actorcutmix-published"):
         composer = SemiNegativePairs(without_colour(SIZE), policy)
         donor = torch.tensor([1, 0, 3, 4, 5, 2])
@@ -298,7 +298,7 @@ def test_filling_takes_the_colours_around() -> None:
     assert everything.isfinite().all() and (everything <= 1).all()
 
 
-def test_pairs_are_replayed_from_their_clips_alone() -> None:
+def test_pairs_are_replayed_from_only_their_clips() -> None:
     batch = make_batch(8)
     composer = SemiNegativePairs(Augmentation(size=SIZE))
     pairs = composer(batch)

@@ -37,7 +37,7 @@ def test_what_the_packets_tell(clip: Path) -> None:
     assert json.loads(json.dumps(found.to_json()))["info"]["codec"] == "h264"
 
 
-def test_what_decoding_tells(tmp_path: Path) -> None:
+def test_what_decoding_finds(tmp_path: Path) -> None:
     path = tmp_path / "cuts.mp4"
     write_video(path, np.concatenate([np.repeat(scene(seed, 96, 128)[None], 30, 0) for seed in (1, 5)]))
     found = probe_with_cuts(path)
@@ -48,7 +48,7 @@ def test_what_decoding_tells(tmp_path: Path) -> None:
     assert found.deep.decord in ("the same frames", "not installed")
 
 
-def test_bad_files_are_told_and_leave_with_1(clip: Path, tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_leave_with_1(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video" * 50)
     result = CliRunner().invoke(app, ["inspect", str(clip), str(tmp_path / "text.mp4"), "--deep", "--json"])
     assert result.exit_code == 1
@@ -59,7 +59,7 @@ def test_bad_files_are_told_and_leave_with_1(clip: Path, tmp_path: Path) -> None
     assert result.exit_code == 0 and "h264" in result.stdout
 
 
-def test_real_lengths_are_told(real_data: Path) -> None:
+def test_real_lengths_are_reported(real_data: Path) -> None:
     tree = probe_video(real_data / "clips" / "tree.avi", deep=True)
     assert tree.info is not None and tree.deep is not None
     assert (tree.info.declared_frames, tree.deep.real_frames) == (444, 68)
@@ -68,7 +68,7 @@ def test_real_lengths_are_told(real_data: Path) -> None:
     assert cut.deep.breaks_off is not None and "truncated" in cut.deep.breaks_off
 
 
-# --- nothing leaks ------------------------------------------------------------------------------------------------------
+# --- nothing leaks ----------------------------------------------------------------------------------------------------
 
 
 def resident_kilobytes() -> int:
@@ -103,7 +103,7 @@ def test_a_thousand_opens_leak_nothing(clip: Path) -> None:
     check_leaks(clip, 1000)
 
 
-# --- memory does not grow with the length ---------------------------------------------------------------------------------
+# --- memory does not grow with the length -----------------------------------------------------------------------------
 
 EXTRACT = """
 import re, sys

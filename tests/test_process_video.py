@@ -25,7 +25,7 @@ from bgaug.video import read_video, write_video
 
 
 def textured(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
-    """A scene with enough in it to tell where the camera looks."""
+    """A scene with enough texture to locate the camera."""
     blocks = np.random.default_rng(seed).integers(0, 90, (height // 8, width // 8, 3), dtype=np.uint8)
     return (scene(seed, height, width) // 2 + blocks.repeat(8, 0).repeat(8, 1)).astype(np.uint8)
 
@@ -40,7 +40,7 @@ def mover_over(background: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def pan_over(wide: np.ndarray, num_frames: int, step: int = 3) -> np.ndarray:
-    """A camera that goes along a wide picture."""
+    """A camera that pans along a wide image."""
     return np.stack([wide[:, t * step : t * step + 160] for t in range(num_frames)])
 
 
@@ -72,7 +72,7 @@ def test_each_shot_has_its_own_background(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("step", "short"), [(100, 0), (50, 1)])
-def test_shots_are_as_long_as_their_own_times_say(folder: Path, tmp_path: Path, step: int, short: int) -> None:
+def test_shots_are_as_long_as_their_own_times(folder: Path, tmp_path: Path, step: int, short: int) -> None:
     """12 frames of 100 ms are a shot of 1.2 s, whatever the rate of the rest; 12 of 50 ms are counted as too short."""
     frames = np.concatenate([mover_over(textured(1), 12), mover_over(textured(2), 120)])
     times = [*range(0, 12 * step, step), *range(12 * step, 12 * step + 1200, 10)]
@@ -113,7 +113,7 @@ def test_backgrounds_from_a_store_give_the_same(folder: Path, tmp_path: Path) ->
     assert np.array_equal(given.masks(0, 0, 80), computed.masks(0, 0, 80))
 
 
-def test_shots_can_be_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_shots_can_be_left_unchanged(folder: Path, tmp_path: Path) -> None:
     write_video(folder / "cuts.mp4", np.concatenate([mover_over(textured(seed), 40) for seed in (1, 2)]))
     build_shards(replace(setup(folder, tmp_path / "s"), video=VideoOptions(shots=False), size=None), Silent())
     assert open_store(tmp_path / "s").shots(0)[:, :2].tolist() == [[0, 80]]
@@ -149,7 +149,7 @@ def test_shots_under_a_second_take_no_part(folder: Path, tmp_path: Path) -> None
     assert shots[1, 2] == -1 and (shots[[0, 2], 2] >= 0).all()
 
 
-# --- files that break off -----------------------------------------------------------------------------------------------
+# --- files that break off ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def broken(folder: Path) -> Path:
 
 
 def test_skip_leaves_a_broken_video_out(broken: Path, tmp_path: Path) -> None:
-    # So much noise hides whether the camera stands still: that is not looked at here.
+    # So much noise hides whether the camera is static: that is not tested here.
     options = VideoOptions(shots=False)
     outcome = extract_backgrounds(replace(setup(broken, tmp_path / "s"), size=BACKGROUND_SIZE, video=options), Silent())
     counts = outcome.to_json()
@@ -208,7 +208,7 @@ def test_fail_ends_the_run_and_names_the_video(broken: Path, tmp_path: Path) -> 
         )
 
 
-# --- real videos --------------------------------------------------------------------------------------------------------
+# --- real videos ------------------------------------------------------------------------------------------------------
 
 
 def test_verdicts_on_real_videos(real_data: Path, tmp_path: Path) -> None:

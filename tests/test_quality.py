@@ -103,7 +103,7 @@ def test_nothing_moves() -> None:
 
 
 def test_a_background_that_hides_who_moves_is_not_taken_for_one_where_nothing_does() -> None:
-    """He fills the picture and stays: all masks are empty, and yet he moves."""
+    """A person fills the image and stays: all masks are empty, although the person moves."""
     frames = np.repeat(moving_square(height=120, width=160)[2][None], 60, 0)
     frames[::2, 50:70, 60:90] = np.minimum(frames[::2, 50:70, 60:90], 235) + 17  # too faint to be called
     shot = samples_of(frames)

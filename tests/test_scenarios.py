@@ -30,7 +30,7 @@ def test_outside_the_masks_is_the_background(made: dict[str, Scenario], name: st
     noise = 8 if name == "noisy" else 2
     for t in (0, 31, 59, 60, 61, 100, 119):
         near = cv2.dilate(scenario.masks[t].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        # What a pan brings into view is not in the reference picture.
+        # What a pan brings into view is not in the reference image.
         unseen = np.zeros(SIZE, np.bool_)
         dx, dy = (round(float(np.ceil(abs(move)))) for move in scenario.moves[t])
         if dx:
@@ -40,7 +40,7 @@ def test_outside_the_masks_is_the_background(made: dict[str, Scenario], name: st
         error = scenario.frames[t].astype(np.float32) - background_at(scenario, t)
         error = error[~near & ~unseen]
         assert abs(error.mean()) < 0.5, t
-        # Rounding and warping a rounded picture add a little to the noise, what is clipped takes some away.
+        # Rounding and warping a rounded image add a little to the noise, what is clipped takes some away.
         assert 0.85 * noise < error.std() < 1.15 * noise + 0.3, t
         assert (np.abs(error) > 6 * noise + 2).mean() < 1e-3, t
 
@@ -82,7 +82,7 @@ def test_occupancy_is_as_named(share: int) -> None:
 
 
 @pytest.mark.parametrize("share", [40, 60])
-def test_who_stops_stands_so_long_and_leaves(made: dict[str, Scenario], share: int) -> None:
+def test_a_person_who_stops_waits_so_long_and_leaves(made: dict[str, Scenario], share: int) -> None:
     masks = made[f"stop{share}"].masks
     assert not masks[0].any() and not masks[-1].any()
     always = masks.mean(0)

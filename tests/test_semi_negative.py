@@ -1,4 +1,4 @@
-"""Donors and composites: identities, invariants, and a world whose moving square we know."""
+"""Donors and composites: identities, invariants, and a world whose moving square is known."""
 
 from dataclasses import fields
 
@@ -115,7 +115,7 @@ def test_soften_grows_by_pixels_and_fractions(grow: float, inner: int, rim: floa
     torch.testing.assert_close(soften(mask, grow, 0)[0, 0, 0], expected)
 
 
-def test_soften_grows_in_space_alone_and_up_to_the_border() -> None:
+def test_soften_grows_only_in_space_and_up_to_the_border() -> None:
     mask = torch.zeros(1, 1, 3, 6, 6)
     mask[0, 0, 1, 0, 0] = 1
     out = soften(mask, 1, 0)
@@ -148,7 +148,7 @@ def test_motion_masks_find_what_moves() -> None:
     mask = motion_masks(clips, background)
     assert mask.shape == truth.shape
     assert (mask * truth).sum() / truth.sum() > 0.95
-    # The square fills 3.5 % of the clip and the quantile keeps 21 %; what is kept beside it lies close to it.
+    # The square fills 3.5 % of the clip and the quantile keeps 21 %; what else is kept lies close to it.
     assert mask[..., 26:, :].mean() < 0.6 < mask[truth.bool()].min()
     with pytest.raises(ValueError, match="at least 2 frames"):
         motion_masks(clips[:, :, :1], background)
@@ -276,7 +276,7 @@ def test_nothing_waits_for_the_device(masks: str) -> None:
         assert SemiNegativePairs(Augmentation(size=16), mask=masks)(batch).semi.shape == (4, 3, 3, 16, 16)
 
 
-def test_wrong_batches_are_told() -> None:
+def test_wrong_batches_are_reported() -> None:
     module, batch = SemiNegativePairs(Augmentation(size=16)), dict(make_batch())
     with pytest.raises(ValueError, match="has no masks"):
         module({name: value for name, value in batch.items() if name != "masks"})

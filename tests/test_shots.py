@@ -22,8 +22,8 @@ Matrices = NDArray[Any]
 
 CUTS = {
     "clips/bikes.mp4": [30, 76, 137, 187, 242],
-    "clips/scene_cuts.mp4": [30, 76, 137, 187, 242],  # the same beside plots that stand still
-    # One shot whose file is broken from 229 on: half the picture, then all of it, and at 268 it recovers.
+    "clips/scene_cuts.mp4": [30, 76, 137, 187, 242],  # the same next to static plots
+    # One shot whose file is broken from 229 on: half the image, then all of it, and at 268 it recovers.
     "clips/mmaction2_demo.mp4": [229, 268],
 }
 """First frames of new shots, seen by eye around every large change; all other real videos are one shot."""
@@ -35,7 +35,7 @@ MOVING_CLIPS = ["kinetics_9r8wpMS2iEk.mp4", "kinetics_R6llTwEh07w.mp4", "v_bikin
 
 
 def textured(seed: int, height: int, width: int) -> Frames:
-    """A picture with structure of all sizes, as photographs have: uint8 (H, W, 3)."""
+    """An image with structure of all sizes, as photographs have: uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for cells in (3, 6, 12, 24, 48, 96):
@@ -45,7 +45,7 @@ def textured(seed: int, height: int, width: int) -> Frames:
 
 
 def seen_by(world: Frames, matrices: Matrices, noise: float = 2.0, seed: int = 0) -> Frames:
-    """What a camera sees of a world: 120x160 about the middle, moved by (T, 2, 3) world to picture, with noise."""
+    """What a camera sees of a world: 120x160 about the middle, moved by (T, 2, 3) world to image, with noise."""
     rng = np.random.default_rng(seed)
     frames = [cv2.warpAffine(world, matrix, (world.shape[1], world.shape[0])) for matrix in matrices]
     top, left = (world.shape[0] - 120) // 2, (world.shape[1] - 160) // 2
@@ -54,14 +54,14 @@ def seen_by(world: Frames, matrices: Matrices, noise: float = 2.0, seed: int = 0
 
 
 def moved(shifts: NDArray[np.float64]) -> Matrices:
-    """Matrices that move the picture by (dx, dy) each."""
+    """Matrices that move the image by (dx, dy) each."""
     matrices = np.tile(np.eye(2, 3), (len(shifts), 1, 1))
     matrices[:, :, 2] = shifts
     return matrices
 
 
 def with_square(frames: Frames, side: int) -> Frames:
-    """A grey square with a pattern of its own crosses the picture."""
+    """A grey square with a pattern of its own crosses the image."""
     frames, pattern = frames.copy(), textured(99, side, side)
     T, H, W, _ = frames.shape
     for t in range(T):
@@ -77,7 +77,7 @@ def thumbnails(path: Path) -> Iterator[Frames]:
 
 
 def streamed(pictures: Iterator[Frames] | list[Frames]) -> list[int]:
-    """The cuts that a finder tells, after checking that none comes early, late, twice or after its frame is settled."""
+    """The cuts that a finder reports; checks that none comes early, late, twice or after its frame is settled."""
     finder, cuts, settled = CutFinder(), [], 0
     for index, thumbnail in enumerate(pictures):
         cut = finder.feed(thumbnail)
@@ -126,7 +126,7 @@ def test_noise_makes_and_hides_no_cut() -> None:
 
 @pytest.mark.parametrize("length", range(1, DELAY + 1))
 def test_so_few_frames_between_two_scenes_are_no_shot(length: int) -> None:
-    """Half a picture, a broken one, a blend: they go with the shot that follows."""
+    """Half an image, a broken one, a blend: they belong to the shot that follows."""
     old, between, new = (textured(seed, 120, 160) for seed in (1, 2, 3))
     frames = np.stack([old] * 20 + [between] * length + [new] * 20)
     assert find_cuts(frames) == [20]
@@ -188,7 +188,7 @@ def test_thumbnails_of_another_kind_are_refused() -> None:
 
 def test_a_still_camera_before_a_large_square_is_static() -> None:
     frames = seen_by(textured(3, 200, 240), moved(np.zeros((25, 2))))
-    for side in (0, 60, 76):  # up to 30 % of the picture
+    for side in (0, 60, 76):  # up to 30 % of the image
         camera = camera_motion(with_square(frames, side) if side else frames)
         assert camera.verdict == "static"
         assert camera.spread < 0.2
@@ -279,7 +279,7 @@ def test_nothing_to_go_by_is_unknown() -> None:
     flat = np.full((9, 120, 160, 3), 90, np.uint8)
     two = seen_by(textured(11, 200, 240), moved(np.zeros((2, 2))))
     half = flat.copy()
-    half[:, 100:, 130:] = textured(12, 20, 30)  # one tile alone has something to see
+    half[:, 100:, 130:] = textured(12, 20, 30)  # only one tile has texture
     for samples in (flat, two, half):
         camera = camera_motion(samples)
         assert camera.verdict == "unknown"

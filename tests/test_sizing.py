@@ -17,7 +17,7 @@ def test_area_filter_is_the_mean_of_blocks() -> None:
     assert np.abs(resize_area(image, (10, 15)) - blocks).max() <= 0.5
 
 
-def test_same_size_is_left_alone() -> None:
+def test_same_size_is_left_unchanged() -> None:
     image = np.zeros((10, 12, 3), np.uint8)
     assert resize_area(image, (10, 12)) is image
 

@@ -27,7 +27,7 @@ H, W = 120, 160
 
 
 def textured(seed: int, height: int, width: int) -> Frames:
-    """A picture with structure of all sizes: uint8 (H, W, 3)."""
+    """An image with structure of all sizes: uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for cells in (3, 6, 12, 24, 48):
@@ -58,7 +58,7 @@ def moved(shifts: np.ndarray) -> np.ndarray:
 
 
 def with_walker(frames: Frames, seed: int = 99, speed: float | None = None) -> tuple[Frames, NDArray[np.bool_]]:
-    """A patterned ellipse crosses the picture; its true masks."""
+    """A patterned ellipse crosses the image; its true masks."""
     frames, pattern = frames.copy(), 255 - textured(seed, 40, 20)
     T = len(frames)
     body = np.zeros((40, 20), np.uint8)
@@ -105,8 +105,8 @@ def test_known_shifts_are_found(limit: float) -> None:
     aligner = FrameAligner(clean)
     for image, shift in zip(frames, shifts, strict=True):
         found = aligner.align(image)
-        wanted = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
-        assert corners_apart(found.transform, wanted) < 0.2
+        expected = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
+        assert corners_apart(found.transform, expected) < 0.2
         assert MIN_CONFIDENCE < found.confidence <= 1
 
 
@@ -150,8 +150,8 @@ def test_a_shaking_camera_has_a_sharp_background_and_good_masks(tmp_path: Path) 
     transforms = aligned.transforms
     # Up to the place of the whole: that of the usual frame.
     offset = np.median(transforms[:, :, 2] - SHAKES, axis=0)
-    wanted = moved(SHAKES - 40 + offset)
-    assert max(corners_apart(a, b) for a, b in zip(transforms, wanted, strict=True)) < 0.35
+    expected = moved(SHAKES - 40 + offset)
+    assert max(corners_apart(a, b) for a, b in zip(transforms, expected, strict=True)) < 0.35
     assert aligned.confidence.min() > 0.7
     threshold = [threshold_map(np.asarray(view(canvas.noise, t, canvas.size))) for t in transforms]
     seen = [np.asarray(view(canvas.image, transform, canvas.size), np.uint8) for transform in transforms]
@@ -198,7 +198,7 @@ def test_the_order_of_samples_does_not_matter() -> None:
     np.testing.assert_allclose(a.transforms[order], b.transforms, atol=1e-3)
 
 
-def test_nothing_to_go_by_is_said() -> None:
+def test_nothing_to_go_by_is_reported() -> None:
     flat = np.full((20, H, W, 3), 90, np.uint8)
     aligner = FrameAligner(flat[0])
     assert aligner.num_points == 0
@@ -253,7 +253,7 @@ def test_the_median_is_of_what_was_seen() -> None:
 
 def test_what_few_samples_saw_is_not_valid() -> None:
     shifts = np.zeros((11, 2))
-    shifts[:2, 0] = 10  # two samples alone saw the right rim
+    shifts[:2, 0] = 10  # only two samples saw the right rim
     shot = shot_of(seen_by(WORLD, moved(shifts), 0))
     transforms = moved(shifts - 40).astype(np.float32)
     canvas = put_together(shot, transforms, np.ones(11, np.float32))

@@ -103,7 +103,7 @@ def store_path(tmp_path: Path) -> Path:
     return root
 
 
-# --- write and read -------------------------------------------------------------------------------------------------
+# --- write and read ---------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=12, deadline=None)
@@ -136,7 +136,7 @@ def test_what_was_written_is_read(
         if frames == "raw":
             assert np.array_equal(got, truth[::stride])
         else:
-            assert np.abs(got.astype(int) - truth[::stride]).mean() < 12  # JPEG, half chroma, tiny pictures
+            assert np.abs(got.astype(int) - truth[::stride]).mean() < 12  # JPEG, half chroma, tiny images
         assert np.array_equal(store.masks(video, 0, span, stride), foreground_mask(truth, background)[::stride])
         read = store.background(video)
         assert np.array_equal(read.image, background.image) and np.array_equal(read.noise, background.noise)
@@ -254,7 +254,7 @@ def test_any_zarr_reader_opens_it(store_path: Path) -> None:
     frames, offsets = group["frames"], group["frame_offsets"]
     assert isinstance(frames, zarr.Array) and isinstance(offsets, zarr.Array)
     left, right = np.asarray(offsets[:2]).tolist()
-    assert np.asarray(frames[left : left + 2]).tobytes() == b"\xff\xd8" and right > left  # a JPEG picture
+    assert np.asarray(frames[left : left + 2]).tobytes() == b"\xff\xd8" and right > left  # a JPEG image
 
 
 def test_a_store_travels_between_processes_and_threads(store_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_forked_process_does_not_wait_for_a_lock_of_its_parent(store_path: Pat
     assert os.waitpid(process, 0)[1] == 0
 
 
-# --- the plan -------------------------------------------------------------------------------------------------------
+# --- the plan ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(0, 2 * 10**8)), min_size=1, max_size=900))
@@ -316,7 +316,7 @@ def test_the_same_options_go_on_and_others_are_named(store_path: Path) -> None:
     assert pending_shards(store_path, plan) == [0, 1]
 
 
-def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     for overwrite in (False, True):
         with pytest.raises(StoreFormatError, match="not a bgaug store"):
@@ -327,7 +327,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
-def test_too_little_space_is_told_before_the_first_byte(tmp_path: Path) -> None:
+def test_too_little_space_is_reported_before_the_first_byte(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="GiB are free"):
         create_store(tmp_path / "s", header_of(), plan_of(10**18))
     assert not (tmp_path / "s" / "zarr.json").exists()
@@ -410,7 +410,7 @@ def test_a_missing_array_is_never_served_as_zeros(store_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["frames", "masks", "backgrounds"])
-def test_a_changed_byte_is_told_on_reading(store_path: Path, name: str) -> None:
+def test_a_changed_byte_is_reported_on_reading(store_path: Path, name: str) -> None:
     chunk = next(path for path in (store_path / "shards/00000" / name / "c").rglob("*") if path.is_file())
     data = bytearray(chunk.read_bytes())
     data[40] ^= 4
@@ -428,7 +428,7 @@ def test_extra_files_are_named(store_path: Path) -> None:
     assert problem.path.name == "notes.txt" and "does not belong" in problem.message
 
 
-def test_a_lost_index_is_derived_anew(store_path: Path) -> None:
+def test_a_lost_index_is_derived_again(store_path: Path) -> None:
     before = open_store(store_path)
     shutil.rmtree(store_path / "index")
     (store_path / "failures.jsonl").unlink()
@@ -458,7 +458,7 @@ def test_a_damaged_commit_costs_its_shard_and_is_named(store_path: Path) -> None
     assert any(problem.path == commit for problem in report.problems)
 
 
-# --- content ------------------------------------------------------------------------------------------------------------
+# --- content ----------------------------------------------------------------------------------------------------------
 
 
 def test_content_hash_is_that_of_the_content(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_content_hash_is_that_of_the_content(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_identity_tells_files_apart(tmp_path: Path) -> None:
+def test_identity_distinguishes_files(tmp_path: Path) -> None:
     path = tmp_path / "x"
     data = bytearray(np.random.default_rng(0).bytes(3 * 2**20))
     path.write_bytes(data)

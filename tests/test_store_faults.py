@@ -1,5 +1,5 @@
-"""The n-th call that changes a file fails, in every command that writes a store: told in one line, nothing torn, and the
-same command goes on.
+"""The n-th call that changes a file fails, in every command that writes a store: one line of error, no partial file,
+and the same command continues.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def fail_calls(name: str, inputs: Path, folder: Path, most: int, report: list[st
         shutil.copytree(before, whole)
     with Faults(whole) as counted:
         command.run(inputs, whole)
-    expected, told = seen(whole), 0
+    expected, reported = seen(whole), 0
     steps = sorted(rng.sample(range(counted.calls["any"]), min(most, counted.calls["any"])))
     for place, step in enumerate(steps):
         out, error, lasting = folder / f"{step}", ERRORS[place % len(ERRORS)], rng.random() < 0.5
@@ -163,9 +163,9 @@ def fail_calls(name: str, inputs: Path, folder: Path, most: int, report: list[st
             with Faults(out, "any", step, error, lasting=lasting):
                 command.run(inputs, out)
         except StoreError as refused:
-            told += 1
-            said = str(refused)
-            assert str(out) in said and "\n" not in said and os.strerror(error) in said, said
+            reported += 1
+            message = str(refused)
+            assert str(out) in message and "\n" not in message and os.strerror(error) in message, message
         if name != "verify --repair":  # which begins with a torn one
             check_nothing_is_torn(out, command)
         command.run(inputs, out)
@@ -173,7 +173,9 @@ def fail_calls(name: str, inputs: Path, folder: Path, most: int, report: list[st
         hidden = [path.relative_to(out).as_posix() for path in out.rglob(".*")]
         assert not hidden, f"left behind: {hidden}"
         shutil.rmtree(out)
-    report.append(f"{name}: {len(steps)} of {counted.calls['any']} calls failed, {told} told, all held")
+    report.append(
+        f"{name}: {len(steps)} of {counted.calls['any']} calls failed, {reported} reported, store complete each time"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +184,7 @@ def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_call_that_fails_is_told_and_costs_nothing(
+def test_a_call_that_fails_is_reported_and_loses_nothing(
     name: str, inputs: Path, tmp_path: Path, report: list[str]
 ) -> None:
     fail_calls(name, inputs, tmp_path, MOST, report)
@@ -190,7 +192,7 @@ def test_a_call_that_fails_is_told_and_costs_nothing(
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_call_that_fails_is_told_and_costs_nothing(
+def test_every_call_that_fails_is_reported_and_loses_nothing(
     name: str, inputs: Path, tmp_path: Path, report: list[str]
 ) -> None:
     fail_calls(name, inputs, tmp_path, 10**6, report)

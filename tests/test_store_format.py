@@ -1,4 +1,4 @@
-"""docs/store.md is enough to read a store: by Zarr's own readers, and by one that was written from the page alone."""
+"""docs/store.md is enough to read a store: by Zarr's own readers, and by one written from that page only."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: out / kind for kind in KINDS}
 
 
-# --- a second implementation: the page, and nothing of bgaug or Zarr ------------------------------------------------
+# --- a second implementation: the page, and nothing of bgaug or Zarr --------------------------------------------------
 
 Array = NDArray[Any]
 STRINGS = {
@@ -306,7 +306,7 @@ class PlainStore:
         return found
 
 
-# --- all readers, side by side --------------------------------------------------------------------------------------
+# --- all readers, side by side ----------------------------------------------------------------------------------------
 
 
 def by_zarr(folder: Path) -> Array:
@@ -345,13 +345,13 @@ def test_a_second_implementation_reads_the_same(
     assert (len(plain.videos[LONG]) > 3) is (kind != "backgrounds" and kind != "none")
     for video, name in enumerate(plain.videos):
         for frames in (np.arange(store.num_frames(video)), np.array([20, 3, 3])):
-            wanted = frames.tolist()
+            target = frames.tolist()
             if store.header.frames != "none":
-                assert np.array_equal(plain.clip(name, wanted), store.frames_at(video, frames))
+                assert np.array_equal(plain.clip(name, target), store.frames_at(video, frames))
             if kind != "backgrounds":
                 packed = store.packed_masks_at(video, frames)
-                assert np.array_equal(plain.masks(name, wanted), unpack_mask(packed, *SIZE))
-            assert np.array_equal(plain.pts_seconds(name, wanted), store.pts_at(video, frames))
+                assert np.array_equal(plain.masks(name, target), unpack_mask(packed, *SIZE))
+            assert np.array_equal(plain.pts_seconds(name, target), store.pts_at(video, frames))
         assert [[s["start"], s["stop"], s["background"]] for s, _ in plain.shots(name)] == store.shots(video).tolist()
         for number, (shot, _) in enumerate(plain.shots(name)):
             if shot["background"] < 0:
@@ -363,7 +363,7 @@ def test_a_second_implementation_reads_the_same(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_digests_are_computed_as_the_page_says(stores: dict[str, Path], kind: str) -> None:
+def test_digests_are_computed_as_the_page_describes(stores: dict[str, Path], kind: str) -> None:
     plain = PlainStore(stores[kind])
     for parts in plain.videos.values():
         for row, folder in parts:
@@ -375,7 +375,7 @@ def test_digests_are_computed_as_the_page_says(stores: dict[str, Path], kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_index_is_what_the_page_says(stores: dict[str, Path], kind: str) -> None:
+def test_the_index_is_what_the_page_describes(stores: dict[str, Path], kind: str) -> None:
     plain, store = PlainStore(stores[kind]), open_store(stores[kind])
     expected = plain.columns()
     assert expected.keys() == vars(store.columns).keys()
@@ -391,7 +391,7 @@ def test_a_bank_reads_alike(stores: dict[str, Path]) -> None:
         assert np.array_equal(read(stores["jpeg"] / "banks" / "places" / "pictures"), bank.images)
 
 
-def test_every_flipped_bit_is_found_from_what_the_page_says(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_every_flipped_bit_is_found_from_what_the_page_describes(stores: dict[str, Path], tmp_path: Path) -> None:
     root = shutil.copytree(stores["jpeg"], tmp_path / "s")
     PlainStore(root)
     rng = np.random.default_rng(0)
@@ -404,7 +404,7 @@ def test_every_flipped_bit_is_found_from_what_the_page_says(stores: dict[str, Pa
         path.write_bytes(whole)
 
 
-# --- the schema -----------------------------------------------------------------------------------------------------
+# --- the schema -------------------------------------------------------------------------------------------------------
 
 
 def validator(name: str) -> jsonschema.Draft202012Validator:
@@ -503,7 +503,7 @@ def test_schema_and_code_name_the_same_words() -> None:
     assert tuple(shot["grade"]["enum"]) == (*GRADES[1:], None)
 
 
-# --- the page -------------------------------------------------------------------------------------------------------
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def blocks(language: str) -> list[str]:
@@ -568,16 +568,16 @@ def test_the_page_describes_every_array(stores: dict[str, Path], kind: str) -> N
             assert meta["fill_value"] == 0 and meta["chunk_key_encoding"]["configuration"] == {"separator": "/"}
             count, rest = meta["shape"][0], meta["shape"][1:]
             if rows:
-                wanted = json.loads(json.dumps(sharded_codecs))
-                inner = wanted[0]["configuration"]
+                target = json.loads(json.dumps(sharded_codecs))
+                inner = target[0]["configuration"]
                 inner["chunk_shape"] = [int(rows), *rest]
                 inner["codecs"] = inner["codecs"] if zstd == "yes" else inner["codecs"][:1]
                 chunk = max(1, -(-count // int(rows))) * int(rows)
             else:
-                wanted, chunk = json.loads(json.dumps(plain_codecs)), max(1, count)
+                target, chunk = json.loads(json.dumps(plain_codecs)), max(1, count)
                 if dtype == "uint8":
-                    del wanted[0]["configuration"]
-            assert meta["codecs"] == wanted, name
+                    del target[0]["configuration"]
+            assert meta["codecs"] == target, name
             assert meta["chunk_grid"]["configuration"]["chunk_shape"] == [chunk, *rest], name
             files = [path.relative_to(folder / name).as_posix() for path in (folder / name / "c").rglob("*")]
             assert [file for file in files if (folder / name / file).is_file()] == (
@@ -594,7 +594,7 @@ def test_the_sealed_record_on_the_page_is_sealed() -> None:
     assert canonical(numbers).decode().strip("[]").split(",") == re.findall(r"`([\d.e+-]+)`", PAGE)[: len(numbers)]
 
 
-def test_pictures_are_as_the_page_says(stores: dict[str, Path]) -> None:
+def test_pictures_are_as_the_page_describes(stores: dict[str, Path]) -> None:
     """Baseline JPEG, 4:2:0, quality 90; end to end, and in the file where they are in the array."""
     plain = PlainStore(stores["jpeg"])
     for row, folder in plain.videos[LONG]:

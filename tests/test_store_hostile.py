@@ -1,4 +1,4 @@
-"""What is said of a store that somebody hostile wrote: the path, the field, and never what the store does not hold."""
+"""Errors about stores with hostile content: the path, the field, and never data that the store does not hold."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def jpeg(whole: dict[FrameKind, Path], tmp_path: Path) -> Path:
 
 
 def change(root: Path, name: str, edit: Callable[[Any], object]) -> None:
-    """Edit a document; whoever did it makes the checksums right."""
+    """Edit a document and update the checksums."""
     document = load(root / name)
     edit(document)
     (root / name).write_bytes(canonical(document))
@@ -64,15 +64,15 @@ def everything(store: Store) -> list[Any]:
     return found
 
 
-# --- documents ------------------------------------------------------------------------------------------------------------
+# --- documents --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [10**7, 10**12, -1, "3", None, 2**64])
 def test_a_header_that_declares_other_shards_costs_nothing(jpeg: Path, number: Any) -> None:
     change(jpeg, "zarr.json", lambda node: node["attributes"]["bgaug"]["plan"].update(shards=number))
     begun = time.process_time()
-    said = "9999996 of 10000000 shards are missing" if number == 10**7 else r"plan\.shards: Input should be"
-    with pytest.raises(StoreError, match=said):
+    output = "9999996 of 10000000 shards are missing" if number == 10**7 else r"plan\.shards: Input should be"
+    with pytest.raises(StoreError, match=output):
         open_store(jpeg)
     if number == 10**7:
         paths = {problem.path.name for problem in verify_store(jpeg).problems}
@@ -156,7 +156,7 @@ ARRAYS: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_an_array_that_is_none_is_told(jpeg: Path, name: str) -> None:
+def test_an_array_that_is_none_is_reported(jpeg: Path, name: str) -> None:
     change(jpeg, "shards/00000/masks/zarr.json", ARRAYS[name])
     with pytest.raises(StoreError, match="masks") as caught:
         open_store(jpeg).masks(0, 0, 6)
@@ -164,11 +164,11 @@ def test_an_array_that_is_none_is_told(jpeg: Path, name: str) -> None:
     assert any("masks" in str(problem.path) for problem in verify_store(jpeg).problems)
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_bomb_is_not_unpacked(root: Path) -> None:
-    """100 kB that say, or do not say, that they are hundreds of megabytes."""
+    """100 kB that declare hundreds of megabytes, or do not declare a size."""
     good = (root / "shards/00000/pts_seconds/c/0").read_bytes()
     packed = bomb(2**28)
     unsaid = packed[:4] + bytes([packed[4] & 0x3F]) + packed[9:]  # without its size
@@ -195,7 +195,7 @@ def test_an_array_that_claims_more_than_its_file_can_hold(root: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 65791, 65792, 70000])
-def test_what_a_frame_of_zstd_says_it_holds(count: int) -> None:
+def test_what_a_frame_of_zstd_declares(count: int) -> None:
     data = np.random.default_rng(0).integers(0, 9, count, dtype=np.uint8)
     assert _content_bytes(bytes(Zstd(1, checksum=True).encode(data))[:14]) == count
     assert _content_bytes(bytes(Zstd(1, checksum=False).encode(data))[:14]) is None
@@ -236,10 +236,10 @@ def test_a_file_or_folder_in_the_place_of_the_index_is_passed_over(root: Path) -
     assert verify_store(root, deep=True).problems == ()
 
 
-# --- what the documents declare -----------------------------------------------------------------------------------------
+# --- what the documents declare ---------------------------------------------------------------------------------------
 
 
-def test_an_index_that_says_otherwise_than_the_commits_is_told(jpeg: Path) -> None:
+def test_an_index_that_contradicts_the_commits_is_reported(jpeg: Path) -> None:
     """Labels of another class: whole in itself, and sealed."""
     codes = np.array([1, 0, 0, 0], "<i4")
     (jpeg / "index/label/c/0").write_bytes(bytes(Zstd(1, checksum=True).encode(codes)))
@@ -263,14 +263,14 @@ def test_an_index_that_cannot_be_is_passed_over(jpeg: Path, name: str) -> None:
     assert problem.path == jpeg / "index" and "cannot be used" in problem.message
 
 
-def test_content_that_the_arrays_do_not_have_is_told_by_a_deep_look(root: Path) -> None:
+def test_content_that_the_arrays_do_not_have_is_reported_by_a_deep_verification(root: Path) -> None:
     change(root, COMMIT, lambda record: record["videos"][0].update(content="0" * 64))
     assert verify_store(root).problems == ()
     (problem,) = verify_store(root, deep=True).problems
     assert problem.path == root / "shards/00000" and "a.mp4 has other content" in problem.message
 
 
-def test_a_shard_of_jpegs_in_a_raw_store_is_told(whole: dict[FrameKind, Path], tmp_path: Path) -> None:
+def test_a_shard_of_jpegs_in_a_raw_store_is_reported(whole: dict[FrameKind, Path], tmp_path: Path) -> None:
     root = Path(shutil.copytree(whole["raw"], tmp_path / "raw"))
     shutil.rmtree(root / "shards/00000")
     shutil.copytree(whole["jpeg"] / "shards/00000", root / "shards/00000")
@@ -281,7 +281,7 @@ def test_a_shard_of_jpegs_in_a_raw_store_is_told(whole: dict[FrameKind, Path], t
         open_store(root).clip(0, 0, 3)
 
 
-def test_a_declared_array_without_its_file_is_told(root: Path) -> None:
+def test_a_declared_array_without_its_file_is_reported(root: Path) -> None:
     def forget(record: Any) -> None:
         record["files"].pop("masks/c/0/0")
 
@@ -323,7 +323,7 @@ def test_times_that_run_backwards_or_are_none(jpeg: Path) -> None:
             open_store(jpeg).pts_seconds(0, 0, 4)
 
 
-# --- links ----------------------------------------------------------------------------------------------------------------
+# --- links ------------------------------------------------------------------------------------------------------------
 
 LINKED = ("shards", "shards/00000", "shards/00000/frames", "shards/00000/frames/c", "shards/00000/frames/c/0")
 
@@ -387,7 +387,7 @@ def test_the_store_itself_may_be_named_by_a_link(root: Path, tmp_path: Path) -> 
     assert verify_store(tmp_path / "link", deep=True).problems == ()
 
 
-# --- names of dimensions --------------------------------------------------------------------------------------------------
+# --- names of dimensions ----------------------------------------------------------------------------------------------
 
 
 def test_dimensions_have_names_and_one_size_each(root: Path) -> None:

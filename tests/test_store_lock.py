@@ -16,7 +16,7 @@ from bgaug.store.lock import FileLock
 
 @pytest.fixture(params=["flock", "lease"])
 def path(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of a lock file, on a disk that knows locks and on one that does not."""
+    """Of a lock file, on a disk that supports locks and on one that does not."""
     if request.param == "lease":
 
         def refuse(descriptor: int, operation: int) -> None:

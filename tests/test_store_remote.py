@@ -114,7 +114,7 @@ def test_urls_by_obstore(root: Path) -> None:
     same(open_store(f"file://{root}"), open_store(root))
 
 
-def test_unknown_urls_are_told() -> None:
+def test_unknown_urls_are_reported() -> None:
     with pytest.raises(UsageError, match=r"nothing://x cannot be opened: .*pip install 'bgaug\[cloud\]'"):
         open_store("nothing://x")
 

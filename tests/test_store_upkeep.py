@@ -72,7 +72,7 @@ def root(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built / "a", tmp_path / "a"))
 
 
-# --- merging --------------------------------------------------------------------------------------------------------
+# --- merging ----------------------------------------------------------------------------------------------------------
 
 
 def test_merged_stores_are_the_store_of_all_videos(halves: tuple[Path, Path], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_merging_links_or_copies_and_changes_nothing(halves: tuple[Path, Path], 
     assert verify_store(tmp_path / "c", deep=True).problems == ()
 
 
-def test_the_same_video_twice_is_refused_or_told_apart(halves: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_same_video_twice_is_refused_or_distinguished(halves: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"both have a video '1.mp4'; --prefix"):
         merge_stores([halves[0], shutil.copytree(halves[0], tmp_path / "twin")], tmp_path / "c")
     merge_stores([halves[0], tmp_path / "twin"], tmp_path / "c", prefix=True)
@@ -149,7 +149,7 @@ def test_classes_are_joined_and_labels_keep_their_names(tmp_path: Path) -> None:
     assert verify_store(tmp_path / "c").problems == ()
 
 
-# --- repairing ------------------------------------------------------------------------------------------------------
+# --- repairing --------------------------------------------------------------------------------------------------------
 
 
 def flip(path: Path, offset: int = -1) -> None:
@@ -172,7 +172,7 @@ def test_a_repaired_store_lacks_what_was_damaged_and_a_rerun_builds_just_that(ro
     assert (root / "shards" / "00000" / COMMIT).stat().st_ino == kept
 
 
-def test_what_is_derived_is_derived_anew(root: Path) -> None:
+def test_what_is_derived_is_derived_again(root: Path) -> None:
     before = verify_store(root)
     flip(next((root / "index").rglob("c/0")))
     (root / "failures.jsonl").unlink()
@@ -204,7 +204,7 @@ def test_no_store_is_made_of_anything_else(tmp_path: Path) -> None:
         restore_header(tmp_path)
 
 
-def test_a_damaged_plan_is_written_anew_by_a_rerun(root: Path, tmp_path: Path) -> None:
+def test_a_damaged_plan_is_written_again_by_a_rerun(root: Path, tmp_path: Path) -> None:
     good = (root / "plan.json").read_bytes()
     flip(root / "plan.json", 5)
     assert [problem.path.name for problem in verify_store(root).problems] == ["plan.json"]
@@ -212,7 +212,7 @@ def test_a_damaged_plan_is_written_anew_by_a_rerun(root: Path, tmp_path: Path) -
     assert (root / "plan.json").read_bytes() == good and verify_store(root).problems == ()
 
 
-# --- other masks ----------------------------------------------------------------------------------------------------
+# --- other masks ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frames", ["jpeg", "raw"])
@@ -283,10 +283,10 @@ def test_a_killed_replacement_is_settled_by_the_next_writer(
     assert not [path.name for path in (root / "shards").iterdir() if path.name.startswith(".")]
 
 
-# --- donor banks ----------------------------------------------------------------------------------------------------
+# --- donor banks ------------------------------------------------------------------------------------------------------
 
 
-def test_a_bank_is_kept_beside_the_videos(root: Path) -> None:
+def test_a_bank_is_kept_next_to_the_videos(root: Path) -> None:
     pictures = [(f"ü {number}.png", scene(number)) for number in range(5)]
     assert write_bank(root, "places", pictures) == 5
     bank = open_store(root).bank("places")
@@ -328,7 +328,7 @@ def test_banks_come_along_in_a_merge(halves: tuple[Path, Path], tmp_path: Path) 
     assert store.bank("places-2").names == ("y",) and verify_store(tmp_path / "c").problems == ()
 
 
-# --- reading from elsewhere -----------------------------------------------------------------------------------------
+# --- reading from elsewhere -------------------------------------------------------------------------------------------
 
 
 def test_masks_unpack_to_what_was_packed() -> None:
@@ -348,7 +348,7 @@ def test_a_folder_that_zarr_opens_reads_the_same(root: Path) -> None:
     assert far.row(1) == near.row(1) and far.failures == []
 
 
-# --- what cannot be trusted -----------------------------------------------------------------------------------------
+# --- what cannot be trusted -------------------------------------------------------------------------------------------
 
 
 def reseal(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -371,16 +371,16 @@ def test_a_commit_cannot_name_files_elsewhere(halves: tuple[Path, Path], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         ({"shard": 7}, "is the record of shard 7"),
         ({"F": 99}, "declares 99 frames"),
         ({"K": 5}, "declares 5 backgrounds"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_reported(root: Path, change: dict[str, int], said: str) -> None:
+def test_a_record_that_contradicts_itself_is_reported(root: Path, change: dict[str, int], output: str) -> None:
     reseal(root / "shards" / "00000" / COMMIT, lambda record: record.update(change))
-    assert any(said in problem.message for problem in verify_store(root).problems)
+    assert any(output in problem.message for problem in verify_store(root).problems)
 
 
 def test_swapped_shards_are_reported(root: Path, tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_swapped_shards_are_reported(root: Path, tmp_path: Path) -> None:
     assert any("belong to other shards" in problem.message for problem in verify_store(root).problems)
 
 
-def test_rows_of_a_later_minor_version_are_read_and_senseless_ones_told(root: Path) -> None:
+def test_rows_of_a_later_minor_version_are_read_and_invalid_ones_reported(root: Path) -> None:
     shutil.rmtree(root / "index")
     commit = root / "shards" / "00000" / COMMIT
     reseal(commit, lambda record: record["videos"][0].update({"added_later": 1}))
@@ -424,7 +424,7 @@ def test_odd_letters_in_names_and_messages(tmp_path: Path) -> None:
     assert verify_store(root, deep=True).problems == ()
 
 
-def test_the_content_hash_needs_the_commits_alone(root: Path) -> None:
+def test_the_content_hash_needs_only_the_commits(root: Path) -> None:
     assert content_hash(root) == verify_store(root).content_hash
     shutil.rmtree(root / "shards" / "00000" / "frames")
     assert content_hash(root) == verify_store(root).content_hash

@@ -51,7 +51,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["flock", "lease"])
 def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A disk that knows locks, and one that does not."""
+    """A disk that supports locks, and one that does not."""
     if request.param == "lease":
 
         def refuse(descriptor: int, operation: int) -> None:
@@ -142,7 +142,7 @@ def test_builds_of_one_plan_work_side_by_side_and_leave_nothing(root: Path, disk
     assert set(os.listdir(root)) == WHOLE and verify_store(root).problems == ()
 
 
-def test_who_is_alone_keeps_builds_out(root: Path, disk: str) -> None:
+def test_an_exclusive_writer_keeps_builds_out(root: Path, disk: str) -> None:
     with exclusive(root), pytest.raises(StoreLockedError, match=NAMED), building(root, header_of(), plan_of(1, 2)):
         pass
     with building(root, header_of(), plan_of(1, 2)):
@@ -171,8 +171,8 @@ def test_stale_marks_hold_nothing_and_those_of_other_hosts_as_long_as_they_are_r
     if holds:
         with pytest.raises(StoreLockedError) as caught:
             begin_again(root)
-        said = str(caught.value)
-        assert said.isprintable() and ("another-host since 2026" in said or "by another process" in said)
+        message = str(caught.value)
+        assert message.isprintable() and ("another-host since 2026" in message or "by another process" in message)
         assert verify_store(root).problems == ()
     else:
         begin_again(root)
@@ -190,7 +190,7 @@ def test_a_lease_from_a_machine_that_sees_no_locks_is_respected(root: Path) -> N
     begin_again(root)
 
 
-def test_a_shard_is_not_committed_into_a_store_that_was_begun_anew(root: Path) -> None:
+def test_a_shard_is_not_committed_into_a_store_that_was_created_again(root: Path) -> None:
     header = make_store(root.parent / "other", 1, 1, frames="raw")
     (root / "shards" / "00000").rename(root.parent / "away")
     for file in ("zarr.json", "plan.json"):
@@ -222,7 +222,7 @@ def test_a_writer_that_stood_still_for_too_long_commits_nothing(root: Path, monk
     assert verify_store(root).problems == ()
 
 
-# --- clearing -------------------------------------------------------------------------------------------------------
+# --- clearing ---------------------------------------------------------------------------------------------------------
 
 
 class Killed(BaseException): ...
@@ -301,7 +301,7 @@ def test_shards_that_lie_elsewhere_are_not_built(root: Path, tmp_path: Path) -> 
         create_store(root, header_of(), plan_of(1, 2))
 
 
-# --- merging --------------------------------------------------------------------------------------------------------
+# --- merging ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_shard_that_is_replaced_while_it_is_merged_is_not_taken(

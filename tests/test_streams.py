@@ -28,7 +28,7 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "said"),
+    ("line", "code", "message"),
     [
         pytest.param(
             "$B verify {store} --json > /dev/full",
@@ -53,14 +53,14 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ("$B inspect {videos} 2>&1 | head -n 1 > /dev/null", 0, ""),
     ],
 )
-def test_closed_and_full_streams(line: str, code: int, said: str, small_store: Path, video_folder: Path) -> None:
+def test_closed_and_full_streams(line: str, code: int, message: str, small_store: Path, video_folder: Path) -> None:
     done = shell(line.format(store=small_store, videos=video_folder))
     assert done.returncode == code, done.stderr
-    assert done.stderr.startswith(said) and len(done.stderr.splitlines()) == bool(said)
+    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == bool(message)
 
 
-def test_work_is_done_whoever_reads(small_store: Path, tmp_path: Path) -> None:
-    """The file is written although nobody hears of it; and no file takes the number of a closed stream."""
+def test_work_is_done_whatever_the_output(small_store: Path, tmp_path: Path) -> None:
+    """The file is written although the output is closed; and no file takes the number of a closed stream."""
     for number, closed in enumerate((">&- 2>&- <&-", "> /dev/full")):
         sheet = tmp_path / f"{number}.png"
         done = shell(f"$B preview {small_store} --rows 1 --out {sheet} {closed}")
@@ -68,7 +68,7 @@ def test_work_is_done_whoever_reads(small_store: Path, tmp_path: Path) -> None:
         assert sheet.read_bytes().startswith(b"\x89PNG") and sheet.read_bytes().endswith(b"IEND\xaeB`\x82")
 
 
-def test_a_terminal_that_knows_no_unicode(tmp_path: Path) -> None:
+def test_a_terminal_without_unicode(tmp_path: Path) -> None:
     path = tmp_path / "é日\x1b[2J\u202e" / "v.mp4"
     path.parent.mkdir()
     path.write_text("no video")
@@ -116,10 +116,10 @@ def check_interrupted(after: float, *arguments: object) -> None:
         assert process.stderr is not None and process.stderr.readline() == "ready\n"
         time.sleep(after)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=600)
-    assert process.returncode in (0, 1, 130, -signal.SIGINT), (after, process.returncode, said)
-    assert process.returncode in (130, -signal.SIGINT) or "interrupt" not in said.lower(), (after, said)
-    assert not any(words in said for words in QUIET), (after, said)
+        _, message = process.communicate(timeout=600)
+    assert process.returncode in (0, 1, 130, -signal.SIGINT), (after, process.returncode, message)
+    assert process.returncode in (130, -signal.SIGINT) or "interrupt" not in message.lower(), (after, message)
+    assert not any(words in message for words in QUIET), (after, message)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -26,7 +26,7 @@ AGREEMENT = 0.95 + 0.05 / 8  # a biased factor also hits the class by luck
 
 @cache
 def factors(name: str, draw: int = 0) -> SyntheticSplit:
-    """A whole split with pictures as small and short as they go: only the factors matter."""
+    """A whole split with videos as small and short as possible: only the factors matter."""
     return make_split(name, size=16, num_frames=2, draw=draw)
 
 
@@ -102,7 +102,7 @@ def test_what_each_test_split_changes() -> None:
     assert share(free.prop == free.scene) == luck
 
 
-def test_bgonly_shows_the_plates_and_noise_alone() -> None:
+def test_bgonly_shows_only_the_plates_and_noise() -> None:
     split = make_split("bgonly", count=16, truth=True)
     assert split.masks is not None and split.plates is not None
     assert not split.masks.any()
@@ -155,7 +155,7 @@ def _double_angle(mask: NDArray[np.bool_]) -> float:
     return float(np.arctan2(2 * (x * y).mean(), (x * x).mean() - (y * y).mean()))
 
 
-def test_zoom_changes_size_alone() -> None:
+def test_zoom_changes_only_size() -> None:
     for video in videos("zoom"):
         area = video.masks.sum(axis=(1, 2))
         assert area.max() / area.min() > 2.5

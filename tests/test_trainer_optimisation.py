@@ -43,7 +43,7 @@ def test_steps_of_the_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"optimiser": "adam"}, "optimiser must be one of"),
         ({"schedule": "flat"}, "schedule must be one of"),
@@ -53,8 +53,8 @@ def test_steps_of_the_rate() -> None:
         ({"drop_at": (0.8, 0.2)}, "ascending"),
     ],
 )
-def test_optimisations_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_optimisations_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Optimisation(10, **wrong)
 
 

@@ -54,9 +54,9 @@ def by_two(store: Path, out: Path, *more: str) -> None:
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=600) for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert b"run in" in said[0][0] and not said[1][0], "the first one tells"
+    message = [process.communicate(timeout=600) for process in started]
+    assert [process.returncode for process in started] == [0, 0], message
+    assert b"run in" in message[0][0] and not message[1][0], "the first one tells"
 
 
 def by_one(store: Path, out: Path, *more: str) -> None:

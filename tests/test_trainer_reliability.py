@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, diverge or do not fit: nothing is lost, and what to do is said."""
+"""Runs that are killed, stopped, diverge or do not fit: nothing is lost, and the message names the fix."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_is_kept_with_its_clips(
 def test_the_clips_of_every_batch_of_a_step_are_kept(
     small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Buffers are written anew while gradients add up: what is kept must be of the batches as they were.
+    # Buffers are reused while gradients accumulate: the record must describe the batches as they were.
     forward, seen = ContrastiveLearner.forward, []
 
     def diverges_last(self: ContrastiveLearner, pairs: Any) -> dict[str, torch.Tensor]:
@@ -169,7 +169,7 @@ def test_the_clips_of_every_batch_of_a_step_are_kept(
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_too_little_memory_says_what_to_change(error: Exception) -> None:
+def test_too_little_memory_names_the_fix(error: Exception) -> None:
     with pytest.raises(BgaugError, match="64 clips per step.*--batch-size.*--accumulate.*--amp"), _enough_memory(64):
         raise error
     with pytest.raises(RuntimeError, match="shapes"), _enough_memory(64):
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert [line["step"] for line in steps(out)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_run_is_resumed_on_its_own_store_alone(small_store: Path, tmp_path: Path, video_folder: Path) -> None:
+def test_a_run_is_resumed_only_on_its_own_store(small_store: Path, tmp_path: Path, video_folder: Path) -> None:
     out, other = tmp_path / "r", tmp_path / "smaller"
     build_shards(ShardOptions(inputs=[video_folder], out=other, in_process=True, size=(24, 32)), Silent())
     run(small_store, out, stop_after=1)
@@ -284,13 +284,13 @@ def test_options_of_a_file_are_defaults(small_store: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("colour = 1\n", "no option colour here"), ("seed = \n", "cannot be read as TOML"), ('seed = "x"\n', "seed")],
 )
-def test_a_file_that_cannot_be_options(small_store: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_cannot_be_options(small_store: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "plan.toml").write_text(text)
     done = invoke(str(small_store), "--out", str(tmp_path / "r"), "--config", str(tmp_path / "plan.toml"))
-    assert done.exit_code == 2 and said in " ".join(done.output.replace("│", " ").split())
+    assert done.exit_code == 2 and message in " ".join(done.output.replace("│", " ").split())
     assert not (tmp_path / "r").exists()
 
 
@@ -299,7 +299,7 @@ def test_values_that_cannot_be_are_listed() -> None:
         TrainOptions(epochs=0, lr=-1.0, magic=3)  # type: ignore[call-arg]
 
 
-def test_a_run_says_where_it_comes_from(small_store: Path, tmp_path: Path) -> None:
+def test_a_run_records_its_provenance(small_store: Path, tmp_path: Path) -> None:
     run(small_store, tmp_path / "r", stop_after=1)
     record = json.loads((tmp_path / "r" / "config.json").read_text())
     assert set(record["versions"]) >= {"bgaug", "python", "torch", "numpy"}

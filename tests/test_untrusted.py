@@ -103,13 +103,13 @@ def save_run(folder: Path, learner: ContrastiveLearner, **config: Any) -> Path:
 
 
 def save_encoder(path: Path, learner: ContrastiveLearner, **said: str) -> Path:
-    """A .safetensors file whose description is what is said."""
+    """A .safetensors file with this description."""
     info = EncoderInfo("tiny", {}, 32, 8, 2, "none", "replicate", 96, "bgaug", "")
     save_file(learner.encoder.backbone.state_dict(), path, metadata=info.metadata() | said)
     return path
 
 
-# --- names ------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,7 +167,7 @@ def test_a_file_of_options_has_no_word(
     assert not canary() and not (tmp_path / "new").exists()
 
 
-def test_a_checkpoint_does_not_say_what_resuming_builds(
+def test_a_checkpoint_does_not_decide_what_resuming_builds(
     learner: ContrastiveLearner, small_store: Path, tmp_path: Path, canary: Callable[[], bool]
 ) -> None:
     save_run(tmp_path / "run", learner, backbone="canary:build", backbone_options={"cmd": "x"})
@@ -203,7 +203,7 @@ def test_the_users_own_word_counts(
         load_encoder(run, backbone="not_a_module:build")
 
 
-# --- options, method and sizes ------------------------------------------------------------------------------------
+# --- options, method and sizes ----------------------------------------------------------------------------------------
 
 
 BAD_OPTIONS: list[dict[str, Any]] = [
@@ -292,17 +292,17 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
             load_encoder(path)
 
 
-# --- pickles ------------------------------------------------------------------------------------------------------
+# --- pickles ----------------------------------------------------------------------------------------------------------
 
 
 class Payload:
     """Runs a command where a pickle is executed."""
 
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
-        self._said = call, arguments
+        self._recorded = call, arguments
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self._said
+        return self._recorded
 
 
 def payloads(path: Path) -> dict[str, Any]:
@@ -409,7 +409,7 @@ def test_a_pickle_costs_no_more_than_itself(data: bytes) -> None:
     assert time.process_time() - begun < 5
 
 
-# --- files that are larger than they are ---------------------------------------------------------------------------
+# --- files that are larger than they are ------------------------------------------------------------------------------
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_only_regular_files_are_opened(name: str, tmp_path: Path) -> None:
         open_regular(tmp_path)
 
 
-# --- the published feature ------------------------------------------------------------------------------------------
+# --- the published feature --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["dual", "simclr"])
@@ -537,7 +537,7 @@ def test_a_loaded_encoder_gives_what_is_evaluated(method: str, small_store: Path
 
 
 def stored_features(encoder: Any, path: Path, begins: list[int]) -> Any:
-    """Features of one clip of each video of a store, from its frames alone."""
+    """Features of one clip of each video of a store, from its frames only."""
     from bgaug.pairs import centre_crop
     from bgaug.store import open_store
 

@@ -139,7 +139,7 @@ def test_write_video_checks_its_frames(tmp_path: Path) -> None:
         write_video(tmp_path / "x.mp4", np.zeros((3, 4, 4), np.uint8))
 
 
-# --- frames by index are those of a pass, whatever the file --------------------------------------------------------
+# --- frames by index are those of a pass, whatever the file -----------------------------------------------------------
 
 
 def encoded(path: Path, frames: np.ndarray, codec: str, options: dict[str, str], pts: list[int] | None = None) -> Path:
@@ -214,7 +214,7 @@ OTHER_COLOURS = {
 
 
 def check_access(path: Path, decoder: Decoder, seed: int = 0) -> str:
-    """16 random indices and 4 random clips equal a sequential pass, to the bit; says how they were had."""
+    """16 random indices and 4 random clips equal a sequential pass, to the bit; returns how they were read."""
     whole = read_video(path, "pyav")
     count = len(whole.frames)
     rng = np.random.default_rng(seed)
@@ -293,7 +293,7 @@ def test_random_access_is_that_of_a_pass(made_files: dict[str, Path], name: str)
 
 @pytest.mark.parametrize("name", ["cut_in_group.mkv", "cut_in_group.mp4", "cut_opengop.mp4"])
 def test_files_cut_in_the_middle_of_a_group(made_files: dict[str, Path], name: str) -> None:
-    """What the first pictures lean on is gone: the frames that a pass gives, or an error, but never other frames."""
+    """The reference frames of the first frames are missing: the frames of a sequential pass or an error, no others."""
     try:
         whole = read_video(made_files[name])
     except VideoDecodeError:
@@ -313,7 +313,7 @@ def test_decord_gives_the_same_through_the_same_door(made_files: dict[str, Path]
     try:
         check_access(made_files[name], "decord")
     except VideoDecodeError as error:
-        assert error.reason == "length_mismatch"  # refused, and said
+        assert error.reason == "length_mismatch"  # refused with this reason
 
 
 def test_a_timeline_is_kept_until_the_file_changes(made_files: dict[str, Path], tmp_path: Path) -> None:
@@ -337,11 +337,11 @@ def test_a_timeline_that_promises_wrong_times_is_not_followed(made_files: dict[s
     assert not timeline_of(path).trusted  # and not tried again
 
 
-# --- files that are not whole ---------------------------------------------------------------------------------------
+# --- files that are not whole -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "simple.avi", "opengop.mkv", "vp9.webm"])
-def test_files_cut_short_are_told_and_their_beginning_is_kept(
+def test_files_cut_short_are_reported_and_their_beginning_is_kept(
     made_files: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     if name not in made_files:
@@ -356,7 +356,7 @@ def test_files_cut_short_are_told_and_their_beginning_is_kept(
     kept = read_video(broken, on_error="salvage")
     assert len(kept.frames) == caught.value.num_good_frames
     whole = read_video(source).frames
-    sure = len(kept.frames) - 4  # the last pictures may have lost what they lean on
+    sure = len(kept.frames) - 4  # the last frames may have lost their reference frames
     assert np.array_equal(kept.frames[:sure], whole[:sure])
     with pytest.raises(VideoError):
         open_video(tmp_path / "nothing.mp4")
@@ -396,7 +396,7 @@ def test_metadata_in_another_encoding_is_no_error(tmp_path: Path) -> None:
     assert len(read_video(path).frames) == 8
 
 
-# --- real files -----------------------------------------------------------------------------------------------------
+# --- real files -------------------------------------------------------------------------------------------------------
 
 EXPECTED_REASON = {
     "audio_only.mp4": "no_video_stream",

@@ -52,7 +52,7 @@ def frame_of(planes: list[np.ndarray], pixel_format: str, matrix: int, full: boo
 
 
 def planes_of(pixel_format: str, bits: int, height: int, width: int, full: bool, seed: int) -> list[np.ndarray]:
-    """Luma of any value; chroma that is the same wherever it is interpolated: down each column, and in odd widths along rows."""
+    """Any luma; chroma is constant where it is interpolated: down each column, and in odd widths along rows."""
     rng = np.random.default_rng(seed)
     down, across = SUBSAMPLED[pixel_format.removesuffix("10le")]
     low, high = (0, 2**bits - 1) if full else (16 << bits - 8, 235 << bits - 8)

@@ -1,4 +1,4 @@
-"""Which files of a folder are taken for videos: links, loops, pictures, pipes and all else that lies about."""
+"""Which files of a folder are taken for videos: links, loops, images, pipes and other entries."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ def test_links_of_a_cache(cache: Path) -> None:
     touch(snapshot / "train/walk/c.mp4")
     seen = Recorder()
     assert ids(find_videos([snapshot], seen)) == ["train/walk/c.mp4"]
+    links = "train/run/b.mp4, train/walk/a.mp4"
     assert seen.warnings == [
-        "left out: 2 links that lead out of the named folders; --follow-links follows them: train/run/b.mp4, train/walk/a.mp4"
+        f"left out: 2 links that lead out of the named folders; --follow-links follows them: {links}"
     ]
-    # Where nothing is left, the error says why.
+    # If nothing is left, the error names the reason.
     (snapshot / "train/walk/c.mp4").unlink()
     with pytest.raises(UsageError, match=r"no video in .*left out: 2 links that lead out .* --follow-links"):
         find_videos([snapshot])
@@ -85,7 +86,7 @@ def test_loops_end_and_every_folder_is_walked_once(tmp_path: Path) -> None:
         assert len(found.left_out.same_folder) >= 100 and found.left_out.broken_links == ["self"]
 
 
-def test_one_file_by_two_names_is_said(tmp_path: Path) -> None:
+def test_one_file_by_two_names_is_reported(tmp_path: Path) -> None:
     touch(tmp_path / "v/a.mp4")
     (tmp_path / "v/b.mp4").symlink_to("a.mp4")
     seen = Recorder()

@@ -1,4 +1,4 @@
-"""Odd files: the right frames, at times that ascend, the right way up. The frames say their own numbers."""
+"""Odd files: the right frames, at ascending times, upright. The frames encode their own numbers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_rate_comes_from_the_times_and_not_from_the_header(tmp_path: Path) -> 
         tmp_path / "x.webm", numbered(COUNT), "libvpx", options, times=times, unit=Fraction(1, 1000), rate=1000
     )
     with av.open(str(path)) as container:
-        assert container.streams.video[0].guessed_rate == 1000  # what the header says
+        assert container.streams.video[0].guessed_rate == 1000  # as in the header
     found = probe_video(path)
     seconds = (times[-1] - times[0]) / 1000
     assert found.info is not None and found.info.fps == pytest.approx((COUNT - 1) / seconds, rel=0.02)
@@ -109,7 +109,7 @@ def test_a_rate_comes_from_the_times_and_not_from_the_header(tmp_path: Path) -> 
     check(path, list(range(COUNT)), [(time - times[0]) / 1000 for time in times])
 
 
-def test_frames_of_one_time_are_told_apart(tmp_path: Path) -> None:
+def test_frames_of_one_time_are_distinguished(tmp_path: Path) -> None:
     times = [40 * (index - (index % 5 == 1)) for index in range(COUNT)]
     assert len(set(times)) < COUNT
     path = encode(tmp_path / "x.mkv", numbered(COUNT), "ffv1", {}, times=times, unit=Fraction(1, 1000))
@@ -136,7 +136,7 @@ def test_a_stream_without_times_is_paced_by_its_rate(made: Path, tmp_path: Path)
     check(path, list(range(COUNT)), evenly(COUNT))
 
 
-def test_a_clock_mends_whatever_comes() -> None:
+def test_times_are_corrected_whatever_comes() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         clock = Clock(
@@ -149,7 +149,7 @@ def test_a_clock_mends_whatever_comes() -> None:
     assert [plain.time(stamp) for stamp in (3, 4, 7)] == [0.12, 0.16, 0.28]  # what ascends is left as it is
 
 
-# --- frames that are shown, and others ------------------------------------------------------------------------------------
+# --- frames that are shown, and others --------------------------------------------------------------------------------
 
 
 def test_pictures_that_lean_on_what_was_cut_away_are_not_counted(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_size_that_changes_keeps_every_frame(made: Path, tmp_path: Path) -> No
     check(path, list(range(COUNT)) * 2, evenly(2 * COUNT))
 
 
-# --- the way it is meant to be seen -------------------------------------------------------------------------------------
+# --- the way it is meant to be seen -----------------------------------------------------------------------------------
 
 TURNS: dict[tuple[float, float, float, float], Callable[[np.ndarray], np.ndarray]] = {
     (1, 0, 0, 1): lambda image: image,
@@ -252,7 +252,7 @@ def test_pixels_that_are_not_square(tmp_path: Path, turn: tuple[int, int, int, i
     assert probe_video(path).to_json()["info"]["display_size"] == (height, width)
 
 
-# --- lengths that lie ---------------------------------------------------------------------------------------------------
+# --- lengths that lie -------------------------------------------------------------------------------------------------
 
 
 def with_avi_length(path: Path, source: Path, length: int) -> Path:
@@ -288,7 +288,7 @@ def test_what_came_out_of_a_pipe_is_whole(made: Path, tmp_path: Path, container:
 
 
 @pytest.mark.parametrize("container", ["avi", "matroska"])
-def test_what_came_out_of_a_pipe_and_was_cut_says_so(made: Path, tmp_path: Path, container: str) -> None:
+def test_what_came_out_of_a_pipe_and_was_cut_is_reported(made: Path, tmp_path: Path, container: str) -> None:
     source = "bframes.avi" if container == "avi" else "plain.mp4"
     data = piped(tmp_path / "whole", made / source, container).read_bytes()
     path = tmp_path / "x"
@@ -304,7 +304,7 @@ def test_no_file_holds_more_frames_than_its_size_allows(made: Path) -> None:
         assert COUNT <= most_frames(size) < size
 
 
-# --- the files of public reports ----------------------------------------------------------------------------------------
+# --- the files of public reports --------------------------------------------------------------------------------------
 
 REPORTED: dict[str, tuple[int, float, float, tuple[int, int]]] = {
     "hevc_opengop_cut.mkv": (25, 25.0, 1.0, (120, 160)),

@@ -82,7 +82,7 @@ def test_a_folder_named_like_a_protocol_makes_no_request(folder: Path, video: Pa
             server.accept()
 
 
-def test_the_folder_one_stands_in(folder: Path, video: Path) -> None:
+def test_the_current_folder(folder: Path, video: Path) -> None:
     shutil.copy(video, folder / "10:30:00.mp4")
     found = {probe.path.name: probe for probe in probe_sources(find_videos([Path(".")]), Silent())}
     assert {name: probe.error for name, probe in found.items()} == {"10:30:00.mp4": None, "other.mp4": None}
@@ -160,7 +160,7 @@ def test_decord_is_not_handed_what_it_does_not_survive(tmp_path: Path) -> None:
         open_video(path, "decord")  # it would ask for memory for 2^30 frames, and end the process
 
 
-# --- one file costs itself alone ----------------------------------------------------------------------------------------
+# --- one bad file affects no other ------------------------------------------------------------------------------------
 
 
 def test_probe_goes_on_after_a_file_that_breaks_it(folder: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from bgaug.store.format.layout import COMMIT
 from bgaug.store.lock import FileLock
 
 LIMIT_SECONDS = 2.0
-"""For one video. One that is not told to be slow takes milliseconds, so a busy machine may be a hundred times slower."""
+"""For one video. Other videos take milliseconds, so a busy machine may be a hundred times slower."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
-# --- a world of videos that do what their names say -----------------------------------------------------------------
+# --- a world of videos that do what their names are -------------------------------------------------------------------
 
 
 def hold_the_lock(library: Any) -> None:
@@ -118,7 +118,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Act:
-    """Notes that a video's turn has come, then does what its name says, or fails where it is told to."""
+    """Notes that a video's turn has come, then does what its name is, or fails if `fails` is set."""
 
     log: Path
     fails: bool = False
@@ -183,7 +183,7 @@ def build(setup: ShardOptions, each_video: Act, progress: Progress | None = None
     return build_store(setup, find_videos(setup.inputs), each_video, header, progress or Silent())
 
 
-# --- one bad video ------------------------------------------------------------------------------------------------------
+# --- one bad video ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def build(setup: ShardOptions, each_video: Act, progress: Progress | None = None
         pytest.param(2, ("fine", "spin", "fine"), marks=pytest.mark.full),
     ],
 )
-def test_what_hangs_or_crashes_costs_itself_alone(
+def test_what_hangs_or_crashes_affects_no_other_video(
     tmp_path: Path,
     jobs: int,
     names: tuple[str, ...],
@@ -253,7 +253,7 @@ def test_a_time_limit_is_a_time(seconds: float) -> None:
         ShardOptions(inputs=[], out=Path("s"), timeout_seconds=seconds)
 
 
-# --- what ends a run ------------------------------------------------------------------------------------------------------
+# --- what ends a run --------------------------------------------------------------------------------------------------
 
 
 def test_an_error_of_ours_comes_back_as_itself_and_ends_the_others(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_an_error_of_ours_comes_back_as_itself_and_ends_the_others(tmp_path: Pat
     assert "raised in a worker process" in caught.value.__notes__[0]
 
 
-def test_a_worker_lost_to_no_video_ends_the_run_and_its_shard_is_built_anew(tmp_path: Path) -> None:
+def test_a_worker_lost_to_no_video_ends_the_run_and_its_shard_is_built_again(tmp_path: Path) -> None:
     def die_in_commit() -> None:
         import bgaug.store.commit
 
@@ -291,7 +291,7 @@ def test_a_worker_lost_to_no_video_ends_the_run_and_its_shard_is_built_anew(tmp_
     assert [path.name for path in (tmp_path / "s" / "shards").iterdir()] == ["00000"]
 
 
-def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(StoreError, match="cannot be built: its process left with exit code 1"):
         build(
@@ -339,7 +339,7 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     until(lambda: not workers_of(parent.pid))
 
 
-# --- one worker ---------------------------------------------------------------------------------------------------------
+# --- one worker -------------------------------------------------------------------------------------------------------
 
 
 def test_a_finished_store_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +412,7 @@ def test_an_error_of_the_listener_is_no_crash() -> None:
         worker.stop()
 
 
-# --- time that stands still ---------------------------------------------------------------------------------------------
+# --- time while processes are stopped ---------------------------------------------------------------------------------
 
 STOPPED = """
 import sys; sys.path[:0] = {paths!r}

@@ -167,7 +167,7 @@ def test_labels_name_scene_and_purpose(tmp_path: Path) -> None:
         assert next(csv.DictReader(text))["split"] == "train"
 
 
-def test_what_is_not_a_world_is_left_alone(tmp_path: Path) -> None:
+def test_what_is_not_a_world_is_left_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "holiday.mp4").write_bytes(b"x")

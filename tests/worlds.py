@@ -1,4 +1,4 @@
-"""Worlds that the tests know the answers of."""
+"""Worlds whose answers are known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Recorder(Silent):
 
 
 def scene(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """A smooth coloured picture, uint8 (H, W, 3), brightness 60 to 150."""
+    """A smooth coloured image, uint8 (H, W, 3), brightness 60 to 150."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x * rng.uniform(0.05, 0.3) + y * rng.uniform(0.05, 0.3) + rng.uniform(0, 6)) for _ in range(3)]
