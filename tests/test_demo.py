@@ -14,7 +14,7 @@ from bgaug.pipelines.demo.run import DemoOptions, demo
 from bgaug.progress import Silent
 
 
-def test_a_second_run_continues_and_another_size_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = DemoOptions(videos=16, probe=16, tests=8, steps=1)
     monkeypatch.setattr(DemoOptions, "quick", classmethod(lambda cls: small))
     done = CliRunner().invoke(app, ["demo", "--quick", "--out", str(tmp_path), "--jobs", "1", "--json"])
@@ -25,14 +25,14 @@ def test_a_second_run_continues_and_another_size_starts_again(tmp_path: Path, mo
     assert all(0 <= value <= 100 for row in first["accuracies"].values() for value in row.values())
     second = demo(tmp_path, Silent(), options=small, jobs=1)
     assert second.backgrounds.built == second.shards.built == 0 and second.accuracies == first["accuracies"]
-    third = demo(tmp_path, Recorder(), options=replace(small, videos=8), jobs=1)
-    assert third.shards.to_json()["videos"] == 8
 
 
 @pytest.mark.full
-def test_an_overwritten_demo_starts_again(tmp_path: Path) -> None:
+def test_another_size_and_an_overwritten_demo_start_again(tmp_path: Path) -> None:
     options = DemoOptions(videos=24, probe=16, tests=8, steps=1)
-    assert demo(tmp_path, Silent(), options=options, jobs=1).steps == 1
+    demo(tmp_path, Silent(), options=replace(options, videos=16), jobs=1)
+    other = demo(tmp_path, Recorder(), options=options, jobs=1)
+    assert other.shards.to_json()["videos"] == 24 and other.steps == 1
     again = demo(tmp_path, Silent(), options=replace(options, steps=2), jobs=1, overwrite=True)
     assert again.steps == 2 and again.shards.built == 12
 
