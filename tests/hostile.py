@@ -27,24 +27,17 @@ import cv2
 import google_crc32c
 import numpy as np
 from numcodecs.zstd import Zstd
+from stores import FULL_SIZE, make_full_store
 
-from bgaug.background import Background
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import BgaugError
 from bgaug.pipelines.build.export import export_videos
 from bgaug.progress import Silent
 from bgaug.store import (
-    Failure,
     FrameKind,
     Header,
-    Identity,
     Plan,
-    PlannedVideo,
-    ShardWriter,
-    Shot,
     Store,
-    VideoPayload,
-    VideoRow,
     create_store,
     finish_store,
     merge_stores,
@@ -58,73 +51,11 @@ from bgaug.store import (
 from bgaug.store.format.layout import read_header
 from bgaug.visualize import contact_sheet
 
-SIZE = (16, 24)
 FREE_BYTES = 200 * 2**20
 LIMIT_SECONDS = 5.0
 """Of a processor; what waits for something uses none, and is ended after `HUNG_SECONDS` by the clock."""
 HUNG_SECONDS = 30.0
 KINDS: tuple[FrameKind, ...] = ("jpeg", "raw", "none")
-
-# --- whole stores -----------------------------------------------------------------------------------------------------
-
-
-def make_store(root: Path, kind: FrameKind, prefix: str = "") -> Path:
-    """Three shards: two videos; one and a failure; one that goes on in the third. And a bank."""
-    names = [[f"{prefix}a.mp4", f"{prefix}b é.mp4"], [f"{prefix}bad.mp4", f"{prefix}c.mp4"]]
-    long = [PlannedVideo(f"{prefix}long.mp4", 9, 9, part, 2) for part in range(2)]
-    plan = Plan((*(tuple(PlannedVideo(name, 5, 5) for name in some) for some in names), (long[0],), (long[1],)))
-    options = {"holds": "clips", "method": "median", "labels": "0" * 64}
-    header = create_store(root, Header(SIZE, "pad", kind, ("run", "walk"), options, created_with="0"), plan)
-    rng = np.random.default_rng(len(prefix))
-    for shard, some in enumerate([*names, [f"{prefix}long.mp4"], [f"{prefix}long.mp4"]]):
-        with ShardWriter(root, header, shard) as writer:
-            for number, name in enumerate(some):
-                if "bad" in name:
-                    writer.fail(Failure(id=name, reason="corrupt", message="broke off"))
-                else:
-                    add_video(writer, header, name, 6 * (shard == 3), number, rng, long="long" in name)
-            writer.commit()
-    finish_store(root)
-    write_bank(root, "places", [("x.png", picture(rng)), ("y.png", picture(rng))])
-    return root
-
-
-def picture(rng: np.random.Generator) -> np.ndarray:
-    return rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-
-
-def add_video(
-    writer: ShardWriter, header: Header, name: str, first: int, number: int, rng: np.random.Generator, *, long: bool
-) -> None:
-    payload = VideoPayload(header)
-    count = 6
-    for t in range(count):
-        payload.add_frame((first + t) / 25, None if header.frames == "none" else picture(rng))
-    payload.add_masks(rng.random((count, *SIZE)) < 0.4)
-    background = Background(picture(rng), rng.random(SIZE, np.float32), rng.random(SIZE) < 0.9)
-    shots = [
-        Shot(start=first, stop=first + 4, background=payload.add_background(background), camera="static", grade="B"),
-        Shot(start=first + 4, stop=first + count, background=-1, reasons=["short"]),
-    ]
-    row = VideoRow(
-        id=name,
-        label=("run", "walk", None)[number % 3],
-        group="g" if number else None,
-        split="train",
-        fps=25.0,
-        height=48,
-        width=64,
-        start=0,
-        first=first,
-        num_frames=count,
-        total_frames=12 if long else None,
-        status="ok",
-        shots=shots,
-        identity=Identity(bytes=5, sha256="0" * 64),
-        content="",
-    )
-    writer.add(row, payload)
-
 
 # --- seals ------------------------------------------------------------------------------------------------------------
 
@@ -488,7 +419,7 @@ def merge(root: Path) -> None:
 def take_in(root: Path) -> None:
     header = read_header(root)
     quietly(lambda: replace_masks(root, header, 0, lambda row, masks: ~masks))
-    quietly(lambda: write_bank(root, "new", [("z.png", np.zeros((*SIZE, 3), np.uint8))]))
+    quietly(lambda: write_bank(root, "new", [("z.png", np.zeros((*FULL_SIZE, 3), np.uint8))]))
     finish_store(root)
 
 
@@ -503,7 +434,7 @@ def repair(root: Path) -> None:
 
 
 def build_again(root: Path) -> None:
-    create_store(root, Header(SIZE, "pad", "jpeg", ("run", "walk"), {}), Plan(()), overwrite=True)
+    create_store(root, Header(FULL_SIZE, "pad", "jpeg", ("run", "walk"), {}), Plan(()), overwrite=True)
     finish_store(root)
 
 
@@ -541,7 +472,7 @@ class Verdict:
 
 def attack(work: Path, kind: FrameKind, chosen: list[Case], verdict: Verdict) -> None:
     """Each case to a copy of a store in its own right: all that reads it, with limits on time and memory."""
-    pristine, other = make_store(work / "pristine", kind), make_store(work / "other", kind, "other ")
+    pristine, other = make_full_store(work / "pristine", kind), make_full_store(work / "other", kind, "other ")
     for case in chosen:
         place = work / "case"
         shutil.rmtree(place, ignore_errors=True)

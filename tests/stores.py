@@ -1,14 +1,22 @@
-"""Small stores, written without a decoder: the grey level of an image names its video."""
+"""Small stores, written without a decoder.
+
+`make_store`: the grey level of an image names its video. `make_full_store`: noise in everything that a store may hold.
+`make_noise_store`: noise in shards and parts that the caller chooses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bgaug.background import Background
 from bgaug.names import FrameKind
+from bgaug.sizing import Fit, Size
 from bgaug.store import (
+    Failure,
     Header,
     Identity,
     Plan,
@@ -19,6 +27,7 @@ from bgaug.store import (
     VideoRow,
     create_store,
     finish_store,
+    write_bank,
 )
 
 SIZE = (8, 8)
@@ -42,32 +51,36 @@ def grey(number: int) -> int:
 
 def payload_of(header: Header, number: int, num_frames: int = NUM_FRAMES, num_backgrounds: int = 1) -> VideoPayload:
     payload = VideoPayload(header)
-    picture = np.full((*SIZE, 3), grey(number), np.uint8)
+    image = np.full((*SIZE, 3), grey(number), np.uint8)
     for index in range(num_frames):
-        payload.add_frame(index / 25, picture)
+        payload.add_frame(index / 25, image)
         payload.add_masks(np.full((1, *SIZE), number % 2 == 0))
     for _ in range(num_backgrounds):
-        payload.add_background(Background(picture, np.ones(SIZE, np.float32), np.ones(SIZE, np.bool_)))
+        payload.add_background(Background(image, np.ones(SIZE, np.float32), np.ones(SIZE, np.bool_)))
     return payload
+
+
+def make_row(name: str, num_frames: int, shots: list[Shot], **other: Any) -> VideoRow:
+    """The row of a video without a class; `other` replaces fields or adds them."""
+    fields: dict[str, Any] = {
+        "label": None,
+        "group": None,
+        "split": None,
+        "fps": 25.0,
+        "height": SIZE[0],
+        "width": SIZE[1],
+        "start": 0,
+        "status": "ok",
+        "identity": Identity(bytes=1, sha256="x"),
+        "content": "",
+    }
+    return VideoRow(**{**fields, "id": name, "num_frames": num_frames, "shots": shots, **other})
 
 
 def row_of(number: int, num_frames: int = NUM_FRAMES, num_backgrounds: int = 1) -> VideoRow:
     ends = [num_frames * place // num_backgrounds for place in range(num_backgrounds + 1)]
-    return VideoRow(
-        id=f"{number}.mp4",
-        label=None,
-        group=None,
-        split=None,
-        fps=25.0,
-        height=SIZE[0],
-        width=SIZE[1],
-        start=0,
-        num_frames=num_frames,
-        status="ok",
-        shots=[Shot(start=ends[k], stop=ends[k + 1], background=k) for k in range(num_backgrounds)],
-        identity=Identity(bytes=1, sha256=str(number)),
-        content="",
-    )
+    shots = [Shot(start=ends[k], stop=ends[k + 1], background=k) for k in range(num_backgrounds)]
+    return make_row(f"{number}.mp4", num_frames, shots, identity=Identity(bytes=1, sha256=str(number)))
 
 
 def write_shard(root: Path, header: Header, shard: int, numbers: range) -> None:
@@ -86,3 +99,103 @@ def make_store(root: Path, *shards: int, frames: FrameKind = "jpeg", **options: 
         first += count
     finish_store(root)
     return header
+
+
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+FULL_SIZE = (16, 24)
+
+Part = tuple[str, int, int]
+"""Id of a video, first frame of a part of it, and how many."""
+
+THREE: list[list[Part]] = [[("walk/a é.mp4", 0, 5), ("walk/b.mp4", 0, 70)], [("c.mp4", 0, 6)]]
+
+
+def noise(rng: np.random.Generator, size: Size) -> np.ndarray:
+    return rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def make_full_store(root: Path, kind: FrameKind, prefix: str = "") -> Path:
+    """Four shards: two videos; a video and a failure; the two parts of a long video. And a bank."""
+    names = [[f"{prefix}a.mp4", f"{prefix}b é.mp4"], [f"{prefix}bad.mp4", f"{prefix}c.mp4"]]
+    long = [PlannedVideo(f"{prefix}long.mp4", 9, 9, part, 2) for part in range(2)]
+    plan = Plan((*(tuple(PlannedVideo(name, 5, 5) for name in some) for some in names), (long[0],), (long[1],)))
+    options = {"holds": "clips", "method": "median", "labels": "0" * 64}
+    header = create_store(root, Header(FULL_SIZE, "pad", kind, ("run", "walk"), options, created_with="0"), plan)
+    rng = np.random.default_rng(len(prefix))
+    for shard, some in enumerate([*names, [f"{prefix}long.mp4"], [f"{prefix}long.mp4"]]):
+        with ShardWriter(root, header, shard) as writer:
+            for number, name in enumerate(some):
+                if "bad" in name:
+                    writer.fail(Failure(id=name, reason="corrupt", message="broke off"))
+                else:
+                    add_full_video(writer, header, name, 6 * (shard == 3), number, rng, long="long" in name)
+            writer.commit()
+    finish_store(root)
+    write_bank(root, "places", [("x.png", noise(rng, FULL_SIZE)), ("y.png", noise(rng, FULL_SIZE))])
+    return root
+
+
+def add_full_video(
+    writer: ShardWriter, header: Header, name: str, first: int, number: int, rng: np.random.Generator, *, long: bool
+) -> None:
+    payload = VideoPayload(header)
+    count = 6
+    for t in range(count):
+        payload.add_frame((first + t) / 25, None if header.frames == "none" else noise(rng, FULL_SIZE))
+    payload.add_masks(rng.random((count, *FULL_SIZE)) < 0.4)
+    background = Background(noise(rng, FULL_SIZE), rng.random(FULL_SIZE, np.float32), rng.random(FULL_SIZE) < 0.9)
+    shots = [
+        Shot(start=first, stop=first + 4, background=payload.add_background(background), camera="static", grade="B"),
+        Shot(start=first + 4, stop=first + count, background=-1, reasons=["short"]),
+    ]
+    row = make_row(
+        name,
+        count,
+        shots,
+        label=("run", "walk", None)[number % 3],
+        group="g" if number else None,
+        split="train",
+        height=48,
+        width=64,
+        first=first,
+        total_frames=12 if long else None,
+        identity=Identity(bytes=5, sha256="0" * 64),
+    )
+    writer.add(row, payload)
+
+
+def make_noise_store(
+    root: Path,
+    shards: Sequence[Sequence[Part]] = THREE,
+    *,
+    fit: Fit = "stretch",
+    size: Size = (24, 24),
+    source: Size = (48, 96),
+    frames: FrameKind = "jpeg",
+    holds: str = "clips",
+    status: str = "ok",
+) -> Path:
+    """A store of noise: frames, masks, a background a part."""
+    plan = Plan(tuple(tuple(PlannedVideo(name, 1, 1) for name, first, _ in shard) for shard in shards))
+    header = create_store(root, Header(size, fit, frames, (), {"holds": holds}), plan)
+    rng = np.random.default_rng(0)
+    for number, parts in enumerate(shards):
+        with ShardWriter(root, header, number) as writer:
+            for name, first, count in parts:
+                payload = VideoPayload(header)
+                for index in range(first, first + count):
+                    payload.add_frame(index / 25, noise(rng, size))
+                if holds == "clips":
+                    payload.add_masks(rng.random((count, *size)) < 0.5)
+                image = noise(rng, size)
+                known = payload.add_background(
+                    Background(image, np.ones(size, np.float32), rng.random(size) < 0.9, grade="B")
+                )
+                shots = [Shot(start=first, stop=first + count - 1, background=known, camera="static", grade="B")]
+                shots += [Shot(start=first + count - 1, stop=first + count, background=-1, camera="moving")]
+                row = make_row(name, count, shots, height=source[0], width=source[1], first=first, status=status)
+                writer.add(row, payload)
+            writer.commit()
+    finish_store(root)
+    return root

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from hostile import KINDS, Case, Verdict, attack, cases, make_store
+from hostile import KINDS, Case, Verdict, attack, cases
+from stores import make_full_store
 
 from bgaug.store import FrameKind, verify_store
 
@@ -34,7 +35,7 @@ def chosen_cases(root: Path, count: int, seed: int) -> list[Case]:
 
 def run(work: str, kind: str, count: int, seed: int) -> Verdict:
     verdict = Verdict()
-    whole = make_store(Path(work) / f"shape {kind} {seed}", cast(FrameKind, kind))
+    whole = make_full_store(Path(work) / f"shape {kind} {seed}", cast(FrameKind, kind))
     attack(Path(work) / f"{kind} {seed}", cast(FrameKind, kind), chosen_cases(whole, count, seed), verdict)
     return verdict
 
@@ -49,7 +50,7 @@ def report_verdict(verdict: Verdict, report: list[str]) -> None:
 
 def test_the_store_that_is_changed_is_whole(tmp_path: Path) -> None:
     for kind in KINDS:
-        root = make_store(tmp_path / kind, kind)
+        root = make_full_store(tmp_path / kind, kind)
         assert verify_store(root, deep=True).problems == ()
     assert len(cases(root)) > 2000
 

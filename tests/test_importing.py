@@ -6,16 +6,16 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from stores import Part, make_noise_store
 from worlds import Recorder, moving_square, scene
 
-from bgaug.background import Background
 from bgaug.errors import MasksError, StoreError, UsageError
 from bgaug.masks import unpack_mask
 from bgaug.names import FrameKind
@@ -26,17 +26,7 @@ from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.sizing import Fit, Size, fit_frame
 from bgaug.store import (
-    Header,
-    Identity,
-    Plan,
-    PlannedVideo,
-    ShardWriter,
-    Shot,
     Store,
-    VideoPayload,
-    VideoRow,
-    create_store,
-    finish_store,
     open_store,
     verify_store,
 )
@@ -45,67 +35,11 @@ from bgaug.video import write_video
 SOURCE: Size = (48, 96)
 SIZE: Size = (24, 24)
 
-Part = tuple[str, int, int]
-"""Id of a video, first frame of a part of it, and how many."""
-
-THREE: list[list[Part]] = [[("walk/a é.mp4", 0, 5), ("walk/b.mp4", 0, 70)], [("c.mp4", 0, 6)]]
-
 
 @pytest.fixture(autouse=True)
 def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for the disk is most of what a small store costs."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-def make_store(
-    root: Path,
-    shards: Sequence[Sequence[Part]] = THREE,
-    *,
-    fit: Fit = "stretch",
-    size: Size = SIZE,
-    source: Size = SOURCE,
-    frames: FrameKind = "jpeg",
-    holds: str = "clips",
-    status: str = "ok",
-) -> Path:
-    """A store of noise: frames, masks, a background a part."""
-    plan = Plan(tuple(tuple(PlannedVideo(name, 1, 1) for name, first, _ in shard) for shard in shards))
-    header = create_store(root, Header(size, fit, frames, (), {"holds": holds}), plan)
-    rng = np.random.default_rng(0)
-    for number, parts in enumerate(shards):
-        with ShardWriter(root, header, number) as writer:
-            for name, first, count in parts:
-                payload = VideoPayload(header)
-                for index in range(first, first + count):
-                    payload.add_frame(index / 25, rng.integers(0, 256, (*size, 3), np.uint8))
-                if holds == "clips":
-                    payload.add_masks(rng.random((count, *size)) < 0.5)
-                picture = rng.integers(0, 256, (*size, 3), np.uint8)
-                known = payload.add_background(
-                    Background(picture, np.ones(size, np.float32), rng.random(size) < 0.9, grade="B")
-                )
-                shots = [Shot(start=first, stop=first + count - 1, background=known, camera="static", grade="B")]
-                shots += [Shot(start=first + count - 1, stop=first + count, background=-1, camera="moving")]
-                row = VideoRow(
-                    id=name,
-                    label=None,
-                    group=None,
-                    split=None,
-                    fps=25.0,
-                    height=source[0],
-                    width=source[1],
-                    start=0,
-                    first=first,
-                    num_frames=count,
-                    status=status,
-                    shots=shots,
-                    identity=Identity(bytes=1, sha256="x"),
-                    content="",
-                )
-                writer.add(row, payload)
-            writer.commit()
-    finish_store(root)
-    return root
 
 
 def masks_of(root: Path) -> dict[str, np.ndarray]:
@@ -146,7 +80,7 @@ def rectangle(size: Size, top: int, bottom: int, left: int, right: int) -> np.nd
 def test_masks_are_brought_to_the_size_as_frames_are(
     tmp_path: Path, fit: Fit, expected: tuple[int, int, int, int], scale: float
 ) -> None:
-    root = make_store(tmp_path / "s", fit=fit)
+    root = make_noise_store(tmp_path / "s", fit=fit)
     mask = rectangle(SOURCE, 8, 16, 32, 44)
     given = cv2.resize(mask.astype(np.uint8), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) > 0
     for index in range(6):
@@ -161,7 +95,7 @@ def test_masks_are_brought_to_the_size_as_frames_are(
 
 
 def test_a_pixel_is_foreground_that_is_covered_by_half(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", size=(24, 48))
+    root = make_noise_store(tmp_path / "s", size=(24, 48))
     put(tmp_path / "m" / "c" / "0.png", rectangle(SOURCE, 0, 48, 0, 1))
     put(tmp_path / "m" / "c" / "1.png", rectangle(SOURCE, 0, 1, 0, 1))
     import_masks(root, tmp_path / "m", Silent())
@@ -171,7 +105,7 @@ def test_a_pixel_is_foreground_that_is_covered_by_half(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("partial", ["keep", "empty"])
 def test_frames_without_a_mask_keep_theirs_or_are_emptied(tmp_path: Path, partial: Any) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     before = masks_of(root)
     for index in (0, 5, 69):
         put(tmp_path / "m" / "walk" / "b" / f"{index:06d}.png", rectangle(SIZE, index // 5, 20, 2, 9))
@@ -189,7 +123,7 @@ def test_frames_without_a_mask_keep_theirs_or_are_emptied(tmp_path: Path, partia
 
 
 def test_importing_again_changes_nothing(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     old = verify_store(root).content_hash
     put(tmp_path / "m" / "c" / "3.png", rectangle(SOURCE, 8, 30, 32, 44))
     first = import_masks(root, tmp_path / "m", Silent())
@@ -205,7 +139,7 @@ def test_importing_again_changes_nothing(tmp_path: Path) -> None:
     [("stretch", SOURCE), ("pad", SOURCE), ("crop", SOURCE), ("pad", (25, 24)), ("crop", SIZE)],
 )
 def test_what_export_writes_import_reads(tmp_path: Path, fit: Fit, source: Size) -> None:
-    root = make_store(tmp_path / "s", fit=fit, source=source)
+    root = make_noise_store(tmp_path / "s", fit=fit, source=source)
     before, rows = masks_of(root), contents(root)
     export_videos(root, list(before), tmp_path / "out", Silent())
     for name, masks in before.items():
@@ -220,7 +154,7 @@ def test_what_export_writes_import_reads(tmp_path: Path, fit: Fit, source: Size)
 
 
 def test_masks_that_do_not_fit_affects_no_other_video(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", [[(f"{n}.mp4", 0, 4) for n in range(8)]])
+    root = make_noise_store(tmp_path / "s", [[(f"{n}.mp4", 0, 4) for n in range(8)]])
     before = masks_of(root)
     good = rectangle(SOURCE, 0, 24, 0, 96)
     put(tmp_path / "m" / "0" / "0.png", good.T)
@@ -255,7 +189,7 @@ def test_masks_that_do_not_fit_affects_no_other_video(tmp_path: Path) -> None:
 
 
 def test_a_partial_video_takes_the_masks_of_its_beginning(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", status="partial")
+    root = make_noise_store(tmp_path / "s", status="partial")
     put(tmp_path / "m" / "c" / "5.png", rectangle(SIZE, 0, 3, 0, 3))
     put(tmp_path / "m" / "c" / "6.png", rectangle(SIZE, 0, 3, 0, 3))
     result = import_masks(root, tmp_path / "m", Silent())
@@ -266,7 +200,7 @@ LONG: list[list[Part]] = [[("a.mp4", 0, 4)], [("long.mp4", 0, 10)], [("long.mp4"
 
 
 def test_a_video_in_several_shards_gets_each_its_own(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", LONG)
+    root = make_noise_store(tmp_path / "s", LONG)
     before = masks_of(root)["long.mp4"]
     given = {index: rectangle(SIZE, index, index + 2, 0, 9) for index in (0, 9, 10, 12)}
     for index, mask in given.items():
@@ -285,7 +219,7 @@ def test_a_video_in_several_shards_gets_each_its_own(tmp_path: Path) -> None:
 
 
 def test_all_parts_are_left_where_the_last_cannot_be_read(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", LONG)
+    root = make_noise_store(tmp_path / "s", LONG)
     old = verify_store(root)
     put(tmp_path / "m" / "long" / "0.png", np.ones(SIZE))
     put(tmp_path / "m" / "long" / "19.png", np.ones(SIZE)).write_bytes(b"")
@@ -301,7 +235,7 @@ def run_of(mask: np.ndarray) -> dict[str, Any]:
 
 
 def test_one_file_for_all(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     before = masks_of(root)
     mask = rectangle(SOURCE, 8, 16, 32, 44)
     file = tmp_path / "all.json"
@@ -325,7 +259,7 @@ def test_one_file_for_all(tmp_path: Path) -> None:
 
 
 def test_stores_and_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     put(tmp_path / "m" / "nobody" / "0.png", np.ones(SIZE))
     with pytest.raises(MasksError, match="holds no masks of the 3 videos"):
         import_masks(root, tmp_path / "m", Silent())
@@ -333,7 +267,7 @@ def test_stores_and_folders_that_cannot_be_used(tmp_path: Path) -> None:
         import_masks(root, tmp_path / "x", Silent())
     with pytest.raises(UsageError, match="first = -1"):
         import_masks(root, tmp_path / "m", Silent(), first=-1)
-    backgrounds = make_store(tmp_path / "bg", holds="backgrounds", frames="none")
+    backgrounds = make_noise_store(tmp_path / "bg", holds="backgrounds", frames="none")
     with pytest.raises(UsageError, match="holds only backgrounds, no masks"):
         import_masks(backgrounds, tmp_path / "m", Silent())
     with pytest.raises(StoreError, match="not a bgaug store"):
@@ -341,7 +275,7 @@ def test_stores_and_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_a_store_without_frames_takes_masks(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", frames="none")
+    root = make_noise_store(tmp_path / "s", frames="none")
     put(tmp_path / "m" / "c" / "0.png", np.ones(SIZE))
     assert import_masks(root, tmp_path / "m", Silent()).frames == 1 and masks_of(root)["c.mp4"][0].all()
     assert verify_store(root, deep=True).problems == ()
@@ -405,7 +339,7 @@ def turned(jpeg: bytes, orientation: int) -> bytes:
 def test_a_folder_of_pictures_becomes_a_bank(
     tmp_path: Path, fit: Fit, used: Fit, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    root = make_store(tmp_path / "s", fit=fit)
+    root = make_noise_store(tmp_path / "s", fit=fit)
     old = verify_store(root)
     folder = tmp_path / "places of é!"
     pictures = {name: scene(seed, 40, 60) for seed, name in enumerate(("z.png", "a/b.bmp", "a.tif"))}
@@ -431,7 +365,7 @@ def test_a_folder_of_pictures_becomes_a_bank(
 
 
 def test_the_note_of_the_camera_is_honoured(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", size=(40, 30))
+    root = make_noise_store(tmp_path / "s", size=(40, 30))
     picture = np.zeros((30, 40, 3), np.uint8)
     picture[:, :10] = (200, 30, 30)  # on the left; the camera's tag requests a turn by 90 degrees
     jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
@@ -443,7 +377,7 @@ def test_the_note_of_the_camera_is_honoured(tmp_path: Path) -> None:
 
 
 def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     write_image(tmp_path / "b" / "x.png", scene(0))
     (tmp_path / "b" / "y.png").symlink_to(tmp_path / "b" / "x.png")
     (tmp_path / "b" / "z.png").symlink_to(write_image(tmp_path / "out.png", scene(1)))
@@ -453,7 +387,7 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
 
 
 def test_banks_that_cannot_be_made(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     write_image(tmp_path / "b" / "x.png", scene(0))
     (tmp_path / "none").mkdir()
     (tmp_path / "bad").mkdir()
@@ -488,7 +422,7 @@ def names_below(folder: Path) -> set[str]:
 @pytest.mark.parametrize("frames", [False, True])
 @pytest.mark.parametrize("kind", ["jpeg", "raw"])
 def test_all_that_a_store_holds_of_a_video_comes_out(tmp_path: Path, frames: bool, kind: FrameKind) -> None:
-    root, out = make_store(tmp_path / "s", fit="pad", frames=kind), tmp_path / "out"
+    root, out = make_noise_store(tmp_path / "s", fit="pad", frames=kind), tmp_path / "out"
     result = export_videos(root, ["walk/b.mp4"], out, Silent(), frames=frames)
     assert (result.videos, result.frames, result.failures) == (1, 70, {})
     store = open_store(root)
@@ -517,7 +451,7 @@ def test_all_that_a_store_holds_of_a_video_comes_out(tmp_path: Path, frames: boo
 
 
 def test_a_video_in_several_shards_comes_out_whole(tmp_path: Path) -> None:
-    root, out = make_store(tmp_path / "s", LONG), tmp_path / "out"
+    root, out = make_noise_store(tmp_path / "s", LONG), tmp_path / "out"
     export_videos(root, ["long.mp4"], out, Silent())
     masks = masks_of(root)["long.mp4"]
     found = sorted((out / "masks" / "long").iterdir())
@@ -533,7 +467,7 @@ def test_a_video_in_several_shards_comes_out_whole(tmp_path: Path) -> None:
 
 
 def test_only_backgrounds(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s", holds="backgrounds", frames="none")
+    root = make_noise_store(tmp_path / "s", holds="backgrounds", frames="none")
     export_videos(root, ["c.mp4"], tmp_path / "out", Silent())
     shots = {f"backgrounds/c/shot_000{end}.png" for end in ("", "_valid")}
     assert names_below(tmp_path / "out") == {"c.json", *shots}
@@ -544,7 +478,7 @@ def test_only_backgrounds(tmp_path: Path) -> None:
 
 def test_videos_that_differ_by_their_suffix_keep_it(tmp_path: Path) -> None:
     ids = ["a.avi", "a.b.mp4", "a.mp4", "b.c", "b.c.mp4", "d.mp4", "d/e.mp4", "dd.mp4"]
-    root = make_store(tmp_path / "s", [[(name, 0, 2) for name in ids]])
+    root = make_noise_store(tmp_path / "s", [[(name, 0, 2) for name in ids]])
     before = contents(root)
     export_videos(root, ids, tmp_path / "out", Silent())
     assert {path.name for path in (tmp_path / "out").glob("*.json")} == {
@@ -559,7 +493,7 @@ def test_videos_that_differ_by_their_suffix_keep_it(tmp_path: Path) -> None:
     ["../a.mp4", "/etc/a.mp4", "x/../../a.mp4", "..", "../..mp4", "a\0b.mp4", "", "x/../y.mp4", "x//y.mp4", "./y.mp4"],
 )
 def test_no_id_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    root = make_store(tmp_path / "s", [[("a.mp4", 0, 2), (name, 0, 2)]])
+    root = make_noise_store(tmp_path / "s", [[("a.mp4", 0, 2), (name, 0, 2)]])
     with pytest.raises(UsageError, match="its id names no file inside"):
         export_videos(root, ["a.mp4", name], tmp_path / "deep" / "er" / "out", Silent())
     assert not (tmp_path / "deep").exists()
@@ -567,7 +501,7 @@ def test_no_id_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["...mp4", "x/..mp4", "....", "x/....mp4"])
 def test_ids_of_dots_stay_inside(tmp_path: Path, name: str) -> None:
-    root = make_store(tmp_path / "s", [[(name, 0, 2)]])
+    root = make_noise_store(tmp_path / "s", [[(name, 0, 2)]])
     export_videos(root, [name], tmp_path / "deep" / "er" / "out", Silent())
     assert names_below(tmp_path / "deep" / "er" / "out" / "masks") == {f"{name}/00000{n}.png" for n in (0, 1)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "s"]
@@ -575,7 +509,7 @@ def test_ids_of_dots_stay_inside(tmp_path: Path, name: str) -> None:
 
 
 def test_an_earlier_export_is_replaced_only_on_request(tmp_path: Path) -> None:
-    root, out = make_store(tmp_path / "s"), tmp_path / "out"
+    root, out = make_noise_store(tmp_path / "s"), tmp_path / "out"
     export_videos(root, ["c.mp4"], out, Silent())
     mine = put(out / "masks" / "c" / "000006.png", np.ones(SIZE))
     (out / "masks" / "c" / "notes.txt").write_text("mine")
@@ -590,7 +524,7 @@ def test_an_earlier_export_is_replaced_only_on_request(tmp_path: Path) -> None:
 
 
 def test_a_damaged_video_affects_no_other_video(tmp_path: Path) -> None:
-    root, out = make_store(tmp_path / "s"), tmp_path / "out"
+    root, out = make_noise_store(tmp_path / "s"), tmp_path / "out"
     file = next(path for path in (root / "shards" / "00001" / "masks" / "c").rglob("*") if path.is_file())
     data = bytearray(file.read_bytes())
     data[20] ^= 4
@@ -603,7 +537,7 @@ def test_a_damaged_video_affects_no_other_video(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, out = make_store(tmp_path / "s"), tmp_path / "out"
+    root, out = make_noise_store(tmp_path / "s"), tmp_path / "out"
 
     class Stop(BaseException): ...
 
@@ -623,7 +557,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, monkeypatch: py
 
 
 def test_the_nearest_id_is_named(tmp_path: Path) -> None:
-    root = make_store(tmp_path / "s")
+    root = make_noise_store(tmp_path / "s")
     with pytest.raises(UsageError, match=r"has no video 'walk/b'; did you mean 'walk/b.mp4'\?"):
         export_videos(root, ["walk/b"], tmp_path / "out", Silent())
     with pytest.raises(UsageError, match=r"did you mean 'c.mp4'\?"):
@@ -634,8 +568,8 @@ def test_the_nearest_id_is_named(tmp_path: Path) -> None:
 
 
 def test_merging_counts_what_there_is_now(tmp_path: Path) -> None:
-    a = make_store(tmp_path / "a")
-    b = make_store(tmp_path / "b", [[("z.mp4", 0, 3)]])
+    a = make_noise_store(tmp_path / "a")
+    b = make_noise_store(tmp_path / "b", [[("z.mp4", 0, 3)]])
     merged = merge([a, b], tmp_path / "c", Silent())
     report = verify_store(tmp_path / "c", deep=True)
     assert report.problems == ()
@@ -644,7 +578,7 @@ def test_merging_counts_what_there_is_now(tmp_path: Path) -> None:
 
 
 def test_a_store_is_never_merged_into_itself(tmp_path: Path) -> None:
-    a, b = make_store(tmp_path / "a"), make_store(tmp_path / "b", [[("z.mp4", 0, 3)]])
+    a, b = make_noise_store(tmp_path / "a"), make_noise_store(tmp_path / "b", [[("z.mp4", 0, 3)]])
     before = verify_store(a, deep=True)
     (tmp_path / "link").symlink_to(a)
     for out in (a, tmp_path / "b" / ".." / "a", tmp_path / "link", tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import make_row
 from worlds import moving_square
 
 from bgaug.background import Background
@@ -70,20 +71,14 @@ def write_shard(root: Path, header: Header, shard: int, videos: list[np.ndarray]
             payload.add_masks(foreground_mask(frames, background))
             shots = [Shot(start=0, stop=len(frames), background=payload.add_background(background))]
             writer.add(
-                VideoRow(
-                    id=f"{shard}/{number} ü.mp4",
+                make_row(
+                    f"{shard}/{number} ü.mp4",
+                    len(frames),
+                    shots,
                     label=("run", "walk", None)[number % 3],
                     group="g1" if number else None,
-                    split=None,
-                    fps=25.0,
                     height=frames.shape[1],
                     width=frames.shape[2],
-                    start=0,
-                    num_frames=len(frames),
-                    status="ok",
-                    shots=shots,
-                    identity=Identity(bytes=1, sha256="x"),
-                    content="",
                 ),
                 payload,
             )

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 import zarr
-from hostile import KINDS, SIZE, Hung, bomb, canonical, crc32c, load, make_store, no_longer_than, reseal, sealed
+from hostile import KINDS, Hung, bomb, canonical, crc32c, load, no_longer_than, reseal, sealed
 from numcodecs.zstd import Zstd
+from stores import FULL_SIZE, make_full_store
 
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
@@ -30,7 +31,7 @@ COMMIT = "shards/00000/COMMIT.json"
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[FrameKind, Path]:
     folder = tmp_path_factory.mktemp("whole")
-    return {kind: make_store(folder / kind, kind) for kind in KINDS}
+    return {kind: make_full_store(folder / kind, kind) for kind in KINDS}
 
 
 @pytest.fixture(params=KINDS)
@@ -304,7 +305,7 @@ def test_pictures_of_another_size_are_not_decoded(jpeg: Path, monkeypatch: pytes
     monkeypatch.setattr("bgaug.store.format.payload.cv2.imdecode", lambda *args: calls.append(1))
     for data in (other, progressive, other[:100], other[:0]):
         with pytest.raises(StoreDamageError, match="not a JPEG of 16x24"):
-            decode_jpeg(data.reshape(-1), np.empty((*SIZE, 3), np.uint8))
+            decode_jpeg(data.reshape(-1), np.empty((*FULL_SIZE, 3), np.uint8))
     assert not calls
 
 
@@ -359,7 +360,7 @@ def test_a_link_that_leads_outside_is_neither_read_nor_followed(jpeg: Path, tmp_
             open_store(jpeg).bank("places")
     else:
         assert everything(open_store(jpeg)) == truth  # from the commits
-    other = make_store(tmp_path / "other", "jpeg", "other ")
+    other = make_full_store(tmp_path / "other", "jpeg", "other ")
     for act in (
         lambda: merge_stores([jpeg, other], tmp_path / "merged", prefix=True),
         lambda: repair_store(jpeg, verify_store(jpeg, deep=True)),
