@@ -73,11 +73,11 @@ class VideoDecodeError(VideoError):
         self.num_good_frames = num_good_frames
 
 
-class StoreError(BgaugError, ValueError):
-    """A store that cannot be used.
+class _PathError(BgaugError, ValueError):
+    """A path, and what is wrong with it.
 
     Attributes:
-        path: the store, or the affected part of it.
+        path: the affected file or folder.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:
@@ -87,6 +87,10 @@ class StoreError(BgaugError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.message}"  # a Path would remove a slash from a URL
+
+
+class StoreError(_PathError):
+    """A store that cannot be used; `path` is the store, or the affected part of it."""
 
 
 class StoreFormatError(StoreError):
@@ -109,20 +113,8 @@ class LabelsError(BgaugError, ValueError):
     """A label file that cannot be understood."""
 
 
-class MasksError(BgaugError, ValueError):
-    """Mask files that cannot be understood, or do not match the videos.
-
-    Attributes:
-        path: the affected file or folder.
-    """
-
-    def __init__(self, path: str | Path, message: str) -> None:
-        super().__init__(path, message)
-        self.path = Path(path)
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+class MasksError(_PathError):
+    """Mask files that cannot be understood, or do not match the videos."""
 
 
 class CheckpointError(BgaugError, ValueError):

@@ -84,6 +84,7 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int, compressed: in
     names = {member.filename for member in members}
     if len(names) < len(members):
         raise MalformedFile("the archive contains a member twice")
+    # Stored members cannot be larger than the file, compressed ones a thousand times as large.
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     if not stored and not compressed:
         raise MalformedFile("the archive is compressed; files of this kind are not")
@@ -107,6 +108,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
     try:
         with archive.open(member) as file:
             place = 0
+            # One byte more than declared, so that longer content is noticed.
             while part := file.read(min(_CHUNK // 2, member.file_size - place + 1)):
                 view[place : place + len(part)] = part
                 place += len(part)

@@ -141,7 +141,7 @@ class _Machine:
             stack.append(tuple(self._pop(_TUPLES[name])))
         elif name in _EMPTY:
             self._sets += name == "EMPTY_SET"
-            if self._sets > _SETS:
+            if self._sets > _SETS:  # one byte in the file, 216 in memory
                 raise MalformedFile(f"the pickle has more than {_SETS} sets")
             stack.append(_EMPTY[name]())
         elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
@@ -175,6 +175,7 @@ class _Machine:
         return self._stack[-1]
 
     def _put(self, place: int) -> None:
+        # A place far ahead would allocate as many entries as the file asks for.
         if not 0 <= place <= len(self._memo) + 1:  # the oldest picklers count from 1
             raise MalformedFile(f"the pickle numbers its values out of order ({place})")
         while len(self._memo) <= place:
@@ -268,24 +269,11 @@ class _Machine:
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "STOP": _Machine._stop,
-    "MARK": _Machine._mark,
-    "POP_MARK": _Machine._pop_mark,
-    "DUP": _Machine._dup,
-    "TUPLE": _Machine._tuple,
-    "LIST": _Machine._list,
-    "DICT": _Machine._dict,
-    "FROZENSET": _Machine._frozenset,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._appends,
-    "ADDITEMS": _Machine._additems,
-    "SETITEM": _Machine._setitem,
-    "SETITEMS": _Machine._setitems,
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "BUILD": _Machine._build,
-    "BINPERSID": _Machine._binpersid,
+    name: getattr(_Machine, f"_{name.lower()}")
+    for name in (
+        *("STOP", "MARK", "POP_MARK", "DUP", "TUPLE", "LIST", "DICT", "FROZENSET", "APPEND", "APPENDS", "ADDITEMS"),
+        *("SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+    )
 }
 
 

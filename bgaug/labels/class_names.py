@@ -59,9 +59,6 @@ class _ClassNames:
 def refuse_several(rows: Sequence[tuple[str, str]]) -> None:
     """Refuse a row with several classes: numbers or a list, such as `0;3`, `(run, jump)`, or `run,jump` of two classes.
 
-    Args:
-        rows: place of each row, for messages, and its class as written.
-
     Raises:
         LabelsError: a row has several classes.
     """
@@ -145,11 +142,7 @@ def name_classes(
 
     The numbers of the list are those of the file of names unless that is impossible: if the names count from 1 and the
     list contains a 0 (or lies in folders named after the classes that show it), the list counts from 0, and vice versa.
-
-    Args:
-        rows: the rows of the list.
-        names: names of the classes.
-        first_class: number of the first class in the list; None to guess it.
+    `first_class` is the number of the first class in the list; None to guess it.
 
     Raises:
         LabelsError: a number has no name.

@@ -22,14 +22,15 @@ from bgaug.store.format.payload import content_digest
 from bgaug.store.format.records import VideoRow
 from bgaug.store.places import Blob, Place
 
-_ABSENT = 2**64 - 1
+_ABSENT = 2**64 - 1  # offset and length of a chunk that was never written, by the format of Zarr
 _OBJECT_BYTES = 2048  # of the object itself, approximately
+# Bounds of decompression: a file of a few bytes can declare any number of zeros.
 _FREE_BYTES = 64 * 2**20
 _MAX_RATIO = 64
 _MAX_CHUNK_BYTES = 128 * 2**20
-_FRAME_HEADER_BYTES = 14
+_FRAME_HEADER_BYTES = 14  # the longest header of a zstd frame without a dictionary
 _MAX_SECONDS = 1e12
-_MIN_JPEG_BYTES = 128
+_MIN_JPEG_BYTES = 128  # shorter than any JPEG; offsets thus bound the number of frames by the size of the file
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -198,12 +199,7 @@ class ArrayFile:
 
 
 def check_numbers(name: str, array: ArrayFile, frames: ArrayFile | None) -> None:
-    """Check the values of arrays that other values are computed from.
-
-    Args:
-        name: name of the array; most arrays may contain anything.
-        array: its values.
-        frames: the frames that offsets refer to.
+    """Check the values of arrays that other values are computed from; most arrays may contain anything.
 
     Raises:
         StoreDamageError: a time is not a number, or frames are not end to end.

@@ -99,16 +99,8 @@ def array_specs(header: Header) -> dict[str, ArraySpec]:
     return specs
 
 
-@dataclass(frozen=True)
-class Mark:
-    """State of an array; see `ArrayWriter.mark`."""
-
-    num_rows: int
-    crc: int
-    bytes: int
-    num_chunks: int
-    waiting: tuple[NDArray[Any], ...]
-    num_waiting: int
+# State of an array: rows, checksum, bytes, chunks, rows that wait for a full chunk, and their number.
+Mark = tuple[int, int, int, int, tuple[NDArray[Any], ...], int]
 
 
 class ArrayWriter:
@@ -121,6 +113,7 @@ class ArrayWriter:
 
     Attributes:
         num_rows: rows so far.
+        crc: checksum of all bytes so far.
         files: after `finish`: path in the group to [bytes, crc32c] of the file of its values; empty if there is none.
     """
 
@@ -132,7 +125,7 @@ class ArrayWriter:
         self._spec = spec
         self._key = "/".join([name, "c", *("0" * (1 + len(spec.row)))])
         self._descriptor = -1
-        self._crc = 0
+        self.crc = 0
         self._bytes = 0
         self._lengths: list[int] = []
         self._waiting: list[NDArray[Any]] = []
@@ -155,35 +148,24 @@ class ArrayWriter:
             self._waiting, self._num_waiting = [ready[whole:]], len(ready) - whole
 
     def append_pieces(self, pieces: Sequence[NDArray[Any]], num_rows: int, crc: int | None = None) -> None:
-        """Append rows of an uncompressed array from several places in memory.
-
-        Args:
-            pieces: their bytes in order, each C-contiguous.
-            num_rows: number of the rows.
-            crc: checksum of the file after them, if known.
-        """
+        """Append rows of an uncompressed array from C-contiguous pieces; `crc` is that of the file after them."""
         self.num_rows += num_rows
         self._put(pieces, crc)
 
-    @property
-    def crc(self) -> int:
-        """Checksum of all bytes so far."""
-        return self._crc
-
     def mark(self) -> Mark:
         """The current state, for `go_back`."""
-        return Mark(self.num_rows, self._crc, self._bytes, len(self._lengths), tuple(self._waiting), self._num_waiting)
+        return self.num_rows, self.crc, self._bytes, len(self._lengths), tuple(self._waiting), self._num_waiting
 
     def go_back(self, mark: Mark) -> None:
         """Discard everything appended since then, also after an error in between."""
-        self.num_rows, self._crc, self._bytes = mark.num_rows, mark.crc, mark.bytes
-        self._waiting, self._num_waiting = list(mark.waiting), mark.num_waiting
-        del self._lengths[mark.num_chunks :]
+        self.num_rows, self.crc, self._bytes, num_chunks, waiting, self._num_waiting = mark
+        self._waiting = list(waiting)
+        del self._lengths[num_chunks:]
         if self._descriptor < 0:
             return
-        if mark.bytes:
-            os.ftruncate(self._descriptor, mark.bytes)
-            os.lseek(self._descriptor, mark.bytes, os.SEEK_SET)
+        if self._bytes:
+            os.ftruncate(self._descriptor, self._bytes)
+            os.lseek(self._descriptor, self._bytes, os.SEEK_SET)  # else the next write would leave a hole
         else:  # an empty array has no chunks, so no file
             self.close()
             (self._group / self._key).unlink()
@@ -191,7 +173,7 @@ class ArrayWriter:
     def finish(self) -> None:
         """Write the rest, the index of the chunks and the metadata. The caller syncs the files."""
         spec, size = self._spec, self._spec.rows_per_chunk or max(1, self.num_rows)
-        if self._num_waiting:
+        if self._num_waiting:  # Zarr requires full inner chunks; the shape hides the padding
             rest = np.zeros((size, *spec.row), spec.dtype)
             rest[: self._num_waiting] = np.concatenate(self._waiting)
             self._put_chunk(rest)
@@ -202,7 +184,7 @@ class ArrayWriter:
             self._put([_chunk_index(self._lengths)])
         self.close()
         if self._bytes:
-            self.files = {self._key: [self._bytes, self._crc]}
+            self.files = {self._key: [self._bytes, self.crc]}
         (self._group / self._name).mkdir(exist_ok=True)
         (self._group / self._name / "zarr.json").write_bytes(spec.metadata(self.num_rows))
 
@@ -229,15 +211,15 @@ class ArrayWriter:
             _write_all(self._descriptor, pieces[first : first + _PIECES])
         if crc is None:
             for piece in pieces:
-                self._crc = extend_crc32c(self._crc, piece)
+                self.crc = extend_crc32c(self.crc, piece)
         else:
-            self._crc = crc
+            self.crc = crc
         self._bytes += sum(piece.nbytes for piece in pieces)
 
 
 def _write_all(descriptor: int, pieces: Sequence[NDArray[Any]]) -> None:
     views = [piece.reshape(-1).view(np.uint8).data for piece in pieces]
-    while views:
+    while views:  # the system may write less than it was given, such as on a full disk
         written = os.writev(descriptor, views)
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
@@ -261,9 +243,7 @@ def begin_group(folder: Path, attributes: Mapping[str, Any] | None = None) -> No
 def sync_tree(folder: Path, known: Mapping[str, list[int]]) -> dict[str, list[int]]:
     """Sync everything below a folder to the disk; returns name to [bytes, crc32c] of every file.
 
-    Args:
-        folder: the folder.
-        known: the same for files with known checksums; the others are read.
+    `known` contains the same for files with known checksums; the others are read.
     """
     files = {}
     # All files before all folders: the first fsync makes the disk work, the others find it done.
@@ -271,12 +251,12 @@ def sync_tree(folder: Path, known: Mapping[str, list[int]]) -> dict[str, list[in
         for name in names:
             path = Path(parent) / name
             key = path.relative_to(folder).as_posix()
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY)  # fsync also covers what other descriptors wrote
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             files[key] = list(known[key]) if key in known else [len(data := path.read_bytes()), crc32c(data)]
     for parent, _, _ in os.walk(folder):
-        sync_folder(Path(parent))
+        sync_folder(Path(parent))  # without this, a file on the disk may have no name after a crash
     return dict(sorted(files.items()))

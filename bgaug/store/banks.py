@@ -22,18 +22,10 @@ from bgaug.store.array_file import ArrayFile
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
 from bgaug.store.format.documents import MAX_RECORD_BYTES, BankDocument, brief
 from bgaug.store.format.inside import discard, names_inside, refuse_links
-from bgaug.store.format.layout import (
-    BANKS,
-    COMMIT,
-    OUTGOING,
-    TEMPORARY,
-    seal,
-    unseal,
-    writing,
-)
+from bgaug.store.format.layout import BANKS, COMMIT, OUTGOING, TEMPORARY, seal, unseal, writing
 from bgaug.store.places import Place
 
-_ARRAY = "pictures"  # name of the array on the disk
+BANK_ARRAY = "pictures"  # name of the array on the disk: part of the format
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ def place_bank(folder: Path, final: Path) -> None:
     """Replace a bank by a complete temporary folder."""
     old = final.with_name(f"{OUTGOING}{final.name}")
     with writing(final):
-        discard(old)
+        discard(old)  # of a process that died here
         if os.path.lexists(final):
             final.rename(old)
         folder.rename(final)
@@ -105,7 +97,7 @@ def _write_images(folder: Path, images: Iterable[tuple[str, NDArray[np.uint8]]])
     array: ArrayWriter | None = None
     for name, image in images:
         with writing(folder):
-            array = array or ArrayWriter(folder, _ARRAY, bank_spec(image.shape[:2]))
+            array = array or ArrayWriter(folder, BANK_ARRAY, bank_spec(image.shape[:2]))
             array.append(image[None])
         names.append(name)
     if array is not None:
@@ -139,7 +131,7 @@ def read_bank_commit(place: Place, name: str) -> dict[str, Any]:
 def read_bank(place: Place, name: str, size: Size) -> Bank:
     """A bank of a store of this size; raises as `read_bank_commit` does."""
     names = read_bank_commit(place, name)["names"]
-    array = ArrayFile(place, f"{BANKS}/{name}/{_ARRAY}", bank_spec(size))
+    array = ArrayFile(place, f"{BANKS}/{name}/{BANK_ARRAY}", bank_spec(size))
     if array.shape[0] != len(names):
         raise StoreDamageError(
             f"{place.name}/{BANKS}/{name}", "has another number of images than names: run `bgaug verify`"

@@ -1,4 +1,4 @@
-"""How a shard becomes visible: written under its lock beside the others, checked, and renamed in one step."""
+"""How a shard becomes visible: written under its lock next to the others, checked, and renamed in one step."""
 
 from __future__ import annotations
 
@@ -44,13 +44,7 @@ def shard_folder(
 ) -> Iterator[Path | None]:
     """The folder in which a shard is written, under its lock; removed after the block unless it was committed.
 
-    Yields None if the shard exists and is not to be replaced.
-
-    Args:
-        root: folder of the store.
-        shard: number of the shard.
-        replace: write it even if it exists.
-        lock: lock of the shard, if the caller holds it.
+    Yields None if the shard exists and is not to be replaced. `lock` is that of the shard, if the caller holds it.
 
     Raises:
         StoreLockedError: another process builds this shard.
@@ -63,9 +57,8 @@ def shard_folder(
                 held.enter_context(shard_lock(root, shard))
             settle(root, shard)
             if replace or not os.path.lexists(final):
-                held.callback(
-                    shutil.rmtree, folder, ignore_errors=True
-                )  # also where the disk is full at the first byte
+                # Registered first: `begin_group` may fail half-way on a full disk.
+                held.callback(shutil.rmtree, folder, ignore_errors=True)
                 begin_group(folder)
         yield folder if folder.exists() else None
 
@@ -80,11 +73,12 @@ def commit_shard(root: Path, record: dict[str, Any]) -> None:
     """
     final, folder, old = shard_paths(root, record["shard"])
     _check_record(folder, record)
+    # All other files are synced by now: if this record is on the disk after a crash, so is what it describes.
     replace_durably(folder / COMMIT, seal(record))
     if os.path.lexists(final):
-        os.rename(final, old)
+        os.rename(final, old)  # a folder cannot replace a folder that is not empty; `settle` undoes this after a crash
     os.rename(folder, final)
-    sync_folder(final.parent)
+    sync_folder(final.parent)  # both renames, before the old shard is removed
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -132,7 +126,7 @@ def settle(root: Path, shard: int) -> None:
         os.rename(folder, final)  # its writer died between the commit and the rename
         sync_folder(final.parent)
     if old.is_dir() and not old.is_symlink() and not os.path.lexists(final):
-        os.rename(old, final)
+        os.rename(old, final)  # the new shard cannot be used, so the old one comes back
     for left in (folder, old):
         discard(left)
 

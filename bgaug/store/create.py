@@ -49,9 +49,7 @@ _NUMBER = re.compile("[0-9]{1,18}")
 _LEFT = re.compile(r"\.(zarr\.json|plan\.json|failures\.jsonl)\.\d+")
 
 
-def create_store(
-    root: Path, header: Header, plan: Plan, *, overwrite: bool = False, check_space: bool = True
-) -> Header:
+def create_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = False) -> Header:
     """Create the store's folder, or resume one with the same options.
 
     Args:
@@ -59,7 +57,6 @@ def create_store(
         header: without the summary of the plan, which is added here.
         plan: the videos of each shard.
         overwrite: start again if there is a store, even a finished one or one with other options or another plan.
-        check_space: whether the disk must have room for the estimate of the plan.
 
     Returns:
         The header in the store.
@@ -72,7 +69,7 @@ def create_store(
     """
     _make_folder(root)
     with _at_the_gate(root):
-        return begin_store(root, header, plan, overwrite=overwrite, check_space=check_space)
+        return begin_store(root, header, plan, overwrite=overwrite)
 
 
 @contextmanager
@@ -83,7 +80,7 @@ def building(root: Path, header: Header, plan: Plan, *, overwrite: bool = False)
         with _at_the_gate(root):
             found = begin_store(root, header, plan, overwrite=overwrite)
             with writing(root):
-                held.enter_context(_build_mark(root))
+                held.enter_context(_build_mark(root))  # before the gate opens, so that no other process slips through
         yield found
 
 
@@ -115,7 +112,7 @@ def begin_store(root: Path, header: Header, plan: Plan, *, overwrite: bool = Fal
             _check_same(root, read_header(root), requested, plan)
             with writing(root):
                 _make_shards_folder(root)
-                if _is_damaged(root, requested):
+                if _is_damaged(root, requested):  # the same plan was given again, so it can be restored
                     replace_durably(root / PLAN, plan.to_bytes())
             return requested
     with writing(root):
@@ -144,11 +141,8 @@ def _make_shards_folder(root: Path) -> None:
 
 
 def _clear(root: Path) -> None:
-    """Remove everything that belongs to a store except the header, which the next store replaces.
-
-    If this is interrupted, the folder is a store in which every visible shard is complete: each is removed in one step.
-    Other files are kept.
-    """
+    """Remove everything that belongs to a store except the header, which the next store replaces; keep other files."""
+    # Each shard is moved away in one step: if this is interrupted, every visible shard is complete.
     cleared = root / CLEARED
     discard(cleared)
     cleared.mkdir()
@@ -281,7 +275,7 @@ def _settle_shards(root: Path) -> None:
                         discard(root / SHARDS / f"{LOCK}{shard_name(shard)}")
                 lock.remove()
         except StoreLockedError:
-            patience = 0.0
+            patience = 0.0  # other builds run: wait for the first of their shards only
 
 
 def _leads(root: Path) -> dict[int, int]:

@@ -68,7 +68,7 @@ def _read_commits(place: Place, num_shards: int) -> list[tuple[int, dict[str, An
     """Commit records of all visible shards, with their numbers."""
     found = []
     for shard in present_shards(place, num_shards):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # being built
             key = f"{SHARDS}/{shard_name(shard)}/{COMMIT}"
             found.append((shard, unseal(f"{place.name}/{key}", place.read(key, MAX_RECORD_BYTES), CommitDocument)))
     return found
@@ -134,6 +134,7 @@ def _write_index(root: Path, header: Header, failures: bytes, columns: Columns, 
         "files": sync_tree(folder, known),
     }
     replace_durably(folder / COMMIT, seal(record))
+    # In between there is no index: readers then use the commits, which contain the same.
     discard(root / INDEX)
     folder.rename(root / INDEX)
     sync_folder(root)
@@ -188,14 +189,16 @@ def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
 
     def read(key: str) -> bytes:
         size, checksum = files[key]
+        # A record may declare any size; only files of values may be large.
         data = place.read(key, size if key.endswith("/0") else min(size, MAX_NODE_BYTES))
         if len(data) != size or crc32c(data) != checksum:
             raise StoreDamageError(f"{place.name}/{key}", "its bytes differ from those that were committed")
         return data
 
-    with ThreadPoolExecutor(1 if place.near else 16) as pool:
+    with ThreadPoolExecutor(1 if place.near else 16) as pool:  # 40 small files: remote ones take a round trip each
         whole = Held(place.name, dict(zip(files, pool.map(read, files), strict=True)))
     rows = {name: read_array_document(whole, f"{INDEX}/{name}", spec).shape[0] for name, spec in COLUMN_SPECS.items()}
+    # Before anything is decompressed: columns are small, but a hostile file may declare terabytes of zeros.
     unpacked = sum(rows[name] * spec.row_bytes for name, spec in COLUMN_SPECS.items())
     check_unpacked(f"{place.name}/{INDEX}", unpacked, sum(size for size, _ in files.values()))
     arrays: dict[str, Any] = {
@@ -247,6 +250,7 @@ def content_hash(root: Path) -> str:
 def hash_of_rows(header: Header, rows: list[VideoRow]) -> str:
     """Content hash of a store from its header and the rows of all shards."""
     videos = [
+        # Neither the order in a shard nor the source file is content.
         {**row.to_json(), "start": 0, "identity": None, "shots": [[shot.start, shot.stop] for shot in row.shots]}
         for row in sorted(rows, key=lambda row: row.id)
     ]

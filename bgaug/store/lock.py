@@ -29,6 +29,7 @@ PATIENCE_SECONDS = 2.0  # waiting time for a lock: processes of a killed build m
 LOOK_SECONDS = 0.05
 LEASE = ".lease"
 
+# A lease outlives five missed renewals: a network disk may be away for a while.
 _RENEW_SECONDS = 10.0
 _DEAD_SECONDS = 60.0
 
@@ -67,7 +68,7 @@ class FileLock:
     def _taken(self, *, last: bool) -> bool:
         descriptor = os.open(self.path, _OPEN | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system when the process ends
             if not _is_at(self.path, descriptor):
                 os.close(descriptor)  # its holder removed it meanwhile; another process may hold a new one
                 return False
@@ -228,6 +229,7 @@ class Lease:
     def take(self) -> str | None:
         """Take the lease; returns the holder if another process has it."""
         try:
+            # Of several processes, O_EXCL lets one create the file, on network file systems as well.
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             holder = self.living_holder()
@@ -281,7 +283,8 @@ class Lease:
             return None
         process = _process_here(data)
         if process is not None and not is_alive(process):
-            return None
+            return None  # killed: no need to wait for the lease to end
+        # A time far in the future is no renewal either: the clock was wrong when it was written.
         return None if abs(self._now() - written) > _DEAD_SECONDS else _parse_holder(data)
 
     def holder(self) -> str:

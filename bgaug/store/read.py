@@ -198,21 +198,7 @@ class Store:
     def frames_at(
         self, video: int, frames: NDArray[np.int64], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Any frames of a video, in any order, with repetitions.
-
-        Args:
-            video: index of the video.
-            frames: int64 (T,), counted within the video.
-            out: uint8 (T, H, W, 3) to fill, C-contiguous; created if None.
-
-        Returns:
-            uint8 (T, H, W, 3), RGB.
-
-        Raises:
-            IndexError: a frame is not inside the video.
-            StoreError: the store contains no frames.
-            StoreDamageError: bytes are missing, or a frame's checksum differs.
-        """
+        """Frames of a video, int64 (T,) and counted within it, in any order, with repetitions; otherwise as `clip`."""
         if self.header.frames == "none":
             raise StoreError(self.path, "contains no frames (it was built with --frames none)")
         self._check_range(video, frames, self._shards.guide)
@@ -314,7 +300,7 @@ class Store:
                 f"{self.video_id(video)} has {self.num_frames(video)} frames: no clip of {num_frames} frames at "
                 f"stride {stride} from frame {start}"
             )
-        self._check_rows(video, start, start + span - 1, name)
+        self._check_rows(video, start, start + span - 1, name)  # before `arange`: an index may declare any length
         return np.arange(start, start + span, stride)
 
     def _check_range(self, video: int, frames: NDArray[np.int64], name: str) -> None:
@@ -341,7 +327,7 @@ class Store:
     ) -> None:
         """Read frames from the shards that contain them, by (shard, rows there, part of `out`)."""
         c, parts = self.columns, self._parts(video)
-        if parts.stop - parts.start == 1:
+        if parts.stop - parts.start == 1:  # nearly all videos; no copy
             read(int(c.part_shard[parts.start]), frames + c.part_start[parts.start], out)
             return
         owner = np.searchsorted(c.part_first[parts], frames, side="right") - 1

@@ -23,9 +23,9 @@ from bgaug.store.format.layout import SHARDS, Header, crc32c, shard_name
 from bgaug.store.format.payload import decode_jpeg
 from bgaug.store.places import Blob, Place
 
-_MAX_FILES = 2048
-_ARRAY_BYTES = 256 * 2**20
-_IMAGE_BYTES = 64 * 2**20
+_MAX_FILES = 2048  # and at most half of the system's limit, see `_max_files`
+_ARRAY_BYTES = 256 * 2**20  # times, offsets and checksums: about 20 bytes per frame
+_IMAGE_BYTES = 64 * 2**20  # backgrounds of a remote store
 _WHOLE = ("pts_seconds", "frame_offsets", "frame_crc", "background_crc")  # arrays of a few bytes per row
 
 _Key = TypeVar("_Key")
@@ -113,7 +113,6 @@ class ShardReader:
         self._begin()
 
     def _begin(self) -> None:
-        """Create the caches of this process."""
         self._lock = Lock()
         self._opened = _Opened(self._place, _max_files())
         self._arrays = _LRUCache[tuple[int, str], ArrayFile](_ARRAY_BYTES, lambda array: array.nbytes)
@@ -141,6 +140,7 @@ class ShardReader:
         if array is None:
             folder = f"{SHARDS}/{shard_name(shard)}/{name}"
             array = ArrayFile(self._opened, folder, self._specs.get(name), whole=name in _WHOLE)
+            # Outside the lock, so that other threads do not wait; two may read the same array.
             check_numbers(name, array, self.array(shard, "frames") if name == "frame_offsets" else None)
             with self._lock:
                 self._arrays.put(key, array)
@@ -171,7 +171,7 @@ class ShardReader:
         blob = self.array(shard, "frames").read(offsets[0], offsets[-1])
         done: dict[int, int] = {}
         for i, row in enumerate(numbers):
-            if row in done:
+            if row in done:  # a repeated frame is decoded once
                 out[i] = out[done[row]]
                 continue
             done[row] = i

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +15,10 @@ import numpy as np
 from bgaug.errors import StoreDamageError, StoreError
 from bgaug.store.array_file import ArrayFile, check_numbers, content_of, read_array_document
 from bgaug.store.arrays import ArraySpec, array_specs
-from bgaug.store.banks import bank_names, bank_spec, read_bank_commit
+from bgaug.store.banks import BANK_ARRAY, bank_names, bank_spec, read_bank_commit
 from bgaug.store.format.columns import COLUMN_SPECS, columns_of
-from bgaug.store.format.documents import (
-    MAX_NODE_BYTES,
-    MAX_RECORD_BYTES,
-    ShardNode,
-    brief,
-    check_document,
-    parse_json,
-)
-from bgaug.store.format.inside import files_inside, is_regular, kind_of, open_inside, read_inside
+from bgaug.store.format.documents import MAX_NODE_BYTES, MAX_RECORD_BYTES, ShardNode, brief, check_document, parse_json
+from bgaug.store.format.inside import files_inside, kind_of, open_inside, read_inside
 from bgaug.store.format.layout import (
     BANKS,
     COMMIT,
@@ -251,7 +245,7 @@ def _check_files(root: Path, key: str, files: Mapping[str, list[int]], ids: tupl
     for name, (size, checksum) in files.items():
         if name not in found:
             problems.append(Problem(root / key / name, "is missing", ids))
-        elif not is_regular(found[name]):
+        elif not stat.S_ISREG(found[name].st_mode):
             problems.append(Problem(root / key / name, f"is {kind_of(found[name])}", ids))
         elif found[name].st_size != size:
             problems.append(Problem(root / key / name, f"has {found[name].st_size} bytes instead of {size}", ids))
@@ -378,11 +372,11 @@ def _check_banks(root: Path, header: Header, *, deep: bool) -> list[Problem]:
         found = _check_files(root, key, record["files"], ())
         spec = bank_spec(header.size)
         if not found:
-            message = _check_array(root, f"{key}/pictures", spec, len(record["names"]), record["files"])
-            found += [Problem(folder / "pictures", message)] if message else []
+            message = _check_array(root, f"{key}/{BANK_ARRAY}", spec, len(record["names"]), record["files"])
+            found += [Problem(folder / BANK_ARRAY, message)] if message else []
         if not found and deep:
             try:
-                array = ArrayFile(Folder(root), f"{key}/pictures", spec)
+                array = ArrayFile(Folder(root), f"{key}/{BANK_ARRAY}", spec)
                 for _ in array.blocks(0, array.shape[0]):
                     pass
             except StoreError as error:

@@ -151,7 +151,7 @@ class ShardWriter:
         try:
             yield
         except BaseException:
-            self._is_torn = True  # until everything is undone
+            self._is_torn = True  # until everything is undone: a disk that fails may also refuse that
             with writing(self._folder):
                 self._go_back(arrays)
             self._num_frames, self._num_backgrounds, self._num_bytes, num_rows = counts
@@ -199,6 +199,7 @@ class ShardWriter:
                 "videos": [row.to_json() for row in self._rows],
                 "failures": [failure.to_json() for failure in self._failures],
             }
+            # Last before the commit: a build that was stopped for hours must not add a shard to another store.
             check_still_ours(self._root, self._header)
             if self._lock is not None:
                 self._lock.check()
@@ -227,7 +228,7 @@ class ShardWriter:
             self._num_bytes += int(lengths.sum())
             frames.append_pieces(payload.jpegs.blocks, int(lengths.sum()))
         else:
-            crc = frames.crc
+            crc = frames.crc  # of all frames so far; joined, so that the bytes are not read a second time
             for image, checksum in zip(payload.images, payload.checksums, strict=True):
                 crc = joined(crc, checksum, image.nbytes)
             frames.append_pieces(payload.images, len(payload.images), crc)

@@ -96,12 +96,7 @@ COLUMN_SPECS = {
 
 
 def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) -> tuple[Columns, Names]:
-    """Columns over the videos of (row, shard number) pairs. A video with missing parts is left out.
-
-    Args:
-        name: name of the store, for messages.
-        header: header of the store.
-        rows: rows of all shards.
+    """Columns over the videos of (row, shard number) pairs of the store `name`; one with missing parts is left out.
 
     Raises:
         StoreDamageError: two videos have the same id, or a label is not in the header.

@@ -29,11 +29,7 @@ _KINDS = (
 
 
 def open_inside(root: Path, key: str) -> int:
-    """Descriptor of a regular file, for reading.
-
-    Args:
-        root: folder of the store.
-        key: path below it, with forward slashes.
+    """Descriptor of a regular file for reading, by its path below the folder of the store, with forward slashes.
 
     Raises:
         FileNotFoundError: there is none.
@@ -42,10 +38,10 @@ def open_inside(root: Path, key: str) -> int:
         StoreError: the system refuses.
     """
     with _folder_of(root, key) as (folder, name):
-        _check_file(root, key, os.stat(name, dir_fd=folder, follow_symlinks=False))
+        _check_file(root, key, os.stat(name, dir_fd=folder, follow_symlinks=False))  # opening a device may act on it
         descriptor = _opened(name, _FILE, folder, root, key)
         try:
-            _check_file(root, key, os.fstat(descriptor))
+            _check_file(root, key, os.fstat(descriptor))  # it may have been replaced since
         except StoreError:
             os.close(descriptor)
             raise
@@ -65,10 +61,7 @@ def read_inside(root: Path, key: str, max_bytes: int) -> bytes:
 
 
 def link_inside(root: Path, key: str, target: Path, *, copy: bool = False) -> int:
-    """Link or copy a regular file to a path outside.
-
-    Returns:
-        Its size in bytes.
+    """Link or copy a regular file to a path outside; returns its size in bytes.
 
     Raises:
         OSError: the target cannot be written.
@@ -95,7 +88,7 @@ def _linked(path: Path, target: Path, status: os.stat_result) -> bool:
     except OSError:
         return False  # another disk, or one without links
     if os.path.samestat(os.lstat(target), status):
-        return True
+        return True  # else the name was given to another file since it was opened
     target.unlink()
     return False
 
@@ -186,11 +179,6 @@ def files_inside(root: Path, key: str) -> dict[str, os.stat_result]:
     return found
 
 
-def is_regular(status: os.stat_result) -> bool:
-    """Whether something is a regular file."""
-    return stat.S_ISREG(status.st_mode)
-
-
 def kind_of(status: os.stat_result) -> str:
     """Description of something that is not a regular file."""
     return next((words for is_kind, words in _KINDS if is_kind(status.st_mode)), "a device, expected a file")
@@ -202,6 +190,7 @@ def _folder_of(root: Path, key: str) -> Iterator[tuple[int, str]]:
     *parents, name = key.split("/")
     if "\0" in key or "" in parents or ".." in parents or name in ("", ".."):
         raise StoreFormatError(root, f"names {key[:80]!r}, which is not in its folder")
+    # One folder at a time by its descriptor: a path could lead elsewhere as soon as it has been checked.
     folder, place = _opened(root, _FOLDER, None, root, ""), ""
     try:
         for part in parents:

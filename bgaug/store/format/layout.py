@@ -116,12 +116,7 @@ def seal(record: dict[str, Any]) -> bytes:
 
 
 def unseal(path: Path | str, text: bytes, kind: type[BaseModel] | None = None) -> dict[str, Any]:
-    """The record that `seal` wrote.
-
-    Args:
-        path: path of its file.
-        text: content of the file.
-        kind: expected form of the record; see `bgaug.store.format.documents`.
+    """The record that `seal` wrote, from the content of its file, checked against the model `kind`.
 
     Raises:
         StoreDamageError: it is incomplete or changed.
@@ -130,6 +125,7 @@ def unseal(path: Path | str, text: bytes, kind: type[BaseModel] | None = None) -
     record = parse_json(path, text)
     try:
         checksum = record.pop("crc32c")
+        # The bytes, too: equal values may be written in different ways, and only one of them is ours.
         whole = text == seal(record) and checksum == crc32c(canonical_json(record))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamageError(path, "is not a complete record: run `bgaug verify`") from error
@@ -251,10 +247,7 @@ def num_shards(header: Header) -> int:
 
 
 def read_commit(folder: Path) -> dict[str, Any]:
-    """Commit record of a shard, checked: see `CommitDocument`.
-
-    Args:
-        folder: folder of the shard, in `shards` of its store.
+    """Commit record of a shard by its folder in `shards` of its store, checked: see `CommitDocument`.
 
     Raises:
         StoreDamageError: missing or damaged.
