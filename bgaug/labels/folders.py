@@ -63,6 +63,7 @@ def labels_from_folders(video_ids: Iterable[str], layout: str = "auto") -> Label
     if "class" not in levels and "split" not in levels:
         notes = _unread(list(folders.values())) if chosen is None else ()
         return Labels({}, (), origin="none", notes=notes)
+    # A guessed level of splits with other folders in it: videos in those get no label, instead of an invented split.
     strict = chosen is None and _has_others(folders.values(), levels)
     labels = {}
     for video_id, parts in folders.items():
@@ -94,10 +95,10 @@ def _label(parts: Folders, levels: Layout, strict: bool) -> Label | None:
 def _guess(folders: Sequence[Folders]) -> Layout:
     levels: list[_Level] = []
     rest, behind_one = list(folders), False
-    while True:
+    while True:  # one level of folders per turn, from the top
         below = [parts for parts in rest if parts]
         if not below or (len(below) <= len(rest) - len(below) and "split" not in levels):
-            return tuple(levels)
+            return tuple(levels)  # most videos are here, so deeper folders are no classes
         names = {parts[0] for parts in below}
         if _are_splits(names, below):
             levels.append("split")
@@ -106,7 +107,7 @@ def _guess(folders: Sequence[Folders]) -> Layout:
             behind_one = False
             levels.append("*")
             rest = [parts[1:] for parts in below]
-        elif len(names) == 1 and ("split" not in levels or _is_container(*names)):
+        elif len(names) == 1 and ("split" not in levels or _is_container(*names)):  # one folder separates nothing
             behind_one |= not _is_container(*names)
             levels.append("*")
             rest = [parts[1:] for parts in below]

@@ -24,7 +24,7 @@ from bgaug.labels.reading import (
 )
 
 _INSIDE = ("labels.csv", "metadata.csv", "metadata.jsonl")
-_FLOAT = re.compile(r"(-1|[0-9]{1,5})\.0+")
+_FLOAT = re.compile(r"(-1|[0-9]{1,5})\.0+")  # as pandas writes whole numbers of a column with empty cells
 
 
 def _file(path: Path) -> Path:
@@ -52,7 +52,7 @@ def _read(path: Path, options: ReadOptions) -> SplitList:
     file_column, class_column = _columns(file, header)
     group, split = (pick_column(header, names) for names in (GROUP_COLUMNS, SPLIT_COLUMNS))
     notes = []
-    usual = ("classname", "class", "label", "classid")
+    usual = ("classname", "class", "label", "classid")  # any other column is a guess, and reported
     if plain_column(file_column) != "file" or plain_column(class_column) not in usual:
         notes.append(f"{file.name}: files are taken from its column {file_column!r}, classes from {class_column!r}")
     classes, names, more = _class_names(rows, file_column, class_column, options)
@@ -98,7 +98,7 @@ def _class_names(
     numbered = []
     for (place, row), name in zip(rows, written, strict=True):
         number = class_number(name)
-        if number is None and name not in ("", "-1"):
+        if number is None and name not in ("", "-1"):  # both mean: no class
             raise LabelsError(
                 f"{place}: `{class_column}` is {shown(name)}, not a number: the list contains its class names; "
                 f"leave out {options.class_names}"
@@ -110,7 +110,7 @@ def _class_names(
 
 
 def _whole(names: list[str]) -> list[str]:
-    """Numbers without the decimal point that tables get if a number is missing: 3 for 3.0, if all are numbers."""
+    """Numbers without a decimal point: 3 for 3.0, if all classes are numbers."""
     found = [_FLOAT.fullmatch(name) for name in names]
     if all(
         match or name == "" or class_number(name.removeprefix("-")) is not None

@@ -34,6 +34,7 @@ def _find_format(path: str | Path) -> str:
         LabelsError: there is no such file or folder, no format is recognised, or there are lists of several formats.
     """
     path = _existing(path)
+    # Published names first: their content may also pass for one of the general formats.
     for by_name in (True, False):
         found = [name for name, known in FORMATS.items() if known.by_name == by_name and known.finds(path)]
         if len(found) > 1:
@@ -128,6 +129,7 @@ def _path_and_format(path: str | Path, format: str) -> tuple[Path, ListFormat]:
     if format not in FORMATS:
         raise LabelsError(f"formats of lists are auto, {', '.join(FORMATS)}; got {format!r}")
     known: ListFormat = FORMATS[format]
+    # A CSV that was requested by name has errors of its own, which name the missing column.
     if format != "csv" and not known.finds(_existing(path)):
         raise LabelsError(f"{path}: is not of the format {format}. Looked for: {known.looked_for}. {_described(path)}")
     return path, known
@@ -138,7 +140,7 @@ def _existing(path: str | Path) -> Path:
     path = Path(path)
     try:
         if path.is_dir():
-            next(path.iterdir(), None)
+            next(path.iterdir(), None)  # fails if the folder cannot be listed
             return path
     except OSError as error:
         raise unreadable(path, error) from error
@@ -173,6 +175,7 @@ def _described(path: Path) -> str:
         return f"cannot be read: {error.strerror}"
     if not head:
         return f"is empty; expected {_TABLE}, or {_LINES}"
+    # From the certain to the likely: magic numbers, then zero bytes, then text.
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             return f"is {what}"

@@ -36,7 +36,7 @@ def match_entries(found: SplitList, ids: Iterable[str], paths: Mapping[str, Path
     for entry in found.entries:
         try:
             video = videos.of(entry, found)
-        except LabelsError as error:
+        except LabelsError as error:  # one ambiguous row costs only itself
             dropped.append(str(error))
             continue
         if video is None:
@@ -67,7 +67,7 @@ def _one_label(video: str, entries: list[Entry], folders: Folders) -> tuple[Labe
         by_label.setdefault(Label(entry.class_name, entry.group, entry.split), []).append(entry)
     if len(by_label) == 1:
         return next(iter(by_label)), []
-    own = _parts(video)[:-1]
+    own = _parts(video)[:-1]  # its folders
     nearest = [
         label
         for label, rows in by_label.items()
@@ -125,7 +125,7 @@ class _Videos:
                 if video is not None:
                     return video
                 if "/" in name:
-                    continue
+                    continue  # a path that leads nowhere: its bare name could be another video
             video = self._named(name, found.folders, entry.place)
             if video is not None:
                 return video
@@ -157,7 +157,7 @@ class _Videos:
         ranked = []
         for video_id, own in self.by_stem.get(_stem(parts[-1]), []) if parts else []:
             agree = _agreeing(parts[:-1], own[:-1])
-            shorter = min(len(parts), len(own)) - 1
+            shorter = min(len(parts), len(own)) - 1  # folders that both of them have
             if folders == "any" or agree == shorter:
                 ranked.append(((parts[-1] == own[-1], agree, len(parts) == len(own)), video_id))
         first = max(ranked)[0] if ranked else None
@@ -180,7 +180,7 @@ class _ByPath:
     def at(self, path: str) -> list[str]:
         """Ids of the videos that a path may mean."""
         if path in self.ids:
-            return [self.ids[path]]
+            return [self.ids[path]]  # equal to the byte, even if another name differs only in its Unicode form
         target = normal(path)
         stem = _without_suffix(target)
         paths = self.by_stem.get(stem, [])

@@ -20,7 +20,7 @@ MAX_LINE = 2**13
 """Characters of a line: twice the longest path of Linux."""
 
 _MAX_BYTES = 64 * 2**20  # the largest published lists have some 40 MB, or 800,000 rows
-_HEAD = 1 << 16
+_HEAD = 1 << 16  # enough to recognise a format without reading a large file
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (BOM_UTF8, "utf-8"),
@@ -240,6 +240,7 @@ def read_table(file: Path) -> Table:
         return _json_table(file)
     lines = list(_table_lines(file))
     first = next((line.strip() for line in lines if line.strip()), "")
+    # Strict: an open quote would otherwise swallow the rest of the file as one cell.
     reader = csv.reader(lines, delimiter=separator_of(first), strict=True, skipinitialspace=True)
     header: list[str] = []
     rows: list[Row] = []
@@ -327,6 +328,7 @@ def _json_cell(place: str, name: str, value: object) -> str:
         return ""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    # A bool is an int in Python, and `true` is no class.
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise LabelsError(f"{place}: `{name}` must be one text or whole number, got {shown(value)}")
     text = str(value).strip()

@@ -79,7 +79,7 @@ class Store:
 
     def _check_complete(self) -> None:
         planned = num_shards(self.header)
-        if isinstance(self._place, Folder):
+        if isinstance(self._place, Folder):  # cheap to list; for a remote store the index is used
             root = Path(self.path)
             there = {
                 shard
@@ -129,6 +129,7 @@ class Store:
         For a video in several shards, `start` and the shots' backgrounds count within the shard of each.
         """
         rows = [self._part_row(video, int(shard)) for shard in self.columns.part_shard[self._parts(video)]]
+        # The index is derived from the commits, so the two must agree.
         found = [[shot.start, shot.stop, shot.background] for row in rows for shot in row.shots]
         if sum(row.num_frames for row in rows) != self.num_frames(video) or found != self.shots(video).tolist():
             raise StoreDamageError(
@@ -330,7 +331,7 @@ class Store:
         if parts.stop - parts.start == 1:  # nearly all videos; no copy
             read(int(c.part_shard[parts.start]), frames + c.part_start[parts.start], out)
             return
-        owner = np.searchsorted(c.part_first[parts], frames, side="right") - 1
+        owner = np.searchsorted(c.part_first[parts], frames, side="right") - 1  # the part of each frame
         for one in np.unique(owner).tolist():
             part, slots = parts.start + one, np.flatnonzero(owner == one)
             into = np.empty((len(slots), *out.shape[1:]), out.dtype)

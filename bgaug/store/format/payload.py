@@ -18,7 +18,7 @@ from bgaug.errors import StoreDamageError
 from bgaug.masks import pack_mask
 from bgaug.store.format.layout import Header, crc32c
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # of JPEGs in memory
 _FLAGS = [
     cv2.IMWRITE_JPEG_QUALITY,
     90,
@@ -29,6 +29,7 @@ _FLAGS = [
 _RED_FIRST: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
 _AS_STORED = (_RED_FIRST or cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
 
+# Markers of JPEG.
 _BASELINE = 0xC0
 _OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
@@ -160,7 +161,7 @@ def decode_jpeg(data: NDArray[np.uint8], out: NDArray[np.uint8], name: str = "an
     Raises:
         StoreDamageError: it is not a baseline JPEG, or of another size.
     """
-    found = _jpeg_shape(data.tobytes())
+    found = _jpeg_shape(data.tobytes())  # a header may declare 65535x65535 pixels, which OpenCV would allocate
     image = None
     if found == out.shape:
         with suppress(cv2.error):
