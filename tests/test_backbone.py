@@ -415,7 +415,7 @@ def test_an_own_backbone_is_watched_when_it_runs(own: str, function: str, error:
 def test_own_names_that_lead_nowhere_are_reported(own: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected module:function for a backbone of your own, such as"):
         build_backbone(":Net")
-    with pytest.raises(ValueError, match="named module:function"):
+    with pytest.raises(ValueError, match="expected module:function"):
         build_backbone(f"{own}:")
     with pytest.raises(ValueError, match="no module 'not_a_module'; install it, or name its folder in PYTHONPATH"):
         build_backbone("not_a_module:Net")
