@@ -8,7 +8,7 @@
 
 Every method trains the same encoder (`tiny`) on the same store, whose masks and backgrounds bgaug extracted itself from
 the world's videos, for the same number of steps of 128 encoded views. Then frozen features are probed; see
-`bgaug.pipelines.demo.world_score`. A cell is one method, seed, number of steps and draw of the world: it is kept, an
+`world_scores.py`. A cell is one method, seed, number of steps and draw of the world: it is kept, an
 interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another
 draw of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
 
@@ -193,11 +193,12 @@ def wanted_cells(options: argparse.Namespace) -> Iterator[Cell]:
 
 def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
     """Videos of the training split, and the store that the offline pipeline makes of them; kept."""
+    from world_scores import SPLITS_NEEDED, cached_splits
+
     from bgaug.cli.console import TerminalProgress
     from bgaug.pipelines.build.options import ShardOptions, VideoOptions
     from bgaug.pipelines.build.shards import build_shards
-    from bgaug.pipelines.demo.world import world_splits, write_world
-    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
+    from bgaug.pipelines.demo.world import write_world
 
     folder = work / f"draw-{draw}"
     with TerminalProgress() as progress:
@@ -206,7 +207,7 @@ def make_world(work: Path, draw: int, counts: dict[str, int] | None) -> None:
         build_shards(
             ShardOptions(inputs=[videos], out=folder / "shards", video=one_shot, size=None, frames="raw"), progress
         )
-        world_splits(list(SPLITS_NEEDED), draw, counts, 0, progress, cache=folder / "splits")
+        cached_splits(list(SPLITS_NEEDED), draw, counts, 0, progress, folder / "splits")
 
 
 def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> None:
@@ -247,11 +248,10 @@ def run_each(commands: Mapping[T, list[str]], jobs: int, finished: Callable[[T],
 def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | None) -> None:
     """Train and score one cell in this process."""
     import torch
+    from world_scores import SPLITS_NEEDED, cached_splits, world_scores
 
     from bgaug.model import ContrastiveLearner
     from bgaug.model.checkpoint import load_run
-    from bgaug.pipelines.demo.world import world_splits
-    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED, world_scores
     from bgaug.pipelines.train.run import TrainOptions, train
     from bgaug.progress import Silent
 
@@ -283,7 +283,7 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
     if only == "train":
         return
     seconds = time.process_time() - begun
-    splits = world_splits(list(SPLITS_NEEDED), cell.data_seed, counts, 1, Silent(), cache=data / "splits")
+    splits = cached_splits(list(SPLITS_NEEDED), cell.data_seed, counts, 1, Silent(), data / "splits")
     torch.manual_seed(cell.seed)
     learner = ContrastiveLearner("tiny", row.method).eval() if untrained else load_run(folder, device="cpu").learner
     scores: dict[str, Any] = dict(world_scores(learner, splits))
@@ -296,17 +296,17 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
 
 def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """How much of what the trained encoders look at is the mover, in videos of known masks."""
+    from world_scores import cached_splits, heatmap_scores
+
     from bgaug.model.checkpoint import load_run
-    from bgaug.pipelines.demo.world import world_splits
-    from bgaug.pipelines.demo.world_score import heatmap_image, heatmap_scores
+    from bgaug.pipelines.demo.world_score import heatmap_image
     from bgaug.progress import Silent
 
     data = options.work / f"draw-{options.data_seed}"
     counts = TOY if options.toy else None
-    splits = world_splits(HEAT_TESTS, options.data_seed, counts, 0, Silent(), cache=data / "splits", truth=True)
-    probe_train = world_splits(["probe_train"], options.data_seed, counts, 0, Silent(), cache=data / "splits")[
-        "probe_train"
-    ]
+    splits = cached_splits(HEAT_TESTS, options.data_seed, counts, 0, Silent(), data / "splits", truth=True)
+    trained = cached_splits(["probe_train"], options.data_seed, counts, 0, Silent(), data / "splits")
+    probe_train = trained["probe_train"]
     learners = {}
     for cell in cells:
         folder = cell.folder(options.work)
@@ -323,8 +323,8 @@ def score_heat(cells: Sequence[Cell], options: argparse.Namespace) -> None:
         from bgaug.visualize import write_image
 
         shown = make_split("swap", count=8, draw=options.data_seed, truth=True)
-        picture = heatmap_image({name: learners[name] for name in HEAT_PICTURE}, shown, probe_train)
-        write_image(options.out.with_name("heatmaps.jpg"), picture)
+        image = heatmap_image({name: learners[name] for name in HEAT_PICTURE}, shown, probe_train)
+        write_image(options.out.with_name("heatmaps.jpg"), image)
 
 
 Key = tuple[str, int, int, int]

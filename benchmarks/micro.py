@@ -160,28 +160,44 @@ def wanted_trials(options: argparse.Namespace) -> Iterator[Trial]:
 
 def make_world(work: Path, draw: int, size: int) -> None:
     """The training split as videos, the store that the offline pipeline makes of it, and degraded masks in it; kept."""
+    from world_scores import SPLITS_NEEDED, cached_splits
+
     from bgaug.cli.console import TerminalProgress
     from bgaug.pipelines.build.importing import import_masks
     from bgaug.pipelines.build.options import ShardOptions, VideoOptions
     from bgaug.pipelines.build.shards import build_shards
-    from bgaug.pipelines.demo.world import world_splits, write_degraded_masks, write_world
-    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED
+    from bgaug.pipelines.demo.world import world_splits, write_world
 
     folder = world_folder(work, draw, size)
     done = folder / "masks-imported"
     with TerminalProgress() as progress:
         if not done.exists():
-            videos = write_world(
-                folder / "videos", "pretrain", None, draw, progress, 0, truth=True, world="micro", size=size
-            )
+            videos = write_world(folder / "videos", "pretrain", None, draw, progress, world="micro", size=size)
             one_shot = VideoOptions(shots=False, method="median")
             build_shards(
                 ShardOptions(inputs=[videos], out=folder / "shards", video=one_shot, size=None, frames="raw"), progress
             )
-            import_masks(folder / "shards", write_degraded_masks(videos, folder / "degraded"), progress)
+            made = world_splits(["pretrain"], draw, {}, 0, progress, truth=True, world="micro", size=size)
+            import_masks(folder / "shards", write_degraded_masks(made["pretrain"], folder / "degraded"), progress)
             done.touch()
         cache = folder / "splits"
-        world_splits(list(SPLITS_NEEDED), draw, COUNTS, 0, progress, cache=cache, world="micro", size=size)
+        cached_splits(list(SPLITS_NEEDED), draw, COUNTS, 0, progress, cache, world="micro", size=size)
+
+
+def write_degraded_masks(split: Any, folder: Path) -> Path:
+    """Masks with the errors of an estimator, one .npz per video of `write_world`, for `bgaug import --masks`."""
+    import numpy as np
+
+    from bgaug.files import write_arrays
+    from bgaug.masks import pack_mask
+    from bgaug.testing.synthetic import ACTIONS
+
+    assert split.degraded is not None
+    for number, (label, masks) in enumerate(zip(split.labels.tolist(), split.degraded, strict=True)):
+        place = folder / ACTIONS[label] / f"{number:05d}.npz"
+        if not place.exists():
+            write_arrays(place, {"packed": pack_mask(masks), "size": np.array(masks.shape[1:])})
+    return folder
 
 
 def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> None:
@@ -206,10 +222,9 @@ def run_trial(trial: Trial, work: Path) -> None:
     """Train and score one trial in this process."""
     import torch
     from gpu import device_name
+    from world_scores import SPLITS_NEEDED, cached_splits, world_scores
 
     from bgaug.model.checkpoint import load_run
-    from bgaug.pipelines.demo.world import world_splits
-    from bgaug.pipelines.demo.world_score import SPLITS_NEEDED, world_scores
     from bgaug.pipelines.train.run import TrainOptions, train
     from bgaug.progress import Silent
 
@@ -232,7 +247,7 @@ def run_trial(trial: Trial, work: Path) -> None:
     train(data / "shards", folder, Silent(), options=replace(options, resume=True, device=trial.device, threads=0))
     seconds = time.process_time() - begun
     names = list(SPLITS_NEEDED)
-    splits = world_splits(names, trial.draw, COUNTS, 1, Silent(), cache=data / "splits", world="micro", size=trial.size)
+    splits = cached_splits(names, trial.draw, COUNTS, 1, Silent(), data / "splits", world="micro", size=trial.size)
     learner = load_run(folder, device="cpu").learner.to(trial.device)
     scores: dict[str, Any] = dict(world_scores(learner, splits))
     record = {**asdict(trial), "method": row.method, "change": row.change, "batch": row.batch, "momentum": row.momentum}
@@ -251,10 +266,10 @@ def show_readings(trials: Sequence[Trial], work: Path) -> None:
     """Scores of other codes of the same trained encoders, means over seeds; only the probe is trained."""
     import numpy as np
     import torch
+    from world_scores import cached_splits
 
     from bgaug.metrics import LinearProbe
     from bgaug.model.checkpoint import load_run
-    from bgaug.pipelines.demo.world import world_splits
     from bgaug.pipelines.demo.world_score import middle_clips
     from bgaug.progress import Silent
 
@@ -262,7 +277,7 @@ def show_readings(trials: Sequence[Trial], work: Path) -> None:
     for trial in trials:
         data, learner = world_folder(work, trial.draw, trial.size), load_run(trial.folder(work), device="cpu").learner
         asked = {"jobs": 1, "progress": Silent(), "cache": data / "splits", "world": "micro", "size": trial.size}
-        splits = world_splits(["probe_train", *titles], trial.draw, COUNTS, **asked)
+        splits = cached_splits(["probe_train", *titles], trial.draw, COUNTS, **asked)
         codes: dict[str, dict[str, list[Any]]] = {name: {} for name in splits}
         for name, split in splits.items():
             for start in range(0, len(split), 128):

@@ -322,7 +322,7 @@ def _built(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> 
 
 
 def _check_sources(context: typer.Context, values: Mapping[str, Any]) -> None:
-    """Refuse a file of options that has code imported: see `bgaug.model.pretrained.Word`."""
+    """Refuse a file of options that has code imported: see `bgaug.model.pretrained.CodePermission`."""
     for name, value in values.items():
         source = getattr(context.get_parameter_source(name), "name", "")
         imports = name.endswith("backbone") and isinstance(value, str) and ":" in value

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as validated
 from bgaug.errors import UsageError
 
 if TYPE_CHECKING:
-    from bgaug.model.pretrained import Word
+    from bgaug.model.pretrained import CodePermission
 
 SHARED = "shared"
 """Annotation of a field of an inner record: the command line gives it the value of the outer record's field."""
@@ -222,8 +222,8 @@ class EncoderOptions(DeviceOptions):
     trust: Trust = False
 
     @property
-    def word(self) -> Word:
-        """What the user says about the encoder in a file."""
-        from bgaug.model.pretrained import Word
+    def permission(self) -> CodePermission:
+        """Code that the user allows to be imported for an encoder in a file."""
+        from bgaug.model.pretrained import CodePermission
 
-        return Word(self.backbone, self.trust)
+        return CodePermission(self.backbone, self.trust)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -20,17 +21,7 @@ import torch
 from bgaug.metrics import LinearProbe
 from bgaug.model import ContrastiveLearner, Method
 from bgaug.model.decomposition import CODES
-from bgaug.pipelines.demo.world_score import (
-    SPLITS_NEEDED,
-    class_maps,
-    encode,
-    encode_all,
-    heatmap_image,
-    heatmap_scores,
-    middle_clips,
-    probe_accuracies,
-    world_scores,
-)
+from bgaug.pipelines.demo.world_score import class_maps, encode, heatmap_image, middle_clips, probe_accuracies
 from bgaug.pipelines.train.run import TrainOptions, make_learner
 from bgaug.testing.synthetic import SyntheticSplit, make_split
 
@@ -48,11 +39,14 @@ def load() -> ModuleType:
 
 
 bias = load()
+sys.path.insert(0, str(SCRIPT.parent))
+world_scores: Any = importlib.import_module("world_scores")
+sys.path.remove(str(SCRIPT.parent))
 
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, SyntheticSplit]:
-    return {name: make_split(name, count=32, truth=True) for name in SPLITS_NEEDED}
+    return {name: make_split(name, count=32, truth=True) for name in world_scores.SPLITS_NEEDED}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +56,7 @@ def learner() -> ContrastiveLearner:
 
 
 def test_scores_are_those_of_a_plain_probe(learner: ContrastiveLearner, splits: dict[str, SyntheticSplit]) -> None:
-    found = world_scores(learner, splits)
+    found = world_scores.world_scores(learner, splits)
     assert set(found) == {"global", "dynamic", "static"}
     train, test = splits["probe_train"], splits["swap"]
     for which in CODES:
@@ -79,12 +73,12 @@ def test_features_do_not_depend_on_how_many_are_encoded_at_once(
     frames = splits["iid"].frames[:7]
     whole = encode(learner, frames)
     np.testing.assert_allclose(encode(learner, frames, batch_size=3), whole, atol=1e-5)
-    np.testing.assert_allclose(encode_all(learner, frames)["global"], whole, atol=1e-6)
+    np.testing.assert_allclose(world_scores.encode_all(learner, frames)["global"], whole, atol=1e-6)
     assert middle_clips(frames).shape == (7, 3, 8, 32, 32)
 
 
 def test_heat_maps_are_scored_and_drawn(learner: ContrastiveLearner, splits: dict[str, SyntheticSplit]) -> None:
-    found = heatmap_scores(learner, {"swap": splits["swap"]}, splits["probe_train"])["swap"]
+    found = world_scores.heatmap_scores(learner, {"swap": splits["swap"]}, splits["probe_train"])["swap"]
     assert set(found) == {"activation", "activation_mean", "saliency", "cam stage2", "cam stage3", "cam stage4"}
     for name in ("cam stage2", "cam stage3"):
         assert found[name]["energy"] + found[name]["ring"] + found[name]["far"] == pytest.approx(1, abs=1e-4)
@@ -92,7 +86,7 @@ def test_heat_maps_are_scored_and_drawn(learner: ContrastiveLearner, splits: dic
     image = heatmap_image({"one": learner, "other": learner}, few, splits["probe_train"])
     assert image.dtype == np.uint8 and image.ndim == 3
     with pytest.raises(ValueError, match="truth=True"):
-        heatmap_scores(learner, {"swap": make_split("swap", count=2)}, splits["probe_train"])
+        world_scores.heatmap_scores(learner, {"swap": make_split("swap", count=2)}, splits["probe_train"])
 
 
 def test_grad_cam_of_the_last_stage_is_the_class_activation_map(

@@ -191,7 +191,7 @@ def test_a_run_goes_on_after_the_disk_was_full(small_store: Path, tmp_path: Path
     train = ("train", small_store, "--out", out, *TINY, "--checkpoint-every", 1, "--keep", 9)
     with Faults(tmp_path, "rename", 4, FULL):  # after config.json, config.toml, and two checkpoints
         result = invoke(*train)
-    assert result.exit_code == 1 and "--resume goes on from the checkpoint before" in result.stderr
+    assert result.exit_code == 1 and "--resume continues from the checkpoint before" in result.stderr
     check_whole(out)
     assert invoke(*train, "--resume").exit_code == 0
     assert invoke("train", small_store, "--out", tmp_path / "whole", *TINY).exit_code == 0

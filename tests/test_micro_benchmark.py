@@ -11,12 +11,19 @@ from statistics import mean
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from bgaug.model.decomposition import MotionAwareDecomposition
-from bgaug.pipelines.demo.world_score import TESTS
+from bgaug.pipelines.build.importing import import_masks
+from bgaug.pipelines.build.options import ShardOptions, VideoOptions
+from bgaug.pipelines.build.shards import build_shards
+from bgaug.pipelines.demo.world import write_world
 from bgaug.pipelines.train.run import TrainOptions, make_learner
+from bgaug.progress import Silent
+from bgaug.store import open_store
+from bgaug.testing.synthetic import ACTIONS, make_split
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEPT = FOLDER / "results" / "micro.jsonl"
@@ -36,6 +43,7 @@ def load() -> ModuleType:
 
 
 micro = load()
+TESTS = ("iid", "wide", "micro", "swap", "photo", "conflict", "bgonly")
 
 
 @pytest.mark.parametrize("name", micro.TRIALS)
@@ -194,3 +202,22 @@ def test_the_finding_holds_elsewhere(kept: list[dict[str, Any]]) -> None:
             for name, code in (("bgaug", "dynamic"), ("semi", "global"))
         )
         assert owed([ours])[0] < owed([semi])[0] - 3 and ours["swap"] > semi["swap"] + 3
+
+
+def test_degraded_masks_are_imported_into_a_store(tmp_path: Path) -> None:
+    videos = write_world(tmp_path / "videos", "pretrain", 8, 0, Silent(), 1, world="micro")
+    assert "held" in (videos / "labels.csv").read_text() or "shadow" in (videos / "labels.csv").read_text()
+    build_shards(
+        ShardOptions(
+            inputs=[videos], out=tmp_path / "shards", video=VideoOptions(shots=False, method="median"), size=None
+        ),
+        Silent(),
+    )
+    split = make_split("pretrain", count=8, truth=True, world="micro")
+    found = import_masks(tmp_path / "shards", micro.write_degraded_masks(split, tmp_path / "degraded"), Silent())
+    assert (found.videos, found.frames) == (8, 96)
+    store = open_store(tmp_path / "shards")
+    assert split.degraded is not None
+    for number, label in enumerate(split.labels.tolist()):
+        stored = store.masks(store.find(f"{ACTIONS[label]}/{number:05d}.mp4"), 0, 12)
+        np.testing.assert_array_equal(np.asarray(stored).astype(bool), split.degraded[number])

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bgaug.errors import UsageError
-from bgaug.pipelines.build.importing import import_masks
-from bgaug.pipelines.build.options import ShardOptions, VideoOptions
-from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.demo.world import world_splits, write_degraded_masks, write_world
-from bgaug.progress import Silent
-from bgaug.store import open_store
 from bgaug.testing.synthetic import ACTIONS, KINDS, SyntheticSplit, degraded_masks, make_split, make_video
 
 
@@ -158,33 +150,3 @@ def test_this_is_still_the_same_world() -> None:
 def test_unknown_worlds_are_refused() -> None:
     with pytest.raises(ValueError, match="world must be one of plain, micro, got 'macro'"):
         make_split("iid", count=1, world="macro")  # type: ignore[arg-type]
-
-
-def test_caches_and_folders_tell_worlds_apart(tmp_path: Path) -> None:
-    for kind, size in (("plain", 40), ("micro", 40), ("micro", 16)):
-        for _ in range(2):
-            split = world_splits(["iid"], 0, {"iid": 4}, 1, Silent(), cache=tmp_path, world=kind, size=size)["iid"]  # type: ignore[arg-type]
-            expected = make_split("iid", count=4, world=kind, size=size)  # type: ignore[arg-type]
-            np.testing.assert_array_equal(split.frames, expected.frames)
-            np.testing.assert_array_equal(split.kind, expected.kind)
-    assert len(list(tmp_path.glob("*.npz"))) == 3
-
-
-def test_worn_masks_become_a_stores_masks(tmp_path: Path) -> None:
-    videos = write_world(tmp_path / "videos", "pretrain", 8, 0, Silent(), 1, truth=True, world="micro")
-    assert "held" in (videos / "labels.csv").read_text() or "shadow" in (videos / "labels.csv").read_text()
-    build_shards(
-        ShardOptions(
-            inputs=[videos], out=tmp_path / "shards", video=VideoOptions(shots=False, method="median"), size=None
-        ),
-        Silent(),
-    )
-    found = import_masks(tmp_path / "shards", write_degraded_masks(videos, tmp_path / "degraded"), Silent())
-    assert (found.videos, found.frames) == (8, 96)
-    store, split = open_store(tmp_path / "shards"), make_split("pretrain", count=8, truth=True, world="micro")
-    assert split.degraded is not None
-    for number, label in enumerate(split.labels.tolist()):
-        stored = store.masks(store.find(f"{ACTIONS[label]}/{number:05d}.mp4"), 0, 12)
-        np.testing.assert_array_equal(np.asarray(stored).astype(bool), split.degraded[number])
-    with pytest.raises(UsageError, match="truth=True"):
-        write_degraded_masks(tmp_path / "nowhere", tmp_path / "degraded")

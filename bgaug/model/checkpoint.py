@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from bgaug import __version__
 from bgaug.errors import CheckpointError
-from bgaug.files import MalformedFile, open_regular, replacing, writing
+from bgaug.files import open_regular, replacing, writing
 from bgaug.model.backbones import build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.decomposition import OLD_FEATURES
 from bgaug.model.learner import ContrastiveLearner
 from bgaug.model.parallel import choose_device
-from bgaug.model.pretrained.builders import NOTHING_SAID, Word, check_fit, check_options
-from bgaug.model.pretrained.description import check_stages, checked_config, present_fields, trained_form
-from bgaug.model.pretrained.torch_files import read_torch_file
+from bgaug.model.pretrained.builders import NO_PERMISSION, CodePermission, check_fit, check_options
+from bgaug.model.pretrained.description import check_stages, checked_config, present_fields
+from bgaug.model.pretrained.torch_files import read_errors, read_torch_file
 
 FORMAT = "bgaug-checkpoint"
 VERSION = 1
@@ -47,7 +47,7 @@ class Run:
         sha256: hash of the checkpoint's bytes.
         learner: the learner, in evaluation mode, on its device.
         config: configuration of the run; "backbone" is the backbone that was built.
-        word: the user's choice of the builder for an encoder that is not one of bgaug's.
+        permission: code that the user allowed to be imported for an encoder that is not one of bgaug's.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Run:
     sha256: str
     learner: ContrastiveLearner
     config: dict[str, Any]
-    word: Word = NOTHING_SAID
+    permission: CodePermission = NO_PERMISSION
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +70,7 @@ def load_run(
     best: bool = False,
     averaged: bool = True,
     device: str | torch.device | None = None,
-    word: Word = NOTHING_SAID,
+    permission: CodePermission = NO_PERMISSION,
 ) -> Run:
     """Load the learner of a run from its last or its best checkpoint, or from the checkpoint that is named.
 
@@ -79,7 +79,7 @@ def load_run(
         best: load the best checkpoint instead of the last.
         averaged: use the moving average of the encoder where the run kept one.
         device: device of the learner; CUDA by default where it is available, else the CPU.
-        word: the user's choice of the builder for an encoder that is not one of bgaug's.
+        permission: code that may be imported for an encoder that is not one of bgaug's.
 
     Raises:
         CheckpointError: there is no checkpoint, it is damaged, does not fit this bgaug or its own configuration, or
@@ -88,18 +88,18 @@ def load_run(
     """
     path, where = Path(path), choose_device(device)
     checkpoint = find_checkpoint(path, best=best)
-    learner, config = _load_learner(checkpoint, averaged, word)
+    learner, config = _load_learner(checkpoint, averaged, permission)
     inside = checkpoint.parent.name == CHECKPOINTS
     folder = path if path.is_dir() else checkpoint.parent.parent if inside else checkpoint.parent
-    return Run(path, folder, checkpoint, _file_sha256(checkpoint), learner.to(where), config, word)
+    return Run(path, folder, checkpoint, _file_sha256(checkpoint), learner.to(where), config, permission)
 
 
-def _load_learner(path: Path, averaged: bool, word: Word) -> tuple[ContrastiveLearner, dict[str, Any]]:
+def _load_learner(path: Path, averaged: bool, permission: CodePermission) -> tuple[ContrastiveLearner, dict[str, Any]]:
     """The learner of a checkpoint, in evaluation mode on the CPU, and the run's configuration."""
     state = load_checkpoint(path)
     config, method = checked_config(state.get("config"), path)
-    builder = word.over(config["backbone"], path)
-    config["backbone_options"] = check_options(builder, trained_form(config), path)
+    builder = permission.builder_for(config["backbone"], path)
+    config["backbone_options"] = check_options(builder, config.get("backbone_options") or {}, path)
     config["backbone"] = builder if isinstance(builder, str) else config["backbone"]
     average = state.get("averaged") if averaged else None
 
@@ -120,15 +120,10 @@ def _load_learner(path: Path, averaged: bool, word: Word) -> tuple[ContrastiveLe
 
 
 def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Weights by name, all of them and finite.
-
-    Raises:
-        ValueError: a number is not finite, or a name or shape does not fit.
-        RuntimeError: likewise.
-    """
+    """Load weights by name; raises ValueError or RuntimeError if one is missing, does not fit or is not finite."""
     known = module.state_dict()
     check_finite({name: value for name, value in weights.items() if name in known})
-    # The average of an encoder also counts its updates, which is no part of it.
+    # The moving average of an encoder also has a counter of its updates.
     module.load_state_dict({name: value for name, value in weights.items() if name != "n_averaged"})
 
 
@@ -142,47 +137,36 @@ def find_checkpoint(run: str | Path, *, best: bool = False) -> Path:
     try:
         if run.is_dir():
             found = sorted((run / CHECKPOINTS).glob(_BEST if best else "step-*.pt"))
+            if not found and best:
+                raise CheckpointError(f"{run} holds no best checkpoint; train with --best-by")
             if not found:
-                what = (
-                    "best checkpoint; train with --best-by"
-                    if best
-                    else "checkpoint; is it a folder that `bgaug train` made?"
-                )
-                raise CheckpointError(f"{run} holds no {what}")
+                raise CheckpointError(f"{run} holds no checkpoint; is it a folder that `bgaug train` made?")
             return found[-1]
         open_regular(run).close()
     except FileNotFoundError as error:
         raise CheckpointError(f"{run}: no such run or file") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{run} is no run: {getattr(error, 'strerror', None) or error}") from error
+    except CheckpointError:
+        raise
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        raise CheckpointError(f"{run} is not a run: {getattr(error, 'strerror', None) or error}") from error
     return run
 
 
 def _file_sha256(path: str | Path) -> str:
-    """Of a regular file's bytes, in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed or imported.
+    """Content of a checkpoint; nothing in it is executed or imported.
 
-    Returns:
-        Its content; "learner" is a state dict, "config" is not checked.
+    "learner" is a state dict; "config" is not checked.
 
     Raises:
-        CheckpointError: it is missing, not whole, or not one of ours.
+        CheckpointError: the file is missing or damaged, or is not a checkpoint of this version.
     """
-    try:
+    with read_errors(path, "a checkpoint", CheckpointError, missing="no such checkpoint"):
         state = read_torch_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error.strerror or error}") from error
-    except MalformedFile as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint; is it whole? It {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a bgaug checkpoint")
     if type(state.get("version")) is not int or state["version"] != VERSION:
@@ -190,45 +174,39 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint version {str(state.get('version'))[:50]}; this bgaug ({__version__}) reads "
             f"{VERSION}: update bgaug"
         )
-    for name in ("learner", "averaged"):
-        if name in state and not (_is_state(state[name]) or (name == "averaged" and state[name] is None)):
-            raise CheckpointError(f"{path}: {name} must map names to tensors")
     if "learner" not in state:
         raise CheckpointError(f"{path} holds no learner")
     for name in ("learner", "averaged"):
-        if state.get(name) is not None:
-            state[name] = {_OLD_CODE.sub(_new_code, key): value for key, value in state[name].items()}
+        weights = state.get(name)
+        if weights is None and name == "averaged":
+            continue  # the run keeps no moving average
+        if not isinstance(weights, dict) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+        ):
+            raise CheckpointError(f"{path}: {name} must map names to tensors")
+        state[name] = {_OLD_CODE.sub(lambda found: OLD_FEATURES[found[0]], key): v for key, v in weights.items()}
     return state
 
 
 _OLD_CODE = re.compile(r"(?<=heads\.)[gdr](?=\.)|(?<=predictors\.)[gdr](?=\.)|(?<=queue_)[gdr]$")
-"""Codes in the names of weights that were written before the codes had whole names."""
-
-
-def _new_code(found: re.Match[str]) -> str:
-    return OLD_FEATURES[found[0]]
-
-
-def _is_state(state: object) -> bool:
-    """Whether it maps names to tensors."""
-    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+"""One-letter names of the codes in the weights of files that 0.1.0 wrote."""
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int, best: bool = False) -> Path:
-    """Write a checkpoint in one step, and clear away all but the last `keep`.
+    """Write a checkpoint in one step, then delete old ones.
 
     Args:
-        folder: of the run's checkpoints.
-        step: names the file.
+        folder: folder of the run's checkpoints.
+        step: step of the training; part of the file's name.
         state: plain values and tensors.
-        keep: the last so many stay, at least 1.
-        best: also keep it as the best, until a better one comes.
+        keep: number of newest checkpoints that stay, at least 1.
+        best: also keep it as the best checkpoint, until a better one is written.
 
     Returns:
         Its absolute path.
 
     Raises:
-        CheckpointError: it cannot be written; those before are as they were.
+        CheckpointError: it cannot be written; earlier checkpoints are unchanged.
     """
     path = folder / f"step-{step:08d}.pt"
     try:
@@ -236,9 +214,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
             torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, file)
         if best:
             _keep_as_best(path)
-    except (OSError, RuntimeError) as error:  # torch wraps what the system refuses
+    except (OSError, RuntimeError) as error:  # torch raises its own error for a full disk
         raise CheckpointError(
-            f"{path} cannot be written ({_reason(error)}); --resume goes on from the checkpoint before"
+            f"{path} cannot be written ({_reason(error)}); --resume continues from the checkpoint before"
         ) from error
     with writing(folder):
         for old in sorted(folder.glob("step-*.pt"))[:-keep]:
@@ -247,7 +225,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
 
 
 def _keep_as_best(path: Path) -> None:
-    """The same bytes under a second name, which outlives the first; a copy where the disk knows no links."""
+    """A hard link, so that the best checkpoint stays when old ones are deleted; a copy where links are impossible."""
     with replacing(path.with_name(_BEST)) as unfinished:
         unfinished.unlink()
         try:
@@ -257,7 +235,7 @@ def _keep_as_best(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The message of the system, which torch wraps in an error of its own."""
+    """Message of the operating system, which may be the cause of an error of torch."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -266,11 +244,7 @@ def _reason(error: Exception) -> str:
 
 
 def saved_config(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """A checkpoint's configuration, which is made of plain JSON values.
-
-    Raises:
-        CheckpointError: it is not.
-    """
+    """A checkpoint's configuration; raises CheckpointError if it is not made of plain JSON values."""
     config = state.get("config")
     if not isinstance(config, dict) or not _is_json(config):
         raise CheckpointError(f"{path} has no configuration of plain values")
@@ -283,16 +257,16 @@ def saved_config(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def check_resumable(state: Mapping[str, Any], path: Path, optimiser: torch.optim.Optimizer, total_steps: int) -> None:
-    """See that a training can go on from a checkpoint, which may come from elsewhere: types, ranges and shapes.
+    """Check that a training can continue from a checkpoint, which is not trusted: types, ranges and shapes.
 
     Args:
-        state: as `load_checkpoint` read it.
-        path: of the checkpoint, for messages.
-        optimiser: of the training, whose own settings count.
-        total_steps: of the whole run.
+        state: content of the checkpoint.
+        path: path of the checkpoint, for messages.
+        optimiser: optimiser of the training; the checkpoint must have the same settings.
+        total_steps: steps of the whole run.
 
     Raises:
-        CheckpointError: something is missing, or is not what this training would have written.
+        CheckpointError: a value is missing, or is not one that this training would have written.
     """
     faults = [
         f"{name} is {_shown(state.get(name))}" for name, is_good in _PARTS.items() if not is_good(state.get(name))
@@ -301,7 +275,7 @@ def check_resumable(state: Mapping[str, Any], path: Path, optimiser: torch.optim
         faults = [f"step is {state['step']} of {total_steps}"]
     faults = faults or _optimiser_faults(state["optimiser"], optimiser)
     if faults:
-        raise CheckpointError(f"{path} cannot be gone on from: {'; '.join(faults[:3])}")
+        raise CheckpointError(f"{path} cannot be resumed: {'; '.join(faults[:3])}")
 
 
 def _is_count(value: Any) -> bool:
@@ -352,7 +326,7 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
 
 
 def _optimiser_faults(saved: Mapping[str, Any], optimiser: torch.optim.Optimizer) -> list[str]:
-    """Settings other than the optimiser's own, and numbers of another shape than their weights."""
+    """Settings that differ from the optimiser's, and numbers of another shape than their weights."""
     own = optimiser.state_dict()["param_groups"]
     if len(saved["param_groups"]) != len(own):
         return [f"the optimiser has {len(saved['param_groups'])} groups of weights, not {len(own)}"]
@@ -360,12 +334,10 @@ def _optimiser_faults(saved: Mapping[str, Any], optimiser: torch.optim.Optimizer
         for name, value in ours.items():
             if name != "lr" and (type(theirs.get(name)) is not type(value) or theirs[name] != value):
                 return [f"the optimiser's {name} is {_shown(theirs.get(name))}, not {_shown(value)}"]
-    weights = {
-        number: weight for number, weight in enumerate(w for group in optimiser.param_groups for w in group["params"])
-    }
+    weights = dict(enumerate(weight for group in optimiser.param_groups for weight in group["params"]))
     for number, parts in saved["state"].items():
         if number not in weights or not isinstance(parts, dict):
-            return [f"the optimiser has numbers of the weight {_shown(number)}, which is none"]
+            return [f"the optimiser has numbers of a weight {_shown(number)}, which does not exist"]
         for name, value in parts.items():
             shapes = (weights[number].shape, torch.Size())
             if not (value is None or _is_number(value) or (isinstance(value, Tensor) and value.shape in shapes)):

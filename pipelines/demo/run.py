@@ -40,14 +40,14 @@ SHEET, HEATMAPS, RECORD = "sheet.png", "heatmaps.png", "world.json"
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """How much of it.
+    """Sizes of the demonstration.
 
     Attributes:
-        videos: of the training split.
-        probe: videos that the linear probe is trained on.
+        videos: videos of the training split.
+        probe: videos on which the linear probe is trained.
         tests: videos of each test.
-        steps: of each training; below 400 the order of methods is luck.
-        seed: of the trainings.
+        steps: steps of each training; below 400 the order of the methods is random.
+        seed: seed of the trainings.
     """
 
     videos: int = 2048
@@ -58,22 +58,22 @@ class DemoOptions:
 
     @classmethod
     def quick(cls) -> DemoOptions:
-        """A minute, to see that everything runs; its accuracies mean nothing."""
+        """A run of a minute, as a test of the installation; its accuracies mean nothing."""
         return cls(videos=96, probe=64, tests=48, steps=6)
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo ends with.
+    """Result of the demonstration.
 
     Attributes:
-        accuracies: percent, by row ("untrained", then the methods) and test.
+        accuracies: accuracy in percent, by row ("untrained", then the methods) and test.
         backgrounds: outcome of the extraction.
         shards: outcome of the build.
-        sheet: contact sheet, an absolute path.
-        heatmaps: where both encoders look in videos of swapped backgrounds, an absolute path.
-        steps: of each training.
-        seconds: of the whole.
+        sheet: absolute path of the contact sheet.
+        heatmaps: absolute path of the class maps of both encoders in videos with swapped backgrounds.
+        steps: steps of each training.
+        seconds: seconds of the whole run.
     """
 
     accuracies: dict[str, dict[str, float]]
@@ -102,18 +102,18 @@ class DemoResult:
 def demo(
     out: Path, progress: Progress, *, options: DemoOptions | None = None, jobs: int = 0, overwrite: bool = False
 ) -> DemoResult:
-    """Run the whole job in a folder; a second run goes on where the first was interrupted.
+    """Run the whole job in a folder; a second run continues where the first was interrupted.
 
     Args:
-        out: folder for videos, stores, runs and the contact sheet.
-        progress: receives what happens.
-        options: how much of it.
-        jobs: processes; 0 for one a processor.
+        out: folder for videos, stores, runs and images.
+        progress: receives reports.
+        options: sizes.
+        jobs: number of processes; 0 for one per processor.
         overwrite: remove the results of an earlier run in `out` and start again.
 
     Raises:
-        CheckpointError: an earlier run in `out` trained with other options.
-        UsageError: `out` holds videos that are not the demo's.
+        CheckpointError: an earlier run in `out` was trained with other options.
+        UsageError: `out` has videos that are not the demonstration's.
         StoreError: a store cannot be written.
         WriteError: another file cannot be written.
     """
@@ -124,55 +124,54 @@ def demo(
         check_replaceable(out / name, overwrite=overwrite, kinds=KINDS[".png"], what="a PNG image")
     if overwrite:
         _clear(out)
-    world = _write_videos(out, options.videos, progress, jobs)
-    # One shot each, of twelve frames, and a camera that shakes by a pixel of forty: too little to weigh evidence on.
-    one_shot = VideoOptions(shots=False, method="median")
-    extracted = extract_backgrounds(
-        BackgroundOptions(inputs=[world], out=out / "backgrounds", jobs=jobs, video=one_shot, size=None), progress
-    )
-    built = build_shards(
-        ShardOptions(
-            inputs=[world], out=out / "shards", jobs=jobs, video=one_shot, size=None, backgrounds=out / "backgrounds"
-        ),
-        progress,
-    )
+    extracted, built = _make_stores(out, options, progress, jobs)
     sheet = write_image(out / SHEET, contact_sheet(open_store(out / "shards"), rows=10, width=160))
     requested = {"probe_train": options.probe, **dict.fromkeys(TESTS, options.tests)}
     counts = {name: min(count, SPLITS[name].count) for name, count in requested.items()}
     splits = world_splits(list(counts), 0, counts, jobs, progress)
     torch.manual_seed(options.seed)
     accuracies = {"untrained": probe_accuracies(ContrastiveLearner("tiny", "simclr").eval(), splits, TESTS)}
-    learners = {}
-    for method in METHODS:
-        train(
-            out / "shards",
-            out / f"run-{method}",
-            progress,
-            options=TrainOptions(
-                method=method,
-                backbone="tiny",
-                steps=options.steps,
-                batch_size=min(64, options.videos // 2),
-                seed=options.seed,
-                num_frames=FRAMES,
-                stride=1,
-                crop=CROP,
-                momentum=False,  # the form in the batch for both: equal views, equal steps
-                resume=True,
-            ),
-        )
-        learners[method] = load_run(out / f"run-{method}", device="cpu").learner
-        accuracies[method] = probe_accuracies(learners[method], splits, TESTS, learners[method].method.feature)
+    learners = {method: _train(out, method, options, progress) for method in METHODS}
+    for method, learner in learners.items():
+        accuracies[method] = probe_accuracies(learner, splits, TESTS, learner.method.feature)
     shown = make_split("swap", count=8, truth=True)
     heat = write_image(out / HEATMAPS, heatmap_image(learners, shown, splits["probe_train"]))
     return DemoResult(accuracies, extracted, built, sheet, heat, options.steps, time.monotonic() - begun)
 
 
-# --- the world ----------------------------------------------------------------------------------------------------
+def _make_stores(out: Path, options: DemoOptions, progress: Progress, jobs: int) -> tuple[Outcome, Outcome]:
+    """The videos, a store of their backgrounds, and a training store."""
+    world = _write_videos(out, options.videos, progress, jobs)
+    # Each video is one shot of twelve frames, and its camera shakes by a pixel of forty: too little to choose a method.
+    one_shot = VideoOptions(shots=False, method="median")
+    backgrounds = BackgroundOptions(inputs=[world], out=out / "backgrounds", jobs=jobs, video=one_shot, size=None)
+    extracted = extract_backgrounds(backgrounds, progress)
+    shards = ShardOptions(
+        inputs=[world], out=out / "shards", jobs=jobs, video=one_shot, size=None, backgrounds=out / "backgrounds"
+    )
+    return extracted, build_shards(shards, progress)
+
+
+def _train(out: Path, method: str, options: DemoOptions, progress: Progress) -> ContrastiveLearner:
+    run = out / f"run-{method}"
+    chosen = TrainOptions(
+        method=method,
+        backbone="tiny",
+        steps=options.steps,
+        batch_size=min(64, options.videos // 2),
+        seed=options.seed,
+        num_frames=FRAMES,
+        stride=1,
+        crop=CROP,
+        momentum=False,  # both methods in the same form: equal views, equal steps
+        resume=True,
+    )
+    train(out / "shards", run, progress, options=chosen)
+    return load_run(run, device="cpu").learner
 
 
 def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
-    """The training split as videos; what an earlier run made of another world is of no use, and removed."""
+    """The training split as videos; the results of an earlier run on another world are removed."""
     record = out / RECORD
     requested = json.dumps({"split": "pretrain", "count": count, "bgaug": __version__}).encode()
     if record.exists() and record.read_bytes() == requested:
@@ -187,10 +186,10 @@ def _write_videos(out: Path, count: int, progress: Progress, jobs: int) -> Path:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier demo made.
+    """Remove the results of an earlier run.
 
     Raises:
-        UsageError: folders of these names exist, but have no record of the demo.
+        UsageError: folders of these names exist without a record of the demonstration.
     """
     names = ("videos", "backgrounds", "shards", *(f"run-{method}" for method in METHODS))
     there = [name for name in names if (out / name).exists()]

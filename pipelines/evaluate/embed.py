@@ -109,7 +109,7 @@ def embed(
     read = [item for item in inputs if "://" not in item] if sources is None else [source.path for source in sources]
     check_replaceable(out, overwrite=options.overwrite, inputs=[checkpoint, *read])
     out = out.resolve()
-    loaded = load_run(checkpoint, device=options.device, word=options.word)
+    loaded = load_run(checkpoint, device=options.device, permission=options.permission)
     if sources is None:
         found = embed_store(loaded, open_store(inputs[0]), progress, options)
     else:

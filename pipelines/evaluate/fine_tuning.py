@@ -22,7 +22,6 @@ from bgaug.data.loader import ClipLoader
 from bgaug.errors import BgaugError, UsageError
 from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.checkpoint import Run
-from bgaug.model.pretrained import trained_form
 from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
 from bgaug.pipelines.evaluate.features import clips_of, encode, evaluation_clips
 from bgaug.pipelines.evaluate.options import FinetuneOptions
@@ -161,8 +160,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def _classifier(run: Run, num_classes: int, dropout: float, from_scratch: bool) -> ClipClassifier:
     if from_scratch:
-        builder = run.word.over(run.config["backbone"], run.checkpoint)
-        trunk = build_backbone(builder, **trained_form(run.config))
+        builder = run.permission.builder_for(run.config["backbone"], run.checkpoint)
+        trunk = build_backbone(builder, **run.config["backbone_options"])
     else:
         trunk = copy.deepcopy(run.learner.encoder.backbone)
     return ClipClassifier(trunk.requires_grad_(True), num_classes, dropout)

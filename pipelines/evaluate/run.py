@@ -70,7 +70,7 @@ def evaluate(run: Path, store_path: Path, progress: Progress, options: EvaluateO
         from bgaug.pipelines.evaluate.bias.run import check_out
 
         check_out(options.bias)
-    loaded = load_run(run, best=options.best, device=options.device, word=options.word)
+    loaded = load_run(run, best=options.best, device=options.device, permission=options.permission)
     job = _Job(loaded, open_store(store_path), options, progress)
     # The bias protocol reads the labels of the store: as the only protocol it needs no list.
     parts = job.labelled() if set(protocols) != {"bias"} else []

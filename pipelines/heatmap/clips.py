@@ -21,7 +21,7 @@ from bgaug.data.clips import longest_shot
 from bgaug.errors import BgaugError, MasksError, UsageError
 from bgaug.masks.external import find_masks
 from bgaug.model.checkpoint import Run, load_run
-from bgaug.model.pretrained import NOTHING_SAID, Word
+from bgaug.model.pretrained import NO_PERMISSION, CodePermission
 from bgaug.names import MaskValues
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
@@ -181,7 +181,7 @@ Truth = StoreTruth | ExternalTruth
 
 
 def load_runs(
-    paths: Sequence[Path], device: str | None, progress: Progress, word: Word = NOTHING_SAID
+    paths: Sequence[Path], device: str | None, progress: Progress, permission: CodePermission = NO_PERMISSION
 ) -> dict[str, Run]:
     """Runs by short titles, without gradients for their weights.
 
@@ -189,7 +189,7 @@ def load_runs(
     """
     runs: dict[str, Run] = {}
     for title, path in zip(_short_names(paths), paths, strict=True):
-        run = load_run(path, device=device, word=word)
+        run = load_run(path, device=device, permission=permission)
         # Maps need gradients of the clip only; those of the weights would take memory.
         run.learner.requires_grad_(False)
         runs[title] = run

@@ -121,7 +121,7 @@ def heatmap(
     options = options or HeatmapOptions()
     _check_out(out, options.overwrite)
     out = out.resolve()
-    runs = load_runs([run, *options.against], options.device, progress, options.word)
+    runs = load_runs([run, *options.against], options.device, progress, options.permission)
     with opened_store(inputs, progress, options.in_process) as (store, failures, is_input):
         if store.header.frames == "none":
             raise UsageError(f"{store.path} keeps no frames; make a store to train from with `bgaug build-shards`")

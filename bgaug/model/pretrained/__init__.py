@@ -13,12 +13,11 @@ weights      weights from elsewhere; safetensors, whose header is checked first
 load         the encoder as a module, loaded from a run or a file, and written to a file
 """
 
-from bgaug.model.pretrained.builders import NOTHING_SAID as NOTHING_SAID
-from bgaug.model.pretrained.builders import Word as Word
+from bgaug.model.pretrained.builders import NO_PERMISSION as NO_PERMISSION
+from bgaug.model.pretrained.builders import CodePermission as CodePermission
 from bgaug.model.pretrained.builders import own_clips as own_clips
 from bgaug.model.pretrained.description import PUBLISHED as PUBLISHED
 from bgaug.model.pretrained.description import EncoderInfo as EncoderInfo
-from bgaug.model.pretrained.description import trained_form as trained_form
 from bgaug.model.pretrained.weights import backbone_options as backbone_options
 from bgaug.model.pretrained.weights import own_weights as own_weights
 from bgaug.model.pretrained.weights import read_weights as read_weights

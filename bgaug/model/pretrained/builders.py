@@ -28,8 +28,8 @@ Builder = Callable[..., object]
 
 
 @dataclass(frozen=True)
-class Word:
-    """The user's choice of the builder for the encoder in a file.
+class CodePermission:
+    """Code that the user allows to be imported for an encoder in a file; nothing by default.
 
     Attributes:
         backbone: builder in place of the one that the file names: a name of `bgaug.names.BACKBONES`, "module:function",
@@ -40,12 +40,8 @@ class Word:
     backbone: str | Builder | None = None
     trust: bool = False
 
-    def over(self, name: str, path: object) -> str | Builder:
-        """The builder for a file that names an encoder.
-
-        Args:
-            name: name in the file.
-            path: path of the file, for messages.
+    def builder_for(self, name: str, path: object) -> str | Builder:
+        """The builder for a file that names an encoder; the path is for messages.
 
         Raises:
             CheckpointError: the name is not one of bgaug's encoders, and the user gave no builder.
@@ -65,7 +61,7 @@ class Word:
         )
 
 
-NOTHING_SAID = Word()
+NO_PERMISSION = CodePermission()
 
 
 def check_options(builder: str | Builder, options: Mapping[str, Any], path: object) -> dict[str, float | str]:
@@ -80,12 +76,8 @@ def check_options(builder: str | Builder, options: Mapping[str, Any], path: obje
         CheckpointError: an option is unknown, of another type or too large.
         UsageError: the builder cannot be found.
     """
-    try:
-        function = builder_of(builder)
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    types = _annotations(function)
+    parameters = _parameters(builder)
+    types = _annotations(builder_of(builder))
     registered = isinstance(builder, str) and builder in BACKBONES
     for name, value in options.items():
         parameter = parameters.get(name)
@@ -105,8 +97,12 @@ def takes_options(builder: str | Builder, names: Iterable[str]) -> bool:
     Raises:
         UsageError: the builder cannot be found.
     """
+    return set(names) <= set(_parameters(builder))
+
+
+def _parameters(builder: str | Builder) -> Mapping[str, inspect.Parameter]:
     try:
-        return set(names) <= set(inspect.signature(builder_of(builder)).parameters)
+        return inspect.signature(builder_of(builder)).parameters
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -121,7 +117,7 @@ def _annotations(function: Builder) -> dict[str, Any]:
 
 
 def _kind(default: object) -> Any:
-    """The type of a parameter without annotation: that of its default, else any plain value."""
+    # A parameter without annotation takes values of the type of its default, else any plain value.
     return type(default) if isinstance(default, (bool, int, float, str)) else bool | int | float | str
 
 
@@ -135,10 +131,10 @@ def _is_of(value: Any, kind: Any) -> bool:
     return True
 
 
-Module = TypeVar("Module", bound=nn.Module)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
-def check_fit(make: Callable[[], Module], state: Mapping[str, Tensor]) -> Module | None:
+def check_fit(make: Callable[[], _Module], state: Mapping[str, Tensor]) -> _Module | None:
     """Check that a module has the shapes of a state, without allocating memory for it.
 
     So a file cannot cause a network larger than the weights it holds.
@@ -171,7 +167,7 @@ def check_fit(make: Callable[[], Module], state: Mapping[str, Tensor]) -> Module
 
 
 class _Undrawn(TorchFunctionMode):
-    """Skips drawing of weights, which has no effect without memory, but would load a compiler."""
+    """Skips the drawing of weights: it has no effect without memory, but would load a compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -183,10 +179,7 @@ class _Undrawn(TorchFunctionMode):
 
 @contextmanager
 def own_clips(config: Mapping[str, Any]) -> Iterator[None]:
-    """Turn an error of an encoder about clips of its own run's form into a CheckpointError.
-
-    Args:
-        config: configuration of the run.
+    """Turn an error of an encoder about clips of its run's own size into a CheckpointError.
 
     Raises:
         CheckpointError: the clips are too short, too small, or do not divide.

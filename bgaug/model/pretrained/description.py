@@ -25,18 +25,16 @@ PUBLISHED: dict[str, float | str] = {"temporal_padding": "zeros", "normalise": T
 """Options of `build_backbone` for the weights that torchvision published."""
 
 _MOST_PIXELS = 1 << 25  # limit for a clip: 16 frames of 1,448 x 1,448
-DECOMPOSITION = ("stages", "pool")
+_DECOMPOSITION = ("stages", "pool")
 """Fields of `bgaug.model.Method` that decide how codes are made of features."""
 _REMOVED = {"stretch": "minmax", "per_channel": False, "normalise": False, "compensate": False}
 """Fields of a method of 0.1.0 that no longer exist, with the values that still mean the same."""
 
-T = TypeVar("T")
-Word = Annotated[str, Field(max_length=200)]
+_T = TypeVar("_T")
+_Name = Annotated[str, Field(max_length=200)]
 
 
 class _Clips(BaseModel):
-    """The clips of the training."""
-
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
     num_frames: Annotated[int, Field(ge=1, le=4096)]
@@ -44,10 +42,8 @@ class _Clips(BaseModel):
 
 
 class _Config(_Clips):
-    """The part of a run's configuration that is used to build or read anything."""
-
-    backbone: Word
-    method: Word
+    backbone: _Name
+    method: _Name
     crop: Annotated[int, Field(ge=1, le=4096)]
     resolved_method: dict[str, Any]
     weights: str | None = None
@@ -56,17 +52,15 @@ class _Config(_Clips):
 
 
 class _Info(_Clips):
-    """The metadata of a file of weights."""
-
-    backbone: Word
+    backbone: _Name
     options: dict[str, Any]
     size: Annotated[int, Field(ge=1, le=4096)]
-    normalisation: Word
-    temporal_padding: Word
+    normalisation: _Name
+    temporal_padding: _Name
     dim: Annotated[int, Field(ge=0, le=1 << 20)]
-    method: Word
-    checkpoint_sha256: Word
-    bgaug_version: Word
+    method: _Name
+    checkpoint_sha256: _Name
+    bgaug_version: _Name
     feature: Annotated[
         Literal["global", "dynamic", "static", "dynamic+static"],
         BeforeValidator(lambda name: OLD_FEATURES.get(name, name)),
@@ -175,11 +169,7 @@ def present_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_method(values: Mapping[str, Any]) -> Method:
-    """A method from its fields.
-
-    Raises:
-        ValueError: an unknown field, or a value of another type or out of its range.
-    """
+    """A method from its fields; raises ValueError if a field is unknown or a value is invalid."""
     composition = values.get("composition", {})
     if isinstance(composition, Mapping):
         _dataclass(Composition, asdict(Composition()) | dict(composition))
@@ -189,9 +179,9 @@ def _as_method(values: Mapping[str, Any]) -> Method:
 def method_for(decomposition: Mapping[str, Any]) -> Method:
     """A method with this decomposition; errors as `_as_method`."""
     decomposition = present_fields(decomposition)
-    unknown = [name for name in decomposition if name not in DECOMPOSITION]
+    unknown = [name for name in decomposition if name not in _DECOMPOSITION]
     if unknown:
-        raise ValueError(f"the decomposition has {', '.join(unknown)[:200]}; it may have {', '.join(DECOMPOSITION)}")
+        raise ValueError(f"the decomposition has {', '.join(unknown)[:200]}; it may have {', '.join(_DECOMPOSITION)}")
     return _as_method({"name": "", **decomposition})
 
 
@@ -208,11 +198,6 @@ def _check_pixels(num_frames: int, size: int) -> None:
         raise ValueError(f"clips of {num_frames} frames of {size} x {size} pixels are more than {_MOST_PIXELS} pixels")
 
 
-def trained_form(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Options of `build_backbone` that a run was trained with, from its configuration."""
-    return dict(config.get("backbone_options") or {})
-
-
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -223,7 +208,7 @@ def _checked(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
         raise ValueError(_messages(error)) from error
 
 
-def _dataclass(kind: type[T], values: Mapping[str, Any]) -> T:
+def _dataclass(kind: type[_T], values: Mapping[str, Any]) -> _T:
     assert is_dataclass(kind)
     known = [field.name for field in fields(kind)]
     unknown = [str(name)[:50] for name in values if name not in known]
@@ -246,17 +231,14 @@ def _dataclass(kind: type[T], values: Mapping[str, Any]) -> T:
 
 @cache
 def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
-    """Validators of the fields of a dataclass, by their annotations."""
     return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
 
 
 def _messages(error: ValidationError) -> str:
-    """The first errors, each with its field and value."""
-    faults = [
+    return "; ".join(
         f"{'.'.join(map(str, fault['loc']))[:100]}: {fault['msg'][:200]}, got {_shown(fault['input'])}"
         for fault in error.errors()[:3]
-    ]
-    return "; ".join(faults)
+    )
 
 
 def _shown(value: Any) -> str:

@@ -5,23 +5,22 @@ Letters: B clips, T frames, h, w pixels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from bgaug.errors import CheckpointError, UsageError
-from bgaug.files import MalformedFile, check_replaceable, write_bytes
+from bgaug.files import check_replaceable, write_bytes
 from bgaug.model.backbones import Backbone, build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.backbones.convolution import KineticsNormalisation
 from bgaug.model.checkpoint import load_run
 from bgaug.model.decomposition import Codes
 from bgaug.model.encoder import codes_of, decomposition_for
-from bgaug.model.pretrained.builders import Builder, Word, check_fit, check_options
-from bgaug.model.pretrained.description import DECOMPOSITION, FORM, MARK, EncoderInfo, check_stages, method_for
+from bgaug.model.pretrained.builders import Builder, CodePermission, check_fit, check_options
+from bgaug.model.pretrained.description import FORM, MARK, EncoderInfo, check_stages, method_for
+from bgaug.model.pretrained.torch_files import read_errors
 from bgaug.model.pretrained.weights import STATIC_STAGE, SUFFIX, read_safetensors
 from bgaug.names import FEATURES
 
@@ -32,7 +31,7 @@ class VideoEncoder(nn.Module):
     Args:
         backbone: the network; its state dict has published names (torchvision's, for r3d18, r2plus1d18 and s3d).
         info: description of the encoder and of its training clips.
-        static_stage: last stage of the static code; the backbone's own if None.
+        static_stage: last stage of the static code; None for the backbone's own.
 
     Attributes:
         feature: feature that a call returns, one of `bgaug.model.decomposition.FEATURES`; by default `info.feature`.
@@ -98,12 +97,12 @@ def load_encoder(
 
     Args:
         path: folder of a run, one of its checkpoints, or a .safetensors file that `export_encoder` wrote.
-        best: of a run: its best checkpoint instead of the last.
-        averaged: of a run that kept a moving average of the encoder: take that.
-        feature: which feature a call gives, one of `bgaug.model.decomposition.FEATURES`; by default the one that
-            `bgaug evaluate` and `bgaug embed` take of the same run.
-        backbone: what builds the encoder, in place of the file's own word: a name, "module:function", or the function.
-        trust: import the "module:function" that the file names. Only for files of your own.
+        best: load the best checkpoint of a run instead of the last.
+        averaged: use the moving average of the encoder if the run kept one.
+        feature: feature that a call returns, one of `bgaug.model.decomposition.FEATURES`; by default that of
+            `bgaug evaluate` and `bgaug embed` for the same run.
+        backbone: builder in place of the one that the file names: a name, "module:function", or the function.
+        trust: import the "module:function" that the file names. Only for your own files.
 
     Raises:
         CheckpointError: there is nothing to load, it does not fit this bgaug or its own description, or it names an
@@ -112,11 +111,11 @@ def load_encoder(
     """
     if feature is not None and feature not in FEATURES:
         raise UsageError(f"features are {', '.join(FEATURES)}, got {feature!r}")
-    path, word = Path(path), Word(backbone, trust)
+    path, permission = Path(path), CodePermission(backbone, trust)
     if path.suffix.lower() == SUFFIX and not path.is_dir():
-        encoder = _of_file(path, word)
+        encoder = _of_file(path, permission)
     else:
-        encoder = _of_run(path, best, averaged, word)
+        encoder = _of_run(path, best, averaged, permission)
     encoder.feature = feature or encoder.feature
     return encoder.eval()
 
@@ -124,18 +123,18 @@ def load_encoder(
 def export_encoder(encoder: VideoEncoder, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write an encoder as safetensors, in one step: weights under the backbone's own names, `EncoderInfo` as metadata.
 
-    A last stage of its own for the static code lies beside them, under names that begin with "static_stage.".
+    Names of the weights of a separate last stage for the static code begin with "static_stage.".
 
     Args:
-        encoder: what `load_encoder` returned.
-        path: the file, named .safetensors.
-        overwrite: replace a file that is there.
+        encoder: encoder that `load_encoder` returned.
+        path: path of the file, named .safetensors.
+        overwrite: replace an existing file.
 
     Returns:
         Its absolute path.
 
     Raises:
-        UsageError: the file is there, or has another suffix.
+        UsageError: the file exists, or has another suffix.
         WriteError: it cannot be written.
     """
     from safetensors.torch import save
@@ -151,8 +150,8 @@ def export_encoder(encoder: VideoEncoder, path: str | Path, *, overwrite: bool =
     return write_bytes(path, save(weights, metadata=encoder.info.metadata()))
 
 
-def _of_run(path: Path, best: bool, averaged: bool, word: Word) -> VideoEncoder:
-    run = load_run(path, best=best, averaged=averaged, device="cpu", word=word)
+def _of_run(path: Path, best: bool, averaged: bool, permission: CodePermission) -> VideoEncoder:
+    run = load_run(path, best=best, averaged=averaged, device="cpu", permission=permission)
     learner, config = run.learner, run.config
     backbone, method = learner.encoder.backbone, learner.method
     info = EncoderInfo(
@@ -167,14 +166,10 @@ def _of_run(path: Path, best: bool, averaged: bool, word: Word) -> VideoEncoder:
         method=config["method"],
         checkpoint_sha256=run.sha256,
         feature=method.feature,
-        decomposition={name: _plain(getattr(method, name)) for name in DECOMPOSITION},
+        decomposition={"stages": method.stages and list(method.stages), "pool": method.pool},
         static_stage=learner.encoder.static_stage is not None,
     )
     return VideoEncoder(backbone, _described(info, backbone), learner.encoder.static_stage)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _described(info: EncoderInfo, backbone: Backbone) -> EncoderInfo:
@@ -188,9 +183,9 @@ def _described(info: EncoderInfo, backbone: Backbone) -> EncoderInfo:
     )
 
 
-def _of_file(path: Path, word: Word) -> VideoEncoder:
+def _of_file(path: Path, permission: CodePermission) -> VideoEncoder:
     weights, info = _read_file(path)
-    builder = word.over(info.backbone, path)
+    builder = permission.builder_for(info.backbone, path)
     options = check_options(builder, info.options, path)
     info = replace(info, backbone=builder if isinstance(builder, str) else info.backbone)
 
@@ -204,33 +199,17 @@ def _of_file(path: Path, word: Word) -> VideoEncoder:
             name if name.startswith(STATIC_STAGE) else f"backbone.{name}": value for name, value in weights.items()
         }
         check_fit(make, named)
+        check_finite(named)
         encoder = make()
-        _fill(encoder, named)
+        encoder.load_state_dict(named)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} does not fit its own description: {str(error)[:300]}") from error
     return encoder
 
 
-def _fill(encoder: VideoEncoder, named: Mapping[str, Tensor]) -> None:
-    """All of a file's weights, which are finite.
-
-    Raises:
-        ValueError: they are not.
-        RuntimeError: a name is unknown.
-    """
-    check_finite(named)
-    encoder.load_state_dict(dict(named))
-
-
 def _read_file(path: Path) -> tuple[dict[str, Tensor], EncoderInfo]:
-    try:
+    with read_errors(path, "weights", CheckpointError, missing="no such run or file"):
         weights, metadata = read_safetensors(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such run or file") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error.strerror or error}") from error
-    except MalformedFile as error:
-        raise CheckpointError(f"{path} cannot be read as weights: it {error}") from error
     if MARK not in metadata:
         raise CheckpointError(
             f"{path} has no description of its encoder; use build_backbone(name) and load_weights(backbone, "

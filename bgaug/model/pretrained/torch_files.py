@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from bgaug.errors import BgaugError
 from bgaug.files import MalformedFile, open_regular
 from bgaug.files.archives import open_archive, read_member
 from bgaug.files.pickles import Named, key, load_plain
@@ -75,8 +77,28 @@ def read_torch_file(path: str | Path) -> Any:
         return _read_archive(file) if zipped else _read_stream(file)
 
 
+@contextmanager
+def read_errors(path: object, form: str, kind: type[BgaugError], missing: str) -> Iterator[None]:
+    """Turn errors of reading a file into errors for the user.
+
+    Args:
+        path: path of the file.
+        form: form that was expected, such as "a checkpoint".
+        kind: class of the errors that are raised.
+        missing: message if there is no such file.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise kind(f"{path}: {missing}") from error
+    except OSError as error:
+        raise kind(f"{path} cannot be read as {form}: {error.strerror or error}") from error
+    except MalformedFile as error:
+        raise kind(f"{path} cannot be read as {form}; is it whole? It {error}") from error
+
+
 def _read_archive(file: BinaryIO) -> Any:
-    """The present form: a zip archive with one pickle, and one member a storage."""
+    """The present form: a zip archive with one pickle, and one member per storage."""
     size = os.fstat(file.fileno()).st_size
     with open_archive(file) as archive:
         members = {member.filename: member for member in archive.infolist()}
@@ -89,7 +111,7 @@ def _read_archive(file: BinaryIO) -> Any:
         if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
             raise MalformedFile("was written on a machine of another byte order; save it again on this one")
         if members[f"{folder}data.pkl"].file_size > _LONGEST_PICKLE:
-            raise MalformedFile("has a pickle of over 32 MB beside its tensors")
+            raise MalformedFile("has a pickle of over 32 MB besides its tensors")
         value = _unpickled(io.BytesIO(read_member(archive, members[f"{folder}data.pkl"])))
 
         def content(storage: _Storage) -> bytearray:
@@ -220,9 +242,6 @@ def _unpickled(stream: BinaryIO) -> Any:
             raise MalformedFile("has a tensor whose shape, stride or offset is no small whole number")
         return _View(storage, offset, shape, stride)
 
-    def parameter(data: Any, *_: Any) -> Any:
-        return data
-
     def ordered(*pairs: Any) -> dict[Any, Any]:
         nonlocal copied
         listed = pairs[0] if pairs else []
@@ -245,7 +264,7 @@ def _unpickled(stream: BinaryIO) -> Any:
         "collections.OrderedDict": ordered,
         "torch._utils._rebuild_tensor": view,
         "torch._utils._rebuild_tensor_v2": view,
-        "torch._utils._rebuild_parameter": parameter,
+        "torch._utils._rebuild_parameter": lambda data, *_: data,
         "torch.Size": size,
         "_codecs.encode": encoded,
         **dict.fromkeys(_STORAGES),

@@ -16,7 +16,7 @@ from bgaug.files import MalformedFile, open_regular
 from bgaug.model.backbones import BACKBONES
 from bgaug.model.pretrained.builders import Builder, takes_options
 from bgaug.model.pretrained.description import MARK, PUBLISHED, EncoderInfo
-from bgaug.model.pretrained.torch_files import read_torch_file
+from bgaug.model.pretrained.torch_files import read_errors, read_torch_file
 
 SUFFIX = ".safetensors"
 _LONGEST_HEADER = 2 << 20  # some 20,000 tensors
@@ -36,22 +36,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         UsageError: there is no such file, it cannot be read, or it is not a state dict.
     """
     path = Path(path)
-    try:
+    with read_errors(path, "weights", UsageError, missing="no such file of weights"):
         state: Any = read_safetensors(path)[0] if path.suffix.lower() == SUFFIX else read_torch_file(path)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file of weights") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read as weights: {error.strerror or error}") from error
-    except MalformedFile as error:
-        raise UsageError(f"{path} cannot be read as weights: it {error}") from error
     if isinstance(state, Mapping) and state.get("format") == "bgaug-checkpoint":
         raise UsageError(f"{path} is a checkpoint of a run; export its encoder with `bgaug export-weights`")
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise UsageError(f"{path} must hold a state dict, from parameter name to tensor; got {type(state).__name__}")
-    if not all(isinstance(name, str) for name in state):
-        raise UsageError(f"{path} must hold a state dict, from parameter name to tensor; a name is not text")
     return dict(state)
 
 
@@ -75,7 +69,10 @@ def backbone_options(path: str | Path, backbone: str | Builder | None = None) ->
             another encoder.
     """
     path = Path(path)
-    metadata = _metadata(path) if path.suffix.lower() == SUFFIX else {}
+    metadata: dict[str, str] = {}
+    if path.suffix.lower() == SUFFIX:
+        with read_errors(path, "safetensors", UsageError, missing="no such file of weights"):
+            metadata = _read_metadata(path)
     if MARK not in metadata:
         return dict(PUBLISHED) if backbone is None or takes_options(backbone, PUBLISHED) else {}
     try:
@@ -88,20 +85,8 @@ def backbone_options(path: str | Path, backbone: str | Builder | None = None) ->
     return dict(info.options)
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        return _read_metadata(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read as safetensors: {error.strerror or error}") from error
-    except MalformedFile as error:
-        raise UsageError(f"{path} cannot be read as safetensors: it {error}") from error
-
-
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, on the CPU, and the metadata.
-
-    Args:
-        path: the file.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.

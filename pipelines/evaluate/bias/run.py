@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bgaug.files import check_folder, check_replaceable, write_bytes
 from bgaug.model.checkpoint import Run, load_run
-from bgaug.model.pretrained import NOTHING_SAID, Word
+from bgaug.model.pretrained import NO_PERMISSION, CodePermission
 from bgaug.pipelines.evaluate.bias.choice import make_manifest
 from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, ClipReader, Composer, bias_sheet
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, check_manifest, read_manifest, write_manifest
@@ -89,7 +89,7 @@ def evaluate_bias(
     options: BiasOptions | None = None,
     feature: str | None = None,
     device: str | None = None,
-    word: Word = NOTHING_SAID,
+    permission: CodePermission = NO_PERMISSION,
 ) -> BiasReport:
     """Evaluate a run on composites of a store's labelled videos.
 
@@ -100,7 +100,7 @@ def evaluate_bias(
         options: options of the evaluation.
         feature: one of `bgaug.model.decomposition.FEATURES`; by default that of the run's method.
         device: CUDA by default where it is available, else the CPU.
-        word: what the user says about an encoder that is not one of bgaug's.
+        permission: code that may be imported for an encoder that is not one of bgaug's.
 
     Raises:
         UsageError: options that contradict each other or the store, too few videos, or a manifest of another store.
@@ -110,7 +110,9 @@ def evaluate_bias(
     """
     options = options or BiasOptions()
     check_out(options)
-    return bias_of(load_run(run, device=device, word=word), open_store(store_path), progress, options, feature)
+    return bias_of(
+        load_run(run, device=device, permission=permission), open_store(store_path), progress, options, feature
+    )
 
 
 def bias_of(run: Run, store: Store, progress: Progress, options: BiasOptions, feature: str | None = None) -> BiasReport:
