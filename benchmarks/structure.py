@@ -199,7 +199,8 @@ def definitions(root: Path) -> dict[str, object]:
     for name, node in functions(root):
         lengths[name] = (node.end_lineno or node.lineno) - node.lineno + 1
         own = node.args
-        parameters[name] = len([*own.posonlyargs, *own.args, *own.kwonlyargs]) + bool(own.vararg) + bool(own.kwarg)
+        named = [one for one in (*own.posonlyargs, *own.args, *own.kwonlyargs) if one.arg not in ("self", "cls")]
+        parameters[name] = len(named) + bool(own.vararg) + bool(own.kwarg)
     ordered = sorted(lengths.values())
     longest, most = max(lengths, key=lengths.__getitem__), max(parameters, key=parameters.__getitem__)
     return {

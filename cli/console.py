@@ -34,7 +34,7 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def say(*lines: str) -> None:
+def write_lines(*lines: str) -> None:
     """Results on stdout, line by line."""
     for line in lines:
         stdout().print(printable(line), soft_wrap=True)
@@ -164,7 +164,7 @@ def show(result: Mapping[str, Any], as_json: bool, table: Callable[[], Table | s
         return
     shown = table()
     if isinstance(shown, str):
-        say(shown)
+        write_lines(shown)
     else:
         stdout().print(shown)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bgaug.cli.console import TerminalProgress, rows_table, say, show, stdout
+from bgaug.cli.console import TerminalProgress, rows_table, show, stdout, write_lines
 from bgaug.pipelines.evaluate.options import EvaluateOptions
 from bgaug.pipelines.options import Option, RunPath, StorePath
 
@@ -125,10 +125,10 @@ def _show_more(found: Report, others: Mapping[str, Report], compared: Mapping[st
             f"{key} {theirs[key]}" for key in ("frames", "stride", "crop") if theirs[key] != found.settings[key]
         ]
         if other_clips:
-            say(f"{name} was trained on, and sees, other clips: {', '.join(other_clips)}")
+            write_lines(f"{name} was trained on, and sees, other clips: {', '.join(other_clips)}")
         if missing:
-            say(f"not compared, because tested on other items: {', '.join(missing)}")
-    say(*_setting_lines(found))
+            write_lines(f"not compared, because tested on other items: {', '.join(missing)}")
+    write_lines(*_setting_lines(found))
 
 
 def _setting_lines(found: Report) -> list[str]:

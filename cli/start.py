@@ -69,7 +69,7 @@ def main() -> None:
     except _OutputLost as error:
         code = int(error.code or 1)
         if code != _PIPE_CLOSED:
-            _say(f"error: the results cannot be written to stdout: {error.reason}\n")
+            _write_error(f"error: the results cannot be written to stdout: {error.reason}\n")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on nothing is left to be tidied
         _end_stream(sys.stdout)
@@ -90,12 +90,12 @@ def _run() -> int:
     except Exception as error:  # noqa: BLE001
         from bgaug.text import printable_traceback
 
-        _say(printable_traceback(error) + "\n")
+        _write_error(printable_traceback(error) + "\n")
         return 1
     return 0
 
 
-def _say(text: str) -> None:
+def _write_error(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
 
@@ -161,14 +161,14 @@ def _prepare_messages() -> None:
         if isinstance(event.exc_value, KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)  # it came where it could not be raised, and would be lost
         elif event.exc_value is not None:
-            _say(printable_traceback(event.exc_value) + "\n")
+            _write_error(printable_traceback(event.exc_value) + "\n")
 
     def in_thread(event: threading.ExceptHookArgs) -> None:
         if event.exc_value is not None and not isinstance(event.exc_value, SystemExit | KeyboardInterrupt):
-            _say(printable_traceback(event.exc_value) + "\n")
+            _write_error(printable_traceback(event.exc_value) + "\n")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        _say(printable_traceback(error) + "\n")
+        _write_error(printable_traceback(error) + "\n")
 
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Formatter())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bgaug.cli.console import TerminalProgress, human_bytes, note, pairs_table, rows_table, say, show
+from bgaug.cli.console import TerminalProgress, human_bytes, note, pairs_table, rows_table, show, write_lines
 from bgaug.pipelines.options import Jobs, Option, StorePath
 from bgaug.pipelines.train.options import TrainOptions
 
@@ -91,6 +91,6 @@ def demo_command(
     header = ("", "iid", "swapped background", "background only (ideal 12.5)")
     show(result.to_json(), as_json, lambda: rows_table(title, header, rows))
     if not as_json:
-        say(f"contact sheet: {result.sheet}", f"heat maps: {result.heatmaps}")
+        write_lines(f"contact sheet: {result.sheet}", f"heat maps: {result.heatmaps}")
         if quick:
-            say("--quick shows that it runs; it claims nothing")
+            write_lines("--quick shows that it runs; it claims nothing")

@@ -167,7 +167,7 @@ def _some(region: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]
 _GRID = 4
 _SUPPORT, _FEW = 0.7, 0.002
 _PATCHES = ((11, 6), (7, 8), (5, 10), (5, 6), (3, 8))  # (keep, parts): the later ones find what shows rarely
-_ROUNDS = 2  # of removing bodies: the second finds bodies beside those of the first
+_ROUNDS = 2  # of removing bodies: the second finds bodies next to those of the first
 _MAX_PREDICTED = 0.2  # of a region: a larger predicted share needs evidence of its own
 _MIN_OUTLINE = 0.22  # people who never leave have .3 and more, textures .15 and less
 _SHAKES = 0.7  # still cameras have .5 and less behind people, one that shakes by a pixel .9

@@ -57,7 +57,7 @@ class Canvas:
         return np.array(between, np.float32).reshape(2, 3)
 
     def usual_view(self) -> Background:
-        """The part of the canvas that the usual frame sees, as the background of a camera that stands still."""
+        """The part of the canvas that the usual frame sees, as the background of a camera that does not move."""
         image, noise, valid = (view(layer, self.usual, self.size) for layer in (self.image, self.noise, self.valid))
         return Background(image, noise, valid)
 

@@ -23,7 +23,7 @@ Estimator = Callable[[ShotSamples], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 
 
 def background_of(shot: ShotSamples, method: str = "auto") -> Background:
-    """Background of a shot, whose camera stands still, from its samples.
+    """Background of a shot, whose camera does not move, from its samples.
 
     Args:
         shot: the samples.

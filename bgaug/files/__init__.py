@@ -174,7 +174,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 def _check_writable(path: str | Path) -> None:
-    """Create and remove a file beside a path; remove what killed processes left there."""
+    """Create and remove a file next to a path; remove what killed processes left there."""
     final = Path(os.path.realpath(path))
     with writing(path):
         folder, missing = _nearest_folder(final)

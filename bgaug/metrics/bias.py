@@ -5,7 +5,7 @@ These are functions over tensors and arrays; the caller chooses videos, backgrou
     SCUBA       the moving foreground over a foreign image, the same in all frames: the motion must suffice
     SCUFO       one frame of SCUBA, repeated: nothing moves, so the action should not be recognised
     contrasted  right on SCUBA and wrong on SCUFO: recognised by motion
-    conflict    SCUBA beside the still foreground of another action: which of the two is predicted?
+    conflict    SCUBA next to the still foreground of another action: which of the two is predicted?
     far, ring   only what is far from the foreground is foreign (wide bias), or only a ring around it (micro bias)
 
 Letters: B clips, T frames, h, w pixels of the crop, N items, K classes, D embedding.

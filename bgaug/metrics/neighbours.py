@@ -88,9 +88,14 @@ def retrieval(
         ranks[rows] = (allowed & ~same & (similarity >= best - _TIE)).sum(axis=1)
         sizes[rows] = allowed.sum(axis=1)
         chances[rows] = same.sum(axis=1) / np.maximum(sizes[rows], 1)
-    kept = sizes > 0
-    if not kept.any():
+    if not sizes.any():
         raise ValueError("nothing to retrieve: every query belongs to the only group in the gallery")
+    return _counted(ks, ranks, chances, sizes)
+
+
+def _counted(ks: Sequence[int], ranks: Array, chances: Array, sizes: Array) -> Retrieval:
+    """The result from each query's rank of the first hit, chance of a hit, and number of gallery samples."""
+    kept = sizes > 0
     possible = [k for k in ks if k <= sizes[kept].min()]
     return Retrieval(
         recall={k: float((ranks[kept] < k).mean()) for k in possible},

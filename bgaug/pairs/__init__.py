@@ -7,7 +7,7 @@ The terms, as this library uses them:
 - **composite**: ``m * x + (1 - m) * S[pi]``: the moving foreground of a clip (its pixels under the mask ``m``) over the
   background *image* of its donor. It is an image because a donor's moving clip would bring a second moving object.
 - **semi-negative**: a composite, seen from its anchor, another view of the same video: same motion, foreign
-  background. It is a positive for what moves and a negative for what stands still; hence "semi".
+  background. It is a positive for what moves and a negative for what does not move; hence "semi".
 - **policy**: which mask, which donor, and how often, as one value.
 - **policies**: ours and the published alternatives, by name in `POLICIES`.
 

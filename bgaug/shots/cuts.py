@@ -160,7 +160,7 @@ class Camera:
     """Motion of the camera of a shot.
 
     Attributes:
-        verdict: "static": it stands still. "jitter": it moves little, and sideways only (shakes, slow short pans), so
+        verdict: "static": it does not move. "jitter": it moves little, and sideways only (shakes, slow short pans), so
             samples moved back by `shifts` coincide. "moving": it pans, zooms or travels, or too little of the
             background is visible. "unknown": fewer than three samples, or no texture.
         shifts: float32 (S, 2), (dx, dy) in pixels of the samples: offset of the background to the right of and below
@@ -307,7 +307,7 @@ def _spectra(tiles: _Floats) -> tuple[_Floats, _Floats]:
 def _phase_shifts(tiles: _Floats, middle: tuple[_Floats, _Floats]) -> tuple[_Floats, _Floats]:
     """Shifts of tiles (S, K, N, N) from the reference's spectra (1, K, ...): (S, K, 2), (dx, dy) in pixels; peaks.
 
-    Only strong frequencies are whitened: `cv2.phaseCorrelate` also follows compression noise, which often stands still.
+    Only strong frequencies are whitened: `cv2.phaseCorrelate` also follows compression noise, which is often static.
     """
     (real, imaginary), (real_0, imaginary_0) = _spectra(tiles), middle
     cross = np.empty(real.shape, np.complex64)

@@ -19,7 +19,7 @@ from bgaug.shots.cuts import Camera, Verdict, camera_motion
 from bgaug.shots.quality import grade_shot
 
 _NO_BACKGROUND = ("the camera moves, and shows no background that stands still",)
-_FEWEST = 9  # with fewer samples, agreement with their median does not show that the camera stands still
+_FEWEST = 9  # with fewer samples, agreement with their median does not show that the camera is static
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Shot:
         start: first frame, counted within the video.
         stop: one past the last frame.
         camera: "static", "jitter", "moving", or "unknown" where it was not examined or could not be determined.
-        background: as a camera that stands still sees it; None if the shot is too short or its camera moves, unless a
+        background: as a static camera sees it; None if the shot is too short or its camera moves, unless a
             mosaic could be verified.
         canvas: what the frames of a moving camera are aligned to; None for a still camera, or if alignment failed.
         grade: A to F; None for a shot too short to be graded.
@@ -57,7 +57,7 @@ def estimate_shot(
     Args:
         samples: of the shot.
         method: see `bgaug.background.background_of`.
-        look_at_camera: False assumes a camera that stands still.
+        look_at_camera: False assumes a static camera.
         mosaics: try to join the samples of a camera that pans; takes some seconds per shot.
     """
     shot = Shot(0, samples.num_frames)

@@ -147,7 +147,7 @@ def _reason(name: str, signals: dict[str, float], verdict: str) -> str:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One sample (H, W, 3) beside the background (H, W, 3), and its change (H, W), all at the working size."""
+    """One sample (H, W, 3) next to the background (H, W, 3), and its change (H, W), all at the working size."""
 
     image: _Bytes
     background: _Bytes

@@ -55,7 +55,7 @@ def check_regular(path: Path) -> int:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise VideoError(path, "missing", f"cannot be accessed: {said(error)}") from error
+            raise VideoError(path, "missing", f"cannot be accessed: {message_of(error)}") from error
         raise VideoError(path, "missing", "no such file") from error
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
@@ -105,7 +105,7 @@ def _open_error(path: Path, error: BaseException) -> VideoError:
             "unsupported_container",
             "not in a supported container: a playlist, an image, or a list of other files? Convert it to MP4",
         )
-    return VideoError(path, "not_a_video", f"cannot be opened as a video: {said(error)}")
+    return VideoError(path, "not_a_video", f"cannot be opened as a video: {message_of(error)}")
 
 
 def _best_stream(container: Any) -> Any:
@@ -167,10 +167,10 @@ def decode_error(path: Path, error: BaseException, count: int) -> VideoDecodeErr
     import av
 
     if isinstance(error, (av.DecoderNotFoundError, av.PatchWelcomeError)):
-        return VideoDecodeError(path, "unsupported_codec", f"cannot be decoded: {said(error)}", count)
+        return VideoDecodeError(path, "unsupported_codec", f"cannot be decoded: {message_of(error)}", count)
     if is_cut_short(path):
         return _cut_short_error(path, count)
-    return VideoDecodeError(path, "corrupt", f"breaks off after {count} good frames: {said(error)}", count)
+    return VideoDecodeError(path, "corrupt", f"breaks off after {count} good frames: {message_of(error)}", count)
 
 
 def check_all_there(path: Path, count: int, declared: int | None) -> None:
@@ -189,7 +189,7 @@ def _cut_short_error(path: Path, count: int) -> VideoDecodeError:
     return VideoDecodeError(path, "truncated", f"the file is cut short: {count} good frames, then nothing", count)
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message of an error in one line."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0] if str(text) else type(error).__name__

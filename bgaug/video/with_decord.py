@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import UsageError, VideoDecodeError, VideoError
 from bgaug.sizing import Size
-from bgaug.video.container import check_all_there, check_regular, most_frames, open_container, said
+from bgaug.video.container import check_all_there, check_regular, message_of, most_frames, open_container
 from bgaug.video.frames import DecodedFrame, VideoReader, thumbnail_of
 from bgaug.video.timeline import timeline_of
 from bgaug.video.with_pyav import PyavReader
@@ -63,7 +63,7 @@ class DecordReader(VideoReader):
             reader = self._decord.VideoReader(url, ctx=self._decord.cpu(0), num_threads=1)
             length = len(reader)
         except Exception as error:
-            raise VideoDecodeError(self._path, "corrupt", f"decord cannot open it: {said(error)}") from error
+            raise VideoDecodeError(self._path, "corrupt", f"decord cannot open it: {message_of(error)}") from error
         # If a container declares too many frames, decord appends copies of the last one. In AVI they are recognised by
         # the true length and left out; in other containers the difference may lie at the beginning.
         if length < len(times) or (length > len(times) and self.info.container != "avi"):
@@ -75,7 +75,7 @@ class DecordReader(VideoReader):
             except Exception as error:
                 good = min(index, len(times))
                 raise VideoDecodeError(
-                    self._path, "corrupt", f"breaks off after {good} good frames: {said(error)}", good
+                    self._path, "corrupt", f"breaks off after {good} good frames: {message_of(error)}", good
                 ) from error
             if image.shape != (self.info.height, self.info.width, 3):
                 raise VideoDecodeError(

@@ -110,7 +110,7 @@ class ListOptions(Options):
         Path | None,
         Option(
             "Names of a list's numbered classes: a name, or a number and a name, on each line. By default the only "
-            "label_map*.txt beside the list.",
+            "label_map*.txt next to the list.",
             panel=LABELS,
         ),
     ] = None

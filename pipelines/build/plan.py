@@ -113,7 +113,7 @@ class _ReadDeclared:
 
 
 def _read_declared(sources: Sequence[Source], options: WorkerOptions, *, sizes: bool = False) -> list[_Declared]:
-    """The declared facts of every source, read in a worker process unless the options say otherwise."""
+    """The declared facts of every source, read in a worker process unless the options ask for this process."""
     task = _ReadDeclared(tuple(source.path for source in sources), sizes)
     if options.in_process:
         return task(lambda place: None)

@@ -37,7 +37,7 @@ class Outcome:
     Attributes:
         statuses: number of videos by status ("ok", "partial", "no_static_background").
         grades: number of shots by grade, A to F; shots too short to be graded have none.
-        short_shots: shots of less than a second beside others: too short to be graded, they have no background.
+        short_shots: shots of less than a second next to others: too short to be graded, they have no background.
         failures: videos that could not be used.
         frames: number of frames in the store.
         bytes_by_array: bytes of the files in the shards, by array.

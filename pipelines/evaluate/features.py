@@ -1,4 +1,4 @@
-"""Frozen features of clips: one `encode` for all callers, and features of a store's videos, kept beside their run.
+"""Frozen features of clips: one `encode` for all callers, and features of a store's videos, kept next to their run.
 
 Letters: N clips or videos, B videos of a batch, V clips of a video, T frames, S side of the crop, D features.
 """

@@ -114,8 +114,7 @@ def heatmap(
     Raises:
         UsageError: class maps without labelled videos, an unknown stage, or `out` holds a result.
         MasksError: masks from elsewhere cannot be understood, or belong to no video.
-        CheckpointError: a run cannot be read.
-        StoreError: a store cannot be read.
+        CheckpointError, StoreError: a run or a store cannot be read.
         WriteError: `out` cannot be written; the files of an earlier call are unchanged.
     """
     options = options or HeatmapOptions()

@@ -34,7 +34,7 @@ def _changes(value: Any) -> Any:
 
 @record
 class TrainOptions(DeviceOptions):
-    """`bgaug train`; None stands for what suits backbone and data."""
+    """`bgaug train`; None means the value that suits backbone and data."""
 
     method: Annotated[
         str, Option("Training method: the pairs and the terms of the loss; see docs/methods.md.", names=METHODS)

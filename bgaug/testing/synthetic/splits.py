@@ -148,8 +148,7 @@ def make_split(
             kept[n] = part
         if truth:
             degraded[n] = degraded_masks(np.random.default_rng((3, draw, split.seed, start + n)), video.moving)
-    truths = (*known, degraded) if truth else ()
-    return SyntheticSplit(name, start, frames, labels, scene, prop, kind, *truths)
+    return SyntheticSplit(name, start, frames, labels, scene, prop, kind, *known, *((degraded,) if truth else ()))
 
 
 def _labels(split: _Split, draw: int, stop: int) -> Ints:

@@ -44,7 +44,7 @@ class Donor(_Record):
 
 
 class Inserted(_Record):
-    """The still foreground beside a moving one: a frame of another video, and its shift to the right."""
+    """The still foreground next to a moving one: a frame of another video, and its shift to the right."""
 
     id: str
     shot: int

@@ -226,7 +226,7 @@ def _with_interval(name: str, hits: NDArray[np.bool_], groups: NDArray[np.str_])
 
 
 def _conflict_shares(tested: Tested) -> dict[str, float]:
-    """Shares of predictions for clips in which one action moves and another stands still."""
+    """Shares of predictions for clips in which one action moves and another does not move."""
     predicted, scores, columns = (
         tested.predicted("conflict"),
         tested.of_rows("conflict"),
