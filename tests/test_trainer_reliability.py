@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*--resume goes on"):
+    with pytest.raises(CheckpointError, match="No space left on device.*--resume continues"):
         run(small_store, out, resume=True)
     monkeypatch.setattr(torch, "save", save)
     assert [path.name for path in (out / CHECKPOINTS).iterdir()] == ["step-00000001.pt"]
