@@ -83,3 +83,34 @@ def test_a_lease_is_renewed_and_given_back(path: Path, monkeypatch: pytest.Monke
             time.sleep(0.01)
         assert file.stat().st_mtime > 100
     assert not file.exists()
+
+
+def test_a_lease_appears_with_the_name_of_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = tmp_path / "x.lease", os.write
+
+    def killed(descriptor: int, data: bytes) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        lease.Lease(path).take()
+    assert not path.exists()
+    monkeypatch.setattr(os, "write", write)
+    held_lease = lease.Lease(path)
+    assert held_lease.take() is None and held_lease.holder().startswith(f"process {os.getpid()} on ")
+    other = lease.Lease(path).take()
+    assert other == held_lease.holder()
+    held_lease.give_back()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lease_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    held_lease = lease.Lease(tmp_path / "x.lease")
+    assert held_lease.take() is None
+    assert lease.Lease(tmp_path / "x.lease").take() == held_lease.holder()
+    held_lease.give_back()
+    assert os.listdir(tmp_path) == []

@@ -35,6 +35,7 @@ _DEAD_SECONDS = 60.0
 
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without hard links
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK  # never through a link: its target would be written
 _HOLDER = re.compile(r"process (\d{1,10}) on (\S.*?)(?: since \S.*)?")
 
@@ -229,28 +230,40 @@ class Lease:
     def take(self) -> str | None:
         """Take the lease; returns the holder if another process has it."""
         try:
-            # Of several processes, O_EXCL lets one create the file, on network file systems as well.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            descriptor = self._create()
         except FileExistsError:
             holder = self.living_holder()
             if holder is not None:
                 return holder
             self._clear()
             return self.take()
-        try:
-            os.write(descriptor, _holder_name().encode())
-        except OSError:
-            with suppress(OSError):
-                os.utime(descriptor, (0, 0))  # the lease has ended, even if its file cannot be removed
-            os.close(descriptor)
-            self.path.unlink(missing_ok=True)
-            raise
         # Stays open: a file system may give the number of a deleted file to the next one.
         self._descriptor = descriptor
         self._stop.clear()
         self._renewal = threading.Thread(target=self._renew, name="bgaug-lease", daemon=True)
         self._renewal.start()
         return None
+
+    def _create(self) -> int:
+        """Create the file with the name of its holder in it; the open descriptor.
+
+        A file that appeared before its name was written would block others for a minute if its process were killed
+        between the two.
+        """
+        unfinished = self._new_name()
+        try:
+            descriptor = _write_holder(unfinished)
+            try:
+                os.link(unfinished, self.path)  # of several processes, one succeeds, on network file systems as well
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _write_holder(self.path)
+            return descriptor
+        finally:
+            with suppress(OSError):  # a file that stays is removed with those of builds that died
+                unfinished.unlink(missing_ok=True)
 
     def give_back(self) -> None:
         """End the lease."""
@@ -330,6 +343,20 @@ class Lease:
 
     def _new_name(self) -> Path:
         return self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}")
+
+
+def _write_holder(path: Path) -> int:
+    """Create a file with the name of this process in it; the open descriptor."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.write(descriptor, _holder_name().encode())
+    except OSError:
+        with suppress(OSError):
+            os.utime(descriptor, (0, 0))  # the lease has ended, even if its file cannot be removed
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor
 
 
 def _process_here(data: bytes) -> int | None:
