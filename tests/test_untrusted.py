@@ -565,3 +565,7 @@ def test_weights_of_the_small_encoder_train_on(learner: ContrastiveLearner, smal
     assert done.exit_code == 2 and "no weights are published for tiny" in said
     done = call("train", small_store, "--out", tmp_path / "x", "--weights", tmp_path / "own.safetensors")
     assert done.exit_code == 2 and "give --backbone tiny" in " ".join(done.stderr.split())
+
+
+def test_unknown_escapes_in_a_text_are_no_warning() -> None:
+    assert load_plain(b"S'a\\h'\n.") == "a\\h"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -72,10 +73,13 @@ def load_plain(
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     machine = _Machine(names or {}, persistent)
     try:
-        for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-            if number >= operations:
-                raise MalformedFile(f"the pickle has more than {operations} operations")
-            machine.step(operation.name, argument)
+        with warnings.catch_warnings():
+            # Unknown escapes in texts of protocol 0 keep their backslash; the warning is for authors of Python code.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+                if number >= operations:
+                    raise MalformedFile(f"the pickle has more than {operations} operations")
+                machine.step(operation.name, argument)
         value = machine.result()
     except MalformedFile:
         raise
