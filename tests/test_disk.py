@@ -108,8 +108,6 @@ def check_refused(result: Result, error: int, command: Command) -> None:
     """One line that names what the system refused, and no traceback."""
     accompanying = "TensorBoard files are no longer written"
     message = [line for line in result.stderr.strip().splitlines() if accompanying not in line]
-        line for line in result.stderr.strip().splitlines() if "TensorBoard files are no longer written" not in line
-    ]
     if command.tolerant and result.exit_code == 0:
         assert message == [] or "not kept" in result.stderr
         return
