@@ -107,8 +107,13 @@ def _prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: else the next file would become stdout
-    sys.stdout = _wrapped(sys.stdout, 1, _Results)
-    sys.stderr = _wrapped(sys.stderr, 2, _Messages)
+    # Ctrl-C between taking a stream apart and wrapping it again would leave Python without stdout.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        sys.stdout = _wrapped(sys.stdout, 1, _Results)
+        sys.stderr = _wrapped(sys.stderr, 2, _Messages)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _wrapped(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) -> TextIO:
