@@ -12,7 +12,7 @@ the world's videos, for the same number of steps of 128 encoded views. Then froz
 interrupted one goes on where it stopped, and whatever is there already is not trained again. Tests come from another
 draw of the world (`--data-seed 1`) than the demo's and than anything that was used to choose.
 
-The result goes to benchmarks/results/bias.json, with a plot beside it (needs matplotlib: pip install 'bgaug[plots]');
+The result goes to benchmarks/results/bias.json, with a plot next to it (needs matplotlib: pip install 'bgaug[plots]');
 cells stay in --work.
 """
 

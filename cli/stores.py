@@ -28,7 +28,7 @@ def verify_command(
 ) -> None:
     """Check every commit, size and checksum of a store.
 
-    The content hash is the same for the same videos and options, whoever built the store and when. Leaves with 1 if
+    The content hash is the same for the same videos and options, by any process and at any time. Exits with 1 if
     anything was wrong, also where it was repaired: the videos named are then to be built again.
 
     Examples:
@@ -47,7 +47,7 @@ def verify_command(
         report = verify_store(store, deep=deep, on_shard=progress.advance)
         for problem in report.problems:
             progress.warn(_described(problem))
-        mended = repair_store(store, report) if repair and report.problems else None
+        repaired = repair_store(store, report) if repair and report.problems else None
     wrong = bool(report.problems) or restored
     result = {
         "ok": not wrong,
@@ -61,12 +61,12 @@ def verify_command(
     shown = {**result, "problems": len(report.problems), "bytes": human_bytes(report.num_bytes)}
     verdict = "whole" if not wrong else f"{len(report.problems) + restored} problems"
     if repair:
-        result |= _repair_json(mended, restored)
-        shown |= {name: _listed(value) for name, value in _repair_json(mended, restored).items()}
+        result |= _repair_json(repaired, restored)
+        shown |= {name: _listed(value) for name, value in _repair_json(repaired, restored).items()}
     show(result, as_json, lambda: pairs_table(f"{store}: {verdict}", shown))
     if wrong:
         hint = "--repair drops what is damaged, so that the command that built the store makes it again"
-        for line in _repair_lines(mended, restored) if repair else [hint]:
+        for line in _repair_lines(repaired, restored) if repair else [hint]:
             note(line)
         raise typer.Exit(FAILED)
 

@@ -401,7 +401,8 @@ class Sweep:
 
     def build(self, out: Path, over: str) -> None:
         options = {over: True} if over in ("overwrite", "retry_failed") else {}
-        setup = ShardOptions(inputs=[self.folder / "videos"], out=out, in_process=True, **options)  # type: ignore[arg-type]
+        videos = [self.folder / "videos"]
+        setup = ShardOptions(inputs=videos, out=out, in_process=True, **options)  # type: ignore[arg-type]
         build_shards(replace(setup, size=(16, 16) if over == "other" else (24, 32)), Silent())
 
     def steps(self) -> list[tuple[str, str]]:

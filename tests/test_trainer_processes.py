@@ -56,7 +56,7 @@ def by_two(store: Path, out: Path, *more: str) -> None:
     ]
     message = [process.communicate(timeout=600) for process in started]
     assert [process.returncode for process in started] == [0, 0], message
-    assert b"run in" in message[0][0] and not message[1][0], "the first one tells"
+    assert b"run in" in message[0][0] and not message[1][0], "only the first process reports"
 
 
 def by_one(store: Path, out: Path, *more: str) -> None:

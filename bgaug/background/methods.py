@@ -57,7 +57,7 @@ def patches_background(
     """Median of the samples with the least motion around each patch.
 
     Correct where the background is visible, and nothing moves nearby, in a tenth of the shot; better than a median
-    where somebody stands for most of it, worse where everything moves a little all the time. About three times the cost
+    where a person stands for most of it, worse where everything moves a little all the time. About three times the cost
     of the median.
 
     Args:

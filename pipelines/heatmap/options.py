@@ -57,7 +57,9 @@ class HeatmapOptions(EncoderOptions):
             "Code that cam explains; by default that of the run's method: dynamic for bgaug, dual.", names=_EXPLAINED
         ),
     ] = None
-    against: Annotated[tuple[Path, ...], Option("Another run, shown beside it on the same frames.", metavar="RUN")] = ()
+    against: Annotated[
+        tuple[Path, ...], Option("Another run, shown next to it on the same frames.", metavar="RUN")
+    ] = ()
     overwrite: Annotated[bool, Option("Replace the result of an earlier call.", panel=RUNNING)] = False
     in_process: bool = False
     """Read videos in the calling process."""
