@@ -10,6 +10,7 @@ BgaugError
 │   └── StoreLockedError        another process is writing it
 ├── LabelsError (ValueError)    a label file that cannot be understood
 ├── MasksError (ValueError)     mask files that cannot be understood; has path
+├── SegmenterError (ValueError) a segmentation network, or its settings, that cannot be used; has path
 ├── CheckpointError (ValueError) a run or checkpoint that cannot be used
 ├── WriteError (OSError)        a file or folder that cannot be written; has path and errno
 └── UsageError (ValueError)     options or inputs that contradict each other
@@ -115,6 +116,10 @@ class LabelsError(BgaugError, ValueError):
 
 class MasksError(_PathError):
     """Mask files that cannot be understood, or do not match the videos."""
+
+
+class SegmenterError(_PathError):
+    """A segmentation network, or its settings, that cannot be used."""
 
 
 class CheckpointError(BgaugError, ValueError):

@@ -4,6 +4,7 @@ difference  pixels that differ from the static background
 light       changes of the light over the whole image, and shadows
 refine      the rim of a mask cut again along edges
 bits        masks as they are stored
+segmenter   foreground by a segmentation network in a file
 external    masks made by people or by other models
 """
 
