@@ -75,17 +75,17 @@ def contact_sheet(
 def _row(store: Store, video: int, donor: int, rng: np.random.Generator, width: int) -> NDArray[np.uint8]:
     shots = store.shots(video)
     shot = int(np.flatnonzero(shots[:, 2] >= 0)[0])
-    background = store.background(video, shot).image
     record = store.row(video).shots[shot]
     caption = store.video_id(video) + (f"  grade {record.grade}" if record.grade else "")
     caption += f": {'; '.join(record.reasons)}" if record.reasons else ""
     if store.header.frames == "none":
-        return _strip([background], caption, width)
+        return _strip([store.background(video, shot).image], caption, width)
     # In the middle half: the first and last frames often show little.
     start, stop = int(shots[shot, 0]), int(shots[shot, 1])
     frame = start + int((stop - start) * rng.uniform(0.25, 0.75))
     image = store.clip(video, frame, 1)[0]
     mask = store.masks(video, frame, 1)[0]
+    background = store.background(video, shot, frame).image
     foreign = int(np.flatnonzero(store.shots(donor)[:, 2] >= 0)[0])
     composite = np.where(mask[..., None], image, store.background(donor, foreign).image)
     return _strip([image, background, overlay(image, mask), composite], f"{caption}  #{frame}", width)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import google_crc32c
@@ -56,6 +56,11 @@ LIMIT_SECONDS = 5.0
 """Of a processor; what waits for something uses none, and is ended after `HUNG_SECONDS` by the clock."""
 HUNG_SECONDS = 30.0
 KINDS: tuple[FrameKind, ...] = ("jpeg", "raw", "none")
+
+
+class Make(Protocol):
+    def __call__(self, root: Path, kind: FrameKind, prefix: str = "") -> Path: ...
+
 
 # --- seals ------------------------------------------------------------------------------------------------------------
 
@@ -378,6 +383,8 @@ def read(root: Path) -> None:
         quietly(partial(store.row, video))
         for shot in range(min(3, len(store.shots(video)))):
             quietly(partial(store.background, video, shot))
+            quietly(partial(store.canvas, video, shot))
+            quietly(partial(read_small_masks, store, video, shot))
     quietly(lambda: store.failures)
     quietly(lambda: store.bank("places"))
 
@@ -388,6 +395,13 @@ def read_video(store: Store, video: int) -> None:
         quietly(lambda: store.clip(video, 0, count))
     quietly(lambda: store.masks(video, 0, count))
     quietly(lambda: store.pts_seconds(video, 0, count))
+
+
+def read_small_masks(store: Store, video: int, shot: int) -> None:
+    masks = store.shot_masks(video, shot)
+    if masks is not None:
+        for frame in range(min(len(masks), 40)):
+            masks.at(frame)
 
 
 def quietly(act: Callable[[], object]) -> None:
@@ -470,9 +484,9 @@ class Verdict:
     largest: tuple[int, str] = (0, "")
 
 
-def attack(work: Path, kind: FrameKind, chosen: list[Case], verdict: Verdict) -> None:
+def attack(work: Path, kind: FrameKind, chosen: list[Case], verdict: Verdict, make: Make = make_full_store) -> None:
     """Each case to a copy of a store in its own right: all that reads it, with limits on time and memory."""
-    pristine, other = make_full_store(work / "pristine", kind), make_full_store(work / "other", kind, "other ")
+    pristine, other = make(work / "pristine", kind), make(work / "other", kind, "other ")
     for case in chosen:
         place = work / "case"
         shutil.rmtree(place, ignore_errors=True)

@@ -1,7 +1,8 @@
 """Small stores, written without a decoder.
 
 `make_store`: the grey level of an image names its video. `make_full_store`: noise in everything that a store may hold.
-`make_noise_store`: noise in shards and parts that the caller chooses.
+`make_noise_store`: noise in shards and parts that the caller chooses. `make_moving_store`: what is kept for cameras
+that move.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bgaug.background import Background
+from bgaug.background import Background, BackgroundView, Canvas
+from bgaug.masks import SmallMasks
 from bgaug.names import FrameKind
+from bgaug.pipelines.build.process_video import put_shot
+from bgaug.shots.estimate import Shot as EstimatedShot
 from bgaug.sizing import Fit, Size
 from bgaug.store import (
     Failure,
@@ -196,6 +200,89 @@ def make_noise_store(
                 shots += [Shot(start=first + count - 1, stop=first + count, background=-1, camera="moving")]
                 row = make_row(name, count, shots, height=source[0], width=source[1], first=first, status=status)
                 writer.add(row, payload)
+            writer.commit()
+    finish_store(root)
+    return root
+
+
+# --- cameras that move ------------------------------------------------------------------------------------------------
+
+MOVING_IDS = ("long.mp4", "pan.mp4", "plain.mp4", "shake.mp4")
+
+
+def noise_background(rng: np.random.Generator, size: Size) -> Background:
+    levels = np.round(rng.random(size, np.float32) * 80) / 8
+    return Background(noise(rng, size), levels.astype(np.float32), rng.random(size) < 0.9)
+
+
+def noise_canvas(rng: np.random.Generator, num_places: int = 5) -> Canvas:
+    """A canvas of noise, 20x30 for frames of 18x26, all of whose frames could be aligned."""
+    seen = noise_background(rng, (20, 30))
+    transforms = np.tile(np.eye(2, 3, dtype=np.float32), (num_places, 1, 1))
+    transforms += rng.uniform(-0.2, 0.2, transforms.shape).astype(np.float32)
+    confidence = rng.uniform(0.5, 1, num_places).astype(np.float32)
+    indices = np.sort(rng.choice(8, num_places, replace=False)).astype(np.int64)
+    return Canvas(seen.image, seen.noise, seen.valid, transforms, confidence, transforms[0], indices, (18, 26))
+
+
+def moving_shots(size: Size) -> dict[str, list[EstimatedShot]]:
+    """By video, shots as they are estimated: with views and small masks, with a canvas, without one, with neither."""
+    rng = np.random.default_rng(1)
+
+    def views(*frames: int) -> tuple[BackgroundView, ...]:
+        return tuple(BackgroundView(frame, noise_background(rng, size)) for frame in frames)
+
+    def small(count: int, shape: Size) -> SmallMasks:
+        return SmallMasks.of(rng.random((count, *shape)) < 0.5)
+
+    pan = [
+        EstimatedShot(0, 8, "moving", None, None, "B", ("fast",), views(1, 4, 6), small(8, (5, 7))),
+        EstimatedShot(8, 12, "static", noise_background(rng, size), None, "A"),
+        EstimatedShot(12, 20, "moving", None, None, "F", (), views(3), small(8, (6, 9))),
+    ]
+    shake = [
+        EstimatedShot(0, 8, "jitter", noise_background(rng, size), noise_canvas(rng), "C"),
+        EstimatedShot(8, 10, "jitter", noise_background(rng, size), None, "D"),
+        EstimatedShot(10, 18, "jitter", noise_background(rng, size), noise_canvas(rng, 3), "C"),
+    ]
+    plain = [EstimatedShot(0, 5, "static", noise_background(rng, size), None, "A")]
+    long = [EstimatedShot(0, 24, "moving", None, None, "C", (), views(2, 9, 15, 22))]
+    return {"long.mp4": long, "pan.mp4": pan, "plain.mp4": plain, "shake.mp4": shake}
+
+
+def make_moving_store(root: Path, kind: FrameKind = "none", prefix: str = "", size: Size = FULL_SIZE) -> Path:
+    """Five shards: a video that pans and one that shakes, a plain one, and the two parts of a long one; one failure."""
+    shots = moving_shots(size)
+    planned = [PlannedVideo(prefix + name, 5, 5) for name in ("pan.mp4", "shake.mp4", "plain.mp4", "z.mp4")]
+    parts = [(PlannedVideo(f"{prefix}long.mp4", 9, 9, part, 2),) for part in range(2)]
+    plan = Plan((tuple(planned[:2]), tuple(planned[2:3]), tuple(planned[3:]), *parts))
+    header = Header(size, "stretch", kind, ("run", "walk"), {"holds": "backgrounds" if kind == "none" else "clips"})
+    header = create_store(root, header, plan)
+    rng = np.random.default_rng(2)
+    long = shots["long.mp4"][0]
+    work = [
+        [("pan.mp4", shots["pan.mp4"]), ("shake.mp4", shots["shake.mp4"])],
+        [("plain.mp4", shots["plain.mp4"])],
+        [],
+        [("long.mp4", [long.part(0, 16)])],
+        [("long.mp4", [long.part(16, 24)])],
+    ]
+    for shard, videos in enumerate(work):
+        with ShardWriter(root, header, shard) as writer:
+            for name, own in videos:
+                payload = VideoPayload(header)
+                first, stop = own[0].start, own[-1].stop
+                for frame in range(first, stop):
+                    payload.add_frame(frame / 25, None if kind == "none" else noise(rng, size))
+                if kind != "none":
+                    payload.add_masks(rng.random((stop - first, *size)) < 0.5)
+                rows = [put_shot(payload, shot, for_builds=True) for shot in own]
+                total = 24 if name == "long.mp4" else None
+                more: dict[str, Any] = {"first": first, "total_frames": total, "label": "run", "split": "train"}
+                more["identity"] = Identity(bytes=5, sha256="0" * 64)
+                writer.add(make_row(prefix + name, stop - first, rows, **more), payload)
+            if not videos:
+                writer.fail(Failure(id=f"{prefix}z.mp4", reason="corrupt", message="broke off"))
             writer.commit()
     finish_store(root)
     return root

@@ -25,6 +25,7 @@ import zarr
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from stores import MOVING_IDS, make_moving_store
 from worlds import moving_square, scene
 
 from bgaug.masks import unpack_mask
@@ -46,8 +47,9 @@ from bgaug.store import (
     write_bank,
 )
 from bgaug.store.array_file import ArrayFile
+from bgaug.store.format.columns import OPTIONAL_COLUMNS
 from bgaug.store.format.layout import read_header
-from bgaug.store.format.records import CAMERAS, GRADES, STATUSES
+from bgaug.store.format.records import CAMERAS, GRADES, STATUSES, CanvasRow, SmallMasksRow
 from bgaug.store.places import Folder
 from bgaug.video import write_video
 
@@ -56,6 +58,8 @@ PAGE = (DOCS / "store.md").read_text("utf-8")
 SCHEMA: dict[str, Any] = json.loads((DOCS / "store.schema.json").read_bytes())
 SIZE = 45, 61  # of so many pixels that masks end within a byte
 KINDS = ("jpeg", "raw", "none", "backgrounds")
+ALL_KINDS = (*KINDS, "moving")
+OPTIONAL = {"shot": {"background_frames", "canvas", "masks"}}  # keys that not all records have
 LONG = "run/long ü.mp4"
 
 
@@ -95,7 +99,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         replace_masks(out / "raw", header, shard, lambda row, masks: masks[::-1] if row.id.endswith("z.mp4") else None)
     finish_store(out / "raw")
     write_bank(out / "jpeg", "places", [(f"ü {seed}.png", scene(seed, *SIZE)) for seed in (1, 2)])
-    return {kind: out / kind for kind in KINDS}
+    make_moving_store(out / "moving", size=SIZE)
+    return {kind: out / kind for kind in ALL_KINDS}
 
 
 # --- a second implementation: the page, and nothing of bgaug or Zarr --------------------------------------------------
@@ -254,11 +259,37 @@ class PlainStore:
     def shots(self, name: str) -> list[tuple[dict[str, Any], Path]]:
         return [(shot, folder) for row, folder in self.videos[name] for shot in row["shots"]]
 
-    def background(self, name: str, number: int) -> tuple[Array, Array, Array]:
-        """Image, noise in grey levels, validity."""
+    def background(self, name: str, number: int, frame: int = 0) -> tuple[Array, Array, Array]:
+        """Image, noise in grey levels, validity; of several that nearest to the frame."""
         shot, folder = self.shots(name)[number]
-        image, noise, valid = (self.read(folder / key)[shot["background"]] for key in ("backgrounds", "noise", "valid"))
+        distances = [abs(other - frame) for other in shot.get("background_frames", [0])]
+        row = shot["background"] + distances.index(min(distances))
+        image, noise, valid = (self.read(folder / key)[row] for key in ("backgrounds", "noise", "valid"))
         return image, noise / 8, self.unpacked(valid)
+
+    def canvas(self, name: str, number: int) -> tuple[Array, Array, Array, Array] | None:
+        """Image, noise in grey levels, validity, places."""
+        shot, folder = self.shots(name)[number]
+        where = shot.get("canvas")
+        if where is None:
+            return None
+        height, width = where["size"]
+        image, noise, valid = (
+            self.read(folder / f"canvas_{key}")[where["pixel"] :][: height * width].reshape(height, width, -1).squeeze()
+            for key in ("image", "noise", "valid")
+        )
+        places = self.read(folder / "canvas_places")[where["place"] :][: where["num_places"]]
+        return image, noise / 8, valid.astype(bool), places
+
+    def small_masks(self, name: str, number: int) -> Array | None:
+        shot, folder = self.shots(name)[number]
+        where = shot.get("masks")
+        if where is None:
+            return None
+        count, (height, width) = shot["stop"] - shot["start"], where["size"]
+        size = -(-height * width // 8)
+        packed = self.read(folder / "small_masks")[where["byte"] :][: count * size].reshape(count, size)
+        return np.unpackbits(packed, axis=1, count=height * width).reshape(count, height, width).astype(bool)
 
     def content(self, row: dict[str, Any], folder: Path) -> str:
         span = slice(row["start"], row["start"] + row["num_frames"])
@@ -266,20 +297,40 @@ class PlainStore:
         for name, dtype in (("frame_crc", "<u4"), ("masks", "u1")):
             if (folder / name).exists():
                 digest.update(self.read(folder / name)[span].astype(dtype).tobytes())
-        for number in sorted({shot["background"] for shot in row["shots"]} - {-1}):
-            for name in ("backgrounds", "noise", "valid"):
-                digest.update(self.read(folder / name)[number].tobytes())
+        for shot in row["shots"]:
+            for number in range(len(shot.get("background_frames", [0])) if shot["background"] >= 0 else 0):
+                for name in ("backgrounds", "noise", "valid"):
+                    digest.update(self.read(folder / name)[shot["background"] + number].tobytes())
+        for shot in row["shots"]:
+            if where := shot.get("canvas"):
+                pixels = slice(where["pixel"], where["pixel"] + where["size"][0] * where["size"][1])
+                for name in ("canvas_image", "canvas_noise", "canvas_valid"):
+                    digest.update(self.read(folder / name)[pixels].tobytes())
+                places = slice(where["place"], where["place"] + where["num_places"])
+                digest.update(self.read(folder / "canvas_places")[places].astype("<f8").tobytes())
+        for shot in row["shots"]:
+            if where := shot.get("masks"):
+                size = (shot["stop"] - shot["start"]) * -(-where["size"][0] * where["size"][1] // 8)
+                digest.update(self.read(folder / "small_masks")[where["byte"] :][:size].tobytes())
         return digest.hexdigest()
 
     def content_hash(self) -> str:
         rows = sorted((row for commit in self.commits for row in commit["videos"]), key=lambda row: str(row["id"]))
         videos = [
-            {**row, "start": 0, "identity": None, "shots": [[shot["start"], shot["stop"]] for shot in row["shots"]]}
+            {**row, "start": 0, "identity": None, "shots": [self.shot_content(shot) for shot in row["shots"]]}
             for row in rows
         ]
         record = {key: self.header[key] for key in ("size", "fit", "frames", "classes", "options")}
         text = json.dumps({**record, "videos": videos})
         return hashlib.sha256(canonical(json.loads(text, parse_float=lambda x: round(float(x), 6)))).hexdigest()
+
+    def shot_content(self, shot: dict[str, Any]) -> list[Any]:
+        more = {key: shot[key] for key in OPTIONAL["shot"] if key in shot}
+        if more.get("canvas"):
+            more["canvas"] = {key: value for key, value in more["canvas"].items() if key not in ("pixel", "place")}
+        if "masks" in more:
+            more["masks"] = more["masks"]["size"]
+        return [shot["start"], shot["stop"], *([more] if more else [])]
 
     def columns(self) -> dict[str, list[Any]]:
         """What the index must hold, from the commits."""
@@ -303,6 +354,10 @@ class PlainStore:
             found[f"shot_{key}"] = [shot[key] for rows in shots for shot, _ in rows]
         for key in ("camera", "grade"):
             found[f"shot_{key}"] = [STRINGS[key].index(shot[key]) for rows in shots for shot, _ in rows]
+        frames = [shot.get("background_frames", []) for rows in shots for shot, _ in rows]
+        if any(frames):
+            found["background_frame_offsets"] = np.cumsum([0, *map(len, frames)]).tolist()
+            found["background_frame"] = [frame for some in frames for frame in some]
         return found
 
 
@@ -362,23 +417,52 @@ def test_a_second_implementation_reads_the_same(
             assert np.array_equal(valid, background.valid) and shot["grade"] == background.grade
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("read", READERS)
+def test_what_moving_cameras_have_reads_the_same(stores: dict[str, Path], read: Callable[[Path], Array]) -> None:
+    plain, store = PlainStore(stores["moving"], read), open_store(stores["moving"])
+    assert list(plain.videos) == list(store.videos) == list(MOVING_IDS)
+    seen = set()
+    for video, name in enumerate(plain.videos):
+        for number, (shot, _) in enumerate(plain.shots(name)):
+            for frame in range(shot["start"], shot["stop"]):
+                background = store.background(video, number, frame)
+                image, noise, valid = plain.background(name, number, frame)
+                assert np.array_equal(image, background.image) and np.array_equal(noise, background.noise)
+                assert np.array_equal(valid, background.valid)
+            canvas, expected = store.canvas(video, number), plain.canvas(name, number)
+            masks, small = store.shot_masks(video, number), plain.small_masks(name, number)
+            assert (canvas is None, masks is None) == (expected is None, small is None)
+            if canvas is not None and expected is not None:
+                assert np.array_equal(canvas.image, expected[0]) and np.array_equal(canvas.noise, expected[1])
+                assert np.array_equal(canvas.valid, expected[2])
+                assert np.array_equal(canvas.indices + shot["start"], expected[3][:, 0])
+                assert np.array_equal(canvas.confidence, expected[3][:, 1])
+                assert np.array_equal(canvas.transforms.reshape(-1, 6), expected[3][:, 2:])
+            if masks is not None and small is not None:
+                assert np.array_equal(np.stack([masks.at(frame) for frame in range(len(masks))]), small)
+            seen.add((len(shot.get("background_frames", [])), canvas is None, masks is None))
+    assert len(seen) > 4
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_digests_are_computed_as_the_page_describes(stores: dict[str, Path], kind: str) -> None:
     plain = PlainStore(stores[kind])
     for parts in plain.videos.values():
         for row, folder in parts:
             assert plain.content(row, folder) == row["content"]
     assert plain.content_hash() == verify_store(stores[kind]).content_hash
+    if kind == "moving":
+        return
     source = stores[kind].parent / "videos" / "run" / "a.mp4"
     identity = {"bytes": source.stat().st_size, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     assert plain.videos["run/a.mp4"][0][0]["identity"] == identity
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_index_is_what_the_page_describes(stores: dict[str, Path], kind: str) -> None:
     plain, store = PlainStore(stores[kind]), open_store(stores[kind])
     expected = plain.columns()
-    assert expected.keys() == vars(store.columns).keys()
+    assert vars(store.columns).keys() - expected.keys() == (set() if kind == "moving" else set(OPTIONAL_COLUMNS))
     for name, values in expected.items():
         found = plain.read(stores[kind] / "index" / name)
         assert np.array_equal(found, np.array(values, found.dtype)), name
@@ -427,20 +511,23 @@ def documents(root: Path) -> Iterator[tuple[str, Any]]:
             yield "row", row
             yield "identity", row["identity"]
             yield from (("shot", shot) for shot in row["shots"])
+            yield from (("canvas", shot["canvas"]) for shot in row["shots"] if shot.get("canvas"))
+            yield from (("small_masks", shot["masks"]) for shot in row["shots"] if shot.get("masks"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_stores_follow_the_schema(stores: dict[str, Path], kind: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     seen = set()
     for name, document in documents(stores[kind]):
         seen.add(name)
         validator(name).validate(document)
-    assert SCHEMA["$defs"].keys() - seen <= {"crc32c", "sha256", "files", "planned", "bank"}
+    rare = {"bank"} if kind == "moving" else {"bank", "canvas", "small_masks"}
+    assert SCHEMA["$defs"].keys() - seen <= {"crc32c", "sha256", "files", "planned", "size", *rare}
 
 
 def test_the_stores_hold_what_is_rare(stores: dict[str, Path]) -> None:
-    found = {kind: [row for name, row in documents(root) if name == "row"] for kind, root in stores.items()}
+    found = {kind: [row for name, row in documents(stores[kind]) if name == "row"] for kind in KINDS}
     for kind, rows in found.items():
         assert {row["status"] for row in rows} >= {"ok", "partial"} and any(
             row["expected_frames"] == 60 for row in rows
@@ -460,8 +547,10 @@ def test_what_is_no_store_fails_the_schema(stores: dict[str, Path]) -> None:
             continue
         wrong = [{**document, "surplus": 1}]
         for key in document:
-            wrong.append({other: value for other, value in document.items() if other != key})
+            if key not in OPTIONAL.get(name, ()):
+                wrong.append({other: value for other, value in document.items() if other != key})
             wrong.append({**document, key: True if key == "fps" else -7.5})
+            wrong.append({**document, key: [-7.5]})
         for one in wrong:
             assert not validator(name).is_valid(one), (name, one)
     strange: list[Any] = [[], ["a", 1], ["a", 1, 1, 0], ["a", 1, 1, 0, 2, 3], ["a", 1, 1, 0, 1], ["a", "1", 1], {}]
@@ -486,11 +575,20 @@ def kinds(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [("row", VideoRow), ("shot", Shot), ("identity", Identity), ("failure", Failure)]
+    ("name", "model"),
+    [
+        ("row", VideoRow),
+        ("shot", Shot),
+        ("canvas", CanvasRow),
+        ("small_masks", SmallMasksRow),
+        ("identity", Identity),
+        ("failure", Failure),
+    ],
 )
 def test_schema_and_models_name_the_same(name: str, model: type[BaseModel]) -> None:
     theirs, ours = SCHEMA["$defs"][name], model.model_json_schema()
-    assert theirs["properties"].keys() == ours["properties"].keys() == set(theirs["required"])
+    assert theirs["properties"].keys() == ours["properties"].keys()
+    assert theirs["properties"].keys() == {*theirs["required"], *OPTIONAL.get(name, ())}
     for key, schema in theirs["properties"].items():
         assert kinds(schema, SCHEMA["$defs"]) == kinds(ours["properties"][key], ours.get("$defs", {})), key
 
@@ -526,7 +624,7 @@ def dimensions(text: str, letters: dict[str, int]) -> list[int]:
 
 
 def test_the_page_names_every_key() -> None:
-    names = ["header", "commit", "row", "shot", "identity", "failure", "index", "bank"]
+    names = ["header", "commit", "row", "shot", "canvas", "small_masks", "identity", "failure", "index", "bank"]
     for name, table in zip(names, tables("key"), strict=True):
         properties = SCHEMA["$defs"][name]["properties"]
         assert list(table) == list(properties), name
@@ -535,7 +633,7 @@ def test_the_page_names_every_key() -> None:
             assert words == kinds(properties[key], SCHEMA["$defs"]), (name, key)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_page_describes_every_array(stores: dict[str, Path], kind: str) -> None:
     (arrays,), (columns,) = tables("array"), tables("column")
     plain = PlainStore(stores[kind])
@@ -543,6 +641,7 @@ def test_the_page_describes_every_array(stores: dict[str, Path], kind: str) -> N
     letters = {"H": SIZE[0], "W": SIZE[1], "P": -(-SIZE[0] * SIZE[1] // 8)}
     expected = plain.columns()
     letters |= {"N": len(plain.videos), "M": len(expected["part_shard"]), "S": len(expected["shot_start"])}
+    letters["G"] = len(expected.get("background_frame", ()))
     places = [(path, arrays, commit) for path, commit in zip(plain.folders, plain.commits, strict=True)]
     for folder, table, commit in [*places, (stores[kind] / "index", columns, {"F": 0, "K": 0})]:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -551,10 +650,14 @@ def test_the_page_describes_every_array(stores: dict[str, Path], kind: str) -> N
             due = {"pts_seconds", "backgrounds", "valid", "noise"}
             due |= {"frames", "frame_crc", "background_crc"} if kind in ("jpeg", "raw") else set()
             due |= {"frame_offsets"} if kind == "jpeg" else set()
-            due |= {"masks"} if commit["F"] and kind != "backgrounds" else set()
+            due |= {"masks"} if commit["F"] and kind not in ("backgrounds", "moving") else set()
+            shots = [shot for row in commit["videos"] for shot in row["shots"]]
+            if any(shot.get("canvas") for shot in shots):
+                due |= {"canvas_image", "canvas_noise", "canvas_valid", "canvas_places"}
+            due |= {"small_masks"} if any(shot.get("masks") for shot in shots) else set()
             assert set(names) == due
         else:
-            assert set(names) == table.keys()
+            assert set(names) == table.keys() - (set() if kind == "moving" else set(OPTIONAL_COLUMNS))
         for name in names:
             meta = json.loads((folder / name / "zarr.json").read_bytes())
             dtype, shape, *more = table[name]
@@ -563,7 +666,12 @@ def test_the_page_describes_every_array(stores: dict[str, Path], kind: str) -> N
                 zstd = "no" if kind in ("jpeg", "raw") else "yes"
             if name == "frames":
                 shape, rows = (text.split(" or ")[kind == "raw"] for text in (shape, rows))
-            known = {**letters, "F": commit["F"], "K": commit["K"], "bytes": meta["shape"][0]}
+            known = {
+                **letters,
+                "F": commit["F"],
+                "K": commit["K"],
+                **dict.fromkeys(("bytes", *"CLB"), meta["shape"][0]),
+            }
             assert meta["data_type"] == dtype and meta["shape"] == dimensions(shape, known), name
             assert meta["fill_value"] == 0 and meta["chunk_key_encoding"]["configuration"] == {"separator": "/"}
             count, rest = meta["shape"][0], meta["shape"][1:]

@@ -1,6 +1,6 @@
 """The static background of a shot: the scene without anything that moves.
 
-image     Background, and Canvas for a camera that moves
+image     Background, and for a camera that moves Canvas and BackgroundView
 samples   the frames that a background is estimated from, collected in one pass
 methods   the estimators by name, the least moving patches, and OpenCV's models
 median    the exact temporal median
@@ -14,6 +14,7 @@ moving    the background of a camera that shakes or pans
 
 from bgaug.background.image import NOISE_STEP as NOISE_STEP
 from bgaug.background.image import Background as Background
+from bgaug.background.image import BackgroundView as BackgroundView
 from bgaug.background.image import Canvas as Canvas
 from bgaug.background.image import fit_background as fit_background
 from bgaug.background.image import quantise_noise as quantise_noise

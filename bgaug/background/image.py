@@ -94,6 +94,19 @@ class Background:
         return self.valid if self.canvas is None else self.canvas.layer_at(self.canvas.valid, frame)
 
 
+@dataclass(frozen=True)
+class BackgroundView:
+    """The background of a camera that moves, as one frame of the shot sees it.
+
+    Attributes:
+        frame: number of the frame within the shot.
+        background: at the size and place of that frame; without a canvas.
+    """
+
+    frame: int
+    background: Background
+
+
 def view(layer: NDArray[Any], transform: NDArray[np.float32], size: Size) -> NDArray[Any]:
     """The part of a layer that a frame sees: (height, width, ...) of the layer's type.
 

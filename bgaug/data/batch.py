@@ -23,7 +23,8 @@ class Batch(MutableMapping[str, Tensor]):
         frames: uint8 (B, V, T, H, W, 3), RGB.
         masks: uint8 (B, V, T, P), foreground bits, most significant first, rows of W then H; see
             `bgaug.pairs.masks.unpack_masks`.
-        backgrounds: uint8 (B, H, W, 3), RGB: the static background of the shot that the clips come from.
+        backgrounds: uint8 (B, H, W, 3), RGB: the background of the shot that the clips come from; of a moving camera,
+            as a frame near the middle of the second view sees it.
         video: int64 (B,), index of the video in the store.
         shot: int64 (B,), index of the shot in its video.
         label: int64 (B,), class index, -1 where unknown.

@@ -31,6 +31,9 @@ _Short = Literal["loop", "pad", "skip"]
 _TOLERANCE_SECONDS = 1e-6
 """Tolerance for rounded times at the end of a shot: less than one tick of any container's clock."""
 
+_BORROWED_VIEW = 1
+"""The view that pairs put other backgrounds behind, and whose background they lend to others."""
+
 _MANY_TIMES = 4
 """A shot that is this many times as long as a clip, by its mean frame rate, holds it; its times are not read."""
 
@@ -85,6 +88,9 @@ class ClipOptions:
 
 class ClipDataset(Dataset[Batch]):
     """One sample per video: V clips of one shot, with their masks and the shot's background.
+
+    Of a moving camera's shot with several backgrounds, it is that whose frame is nearest to the middle frame of the
+    second view (of the first if there is only one).
 
     Samples have the layout at rest: uint8 frames, bit-packed masks. `SemiNegativePairs` makes training pairs of a batch
     on its device. The dataset works in a plain ``DataLoader`` with any start method; ``collate_fn=ClipDataset.collate``
@@ -298,7 +304,9 @@ class ClipDataset(Dataset[Batch]):
             store.frames_at(video, numbers, clips[view])
             store.packed_masks_at(video, numbers, masks[view])
         if self._needs_background:
-            store.background_into(video, shot, arrays["backgrounds"][slot])
+            of_clip = frames[min(_BORROWED_VIEW, len(frames) - 1)]
+            middle = int(of_clip[len(of_clip) // 2])
+            store.background_into(video, shot, arrays["backgrounds"][slot], middle)
         arrays["video"][slot] = video
         arrays["shot"][slot] = shot
         arrays["label"][slot] = store.columns.label[video]

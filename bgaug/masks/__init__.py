@@ -8,6 +8,7 @@ segmenter   foreground by a segmentation network in a file
 external    masks made by people or by other models
 """
 
+from bgaug.masks.bits import SmallMasks as SmallMasks
 from bgaug.masks.bits import pack_mask as pack_mask
 from bgaug.masks.bits import unpack_mask as unpack_mask
 from bgaug.masks.difference import FLOOR as FLOOR

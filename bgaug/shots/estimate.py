@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import Background, Canvas, ShotSampler, ShotSamples, background_of
+from bgaug.background import Background, BackgroundView, Canvas, ShotSampler, ShotSamples, background_of
 from bgaug.background.auto import median_suffices
 from bgaug.background.image import view
 from bgaug.background.moving import align_frames, mosaic_samples, painted, stabilise_samples, steadied
+from bgaug.masks.bits import SmallMasks
 from bgaug.shots.cuts import Camera, Verdict, camera_motion
 from bgaug.shots.quality import grade_shot
 
@@ -33,6 +34,9 @@ class Shot:
         background: as a static camera sees it; None if the shot is too short or its camera moves, unless a
             mosaic could be verified.
         canvas: what the frames of a moving camera are aligned to; None for a still camera, or if alignment failed.
+        views: backgrounds of a moving camera that has no single one, each as one frame sees it, in order of frames;
+            `background` is then None.
+        masks: masks of all frames at a small size, if they do not come from a background; they then take precedence.
         grade: A to F; None for a shot too short to be graded.
         reasons: what lowered the grade.
     """
@@ -44,6 +48,21 @@ class Shot:
     canvas: Canvas | None = None
     grade: str | None = None
     reasons: tuple[str, ...] = ()
+    views: tuple[BackgroundView, ...] = ()
+    masks: SmallMasks | None = None
+
+    def part(self, start: int, stop: int) -> Shot:
+        """The shot as its frames `start` to `stop`, counted within the video, need it, without its masks.
+
+        Of its views it keeps those of these frames, and one before and behind them.
+        """
+        moved = start - self.start
+        before = [view for view in self.views if view.frame < moved][-1:]
+        behind = [view for view in self.views if view.frame >= stop - self.start][:1]
+        inside = [view for view in self.views if moved <= view.frame < stop - self.start]
+        views = tuple(replace(view, frame=view.frame - moved) for view in (*before, *inside, *behind))
+        canvas = self.canvas and replace(self.canvas, indices=self.canvas.indices - moved)
+        return replace(self, start=start, stop=stop, views=views, canvas=canvas, masks=None)
 
 
 def estimate_shot(

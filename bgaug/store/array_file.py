@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreFormatError
 from bgaug.store.arrays import ArraySpec
+from bgaug.store.format.canvas import CANVAS_LAYERS, CANVAS_PLACES, places_are_possible
 from bgaug.store.format.documents import MAX_NODE_BYTES, ArrayDocument, check_document, parse_json
 from bgaug.store.format.layout import crc32c
 from bgaug.store.format.payload import content_digest
@@ -202,7 +203,7 @@ def check_numbers(name: str, array: ArrayFile, frames: ArrayFile | None) -> None
     """Check the values of arrays that other values are computed from; most arrays may contain anything.
 
     Raises:
-        StoreDamageError: a time is not a number, or frames are not end to end.
+        StoreDamageError: a time is not a number, frames are not end to end, or a transform cannot be one.
     """
     good = True
     if name == "pts_seconds":
@@ -211,6 +212,8 @@ def check_numbers(name: str, array: ArrayFile, frames: ArrayFile | None) -> None
         offsets = array.read_all()
         good = bool(len(offsets) and offsets[0] == 0 and offsets[-1] == frames.shape[0])
         good = good and bool((np.diff(offsets) >= _MIN_JPEG_BYTES).all())
+    elif name == CANVAS_PLACES:
+        good = places_are_possible(array.read_all())
     if not good:
         raise StoreDamageError(array.name, "has impossible values: run `bgaug verify`")
 
@@ -269,7 +272,8 @@ def read_array_document(place: Place, key: str, spec: ArraySpec | None = None) -
 def content_of(row: VideoRow, arrays: Mapping[str, ArrayFile], masks: NDArray[np.uint8] | None = None) -> str:
     """See `content_digest`: of a video in these arrays of its shard, or of the video with other packed masks."""
     start, stop = row.start, row.start + row.num_frames
-    numbers = sorted({shot.background for shot in row.shots} - {-1})
+    held = (range(shot.background, shot.background + shot.num_backgrounds) for shot in row.shots)
+    numbers = sorted(number for some in held for number in some)
 
     def parts() -> Iterator[NDArray[Any]]:
         if masks is not None:
@@ -279,6 +283,14 @@ def content_of(row: VideoRow, arrays: Mapping[str, ArrayFile], masks: NDArray[np
         for number in numbers:
             for name in ("backgrounds", "noise", "valid"):
                 yield arrays[name].read(number, number + 1)
+        for canvas in (shot.canvas for shot in row.shots if shot.canvas is not None):
+            for name in CANVAS_LAYERS:
+                yield from arrays[name].blocks(canvas.pixel, canvas.pixel + canvas.num_pixels)
+            yield from arrays[CANVAS_PLACES].blocks(canvas.place, canvas.place + canvas.num_places)
+        for shot in row.shots:
+            if shot.masks is not None:
+                num_bytes = shot.masks.frame_bytes * (shot.stop - shot.start)
+                yield from arrays["small_masks"].blocks(shot.masks.byte, shot.masks.byte + num_bytes)
 
     checksums = arrays["frame_crc"].read(start, stop).tolist() if "frame_crc" in arrays else []
     return content_digest(arrays["pts_seconds"].read(start, stop).tolist(), checksums, parts())

@@ -19,7 +19,15 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from bgaug.files import sync_folder
-from bgaug.store.format.layout import FRAMES_PER_CHUNK, JPEG_CHUNK, Header, crc32c, extend_crc32c, group_bytes
+from bgaug.store.format.layout import (
+    CANVAS_CHUNK,
+    FRAMES_PER_CHUNK,
+    JPEG_CHUNK,
+    Header,
+    crc32c,
+    extend_crc32c,
+    group_bytes,
+)
 
 _ZSTD_LEVEL = 1
 _PIECES = 512  # per call of the system, which allows 1,024
@@ -85,6 +93,11 @@ def array_specs(header: Header) -> dict[str, ArraySpec]:
         ),
         "valid": ArraySpec("|u1", (packed,), 1, compress=True, dimensions=("background", "byte_of_mask")),
         "noise": ArraySpec("|u1", (height, width), 1, compress=True, dimensions=("background", "height", "width")),
+        "canvas_image": ArraySpec("|u1", (3,), CANVAS_CHUNK, compress=True, dimensions=("canvas_pixel", "channel")),
+        "canvas_noise": ArraySpec("|u1", (), CANVAS_CHUNK, compress=True, dimensions=("canvas_pixel",)),
+        "canvas_valid": ArraySpec("|u1", (), CANVAS_CHUNK, compress=True, dimensions=("canvas_pixel",)),
+        "canvas_places": ArraySpec("<f8", (8,), compress=True, dimensions=("canvas_place", "canvas_value")),
+        "small_masks": ArraySpec("|u1", (), JPEG_CHUNK, compress=True, dimensions=("small_mask_byte",)),
     }
     if header.frames != "none":
         specs["frame_crc"] = ArraySpec("<u4", compress=True, dimensions=("frame",))

@@ -29,6 +29,7 @@ from bgaug.store.format.layout import (
     shard_name,
     writing,
 )
+from bgaug.store.format.records import ShotTotals, VideoRow
 from bgaug.store.lock import FileLock
 from bgaug.store.places import Folder
 
@@ -89,18 +90,25 @@ def _check_record(folder: Path, record: Mapping[str, Any]) -> None:
         StoreError: they do not agree; the shard must not become visible.
     """
     frames = [(row["start"], row["num_frames"]) for row in record["videos"]]
-    numbers = [shot["background"] for row in record["videos"] for shot in row["shots"] if shot["background"] >= 0]
-    faults = []
+    faults, totals = [], ShotTotals()
+    try:
+        totals = ShotTotals.of(VideoRow.model_validate(row) for row in record["videos"])
+    except ValueError as error:
+        faults.append(str(error))
     if [start for start, _ in frames] != list(accumulate((count for _, count in frames), initial=0))[:-1]:
         faults.append("its videos are not end to end")
     if record["F"] != sum(count for _, count in frames):
         faults.append(f"its videos have {sum(count for _, count in frames)} frames, {record['F']} were written")
-    if numbers != list(range(record["K"])):
-        faults.append(f"its shots refer to {len(numbers)} backgrounds, {record['K']} were written")
+    if record["K"] != totals.backgrounds:
+        faults.append(f"its shots refer to {totals.backgrounds} backgrounds, {record['K']} were written")
     expected = {name: record["K"] for name in ("backgrounds", "background_crc", "valid", "noise")}
     expected |= {name: record["F"] for name in ("pts_seconds", "frame_crc", "masks")}
     expected["frame_offsets"] = record["F"] + 1
-    for name in sorted({file.split("/")[0] for file in record["files"] if "/" in file}):
+    expected |= totals.rows_by_array
+    there = {file.split("/")[0] for file in record["files"] if "/" in file}
+    needed = {name for name, count in totals.rows_by_array.items() if count}
+    faults += [f"it has no {name}, the shots need {expected[name]} rows" for name in sorted(needed - there)]
+    for name in sorted(there):
         rows, *row = read_array_document(Folder(folder), name).shape
         if (name in expected and rows != expected[name]) or (name == "frames" and row and rows != record["F"]):
             faults.append(f"{name} has {rows} rows, the videos need {expected.get(name, record['F'])}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from bgaug.errors import StoreDamageError, StoreError
 from bgaug.files import replace_durably, sync_folder
 from bgaug.store.array_file import ArrayFile, check_unpacked, read_array_document
 from bgaug.store.arrays import ArrayWriter, begin_group, sync_tree
-from bgaug.store.format.columns import COLUMN_SPECS, Columns, Names, check_columns, columns_of
+from bgaug.store.format.columns import (
+    COLUMN_SPECS,
+    OPTIONAL_COLUMNS,
+    Columns,
+    Names,
+    check_columns,
+    columns_of,
+    without_optional,
+)
 from bgaug.store.format.documents import (
     MAX_LIST_BYTES,
     MAX_NODE_BYTES,
@@ -27,7 +36,7 @@ from bgaug.store.format.documents import (
     check_document,
     parse_json,
 )
-from bgaug.store.format.inside import discard, read_inside
+from bgaug.store.format.inside import discard, exists_inside, read_inside
 from bgaug.store.format.layout import (
     COMMIT,
     FAILURES,
@@ -121,6 +130,8 @@ def _write_index(root: Path, header: Header, failures: bytes, columns: Columns, 
     begin_group(folder)
     known: dict[str, list[int]] = {}
     for field in fields(Columns):
+        if field.name in OPTIONAL_COLUMNS and not len(columns.background_frame):
+            continue
         array = ArrayWriter(folder, field.name, COLUMN_SPECS[field.name])
         array.append(getattr(columns, field.name))
         array.finish()
@@ -197,13 +208,18 @@ def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
 
     with ThreadPoolExecutor(1 if place.near else 16) as pool:  # 40 small files: remote ones take a round trip each
         whole = Held(place.name, dict(zip(files, pool.map(read, files), strict=True)))
-    rows = {name: read_array_document(whole, f"{INDEX}/{name}", spec).shape[0] for name, spec in COLUMN_SPECS.items()}
+    # Either all optional columns are there, or the others are complete without them.
+    without = OPTIONAL_COLUMNS if not any(f"{INDEX}/{name}/zarr.json" in files for name in OPTIONAL_COLUMNS) else ()
+    specs = {name: spec for name, spec in COLUMN_SPECS.items() if name not in without}
+    rows = {name: read_array_document(whole, f"{INDEX}/{name}", spec).shape[0] for name, spec in specs.items()}
     # Before anything is decompressed: columns are small, but a hostile file may declare terabytes of zeros.
-    unpacked = sum(rows[name] * spec.row_bytes for name, spec in COLUMN_SPECS.items())
+    unpacked = sum(rows[name] * spec.row_bytes for name, spec in specs.items())
     check_unpacked(f"{place.name}/{INDEX}", unpacked, sum(size for size, _ in files.values()))
     arrays: dict[str, Any] = {
-        name: ArrayFile(whole, f"{INDEX}/{name}", spec).read(0, rows[name]) for name, spec in COLUMN_SPECS.items()
+        name: ArrayFile(whole, f"{INDEX}/{name}", spec).read(0, rows[name]) for name, spec in specs.items()
     }
+    if without:
+        arrays |= without_optional(len(arrays["shot_start"]))
     columns, names = Columns(**arrays), Names(tuple(record["groups"]), tuple(record["splits"]))
     check_columns(f"{place.name}/{INDEX}", columns, names, header)
     return columns, names
@@ -215,6 +231,30 @@ def stamped_shards(place: Place) -> set[int]:
         return {int(name) for name in read_index_record(place)["shards"]}
     header = parse_header(place.name, place.read("zarr.json", MAX_RECORD_BYTES))
     return {shard for shard, _ in _read_commits(place, num_shards(header))}
+
+
+def check_complete(place: Place, header: Header) -> None:
+    """Check that every shard of the plan exists.
+
+    Raises:
+        StoreError: some are missing; the message names the first.
+    """
+    planned = num_shards(header)
+    if isinstance(place, Folder):  # cheap to list; for a remote store the index is used
+        there = {
+            shard
+            for shard in present_shards(place, planned)
+            if exists_inside(Path(place.name), f"{SHARDS}/{shard_name(shard)}/{COMMIT}")
+        }
+    else:
+        there = {shard for shard in stamped_shards(place) if shard < planned}
+    if len(there) < planned:
+        first = next(shard for shard in count() if shard not in there)
+        raise StoreError(
+            place.name,
+            f"{planned - len(there)} of {planned} shards are missing (the first is {shard_name(first)}): run the "
+            "command that built it again to finish it",
+        )
 
 
 def read_failures(place: Place, header: Header) -> list[Failure]:
@@ -251,7 +291,7 @@ def hash_of_rows(header: Header, rows: list[VideoRow]) -> str:
     """Content hash of a store from its header and the rows of all shards."""
     videos = [
         # Neither the order in a shard nor the source file is content.
-        {**row.to_json(), "start": 0, "identity": None, "shots": [[shot.start, shot.stop] for shot in row.shots]}
+        {**row.to_json(), "start": 0, "identity": None, "shots": [shot.content for shot in row.shots]}
         for row in sorted(rows, key=lambda row: row.id)
     ]
     record = {

@@ -6,25 +6,25 @@ Letters: T frames of a clip, H, W pixels, P packed bytes of one mask = ceil(H * 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import NOISE_STEP, Background
+from bgaug.background import NOISE_STEP, Background, Canvas
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
-from bgaug.masks import unpack_mask
+from bgaug.masks import SmallMasks, unpack_mask
 from bgaug.sizing import content_box
 from bgaug.store.banks import Bank, read_bank
 from bgaug.store.format.columns import Columns, Names, VideoIds
 from bgaug.store.format.documents import MAX_RECORD_BYTES, CommitDocument
-from bgaug.store.format.inside import exists_inside
-from bgaug.store.format.layout import COMMIT, SHARDS, Header, num_shards, parse_header, shard_name, unseal
+from bgaug.store.format.layout import COMMIT, SHARDS, Header, parse_header, shard_name, unseal
 from bgaug.store.format.records import GRADES, Failure, VideoRow
-from bgaug.store.index import load_columns, present_shards, read_failures, stamped_shards
-from bgaug.store.places import Folder, Place, place_of
+from bgaug.store.format.records import Shot as ShotRow
+from bgaug.store.index import check_complete, load_columns, read_failures
+from bgaug.store.places import Place, place_of
 from bgaug.store.shard_reader import ShardReader
 
 if TYPE_CHECKING:
@@ -74,27 +74,9 @@ class Store:
         self.names: Names
         self.columns, self.names = load_columns(place, self.header)
         if not allow_incomplete:
-            self._check_complete()
+            check_complete(place, self.header)
         self._shards = ShardReader(place, self.header, self.columns, check_frames=check_frames)
-
-    def _check_complete(self) -> None:
-        planned = num_shards(self.header)
-        if isinstance(self._place, Folder):  # cheap to list; for a remote store the index is used
-            root = Path(self.path)
-            there = {
-                shard
-                for shard in present_shards(self._place, planned)
-                if exists_inside(root, f"{SHARDS}/{shard_name(shard)}/{COMMIT}")
-            }
-        else:
-            there = {shard for shard in stamped_shards(self._place) if shard < planned}
-        if len(there) < planned:
-            first = next(shard for shard in count() if shard not in there)
-            raise StoreError(
-                self.path,
-                f"{planned - len(there)} of {planned} shards are missing (the first is {shard_name(first)}): run the "
-                "command that built it again to finish it",
-            )
+        self._last_row: tuple[int, int, VideoRow] | None = None  # video, shard, and its row there
 
     def __len__(self) -> int:
         return len(self.columns.num_frames)
@@ -131,7 +113,11 @@ class Store:
         rows = [self._part_row(video, int(shard)) for shard in self.columns.part_shard[self._parts(video)]]
         # The index is derived from the commits, so the two must agree.
         found = [[shot.start, shot.stop, shot.background] for row in rows for shot in row.shots]
-        if sum(row.num_frames for row in rows) != self.num_frames(video) or found != self.shots(video).tolist():
+        frames = [shot.background_frames for row in rows for shot in row.shots]
+        same = found == self.shots(video).tolist() and frames == [
+            self.background_frames(video, shot).tolist() for shot in range(len(found))
+        ]
+        if sum(row.num_frames for row in rows) != self.num_frames(video) or not same:
             raise StoreDamageError(
                 self.path, f"the index has other shots of {self.video_id(video)}: run `bgaug verify`"
             )
@@ -143,6 +129,12 @@ class Store:
         )
 
     def _part_row(self, video: int, shard: int) -> VideoRow:
+        last = self._last_row
+        if last is None or last[:2] != (video, shard):
+            last = self._last_row = video, shard, self._read_row(video, shard)
+        return last[2]
+
+    def _read_row(self, video: int, shard: int) -> VideoRow:
         key = f"{SHARDS}/{shard_name(shard)}/{COMMIT}"
         try:
             commit = unseal(f"{self.path}/{key}", self._place.read(key, MAX_RECORD_BYTES), CommitDocument)
@@ -249,19 +241,25 @@ class Store:
         shards: NDArray[np.int32] = self.columns.part_shard[self.columns.part_offsets[videos]]
         return shards
 
-    def background(self, video: int, shot: int = 0) -> Background:
-        """Static background of a shot, with its grade; the reasons for it are in the shot's row.
+    def background(self, video: int, shot: int = 0, frame: int | None = None) -> Background:
+        """Background of a shot, with its grade; the reasons for it are in the shot's row.
+
+        Args:
+            video: index of the video.
+            shot: index of the shot.
+            frame: number of a frame within the video. Of a moving camera's shot with several backgrounds, the one
+                whose frame is nearest to it is returned, the earlier of two; by default that nearest to the middle.
 
         Raises:
             IndexError: the video has no such shot.
-            StoreError: the shot has no static background.
+            StoreError: the shot has no background.
         """
-        shard, number = self._background_place(video, shot)
+        shard, number = self._background_place(video, shot, frame)
         noise = self._shards.array(shard, "noise").read(number, number + 1)[0]
         valid = self._shards.array(shard, "valid").read(number, number + 1)
         image = np.empty((*self.size, 3), np.uint8)
         self._shards.background(shard, number, image)
-        grade = GRADES[self.columns.shot_grade[int(self.columns.shot_offsets[video]) + shot]] or None
+        grade = GRADES[self.columns.shot_grade[self._shot_place(video, shot)]] or None
         return Background(
             image,
             noise.astype(np.float32) * np.float32(NOISE_STEP),
@@ -269,20 +267,69 @@ class Store:
             grade=grade,
         )
 
-    def background_into(self, video: int, shot: int, out: NDArray[np.uint8]) -> None:
-        """Read the background image of a shot into uint8 (H, W, 3)."""
-        self._shards.background(*self._background_place(video, shot), out)
+    def background_into(self, video: int, shot: int, out: NDArray[np.uint8], frame: int | None = None) -> None:
+        """Read the background image of a shot, chosen as by `background`, into uint8 (H, W, 3)."""
+        self._shards.background(*self._background_place(video, shot, frame), out)
 
-    def _background_place(self, video: int, shot: int) -> tuple[int, int]:
+    def background_frames(self, video: int, shot: int = 0) -> NDArray[np.int32]:
+        """The frames, counted within the video, that the backgrounds of a moving camera's shot belong to: int32 (n,).
+
+        Empty for a shot with one background or none.
+        """
+        place = self._shot_place(video, shot)
+        start, stop = self.columns.background_frame_offsets[place : place + 2].tolist()
+        frames: NDArray[np.int32] = self.columns.background_frame[start:stop]
+        return frames
+
+    def canvas(self, video: int, shot: int = 0) -> Canvas | None:
+        """The canvas of a shot with the places of its frames, at the size at which it was made; None if there is none.
+
+        Stores of backgrounds keep those of cameras that shake.
+
+        Raises:
+            IndexError: the video has no such shot.
+            StoreDamageError: it is damaged.
+        """
+        shard, record = self._shot_record(video, shot)
+        return None if record.canvas is None else self._shards.canvas(shard, record)
+
+    def shot_masks(self, video: int, shot: int = 0) -> SmallMasks | None:
+        """Small masks of all frames of a shot, read as they are used; None if there are none. Raises as `canvas`."""
+        shard, record = self._shot_record(video, shot)
+        return None if record.masks is None else self._shards.small_masks(shard, record)
+
+    def _shot_place(self, video: int, shot: int) -> int:
+        """Position of a shot in the columns."""
+        first, last = self.columns.shot_offsets[video : video + 2].tolist()
+        if not 0 <= shot < last - first:
+            raise IndexError(f"{self.video_id(video)} has {last - first} shots, no shot {shot}")
+        return int(first) + shot
+
+    def _shot_shard(self, video: int, shot: int) -> int:
+        parts, start = self._parts(video), self.columns.shot_start[self._shot_place(video, shot)]
+        part = parts.start + int(np.searchsorted(self.columns.part_first[parts], start, side="right")) - 1
+        return int(self.columns.part_shard[part])
+
+    def _shot_record(self, video: int, shot: int) -> tuple[int, ShotRow]:
+        """Shard of a shot, and its record there."""
+        shard, start = self._shot_shard(video, shot), int(self.shots(video)[shot, 0])
+        for record in self._part_row(video, shard).shots:
+            if record.start == start:
+                return shard, record
+        raise StoreDamageError(self.path, f"the index has other shots of {self.video_id(video)}: run `bgaug verify`")
+
+    def _background_place(self, video: int, shot: int, frame: int | None) -> tuple[int, int]:
         """Shard of a shot, and number of its background there."""
-        shots = self.shots(video)
-        if not 0 <= shot < len(shots):
-            raise IndexError(f"{self.video_id(video)} has {len(shots)} shots, no shot {shot}")
-        if shots[shot, 2] < 0:
+        start, stop, number = self.columns.shot_start, self.columns.shot_stop, self.columns.shot_background
+        place = self._shot_place(video, shot)
+        if number[place] < 0:
             raise StoreError(self.path, f"shot {shot} of {self.video_id(video)} has no static background")
-        parts = self._parts(video)
-        part = parts.start + int(np.searchsorted(self.columns.part_first[parts], shots[shot, 0], side="right")) - 1
-        return int(self.columns.part_shard[part]), int(shots[shot, 2])
+        frames = self.background_frames(video, shot)
+        near = 0
+        if len(frames) > 1:
+            middle = (int(start[place]) + int(stop[place])) // 2 if frame is None else frame
+            near = int(np.abs(frames.astype(np.int64) - middle).argmin())
+        return self._shot_shard(video, shot), int(number[place]) + near
 
     def bank(self, name: str) -> Bank:
         """A donor bank: images imported by `bgaug import --backgrounds`.

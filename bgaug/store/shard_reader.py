@@ -15,18 +15,23 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background import Canvas
 from bgaug.errors import StoreDamageError
+from bgaug.masks import SmallMasks, unpack_mask
 from bgaug.store.array_file import ArrayFile, check_numbers
 from bgaug.store.arrays import array_specs
+from bgaug.store.format.canvas import CANVAS_LAYERS, CANVAS_PLACES, canvas_from
 from bgaug.store.format.columns import Columns, VideoIds
 from bgaug.store.format.layout import SHARDS, Header, crc32c, shard_name
 from bgaug.store.format.payload import decode_jpeg
+from bgaug.store.format.records import Shot, SmallMasksRow
 from bgaug.store.places import Blob, Place
 
 _MAX_FILES = 2048  # and at most half of the system's limit, see `_max_files`
 _ARRAY_BYTES = 256 * 2**20  # times, offsets and checksums: about 20 bytes per frame
 _IMAGE_BYTES = 64 * 2**20  # backgrounds of a remote store
-_WHOLE = ("pts_seconds", "frame_offsets", "frame_crc", "background_crc")  # arrays of a few bytes per row
+_WHOLE = ("pts_seconds", "frame_offsets", "frame_crc", "background_crc", CANVAS_PLACES)  # of a few bytes per row
+_MASK_BYTES = 64 * 2**10  # small masks that are decompressed at once, at least one frame
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -205,6 +210,29 @@ class ShardReader:
                 self._backgrounds.put((shard, number), image)
         out[...] = image
 
+    def canvas(self, shard: int, shot: Shot) -> Canvas:
+        """The canvas of a shot that has one. Raises StoreDamageError: it is damaged."""
+        row = shot.canvas
+        assert row is not None
+        arrays = {name: self.array(shard, name) for name in (*CANVAS_LAYERS, CANVAS_PLACES)}
+        for name, array in arrays.items():  # before memory is allocated for it
+            array.check_rows(row.pixel + row.num_pixels if name != CANVAS_PLACES else row.place + row.num_places)
+        rows = {name: arrays[name].read(row.pixel, row.pixel + row.num_pixels) for name in CANVAS_LAYERS}
+        rows[CANVAS_PLACES] = arrays[CANVAS_PLACES].read(row.place, row.place + row.num_places)
+        try:
+            return canvas_from(row, rows, shot.start)
+        except ValueError as error:
+            raise StoreDamageError(arrays[CANVAS_PLACES].name, f"{error}: run `bgaug verify`") from error
+
+    def small_masks(self, shard: int, shot: Shot) -> SmallMasks:
+        """The small masks of a shot that has them, read as they are used.
+
+        Raises:
+            StoreDamageError: bytes are missing.
+        """
+        assert shot.masks is not None
+        return _StoredMasks(self.array(shard, "small_masks"), shot.masks, shot.stop - shot.start)
+
     def _read_background(self, shard: int, number: int, out: NDArray[np.uint8]) -> None:
         self.array(shard, "backgrounds").read_into(number, out[None])
         if self._header.frames == "none":
@@ -212,6 +240,38 @@ class ShardReader:
         if crc32c(out) != int(self.array(shard, "background_crc").read(number, number + 1)[0]):
             place = f"{self._place.name}/{SHARDS}/{shard_name(shard)}"
             raise StoreDamageError(place, f"background {number} is damaged: run `bgaug verify`")
+
+
+class _StoredMasks(SmallMasks):
+    """Small masks of a shot that are read from a store block by block; the last block is kept.
+
+    Args:
+        array: `small_masks` of the shard.
+        row: place of the masks there.
+        num_frames: T.
+    """
+
+    def __init__(self, array: ArrayFile, row: SmallMasksRow, num_frames: int) -> None:
+        array.check_rows(row.byte + num_frames * row.frame_bytes)
+        self.size = (row.size[0], row.size[1])
+        self._array, self._first, self._count, self._stride = array, row.byte, num_frames, row.frame_bytes
+        self._held: tuple[int, NDArray[np.uint8]] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def at(self, frame: int) -> NDArray[np.bool_]:
+        """See `SmallMasks`."""
+        step = max(1, _MASK_BYTES // self._stride)
+        held = self._held
+        if held is None or not held[0] <= frame < held[0] + len(held[1]):
+            start = frame // step * step
+            held = self._held = start, self.packed(start, max(frame + 1, min(start + step, self._count)))
+        return unpack_mask(held[1][frame - held[0]], *self.size)
+
+    def _rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        rows = self._array.read(self._first + start * self._stride, self._first + stop * self._stride)
+        return rows.reshape(stop - start, self._stride)
 
 
 def _max_files() -> int:

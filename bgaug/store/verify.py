@@ -38,7 +38,7 @@ from bgaug.store.format.layout import (
 )
 from bgaug.store.format.payload import decode_jpeg
 from bgaug.store.format.plan import read_plan
-from bgaug.store.format.records import Failure, VideoRow
+from bgaug.store.format.records import Failure, ShotTotals, VideoRow
 from bgaug.store.index import (
     failure_lines,
     has_failures,
@@ -273,9 +273,11 @@ def _check_arrays(root: Path, key: str, commit: dict[str, Any], header: Header) 
     """(place, message) of each fault in the arrays that a shard declares."""
     specs, files = array_specs(header), commit["files"]
     found = {name.split("/")[0] for name in files if "/" in name}
-    required = specs.keys() - {"masks"}
-    if not required <= found <= specs.keys():
-        which = ", ".join(sorted(required - found)) or ", ".join(sorted(found - specs.keys()))
+    optional = ShotTotals.of(parse_rows(commit)).rows_by_array
+    possible = specs.keys() - {name for name, count in optional.items() if not count}
+    required = possible - {"masks"}
+    if not required <= found <= possible:
+        which = ", ".join(sorted(required - found)) or ", ".join(sorted(found - possible))
         yield ".", f"is of another kind than the store: see {which}"
     try:
         text = read_inside(root, f"{key}/zarr.json", MAX_NODE_BYTES)
@@ -286,6 +288,7 @@ def _check_arrays(root: Path, key: str, commit: dict[str, Any], header: Header) 
         yield "zarr.json", f"cannot be used: {error}"
     rows = dict.fromkeys(("backgrounds", "valid", "noise", "background_crc"), commit["K"])
     rows["frame_offsets"] = commit["F"] + 1
+    rows |= optional
     for name in sorted(found & specs.keys()):
         count = None if name == "frames" and header.frames == "jpeg" else rows.get(name, commit["F"])
         message = _check_array(root, f"{key}/{name}", specs[name], count, files)

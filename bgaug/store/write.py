@@ -24,7 +24,7 @@ from bgaug.store.commit import check_still_ours, commit_shard, shard_folder, sha
 from bgaug.store.format.inside import discard, link_inside, refuse_links
 from bgaug.store.format.layout import SHARDS, Header, crc32c, joined, read_commit, shard_name, writing
 from bgaug.store.format.payload import VideoPayload
-from bgaug.store.format.records import Failure, VideoRow
+from bgaug.store.format.records import Failure, ShotTotals, VideoRow
 from bgaug.store.lock import FileLock
 from bgaug.store.places import Folder
 
@@ -34,7 +34,7 @@ class Placed:
     """Place of a payload in its shard."""
 
     start: int  # its first frame in the shard
-    background: int  # its first background in the shard
+    before: ShotTotals  # what the shots before it have in the shard
     num_frames: int  # number of its frames
     content: str  # see `content_digest`
 
@@ -74,7 +74,7 @@ class ShardWriter:
         self._rows: list[VideoRow] = []
         self._failures: list[Failure] = []
         self._num_frames = 0
-        self._num_backgrounds = 0
+        self._totals = ShotTotals()
         self._num_bytes = 0
         self._files: dict[str, list[int]] = {}
         self._is_torn = False
@@ -116,25 +116,21 @@ class ShardWriter:
         with self.whole_or_not(), writing(self._folder):
             masks = payload.packed_masks()
             content = payload.content(masks)
-            placed = Placed(self._num_frames, self._num_backgrounds, len(payload.pts_seconds), content)
+            placed = Placed(self._num_frames, self._totals, len(payload.pts_seconds), content)
             self._array("pts_seconds").append(np.asarray(payload.pts_seconds, "<f8"))
             self._put_frames(payload)
             if len(masks):
                 self._put_masks(masks, placed.num_frames)
             for background in payload.backgrounds:
                 self._put_background(background)
+            self._put_what_moves(payload)
             self._num_frames += placed.num_frames
-            self._num_backgrounds += len(payload.backgrounds)
+            self._totals = self._totals.and_also(payload.totals)
         return placed
 
     def note(self, row: VideoRow, placed: Placed) -> None:
         """Add the row of content that was `put`."""
-        shots = [
-            shot.model_copy(update={"background": shot.background + placed.background})
-            if shot.background >= 0
-            else shot
-            for shot in row.shots
-        ]
+        shots = [shot.moved(placed.before) for shot in row.shots]
         if row.num_frames != placed.num_frames:
             raise ValueError(f"{row.id}: its row declares {row.num_frames} frames, got {placed.num_frames}")
         self._rows.append(row.model_copy(update={"start": placed.start, "content": placed.content, "shots": shots}))
@@ -147,14 +143,14 @@ class ShardWriter:
             StoreError: written data cannot be removed.
         """
         arrays = {name: array.mark() for name, array in self._arrays.items()}
-        counts = self._num_frames, self._num_backgrounds, self._num_bytes, len(self._rows)
+        counts = self._num_frames, self._totals, self._num_bytes, len(self._rows)
         try:
             yield
         except BaseException:
             self._is_torn = True  # until everything is undone: a disk that fails may also refuse that
             with writing(self._folder):
                 self._go_back(arrays)
-            self._num_frames, self._num_backgrounds, self._num_bytes, num_rows = counts
+            self._num_frames, self._totals, self._num_bytes, num_rows = counts
             del self._rows[num_rows:]
             self._is_torn = False
             raise
@@ -194,7 +190,7 @@ class ShardWriter:
             record = {
                 "shard": self._shard,
                 "F": self._num_frames,
-                "K": self._num_backgrounds,
+                "K": self._totals.backgrounds,
                 "files": self._files,
                 "videos": [row.to_json() for row in self._rows],
                 "failures": [failure.to_json() for failure in self._failures],
@@ -240,6 +236,15 @@ class ShardWriter:
             self._array("background_crc").append(np.array([checksum], "<u4"))
         self._array("valid").append(pack_mask(background.valid)[None])
         self._array("noise").append(quantise_noise(background.noise)[None])
+
+    def _put_what_moves(self, payload: VideoPayload) -> None:
+        """Canvases and small masks; a shard without any has no arrays for them."""
+        for rows in payload.canvases:
+            for name, values in rows.items():
+                self._array(name).append(values)
+        for masks in payload.small_masks:
+            for block in masks.blocks():
+                self._array("small_masks").append(block.reshape(-1))
 
     def _put_masks(self, packed: NDArray[np.uint8], num_frames: int) -> None:
         masks = self._array("masks")
@@ -292,7 +297,9 @@ def replace_masks(
         rows = [VideoRow.model_validate(row) for row in commit["videos"]]
         place, key, specs = Folder(root), f"{SHARDS}/{old.name}", array_specs(header)
         writer = ArrayWriter(folder, "masks", specs["masks"])
-        arrays = {name: ArrayFile(place, f"{key}/{name}", spec) for name, spec in specs.items()} if rows else {}
+        unneeded = {name for name, count in ShotTotals.of(rows).rows_by_array.items() if not count}
+        names = specs.keys() - unneeded if rows else ()
+        arrays = {name: ArrayFile(place, f"{key}/{name}", specs[name]) for name in names}
         renewed: list[VideoRow] = []
         for row in rows:
             before = arrays["masks"].read(row.start, row.start + row.num_frames)

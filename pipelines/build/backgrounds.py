@@ -32,7 +32,7 @@ class ExtractVideo:
             video = process_video(reader, self.options)
         for pts_seconds in video.pts_seconds:
             payload.add_frame(pts_seconds, None)
-        shots = [put_shot(payload, fitted_shot(header, shot)) for shot in video.shots]
+        shots = [put_shot(payload, fitted_shot(header, shot), for_builds=True) for shot in video.shots]
         row = video.row(source, label, reader, shots)
         put(payload)
         return [row]

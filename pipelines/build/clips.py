@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from bgaug.background.image import view
 from bgaug.masks import difference_mask, frame_mask, threshold_map
 from bgaug.pipelines.build.process_video import put_shot
 from bgaug.shots.estimate import Shot
-from bgaug.sizing import fit_frame, resize_area
+from bgaug.sizing import Fit, Size, fit_frame, resize_area
 from bgaug.store import Header, VideoPayload
 from bgaug.store import Shot as ShotRow
 from bgaug.store.format.layout import FRAMES_PER_CHUNK
@@ -29,10 +30,30 @@ _SLACK = 0.25  # of a part's length, by which it may be longer or shorter
 
 
 def fitted_shot(header: Header, shot: Shot) -> Shot:
-    """A shot with its background at the store's size; its canvas keeps the working size."""
-    if shot.background is None:
-        return shot
-    return replace(shot, background=fit_background(shot.background, header.size, header.fit))
+    """A shot with its backgrounds at the store's size; its canvas and its small masks keep the working size."""
+    background = shot.background and fit_background(shot.background, header.size, header.fit)
+    views = tuple(
+        replace(view, background=fit_background(view.background, header.size, header.fit)) for view in shot.views
+    )
+    return replace(shot, background=background, views=views)
+
+
+def fitted_mask(mask: NDArray[np.bool_], size: Size, fit: Fit) -> NDArray[np.bool_]:
+    """A small mask at a store's size: enlarged with its aspect, and fitted as the frames are.
+
+    Args:
+        mask: bool (h, w), with the aspect of the frames.
+        size: (H, W).
+        fit: of the store.
+
+    Returns:
+        bool (H, W).
+    """
+    height, width = mask.shape
+    scale = max(1, -(-size[0] // height), -(-size[1] // width))
+    shape = (width * scale, height * scale)
+    enlarged = cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_LINEAR) > 127
+    return fit_frame(enlarged.astype(np.uint8) * 255, size, fit) > 127
 
 
 class ShotMasks:
@@ -62,6 +83,8 @@ class ShotMasks:
         while index >= self._shot.stop and self._place + 1 < len(self._shots):
             self._place += 1
             self._begin(self._shots[self._place])
+        if self._shot.masks is not None:
+            return fitted_mask(self._shot.masks.at(index - self._shot.start), self._header.size, self._header.fit)
         if self._aligner is not None and whole is not None:
             mask = self._mask_on_canvas(whole, index - self._shot.start)
             return fit_frame(mask.astype(np.uint8) * 255, self._header.size, self._header.fit) > 127
@@ -72,6 +95,8 @@ class ShotMasks:
 
     def _begin(self, shot: Shot) -> None:
         self._shot, self._previous, self._aligner = shot, None, None
+        if shot.masks is not None:
+            return
         if shot.canvas is not None:
             self._aligner = FrameAligner(shot.canvas.image, shot.canvas.valid, shot.canvas.size)
             self._threshold = threshold_map(shot.canvas.noise)
@@ -175,5 +200,4 @@ class LongVideo:
             self.finish()
             self._part, self._number = _Part(start, VideoPayload(self._header)), part
         assert self._shot is not None
-        piece = replace(self._shot, start=start, stop=stop)
-        self._part.shots.append(put_shot(self._part.payload, piece))
+        self._part.shots.append(put_shot(self._part.payload, self._shot.part(start, stop)))

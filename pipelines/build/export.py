@@ -2,6 +2,7 @@
 
     OUT/masks/NAME/000000.png               0 and 255, one per frame, as `bgaug import --masks OUT/masks` reads them
     OUT/backgrounds/NAME/shot_000.png       and shot_000_valid.png: where it was really seen
+    OUT/backgrounds/NAME/shot_000_frame_000000.png   in place of it, each of several backgrounds of a moving camera
     OUT/frames/NAME/000000.png              if requested
     OUT/NAME.json                           everything else, written last
 
@@ -29,6 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background import Background
 from bgaug.errors import StoreDamageError, UsageError
 from bgaug.files import clear_unfinished, unfinished_name
 from bgaug.progress import Progress
@@ -43,7 +45,7 @@ _JOURNAL = ".bgaug-export-"
 _EXPORTED = {
     "masks": re.compile(r"[0-9]{6,}\.png"),
     "frames": re.compile(r"[0-9]{6,}\.png"),
-    "backgrounds": re.compile(r"shot_[0-9]{3,}(_valid)?\.png"),
+    "backgrounds": re.compile(r"shot_[0-9]{3,}(_frame_[0-9]{6,})?(_valid)?\.png"),
 }
 
 
@@ -234,13 +236,25 @@ class _Target:
 
     def _put_shot(self, number: int, shot: dict[str, Any]) -> dict[str, Any]:
         """Write the images of a shot; returns the shot with their paths."""
+        shot = {name: value for name, value in shot.items() if name not in ("canvas", "masks")}  # places in the store
         if shot["background"] < 0:
             return {**shot, "background": None, "valid": None}
-        background = self.store.background(self.video, number)
+        frames = shot.get("background_frames")
+        if frames is None:
+            return {**shot, **self._put_background(f"shot_{number:03d}", self.store.background(self.video, number))}
+        found = [
+            self._put_background(
+                f"shot_{number:03d}_frame_{frame:06d}", self.store.background(self.video, number, frame)
+            )
+            for frame in frames
+        ]
+        return {**shot, **{key: [paths[key] for paths in found] for key in ("background", "valid")}}
+
+    def _put_background(self, name: str, background: Background) -> dict[str, str]:
+        """Write image and valid pixels of a background; returns their paths."""
         return {
-            **shot,
-            "background": self._put_image("backgrounds", f"shot_{number:03d}", background.image),
-            "valid": self._put_image("backgrounds", f"shot_{number:03d}_valid", _grey(background.valid)),
+            "background": self._put_image("backgrounds", name, background.image),
+            "valid": self._put_image("backgrounds", f"{name}_valid", _grey(background.valid)),
         }
 
     def _put_image(self, kind: str, name: str, image: NDArray[np.uint8]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bgaug.background import ShotSampler
 from bgaug.errors import VideoDecodeError
@@ -15,6 +16,7 @@ from bgaug.shots.cuts import CutFinder
 from bgaug.shots.estimate import Shot, estimate_shot
 from bgaug.store import Shot as ShotRow
 from bgaug.store import VideoPayload, VideoRow, identify
+from bgaug.store.format.canvas import can_be_stored
 from bgaug.video import DecodedFrame, VideoReader
 
 _MIN_SHOT_SECONDS, _TOLERANCE_SECONDS = 1.0, 1e-6
@@ -98,16 +100,35 @@ def process_video(
     return video
 
 
-def put_shot(payload: VideoPayload, shot: Shot) -> ShotRow:
-    """The background of a shot, at the store's size, into the payload; the shot as a row has it."""
-    return ShotRow(
+def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> ShotRow:
+    """The backgrounds of a shot, at the store's size, into the payload; the shot as a row has it.
+
+    Args:
+        payload: of the video.
+        shot: its frames are counted within the video.
+        for_builds: also put what masks are made from, so that later builds need not estimate it again: the canvas of a
+            camera that shakes, and small masks.
+    """
+    backgrounds = [view.background for view in shot.views] if shot.background is None else [shot.background]
+    numbers = [payload.add_background(background) for background in backgrounds]
+    row = ShotRow(
         start=shot.start,
         stop=shot.stop,
-        background=-1 if shot.background is None else payload.add_background(shot.background),
+        background=numbers[0] if numbers else -1,
         camera=shot.camera,
         grade=shot.grade,
         reasons=list(shot.reasons),
     )
+    more: dict[str, Any] = {}
+    if shot.background is None and shot.views:
+        more["background_frames"] = [shot.start + view.frame for view in shot.views]
+    if for_builds and shot.masks is not None:
+        more["masks"] = payload.add_small_masks(shot.masks)
+    elif for_builds and shot.camera == "jitter" and shot.canvas is None:
+        more["canvas"] = None  # known: no later build needs to look for one
+    elif for_builds and shot.canvas is not None and can_be_stored(shot.canvas):
+        more["canvas"] = payload.add_canvas(shot.canvas, shot.start)
+    return row.model_copy(update=more)
 
 
 def _new_sampler(reader: VideoReader, options: VideoOptions, start: int) -> ShotSampler:

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import Background, fit_background
+from bgaug.background import Background, BackgroundView, fit_background
 from bgaug.errors import UsageError
 from bgaug.labels import Label
 from bgaug.pipelines.build.backgrounds import find_sources, size_of
@@ -68,22 +68,36 @@ class _BuildVideo:
         row = self.backgrounds.row(video)
         if row.identity != identify(source.path):
             return None  # the file has changed
-        if any(shot.camera == "jitter" for shot in row.shots):
-            return None  # its masks need a canvas, which the store does not hold
-        return [
-            Shot(
-                shot.start,
-                shot.stop,
-                cast(Verdict, shot.camera),
-                self._fitted(self.backgrounds, video, number, header, reader) if shot.background >= 0 else None,
-                grade=shot.grade,
-                reasons=tuple(shot.reasons),
+        if any(shot.camera == "jitter" and not (shot.has_canvas_result or shot.masks) for shot in row.shots):
+            return None  # a store of an earlier version: the masks need a canvas, which it does not hold
+        store = self.backgrounds
+        shots = []
+        for number, shot in enumerate(row.shots):
+            frames = store.background_frames(video, number).tolist()
+            views = (
+                BackgroundView(frame - shot.start, self._fitted(store, video, number, header, reader, frame))
+                for frame in frames
             )
-            for number, shot in enumerate(row.shots)
-        ]
+            has_one = shot.background >= 0 and not frames
+            shots.append(
+                Shot(
+                    shot.start,
+                    shot.stop,
+                    cast(Verdict, shot.camera),
+                    self._fitted(store, video, number, header, reader) if has_one else None,
+                    canvas=store.canvas(video, number),
+                    grade=shot.grade,
+                    reasons=tuple(shot.reasons),
+                    views=tuple(views),
+                    masks=store.shot_masks(video, number),
+                )
+            )
+        return shots
 
-    def _fitted(self, store: Store, video: int, shot: int, header: Header, reader: VideoReader) -> Background:
-        found = store.background(video, shot)
+    def _fitted(
+        self, store: Store, video: int, shot: int, header: Header, reader: VideoReader, frame: int | None = None
+    ) -> Background:
+        found = store.background(video, shot, frame)
         if store.header.fit == "stretch" and header.fit != "stretch":
             found = _unstretched(found, reader.info.display_size)
             return fit_background(found, header.size, header.fit)
@@ -96,7 +110,7 @@ class _BuildVideo:
         def keep(frame: DecodedFrame) -> None:
             fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
             payload.add_frame(frame.pts_seconds, fitted)
-            payload.add_masks(masks.mask(frame.index, fitted)[None])
+            payload.add_masks(masks.mask(frame.index, fitted, frame.rgb())[None])
 
         return process_video(reader, self.options, keep, known=known)
 

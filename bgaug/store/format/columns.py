@@ -46,6 +46,9 @@ class Columns:
     shot_grade: NDArray[np.uint8]  # (S,), index into `GRADES`
     id_bytes: NDArray[np.uint8]  # all ids end to end, UTF-8
     id_offsets: NDArray[np.int64]  # (N + 1,)
+    background_frame_offsets: NDArray[np.int64]  # (S + 1,), first entry of each shot in the next column
+    # frame, counted in the video, of each background of the shots that have several; none for all other shots
+    background_frame: NDArray[np.int32]
 
 
 class VideoIds(Sequence[str]):
@@ -86,6 +89,8 @@ _TYPES = {
     "shot": {"shot_start": "<i4", "shot_stop": "<i4", "shot_background": "<i4"}
     | {"shot_camera": "|u1", "shot_grade": "|u1"},
     "byte": {"id_bytes": "|u1"},
+    "shot_edge": {"background_frame_offsets": "<i8"},
+    "background_frame": {"background_frame": "<i4"},
 }
 COLUMN_SPECS = {
     name: ArraySpec(dtype, compress=True, dimensions=(dimension,))
@@ -93,6 +98,8 @@ COLUMN_SPECS = {
     for name, dtype in types.items()
 }
 """Layout of each column on the disk."""
+OPTIONAL_COLUMNS = ("background_frame_offsets", "background_frame")
+"""Columns that are only on the disk if a shot of the store has several backgrounds."""
 
 
 def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) -> tuple[Columns, Names]:
@@ -137,8 +144,18 @@ def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) 
         shot_grade=np.array([GRADES.index(shot.grade or "") for shot in every], np.uint8),
         id_bytes=np.frombuffer(b"".join(ids), np.uint8),
         id_offsets=np.cumsum([0, *(len(name) for name in ids)], dtype=np.int64),
+        background_frame_offsets=np.cumsum([0, *(len(shot.background_frames) for shot in every)], dtype=np.int64),
+        background_frame=np.array([frame for shot in every for frame in shot.background_frames], np.int32),
     )
     return columns, names
+
+
+def without_optional(num_shots: int) -> dict[str, NDArray[Any]]:
+    """The optional columns of a store of so many shots, none of which has several backgrounds."""
+    return {
+        "background_frame_offsets": np.zeros(num_shots + 1, np.int64),
+        "background_frame": np.zeros(0, np.int32),
+    }
 
 
 def _class_of(name: str, row: VideoRow, classes: dict[str, int]) -> int:
@@ -200,9 +217,11 @@ def _between(values: NDArray[Any], low: int, above: int | None) -> bool:
 
 def _lengths_fit(c: Columns) -> bool:
     counts = {"video": len(c.num_frames), "video_edge": len(c.num_frames) + 1, "byte": len(c.id_bytes)}
-    counts |= {"part": len(c.part_first), "shot": len(c.shot_start)}
+    counts |= {"part": len(c.part_first), "shot": len(c.shot_start), "shot_edge": len(c.shot_start) + 1}
+    counts |= {"background_frame": len(c.background_frame)}
     same = all(len(getattr(c, name)) == counts[spec.dimensions[0]] for name, spec in COLUMN_SPECS.items())
-    runs = ((c.part_offsets, "part"), (c.shot_offsets, "shot"), (c.id_offsets, "byte"))
+    runs = [(c.part_offsets, "part"), (c.shot_offsets, "shot"), (c.id_offsets, "byte")]
+    runs += [(c.background_frame_offsets, "background_frame")]
     return same and all(
         int(offsets[0]) == 0 and int(offsets[-1]) == counts[what] and bool((np.diff(offsets) >= 0).all())
         for offsets, what in runs
@@ -234,6 +253,14 @@ def _shots_fit(c: Columns) -> bool:
     )
 
 
+def _background_frames_fit(c: Columns) -> bool:
+    """Whether the frames of the backgrounds of each shot ascend, and belong to shots that have a background."""
+    ascends = np.diff(c.background_frame, prepend=-1) > 0
+    leads = c.background_frame_offsets[:-1][np.diff(c.background_frame_offsets) > 0]
+    ascends[leads] = c.background_frame[leads] >= 0
+    return bool(ascends.all() and (c.shot_background[np.diff(c.background_frame_offsets) > 0] >= 0).all())
+
+
 def _ids_fit(c: Columns) -> bool:
     """Whether ids are text, unique and in order; the order of bytes is that of code points."""
     text = c.id_bytes.tobytes()
@@ -247,3 +274,4 @@ def _ids_fit(c: Columns) -> bool:
 
 
 _RUNS = {"part_first": _parts_fit, "shot_start": _shots_fit, "id_bytes": _ids_fit}
+_RUNS |= {"background_frame": _background_frames_fit}

@@ -28,13 +28,12 @@ from pydantic import (
 )
 
 from bgaug.errors import StoreDamageError, StoreFormatError
-from bgaug.store.format.records import Failure, Int63, Text, VideoRow
+from bgaug.store.format.records import MAX_PIXELS, Failure, Int63, ShotTotals, Text, VideoRow
 
 MAX_RECORD_BYTES = 64 * 2**20  # the header, and the record of a shard or bank
 MAX_NODE_BYTES = 64 * 2**10  # zarr.json of an array or shard; bgaug writes less than 1 KiB
 MAX_LIST_BYTES = 2**30  # plan.json, failures.jsonl and the record of the index, which grow with the number of videos
 
-_MAX_PIXELS = 2**25  # of one frame; 8K has slightly fewer
 _MAX_NESTING = 128
 _FREE_BYTES = 2**20
 _VALUE_BYTES = 64
@@ -192,8 +191,8 @@ class HeaderDocument(_Model):
     @field_validator("size")
     @classmethod
     def _check_pixels(cls, size: list[int]) -> list[int]:
-        if math.prod(size) > _MAX_PIXELS:
-            raise ValueError(f"{size[0]}x{size[1]} are more than {_MAX_PIXELS} pixels")
+        if math.prod(size) > MAX_PIXELS:
+            raise ValueError(f"{size[0]}x{size[1]} are more than {MAX_PIXELS} pixels")
         return size
 
 
@@ -212,38 +211,39 @@ class CommitDocument(_Model):
 
     @model_validator(mode="after")
     def _check_rows(self) -> Self:
-        start, backgrounds, ids = 0, 0, set()
+        start, totals, ids = 0, ShotTotals(), set()
         for row in self.videos:
             if row.start != start:
                 raise ValueError(f"{brief(row.id)} starts at frame {row.start} of the shard, expected {start}")
             start += row.num_frames
-            backgrounds = _check_shots(row, backgrounds)
+            totals = _check_shots(row, totals)
             ids.add(row.id)
         ids |= {failure.id for failure in self.failures}
         if self.F != start:
             raise ValueError(f"declares {self.F} frames, its videos have {start}")
-        if self.K != backgrounds:
-            raise ValueError(f"declares {self.K} backgrounds, its videos have {backgrounds}")
+        if self.K != totals.backgrounds:
+            raise ValueError(f"declares {self.K} backgrounds, its videos have {totals.backgrounds}")
         if len(ids) != len(self.videos) + len(self.failures):
             raise ValueError("has two entries for one video")
         return self
 
 
-def _check_shots(row: VideoRow, backgrounds: int) -> int:
-    """Check that shots cover the frames of their row in order; returns the number of backgrounds so far."""
+def _check_shots(row: VideoRow, totals: ShotTotals) -> ShotTotals:
+    """Check that shots cover the frames of their row in order; returns what the shots so far have in the arrays."""
     stop = row.first
+    total = row.total_frames if row.total_frames is not None else row.first + row.num_frames
     for shot in row.shots:
         if shot.start != stop or shot.stop <= shot.start:
             raise ValueError(f"{brief(row.id)} has a shot {shot.start} to {shot.stop}, expected one from {stop} on")
         stop = shot.stop
-        if shot.background not in (-1, backgrounds):
-            raise ValueError(f"{brief(row.id)} has background {shot.background}, expected {backgrounds} or -1")
-        backgrounds += shot.background >= 0
+        if shot.background_frames and shot.background_frames[-1] >= total:
+            raise ValueError(f"{brief(row.id)} has a background of frame {shot.background_frames[-1]} of {total}")
+        totals = totals.with_shot(shot, brief(row.id))
     if stop != row.first + row.num_frames:
         raise ValueError(f"{brief(row.id)} has {row.num_frames} frames, its shots {stop - row.first}")
     if row.total_frames is not None and row.total_frames < stop:
         raise ValueError(f"{brief(row.id)} has {row.total_frames} frames in all, and a part that ends at {stop}")
-    return backgrounds
+    return totals
 
 
 class IndexDocument(_Model):

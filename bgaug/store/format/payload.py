@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import Background, quantise_noise
+from bgaug.background import Background, Canvas, quantise_noise
 from bgaug.errors import StoreDamageError
-from bgaug.masks import pack_mask
+from bgaug.masks import SmallMasks, pack_mask
+from bgaug.store.format.canvas import CANVAS_LAYERS, CANVAS_PLACES, canvas_rows
 from bgaug.store.format.layout import Header, crc32c
+from bgaug.store.format.records import CanvasRow, ShotTotals, SmallMasksRow
 
 _BLOCK = 1 << 20  # of JPEGs in memory
 _FLAGS = [
@@ -79,6 +81,8 @@ class VideoPayload:
     checksums: list[int] = field(default_factory=list)
     masks: list[NDArray[np.uint8]] = field(default_factory=list)
     backgrounds: list[Background] = field(default_factory=list)
+    canvases: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    small_masks: list[SmallMasks] = field(default_factory=list)
 
     def add_frame(self, pts_seconds: float, image: NDArray[np.uint8] | None) -> None:
         """Add a frame at the store's size, uint8 (H, W, 3); None if the store keeps no frames."""
@@ -108,14 +112,50 @@ class VideoPayload:
         self.backgrounds.append(background)
         return len(self.backgrounds) - 1
 
+    def add_canvas(self, canvas: Canvas, start: int) -> CanvasRow:
+        """Add the canvas of a further shot, which begins at frame `start`; returns its place within the video."""
+        rows = canvas_rows(canvas, start)
+        height, width = canvas.valid.shape
+        row = CanvasRow(
+            pixel=self.totals.canvas_pixels,
+            size=[height, width],
+            frame_size=list(canvas.size),
+            usual=canvas.usual.ravel().tolist(),
+            place=self.totals.canvas_places,
+            num_places=len(rows[CANVAS_PLACES]),
+        )
+        self.canvases.append(rows)
+        return row
+
+    def add_small_masks(self, masks: SmallMasks) -> SmallMasksRow:
+        """Add the small masks of a further shot; returns their place within the video."""
+        row = SmallMasksRow(byte=self.totals.small_mask_bytes, size=list(masks.size))
+        self.small_masks.append(masks)
+        return row
+
+    @property
+    def totals(self) -> ShotTotals:
+        """What its shots have in the arrays."""
+        return ShotTotals(
+            len(self.backgrounds),
+            sum(len(rows[CANVAS_LAYERS[0]]) for rows in self.canvases),
+            sum(len(rows[CANVAS_PLACES]) for rows in self.canvases),
+            sum(masks.num_bytes for masks in self.small_masks),
+        )
+
     def content(self, packed_masks: NDArray[np.uint8]) -> str:
         """See `content_digest`; takes the result of `packed_masks`."""
-        parts = [
-            part
-            for background in self.backgrounds
-            for part in (background.image, quantise_noise(background.noise), pack_mask(background.valid))
-        ]
-        return content_digest(self.pts_seconds, self.checksums, [packed_masks, *parts])
+
+        def parts() -> Iterator[NDArray[Any]]:
+            yield packed_masks
+            for background in self.backgrounds:
+                yield from (background.image, quantise_noise(background.noise), pack_mask(background.valid))
+            for rows in self.canvases:
+                yield from rows.values()
+            for masks in self.small_masks:
+                yield from masks.blocks()
+
+        return content_digest(self.pts_seconds, self.checksums, parts())
 
 
 def content_digest(
@@ -128,8 +168,8 @@ def content_digest(
     Args:
         pts_seconds: time of every frame.
         checksums: crc32c of every stored frame, in place of its bytes.
-        parts: the packed masks, if any; then image, quantised noise and packed validity of each background. Rows of an
-            array may come one by one.
+        parts: the packed masks, if any; then image, quantised noise and packed validity of each background; then the
+            rows of each canvas, and the small masks of each shot. Rows of an array may come one by one.
     """
     digest = hashlib.sha256(np.asarray(pts_seconds, "<f8").tobytes())
     digest.update(np.asarray(checksums, "<u4").tobytes())

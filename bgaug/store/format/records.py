@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 _IDENTITY_BYTES = 1 << 20
+MAX_PIXELS = 2**25  # of one image; 8K has slightly fewer
+_MAX_SHIFT = 1e5  # pixels
 
 STATUSES = ("ok", "partial", "no_static_background")
 CAMERAS = ("unknown", "static", "jitter", "moving")
@@ -46,8 +51,71 @@ class Identity(_Record):
     sha256: Annotated[str, Field(max_length=64)]
 
 
+def _is_size(value: list[int]) -> list[int]:
+    if math.prod(value) > MAX_PIXELS:
+        raise ValueError(f"{value[0]}x{value[1]} are more than {MAX_PIXELS} pixels")
+    return value
+
+
+def is_transform(values: Sequence[float]) -> bool:
+    """Whether six numbers, row by row, are a transform (2, 3) that a canvas may have.
+
+    Its linear part must differ from the identity by less than 1 (largest sum of a row), so that it, and everything
+    between two such transforms, can be inverted.
+    """
+    a, b, x, c, d, y = values
+    near = max(abs(a - 1) + abs(b), abs(c) + abs(d - 1)) < 1
+    return near and max(abs(x), abs(y)) <= _MAX_SHIFT
+
+
+def _transform(value: list[float]) -> list[float]:
+    if not is_transform(value):
+        raise ValueError("expected a transform close to the identity")
+    return value
+
+
+def _ascending(values: list[int]) -> list[int]:
+    if any(one >= other for one, other in pairwise(values)):
+        raise ValueError("expected numbers in ascending order")
+    return values
+
+
+_Side = Annotated[int, Field(ge=1, le=2**16 - 1)]
+_Size = Annotated[list[_Side], Field(min_length=2, max_length=2), AfterValidator(_is_size)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Transform = Annotated[list[_Number], Field(min_length=6, max_length=6), AfterValidator(_transform)]
+
+
+class CanvasRow(_Record):
+    """Where the canvas of a shot is in the arrays of the shard; see `bgaug.background.Canvas`."""
+
+    pixel: Int63  # its first pixel in `canvas_image`, `canvas_noise` and `canvas_valid`
+    size: _Size  # (height, width)
+    frame_size: _Size  # (height, width) of the frames that its transforms are for
+    usual: _Transform  # transform of the usual frame, frame to canvas, row by row
+    place: Int63  # its first row in `canvas_places`
+    num_places: Annotated[int, Field(ge=1, le=2**31 - 1)]  # number of its rows there
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of the canvas."""
+        return math.prod(self.size)
+
+
+class SmallMasksRow(_Record):
+    """Where the small masks of a shot are in the shard's `small_masks`: one after the other, one for each frame."""
+
+    byte: Int63  # the first byte
+    size: _Size  # (height, width)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the mask of one frame."""
+        return (math.prod(self.size) + 7) // 8
+
+
 class Shot(_Record):
-    """One shot of a video."""
+    """One shot of a video. The last three fields are left out of the JSON where a shot does not have them."""
 
     start: _Int32  # first frame, counted within the video
     stop: _Int32  # one past the last frame
@@ -56,6 +124,123 @@ class Shot(_Record):
     camera: Annotated[str, _one_of(CAMERAS)] = "unknown"
     grade: Annotated[str, _one_of(GRADES[1:])] | None = None  # A to F, or None if it was not graded
     reasons: list[str] = []  # reasons for a lower grade, as text
+    # for a moving camera with several backgrounds, `background` and those that follow it in the shard: the frame,
+    # counted within the video, that each belongs to
+    background_frames: Annotated[list[_Int32], Field(min_length=1), AfterValidator(_ascending)] = []
+    # for a camera that shakes: None if its frames could not be aligned; not set if the canvas was not kept
+    canvas: CanvasRow | None = None
+    masks: SmallMasksRow | None = None  # small masks that the masks of the frames are made from
+
+    @property
+    def num_backgrounds(self) -> int:
+        """Number of its backgrounds in the shard."""
+        return len(self.background_frames) or int(self.background >= 0)
+
+    @property
+    def has_canvas_result(self) -> bool:
+        """Whether it is known what the camera's frames are aligned to, even if that is nothing."""
+        return "canvas" in self.model_fields_set
+
+    @property
+    def content(self) -> list[Any]:
+        """What the content hash of a store covers: neither places in the shard nor grade and camera."""
+        more: dict[str, Any] = {}
+        if self.background_frames:
+            more["background_frames"] = self.background_frames
+        if self.has_canvas_result:
+            more["canvas"] = None
+        if self.canvas is not None:
+            more["canvas"] = self.canvas.model_dump(mode="json", exclude={"pixel", "place"})
+        if self.masks is not None:
+            more["masks"] = self.masks.size
+        return [self.start, self.stop, *([more] if more else [])]
+
+    def moved(self, to: ShotTotals) -> Shot:
+        """The shot behind what is already in a shard."""
+        update: dict[str, Any] = {}
+        if self.background >= 0:
+            update["background"] = self.background + to.backgrounds
+        if self.canvas is not None:
+            places = {"pixel": self.canvas.pixel + to.canvas_pixels, "place": self.canvas.place + to.canvas_places}
+            update["canvas"] = self.canvas.model_copy(update=places)
+        if self.masks is not None:
+            update["masks"] = self.masks.model_copy(update={"byte": self.masks.byte + to.small_mask_bytes})
+        return self.model_copy(update=update)
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = to_dict(self)
+        present = {
+            "background_frames": bool(self.background_frames),
+            "canvas": self.has_canvas_result,
+            "masks": self.masks is not None,
+        }
+        return {name: value for name, value in found.items() if present.get(name, True)}
+
+
+@dataclass(frozen=True)
+class ShotTotals:
+    """What shots have in the arrays of a shard, together."""
+
+    backgrounds: int = 0
+    canvas_pixels: int = 0
+    canvas_places: int = 0
+    small_mask_bytes: int = 0
+
+    def with_shot(self, shot: Shot, video_id: str) -> ShotTotals:
+        """The totals with the next shot of the shard.
+
+        Raises:
+            ValueError: what it has does not follow on what is there.
+        """
+        if shot.background not in (-1, self.backgrounds):
+            raise ValueError(f"{video_id} has background {shot.background}, expected {self.backgrounds} or -1")
+        if shot.background < 0 and shot.background_frames:
+            raise ValueError(f"{video_id} has frames of backgrounds, and no background")
+        pixels, places, num_bytes = 0, 0, 0
+        if shot.canvas is not None:
+            if (shot.canvas.pixel, shot.canvas.place) != (self.canvas_pixels, self.canvas_places):
+                raise ValueError(
+                    f"{video_id} has a canvas at pixel {shot.canvas.pixel} and place {shot.canvas.place}, expected "
+                    f"{self.canvas_pixels} and {self.canvas_places}"
+                )
+            pixels, places = shot.canvas.num_pixels, shot.canvas.num_places
+        if shot.masks is not None:
+            if shot.masks.byte != self.small_mask_bytes:
+                raise ValueError(
+                    f"{video_id} has small masks at byte {shot.masks.byte}, expected {self.small_mask_bytes}"
+                )
+            num_bytes = (shot.stop - shot.start) * shot.masks.frame_bytes
+        return self.and_also(ShotTotals(shot.num_backgrounds, pixels, places, num_bytes))
+
+    def and_also(self, other: ShotTotals) -> ShotTotals:
+        """The totals of both."""
+        return ShotTotals(
+            self.backgrounds + other.backgrounds,
+            self.canvas_pixels + other.canvas_pixels,
+            self.canvas_places + other.canvas_places,
+            self.small_mask_bytes + other.small_mask_bytes,
+        )
+
+    @classmethod
+    def of(cls, rows: Iterable[VideoRow]) -> ShotTotals:
+        """The totals of all shots of rows, in order; raises as `with_shot` does."""
+        totals = cls()
+        for row in rows:
+            for shot in row.shots:
+                totals = totals.with_shot(shot, row.id)
+        return totals
+
+    @property
+    def rows_by_array(self) -> dict[str, int]:
+        """Rows of each array that a shard has only if its shots need it."""
+        return {
+            "canvas_image": self.canvas_pixels,
+            "canvas_noise": self.canvas_pixels,
+            "canvas_valid": self.canvas_pixels,
+            "canvas_places": self.canvas_places,
+            "small_masks": self.small_mask_bytes,
+        }
 
 
 class VideoRow(_Record):
