@@ -57,6 +57,8 @@ def build_shards_command(options: ShardOptions, as_json: bool) -> None:
         bgaug build-shards data/ --out shards --layout split/class --follow-links
 
         bgaug build-shards videos/ --out shards --size 112 --fit crop --store-frames raw
+
+        bgaug build-shards videos/ --out shards --segmenter selfie_segmentation.tflite --segmenter-as mask
     """
     from bgaug.pipelines.build.shards import build_shards, forecast_shards
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bgaug.labels import Label
 from bgaug.pipelines.build.clips import fitted_shot
@@ -12,6 +12,7 @@ from bgaug.pipelines.build.options import BuildOptions, VideoOptions
 from bgaug.pipelines.build.plan import native_size
 from bgaug.pipelines.build.process_video import process_video, put_shot
 from bgaug.pipelines.build.run import Outcome, build_store
+from bgaug.pipelines.build.segmenters import pinned
 from bgaug.pipelines.build.shard import Put
 from bgaug.progress import Progress
 from bgaug.sizing import Size
@@ -57,11 +58,11 @@ def extract_backgrounds(options: BuildOptions, progress: Progress) -> Outcome:
 
     Raises:
         UsageError: contradictory inputs.
+        SegmenterError: the segmentation network cannot be used.
         StoreError: the store cannot be written, or was begun with other options.
         BgaugError: a video cannot be used, and `on_error` is "fail".
     """
     sources = find_sources(options, progress)
-    header = Header(
-        size_of(options, sources), options.fit, "none", (), {"holds": "backgrounds", **asdict(options.video)}
-    )
-    return build_store(options, sources, ExtractVideo(options.video), header, progress)
+    video, stored_options = pinned(options)
+    header = Header(size_of(options, sources), options.fit, "none", (), {"holds": "backgrounds", **stored_options})
+    return build_store(options, sources, ExtractVideo(video), header, progress)

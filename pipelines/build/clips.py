@@ -18,6 +18,7 @@ from bgaug.background import fit_background
 from bgaug.background.align import FrameAligner, placed
 from bgaug.background.image import view
 from bgaug.masks import difference_mask, frame_mask, threshold_map
+from bgaug.masks.segmenter import Segmenter
 from bgaug.pipelines.build.process_video import put_shot
 from bgaug.shots.estimate import Shot
 from bgaug.sizing import Fit, Size, fit_frame, resize_area
@@ -54,6 +55,12 @@ def fitted_mask(mask: NDArray[np.bool_], size: Size, fit: Fit) -> NDArray[np.boo
     shape = (width * scale, height * scale)
     enlarged = cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_LINEAR) > 127
     return fit_frame(enlarged.astype(np.uint8) * 255, size, fit) > 127
+
+
+def network_mask(header: Header, network: Segmenter, frame: DecodedFrame) -> NDArray[np.bool_]:
+    """Mask of a frame by a segmentation network, which takes it as decoded: bool (H, W), at the store's size."""
+    mask = network.share(frame.rgb()) > 0.5
+    return fit_frame(mask.astype(np.uint8) * 255, header.size, header.fit, frame.display_size) > 127
 
 
 class ShotMasks:
@@ -161,14 +168,17 @@ class LongVideo:
         header: of the store.
         cutter: where to cut.
         put: called with each part when it is complete.
+        network: makes the masks; None where the backgrounds do.
 
     Attributes:
         parts: first frame and shots of the parts that were put, in order.
     """
 
-    def __init__(self, header: Header, cutter: Cutter, put: Callable[[VideoPayload], None]) -> None:
+    def __init__(
+        self, header: Header, cutter: Cutter, put: Callable[[VideoPayload], None], network: Segmenter | None = None
+    ) -> None:
         self.parts: list[tuple[int, list[ShotRow]]] = []
-        self._header, self._cutter, self._put = header, cutter, put
+        self._header, self._cutter, self._put, self._network = header, cutter, put, network
         self._part, self._number = _Part(0, VideoPayload(header)), 0
         self._pieces: list[tuple[int, int, int]] = []
         self._shot: Shot | None = None
@@ -187,7 +197,11 @@ class LongVideo:
         payload = self._part.payload
         fitted = fit_frame(frame.rgb(), self._header.size, self._header.fit, frame.display_size)
         payload.add_frame(frame.pts_seconds, fitted)
-        payload.add_masks(self._masks.mask(frame.index, fitted, frame.rgb())[None])
+        if self._network is None:
+            mask = self._masks.mask(frame.index, fitted, frame.rgb())
+        else:
+            mask = network_mask(self._header, self._network, frame)
+        payload.add_masks(mask[None])
 
     def finish(self) -> None:
         """Put the last part."""

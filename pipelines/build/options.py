@@ -16,7 +16,8 @@ from bgaug.sizing import BACKGROUND_SIZE, STORE_SIZE, Fit, Size, parse_size
 
 _OnError = Literal["skip", "salvage", "fail"]
 Partial = Literal["keep", "empty"]
-LABELS, BACKGROUNDS, VIDEOS = "Labels", "Backgrounds", "Videos"
+_Role = Literal["cue", "mask"]
+LABELS, BACKGROUNDS, MASKS, VIDEOS = "Labels", "Backgrounds", "Masks", "Videos"
 
 
 DecoderOption = Annotated[
@@ -190,6 +191,29 @@ class VideoOptions(Options):
         _OnError,
         Option("A video that breaks off: leave it out, keep its good beginning, or end the run.", panel=VIDEOS),
     ] = "skip"
+    segmenter: Annotated[
+        Path | None,
+        Option(
+            "Segmentation network, an ONNX or TFLite model; its settings are in a TOML file of the same name next to "
+            "it, unless its name is a published one.",
+            panel=MASKS,
+            metavar="MODEL",
+        ),
+    ] = None
+    segmenter_as: Annotated[
+        _Role,
+        Option(
+            "What the network decides: mask makes the mask of every frame from it; cue lets it support the motion "
+            "where that decides about the masks.",
+            panel=MASKS,
+        ),
+    ] = "cue"
+    segmenter_digest: str | None = None
+    """Digest that the network must have; a build sets it when it begins."""
+
+    def __post_init__(self) -> None:
+        if self.segmenter is None and self.segmenter_as != "cue":
+            raise UsageError("--segmenter-as mask makes masks from a network: give its path as --segmenter MODEL")
 
 
 @record

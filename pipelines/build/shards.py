@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import cast
 
@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, BackgroundView, fit_background
-from bgaug.errors import UsageError
+from bgaug.errors import SegmenterError, UsageError, VideoError
 from bgaug.labels import Label
+from bgaug.masks.segmenter import Segmenter
 from bgaug.pipelines.build.backgrounds import find_sources, size_of
-from bgaug.pipelines.build.clips import Cutter, LongVideo, ShotMasks, fitted_shot
+from bgaug.pipelines.build.clips import Cutter, LongVideo, ShotMasks, fitted_shot, network_mask
 from bgaug.pipelines.build.find_videos import FoundVideos, Source
 from bgaug.pipelines.build.forecast import Forecast, forecast
 from bgaug.pipelines.build.options import ShardOptions, VideoOptions
 from bgaug.pipelines.build.process_video import ProcessedVideo, process_video, put_shot
 from bgaug.pipelines.build.run import Outcome, build_store
+from bgaug.pipelines.build.segmenters import mask_network, pinned
 from bgaug.pipelines.build.shard import Put
 from bgaug.progress import Progress
 from bgaug.shots.cuts import Verdict
@@ -42,17 +44,27 @@ class _BuildVideo:
 
     def __call__(self, source: Source, label: Label, header: Header, put: Put, parts: int = 1) -> list[VideoRow]:
         """See `EachVideo`."""
+        network = mask_network(self.options)  # a network that cannot be loaded ends the run
+        try:
+            return self._build(source, label, header, put, parts, network)
+        except SegmenterError as error:
+            raise VideoError(source.path, "crashed", f"its masks could not be made: {error}") from error
+
+    def _build(
+        self, source: Source, label: Label, header: Header, put: Put, parts: int, network: Segmenter | None
+    ) -> list[VideoRow]:
         with open_video(source.path, self.options.decoder) as reader:
             known = self._stored_shots(source, header, reader)
             if parts > 1:
-                return self._in_parts(source, label, header, reader, known, put, parts)
+                return self._in_parts(source, label, header, reader, known, put, parts, network)
             payload = VideoPayload(header)
             if known is not None:
-                video, shots = self._masks_known(reader, payload, known), known
+                video, shots = self._masks_known(reader, payload, known, network), known
             else:
-                video, held = self._in_one_pass(reader, payload)
+                video, held = self._in_one_pass(reader, payload, network)
                 shots = [fitted_shot(header, shot) for shot in video.shots]
-                self._masks_after(reader, payload, shots, held)
+                if network is None:
+                    self._masks_after(reader, payload, shots, held)
             row = video.row(source, label, reader, [put_shot(payload, shot) for shot in shots])
         put(payload)
         return [row]
@@ -68,7 +80,8 @@ class _BuildVideo:
         row = self.backgrounds.row(video)
         if row.identity != identify(source.path):
             return None  # the file has changed
-        if any(shot.camera == "jitter" and not (shot.has_canvas_result or shot.masks) for shot in row.shots):
+        makes_masks = self.options.segmenter_as != "mask"
+        if makes_masks and any(s.camera == "jitter" and not (s.has_canvas_result or s.masks) for s in row.shots):
             return None  # a store of an earlier version: the masks need a canvas, which it does not hold
         store = self.backgrounds
         shots = []
@@ -103,21 +116,30 @@ class _BuildVideo:
             return fit_background(found, header.size, header.fit)
         return fit_background(found, header.size, "stretch")
 
-    def _masks_known(self, reader: VideoReader, payload: VideoPayload, known: list[Shot]) -> ProcessedVideo:
+    def _masks_known(
+        self, reader: VideoReader, payload: VideoPayload, known: list[Shot], network: Segmenter | None
+    ) -> ProcessedVideo:
         """One pass with known shots and backgrounds: frames and masks at once."""
         masks = ShotMasks(payload.header, known)
 
         def keep(frame: DecodedFrame) -> None:
             fitted = fit_frame(frame.rgb(), payload.header.size, payload.header.fit, frame.display_size)
             payload.add_frame(frame.pts_seconds, fitted)
-            payload.add_masks(masks.mask(frame.index, fitted, frame.rgb())[None])
+            if network is None:
+                mask = masks.mask(frame.index, fitted, frame.rgb())
+            else:
+                mask = network_mask(payload.header, network, frame)
+            payload.add_masks(mask[None])
 
         return process_video(reader, self.options, keep, known=known)
 
     def _in_one_pass(
-        self, reader: VideoReader, payload: VideoPayload
+        self, reader: VideoReader, payload: VideoPayload, network: Segmenter | None
     ) -> tuple[ProcessedVideo, list[NDArray[np.uint8]]]:
-        """Shots, backgrounds and frames in one pass; fitted frames are held for the masks, if memory allows."""
+        """Shots, backgrounds and frames in one pass; fitted frames are held for the masks, if memory allows.
+
+        A network needs no background: its masks are made in the same pass.
+        """
         header = payload.header
         held: list[NDArray[np.uint8]] = []
         limit = self.options.memory // (header.size[0] * header.size[1] * 3)
@@ -125,7 +147,9 @@ class _BuildVideo:
         def keep(frame: DecodedFrame) -> None:
             fitted = fit_frame(frame.rgb(), header.size, header.fit, frame.display_size)
             payload.add_frame(frame.pts_seconds, fitted)
-            if len(held) == frame.index < limit:
+            if network is not None:
+                payload.add_masks(network_mask(header, network, frame)[None])
+            elif len(held) == frame.index < limit:
                 held.append(fitted)
 
         return process_video(reader, self.options, keep), held
@@ -153,10 +177,11 @@ class _BuildVideo:
         known: list[Shot] | None,
         put: Put,
         parts: int,
+        network: Segmenter | None,
     ) -> list[VideoRow]:
         """A long video; see `bgaug.pipelines.build.clips`."""
         expected = reader.info.declared_frames or declared_length(source.path)
-        long = LongVideo(header, Cutter(expected, parts), put)
+        long = LongVideo(header, Cutter(expected, parts), put, network)
         if known is not None:
             begins = {shot.start: shot for shot in known}
 
@@ -207,6 +232,7 @@ def build_shards(options: ShardOptions, progress: Progress) -> Outcome:
 
     Raises:
         UsageError: inputs that contradict each other, or backgrounds smaller than the store.
+        SegmenterError: the segmentation network cannot be used.
         StoreError: a store cannot be read or written, or was begun with other options.
     """
     return build_store(options, *_plan(options, progress), progress)
@@ -223,13 +249,14 @@ def _plan(options: ShardOptions, progress: Progress) -> tuple[FoundVideos, _Buil
     size = size_of(options, sources)
     backgrounds = options.backgrounds
     store = None if backgrounds is None else _check_backgrounds(open_store(backgrounds), size, options.fit)
+    video, video_options = pinned(options)
     stored_options = {
         "holds": "clips",
-        **asdict(options.video),
+        **video_options,
         "backgrounds": None if backgrounds is None else verify_store(backgrounds).content_hash,
     }
     header = Header(size, options.fit, options.frames, (), stored_options)
-    return sources, _BuildVideo(options.video, store), header
+    return sources, _BuildVideo(video, store), header
 
 
 def _check_backgrounds(store: Store, size: Size, fit: Fit) -> Store:
