@@ -74,7 +74,7 @@ def mixed(matrix: ArrayLike, bias: ArrayLike, size: tuple[int, int], activation:
         activation: an operation after the sums.
     """
     weights = np.asarray(matrix, np.float32)
-    nodes = [node("Conv", ["image", "weights", "bias"], "sum" if activation else "share")]
+    nodes = [node("Conv", ["image", "weights", "bias"], "sum" if activation else "share", ints("kernel_shape", (1, 1)))]
     nodes += [node(activation, ["sum"], "share")] if activation else []
     constants = [tensor("weights", weights[:, :, None, None]), tensor("bias", bias)]
     return model(nodes, constants, {"image": (1, 3, *size)}, {"share": (1, len(weights), *size)})

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx_models import mixed, node, red_network, tensor, write_model
+from onnx_models import ints, mixed, node, red_network, tensor, write_model
 from onnx_models import model as onnx_model
 from test_long_video import make_shards_small
 from typer.testing import CliRunner
@@ -230,7 +230,10 @@ def test_a_network_that_crashes_opencv_is_named(
 def test_a_frame_without_an_answer_fails_its_video_only(videos: Path, tmp_path: Path) -> None:
     """The logarithm of .9 - red is no number where a frame is bright."""
     shape = (1, 3, 48, 64)
-    nodes = [node("Conv", ["image", "weights", "bias"], "left"), node("Log", ["left"], "share")]
+    nodes = [
+        node("Conv", ["image", "weights", "bias"], "left", ints("kernel_shape", (1, 1))),
+        node("Log", ["left"], "share"),
+    ]
     constants = [tensor("weights", [[[[-1]], [[0]], [[0]]]]), tensor("bias", [0.9])]
     data = onnx_model(nodes, constants, {"image": shape}, {"share": (1, 1, 48, 64)})
     settings = f'size = [48, 64]\nscale = {1 / 255}\nactivation = "sigmoid"'
