@@ -96,15 +96,37 @@ def fit_frame(image: NDArray[np.uint8], size: Size, fit: Fit, display_size: Size
     return framed
 
 
+def shown_box(
+    source: Size, size: Size, fit: Fit, display_size: Size | None = None
+) -> tuple[float, float, float, float]:
+    """The box of the source that a whole stored frame shows; see `fit_frame` for the arguments.
+
+    Returns:
+        (left, top, width, height) as fractions of the source's sides; it exceeds the source where "pad" adds borders.
+    """
+    height, width = size
+    shown = display_size or source
+    if fit == "crop":
+        y, x, kept_height, kept_width = _kept_box(source, size, shown)
+        return x / source[1], y / source[0], kept_width / source[1], kept_height / source[0]
+    top, left, inner_height, inner_width = content_box(shown, size, fit)
+    return -left / inner_width, -top / inner_height, width / inner_width, height / inner_height
+
+
 def _cut_to_aspect(image: NDArray[np.uint8], size: Size, shown: Size) -> NDArray[np.uint8]:
     import numpy as np
 
-    height, width = image.shape[:2]
+    top, left, height, width = _kept_box((image.shape[0], image.shape[1]), size, shown)
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _kept_box(source: Size, size: Size, shown: Size) -> tuple[int, int, int, int]:
+    """The box (top, left, height, width) of the source that "crop" keeps, in its pixels."""
+    height, width = source
     pixel_aspect = shown[1] * height / (shown[0] * width)
     keep_height = min(height, max(1, round(width * pixel_aspect * size[0] / size[1])))
     keep_width = min(width, max(1, round(height / pixel_aspect * size[1] / size[0])))
-    top, left = (height - keep_height) // 2, (width - keep_width) // 2
-    return np.ascontiguousarray(image[top : top + keep_height, left : left + keep_width])
+    return (height - keep_height) // 2, (width - keep_width) // 2, keep_height, keep_width
 
 
 def parse_size(text: str) -> Size | None:

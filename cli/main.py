@@ -88,6 +88,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "preview": stores.preview_command,
     "merge": stores.merge_command,
     "import": stores.import_command,
+    "segment": stores.segment_command,
     "export": stores.export_command,
     "inspect": videos.inspect_command,
     "train": training.train_command,

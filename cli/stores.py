@@ -1,4 +1,4 @@
-"""Commands about stores: verify, preview, merge, import, export."""
+"""Commands about stores: verify, preview, merge, import, segment, export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bgaug.cli.console import FAILED, TerminalProgress, human_bytes, note, pairs
 from bgaug.names import MaskValues
 from bgaug.pipelines.build.options import Partial
 from bgaug.pipelines.options import Option, StorePath
+from bgaug.pipelines.segment.options import SegmentOptions
 
 if TYPE_CHECKING:
     from bgaug.store import Header, Problem, Repair
@@ -234,6 +235,29 @@ def import_command(
     else:
         raise UsageError("--name and --overwrite go with --backgrounds, --first, --values and --missing with --masks")
     _show_counts(title, imported.to_json(), as_json)
+
+
+def segment_command(options: SegmentOptions, as_json: bool) -> None:
+    """Replace the masks of a store by those of a video segmentation model, such as SAM 2.
+
+    Boxes and points of the objects are made from the stored masks. The model follows the objects through each shot, in
+    windows of bounded memory. A video that cannot be segmented keeps its masks, is named, and the exit code is 1. The
+    model runs in the library transformers: pip install "bgaug[segment]".
+
+    Examples:
+        bgaug segment shards videos/ --model facebook/sam2.1-hiera-tiny
+
+        bgaug segment shards videos/ --model sam2/ --window 200 --objects 2
+
+        bgaug segment shards videos/ --model sam2/ --device cpu --json
+    """
+    from bgaug.pipelines.segment.run import segment
+
+    with TerminalProgress() as progress:
+        found = segment(options, progress)
+    result = found.to_json()
+    shown = {**result, "model": found.model.name}
+    _show_counts(f"masks by {found.model.name} in {options.store}", shown if not as_json else result, as_json)
 
 
 def export_command(

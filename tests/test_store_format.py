@@ -38,6 +38,7 @@ from bgaug.store import (
     Failure,
     FrameKind,
     Identity,
+    MaskModel,
     Shot,
     VideoRow,
     finish_store,
@@ -59,7 +60,10 @@ SCHEMA: dict[str, Any] = json.loads((DOCS / "store.schema.json").read_bytes())
 SIZE = 45, 61  # of so many pixels that masks end within a byte
 KINDS = ("jpeg", "raw", "none", "backgrounds")
 ALL_KINDS = (*KINDS, "moving")
-OPTIONAL = {"shot": {"background_frames", "canvas", "masks"}}  # keys that not all records have
+OPTIONAL = {  # keys that not all records have
+    "row": {"mask_model"},
+    "shot": {"background_frames", "canvas", "masks"},
+}
 LONG = "run/long ü.mp4"
 
 
@@ -523,7 +527,7 @@ def test_stores_follow_the_schema(stores: dict[str, Path], kind: str) -> None:
         seen.add(name)
         validator(name).validate(document)
     rare = {"bank"} if kind == "moving" else {"bank", "canvas", "small_masks"}
-    assert SCHEMA["$defs"].keys() - seen <= {"crc32c", "sha256", "files", "planned", "size", *rare}
+    assert SCHEMA["$defs"].keys() - seen <= {"crc32c", "sha256", "files", "planned", "size", "mask_model", *rare}
 
 
 def test_the_stores_hold_what_is_rare(stores: dict[str, Path]) -> None:
@@ -583,6 +587,7 @@ def kinds(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
         ("small_masks", SmallMasksRow),
         ("identity", Identity),
         ("failure", Failure),
+        ("mask_model", MaskModel),
     ],
 )
 def test_schema_and_models_name_the_same(name: str, model: type[BaseModel]) -> None:
@@ -590,7 +595,8 @@ def test_schema_and_models_name_the_same(name: str, model: type[BaseModel]) -> N
     assert theirs["properties"].keys() == ours["properties"].keys()
     assert theirs["properties"].keys() == {*theirs["required"], *OPTIONAL.get(name, ())}
     for key, schema in theirs["properties"].items():
-        assert kinds(schema, SCHEMA["$defs"]) == kinds(ours["properties"][key], ours.get("$defs", {})), key
+        absent = {"null"} if key == "mask_model" else set()  # it is left out, and never null
+        assert kinds(schema, SCHEMA["$defs"]) | absent == kinds(ours["properties"][key], ours.get("$defs", {})), key
 
 
 def test_schema_and_code_name_the_same_words() -> None:

@@ -27,6 +27,7 @@ from bgaug.store.format.plan import PlannedVideo as PlannedVideo
 from bgaug.store.format.plan import plan_shards as plan_shards
 from bgaug.store.format.records import Failure as Failure
 from bgaug.store.format.records import Identity as Identity
+from bgaug.store.format.records import MaskModel as MaskModel
 from bgaug.store.format.records import Shot as Shot
 from bgaug.store.format.records import VideoRow as VideoRow
 from bgaug.store.format.records import identify as identify

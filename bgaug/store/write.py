@@ -24,7 +24,7 @@ from bgaug.store.commit import check_still_ours, commit_shard, shard_folder, sha
 from bgaug.store.format.inside import discard, link_inside, refuse_links
 from bgaug.store.format.layout import SHARDS, Header, crc32c, joined, read_commit, shard_name, writing
 from bgaug.store.format.payload import VideoPayload
-from bgaug.store.format.records import Failure, ShotTotals, VideoRow
+from bgaug.store.format.records import Failure, MaskModel, ShotTotals, VideoRow
 from bgaug.store.lock import FileLock
 from bgaug.store.places import Folder
 
@@ -270,7 +270,11 @@ _Masks = NDArray[np.uint8]
 
 
 def replace_masks(
-    root: Path, header: Header, shard: int, give: Callable[[VideoRow, _Masks], _Masks | None]
+    root: Path,
+    header: Header,
+    shard: int,
+    give: Callable[[VideoRow, _Masks], _Masks | None],
+    model: MaskModel | None = None,
 ) -> list[str]:
     """Replace masks in a shard. The old shard stays until the new one is complete; other files are linked, not copied.
 
@@ -280,6 +284,7 @@ def replace_masks(
         shard: number of the shard.
         give: function from a video's row and packed masks, uint8 (num_frames, P), to masks of the same shape, or None
             to keep them.
+        model: segmentation model that makes them; None for masks from elsewhere.
 
     Returns:
         Ids of the videos whose masks were replaced; if there are none, the shard is unchanged.
@@ -307,7 +312,8 @@ def replace_masks(
             with writing(folder):
                 writer.append(before if masks is None else masks)
             if masks is not None:
-                row = row.model_copy(update={"content": content_of(row, arrays, masks), "imported_masks": True})
+                content = content_of(row, arrays, masks)
+                row = row.model_copy(update={"content": content, "imported_masks": True, "mask_model": model})
             renewed.append(row)
         changed = [row.id for row, was in zip(renewed, rows, strict=True) if row != was]
         if changed:

@@ -227,6 +227,7 @@ class _Target:
             "content_box": list(store.content_box(video)),
             "num_frames": count,
             "imported_masks": row.imported_masks,
+            **({"mask_model": row.mask_model.to_json()} if row.mask_model else {}),
             "masks": f"masks/{self.name}" if has_masks else None,
             "frames": f"frames/{self.name}" if self.frames else None,
             "shots": shots,

@@ -14,6 +14,8 @@ COCO's string. Several objects of a frame are united, whatever their category. P
 
 A frame with an entry that lists no object has an empty mask; a frame without an entry has none.
 
+`prompts` makes boxes and points for segmentation models from the masks of a clip.
+
 Letters: T frames, H, W pixels, P packed bytes of one mask.
 """
 

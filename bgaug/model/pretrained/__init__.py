@@ -11,6 +11,9 @@ description  the description of an encoder in a run or a file, checked
 builders     which function builds the encoder of a file, and checks of its options
 weights      weights from elsewhere; safetensors, whose header is checked first
 load         the encoder as a module, loaded from a run or a file, and written to a file
+mask_files   the folder of a video segmentation model, checked
+mask_model   a video segmentation model of the library transformers
+tracking     objects of a shot, followed by it through windows in bounded memory
 """
 
 from bgaug.model.pretrained.builders import NO_PERMISSION as NO_PERMISSION

@@ -102,6 +102,11 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         raise MalformedFile(f"is no whole file of safetensors ({str(error)[:200]})") from error
 
 
+def check_safetensors(path: str | Path) -> None:
+    """Check the whole header of a file against its size, without reading tensors; errors as `read_safetensors`."""
+    _read_metadata(path)
+
+
 def _read_metadata(path: str | Path) -> dict[str, str]:
     """Only the metadata, after checks of the whole header; errors as `read_safetensors`."""
     with open_regular(path) as file:

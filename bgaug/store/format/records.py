@@ -243,8 +243,20 @@ class ShotTotals:
         }
 
 
+class MaskModel(_Record):
+    """The segmentation model that made the masks of a video, and its settings."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]  # on the hub, else that of its folder
+    kind: Annotated[str, Field(min_length=1, max_length=50)]  # `model_type` of its configuration
+    sha256: Annotated[str, Field(max_length=64)]  # of its weights
+    window: Annotated[_Int32, Field(ge=1)]  # frames at a time
+    objects: Annotated[_Int32, Field(ge=1)]  # followed at a time
+    points: _Int32  # on each object of a prompt
+    negative_points: _Int32  # off it
+
+
 class VideoRow(_Record):
-    """One video of a shard."""
+    """One video of a shard. The JSON has no `mask_model` where no model made the masks."""
 
     id: str  # path relative to the input folder, POSIX separators
     label: str | None  # class name, None if unknown
@@ -265,9 +277,17 @@ class VideoRow(_Record):
     shots: list[Shot]
     # frames of a "partial" video according to its container; None if unknown or the video is complete
     expected_frames: Int63 | None = None
-    imported_masks: bool = False  # whether its masks were imported
+    imported_masks: bool = False  # whether its masks were imported, or made by a segmentation model
+    mask_model: MaskModel | None = None  # the segmentation model that made masks of it; None for other masks
     identity: Identity  # identity of the source file
     content: Annotated[str, Field(max_length=64)]  # sha256 of the stored content
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = to_dict(self)
+        if self.mask_model is None:
+            found.pop("mask_model", None)
+        return found
 
 
 class Failure(_Record):
