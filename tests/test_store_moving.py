@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import zarr
 from hostile import KINDS, canonical, load, reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import FULL_SIZE, MOVING_IDS, make_moving_store, moving_shots, noise_background, noise_canvas
+from stores import FULL_SIZE, MOVING_IDS, make_moving_store, make_row, moving_shots, noise_background, noise_canvas
 
 from bgaug.background import BackgroundView
 from bgaug.background.image import Canvas
@@ -31,9 +32,13 @@ from bgaug.shots.estimate import Shot as EstimatedShot
 from bgaug.store import (
     FrameKind,
     Header,
+    Plan,
+    PlannedVideo,
+    ShardWriter,
     Shot,
     Store,
     VideoPayload,
+    create_store,
     finish_store,
     merge_stores,
     open_store,
@@ -225,6 +230,31 @@ def test_small_masks_check_their_shape() -> None:
         SmallMasks(np.zeros((3, 6), np.uint8), (5, 7))
     masks = SmallMasks.of(np.random.default_rng(0).random((600, 5, 7)) < 0.5)
     assert np.array_equal(np.concatenate(list(masks.blocks())), masks.packed(0, 600)) and masks.num_bytes == 3000
+
+
+def test_small_masks_of_a_long_shot_are_read_block_by_block(tmp_path: Path) -> None:
+    count, size = 3000, (120, 160)
+    small = SmallMasks(np.random.default_rng(0).integers(0, 256, (count, 2400), dtype=np.uint8), size)
+    header = create_store(
+        tmp_path / "s", Header((8, 8), "stretch", "none", (), {}), Plan(((PlannedVideo("a.mp4", 1, 1),),))
+    )
+    payload = VideoPayload(header)
+    for frame in range(count):
+        payload.add_frame(frame / 25, None)
+    rows = [put_shot(payload, EstimatedShot(0, count, "moving", masks=small), for_builds=True)]
+    with ShardWriter(tmp_path / "s", header, 0) as writer:
+        writer.add(make_row("a.mp4", count, rows), payload)
+        writer.commit()
+    finish_store(tmp_path / "s")
+    masks = open_store(tmp_path / "s").shot_masks(0)
+    assert masks is not None and masks.num_bytes == small.num_bytes == 7_200_000
+    tracemalloc.start()
+    try:
+        for frame in range(0, count, 5):
+            assert np.array_equal(masks.at(frame), small.at(frame))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 # --- upkeep -----------------------------------------------------------------------------------------------------------
