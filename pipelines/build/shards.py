@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import cast
+from typing import cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,54 @@ from bgaug.shots.cuts import Verdict
 from bgaug.shots.estimate import Shot
 from bgaug.sizing import Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
+from bgaug.store import Shot as ShotRow
 from bgaug.video import DecodedFrame, VideoReader, declared_length, open_video
+
+
+class _StoredShots(Sequence[Shot]):
+    """The shots of a video from a store of backgrounds; each is read when it is needed, so one at a time is in memory.
+
+    Args:
+        store: the store of backgrounds.
+        video: index of the video there.
+        rows: its shots there.
+        header: of the store that is built, to whose size backgrounds are brought.
+        source: (height, width) of the video's frames as displayed.
+    """
+
+    def __init__(self, store: Store, video: int, rows: Sequence[ShotRow], header: Header, source: Size) -> None:
+        self.starts = {row.start: number for number, row in enumerate(rows)}
+        self._store, self._video, self._rows, self._header, self._source = store, video, rows, header, source
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Shot: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Shot]: ...
+    def __getitem__(self, number: int | slice) -> Shot | Sequence[Shot]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        row = self._rows[number]
+        views = [BackgroundView(frame - row.start, self._fitted(number, frame)) for frame in row.background_frames]
+        return Shot(
+            row.start,
+            row.stop,
+            cast(Verdict, row.camera),
+            self._fitted(number) if row.background >= 0 and not views else None,
+            canvas=self._store.canvas(self._video, number),
+            grade=row.grade,
+            reasons=tuple(row.reasons),
+            views=tuple(views),
+            masks=self._store.shot_masks(self._video, number),
+        )
+
+    def _fitted(self, number: int, frame: int | None = None) -> Background:
+        found, size, fit = self._store.background(self._video, number, frame), self._header.size, self._header.fit
+        if self._store.header.fit == "stretch" and fit != "stretch":
+            return fit_background(_unstretched(found, self._source), size, fit)
+        return fit_background(found, size, "stretch")
 
 
 @dataclass(frozen=True)
@@ -58,6 +106,7 @@ class _BuildVideo:
             if parts > 1:
                 return self._in_parts(source, label, header, reader, known, put, parts, network)
             payload = VideoPayload(header)
+            shots: Sequence[Shot]
             if known is not None:
                 video, shots = self._masks_known(reader, payload, known, network), known
             else:
@@ -69,7 +118,7 @@ class _BuildVideo:
         put(payload)
         return [row]
 
-    def _stored_shots(self, source: Source, header: Header, reader: VideoReader) -> list[Shot] | None:
+    def _stored_shots(self, source: Source, header: Header, reader: VideoReader) -> _StoredShots | None:
         """Shots from the store of backgrounds; None where it has none of this very file."""
         if self.backgrounds is None:
             return None
@@ -83,41 +132,10 @@ class _BuildVideo:
         makes_masks = self.options.segmenter_as != "mask"
         if makes_masks and any(s.camera == "jitter" and not (s.has_canvas_result or s.masks) for s in row.shots):
             return None  # a store of an earlier version: the masks need a canvas, which it does not hold
-        store = self.backgrounds
-        shots = []
-        for number, shot in enumerate(row.shots):
-            frames = store.background_frames(video, number).tolist()
-            views = (
-                BackgroundView(frame - shot.start, self._fitted(store, video, number, header, reader, frame))
-                for frame in frames
-            )
-            has_one = shot.background >= 0 and not frames
-            shots.append(
-                Shot(
-                    shot.start,
-                    shot.stop,
-                    cast(Verdict, shot.camera),
-                    self._fitted(store, video, number, header, reader) if has_one else None,
-                    canvas=store.canvas(video, number),
-                    grade=shot.grade,
-                    reasons=tuple(shot.reasons),
-                    views=tuple(views),
-                    masks=store.shot_masks(video, number),
-                )
-            )
-        return shots
-
-    def _fitted(
-        self, store: Store, video: int, shot: int, header: Header, reader: VideoReader, frame: int | None = None
-    ) -> Background:
-        found = store.background(video, shot, frame)
-        if store.header.fit == "stretch" and header.fit != "stretch":
-            found = _unstretched(found, reader.info.display_size)
-            return fit_background(found, header.size, header.fit)
-        return fit_background(found, header.size, "stretch")
+        return _StoredShots(self.backgrounds, video, row.shots, header, reader.info.display_size)
 
     def _masks_known(
-        self, reader: VideoReader, payload: VideoPayload, known: list[Shot], network: Segmenter | None
+        self, reader: VideoReader, payload: VideoPayload, known: _StoredShots, network: Segmenter | None
     ) -> ProcessedVideo:
         """One pass with known shots and backgrounds: frames and masks at once."""
         masks = ShotMasks(payload.header, known)
@@ -131,7 +149,7 @@ class _BuildVideo:
                 mask = network_mask(payload.header, network, frame)
             payload.add_masks(mask[None])
 
-        return process_video(reader, self.options, keep, known=known)
+        return process_video(reader, self.options, keep, known=())  # read one by one: none is held
 
     def _in_one_pass(
         self, reader: VideoReader, payload: VideoPayload, network: Segmenter | None
@@ -155,7 +173,7 @@ class _BuildVideo:
         return process_video(reader, self.options, keep), held
 
     def _masks_after(
-        self, reader: VideoReader, payload: VideoPayload, shots: list[Shot], held: list[NDArray[np.uint8]]
+        self, reader: VideoReader, payload: VideoPayload, shots: Sequence[Shot], held: list[NDArray[np.uint8]]
     ) -> None:
         """Masks of every frame, from the frames held, else from a second pass."""
         masks = ShotMasks(payload.header, shots)
@@ -174,7 +192,7 @@ class _BuildVideo:
         label: Label,
         header: Header,
         reader: VideoReader,
-        known: list[Shot] | None,
+        known: _StoredShots | None,
         put: Put,
         parts: int,
         network: Segmenter | None,
@@ -183,14 +201,13 @@ class _BuildVideo:
         expected = reader.info.declared_frames or declared_length(source.path)
         long = LongVideo(header, Cutter(expected, parts), put, network)
         if known is not None:
-            begins = {shot.start: shot for shot in known}
 
             def keep(frame: DecodedFrame) -> None:
-                if frame.index in begins:
-                    long.begin_shot(begins[frame.index])
+                if frame.index in known.starts:
+                    long.begin_shot(known[known.starts[frame.index]])
                 long.add(frame)
 
-            video = process_video(reader, self.options, keep, known=known)
+            video = process_video(reader, self.options, keep, known=())  # read one by one: none is held
         else:
             with open_video(source.path, self.options.decoder) as follower:
                 frames = follower.scan()
