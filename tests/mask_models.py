@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 _HEADS = {
     "memory_attention_hidden_size": 128,
@@ -87,9 +89,7 @@ def _sam3() -> Any:
 
 def has_kind(kind: str) -> bool:
     """Whether this version of the library has a kind of model."""
-    return hasattr(
-        transformers(), {"sam2_video": "Sam2VideoModel", "sam3_tracker_video": "Sam3TrackerVideoModel"}[kind]
-    )
+    return hasattr(transformers(), "Sam2VideoModel" if kind == "sam2_video" else "Sam3TrackerVideoModel")
 
 
 def write_mask_model(folder: Path, kind: str = "sam2_video", **saved: Any) -> Path:
@@ -97,11 +97,35 @@ def write_mask_model(folder: Path, kind: str = "sam2_video", **saved: Any) -> Pa
     library = transformers()
     library.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
-    model = {"sam2_video": _sam2, "sam3_tracker_video": _sam3}[kind]()
+    model = _sam2() if kind == "sam2_video" else _sam3()
     # Fresh weights of 0 hide whether a memory, an object or a position is used.
     for weight in model.parameters():
         if not bool(weight.any()):
             torch.nn.init.normal_(weight, std=0.2)
     torch.nn.init.constant_(model.mask_decoder.pred_obj_score_head.proj_out.bias, 5.0)  # every object is there
-    model.save_pretrained(folder, **saved)
+    if kind == "sam3_video":
+        _save_as_whole(model, folder)
+    else:
+        model.save_pretrained(folder, **saved)
     return folder
+
+
+def _save_as_whole(model: Any, folder: Path) -> None:
+    """As the published SAM 3 is: one part of a model that also detects objects by text."""
+    names = {
+        "vision_encoder.backbone.": "detector_model.vision_encoder.backbone.",
+        "vision_encoder.neck.": "tracker_neck.",
+    }
+    weights = {"detector_model.text_projection.weight": torch.ones(3)}
+    for name, value in model.state_dict().items():
+        begin = next((begin for begin in names if name.startswith(begin)), "")
+        renamed = names[begin] + name.removeprefix(begin) if begin else f"tracker_model.{name}"
+        weights[renamed] = value.clone().contiguous()
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "model_type": "sam3_video",
+        "tracker_config": model.config.to_dict(),
+        "detector_config": {"model_type": "sam3", "text_config": {"vocab_size": 49408}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))

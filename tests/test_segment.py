@@ -39,7 +39,7 @@ from bgaug.store import Header, Shot, open_store, verify_store
 from bgaug.video import open_video, write_video
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "store.schema.json").read_bytes())
-KINDS = ("sam2_video", "sam3_tracker_video")
+KINDS = ("sam2_video", "sam3_tracker_video", "sam3_video")
 
 
 @pytest.fixture(autouse=True)
@@ -187,8 +187,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: is no JSON object"),
     "another model": (
         lambda folder: change_config(folder, model_type="bert"),
-        "declares a model of the type 'bert'; this bgaug uses sam2_video, sam3_tracker_video",
+        "declares a model of the type 'bert'; this bgaug uses sam2_video, sam3_tracker_video, sam3_video",
     ),
+    "no part": (lambda folder: change_config(folder, model_type="sam3_video"), "has no tracker_config"),
     "no type": (lambda folder: change_config(folder, model_type=[1]), "declares a model of the type"),
     "a huge image": (lambda folder: change_config(folder, image_size=10**6), "declares image_size = 1000000"),
     "a huge table": (

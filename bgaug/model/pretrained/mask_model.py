@@ -42,16 +42,19 @@ class Kind:
         prefix: beginning of the names of its classes in transformers.
         mean: mean of the colours, where the folder of the model has no configuration of a processor.
         std: their standard deviation, likewise.
+        part: key of its configuration, in that of a model with other parts, which are not built; empty for the whole.
     """
 
     prefix: str
     mean: Rgb
     std: Rgb
+    part: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
     "sam2_video": Kind("Sam2Video", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "sam3_tracker_video": Kind("Sam3TrackerVideo", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "sam3_video": Kind("Sam3TrackerVideo", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), part="tracker_config"),
 }
 """By `model_type` of their configuration."""
 
@@ -145,7 +148,10 @@ def load_mask_model(
     check_config(folder, config)
     files = weight_files(folder)
     info = MaskModelInfo(name, kind, sha256_of(files))
-    network = _network(library, KINDS[kind], folder, plain_config(config), sum(f.stat().st_size for f in files))
+    built = config.get(KINDS[kind].part) if KINDS[kind].part else config
+    if not isinstance(built, dict):
+        raise SegmenterError(folder / CONFIG, f"has no {KINDS[kind].part}, which describes what follows objects")
+    network = _network(library, KINDS[kind], folder, plain_config(built), sum(f.stat().st_size for f in files))
     mean, std = colours_of(folder, network.config.image_size) or (KINDS[kind].mean, KINDS[kind].std)
     return VideoMaskModel(network.to(device), info, mean, std)
 
