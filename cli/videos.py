@@ -127,7 +127,7 @@ def inspect_command(
     videos: Annotated[
         list[Path], Option("Folders, walked recursively, and video files.", argument=True, metavar="VIDEOS...")
     ],
-    deep: Annotated[bool, Option("Also decode: real frames, cuts, random seeks, decord.")] = False,
+    deep: Annotated[bool, Option("Also decode: real frames, cuts and transitions, random seeks, decord.")] = False,
     follow_links: FollowLinks = False,
     *,
     as_json: bool,
@@ -166,6 +166,15 @@ def _probe_seconds(probe: Any) -> str:
     return text + (", ..." if len(probe.seams) > 5 else "")
 
 
+def _probe_boundaries(probe: Any) -> str:
+    """Hard cuts by their frame, transitions by their first and last, in order."""
+    if probe.cuts is None:
+        return ""
+    found = [(cut, str(cut)) for cut in probe.cuts]
+    found += [(start, f"{kind} {start}-{stop - 1}") for start, stop, kind in probe.transitions or ()]
+    return ", ".join(text for _, text in sorted(found)) or "none"
+
+
 def _probe_row(probe: Any) -> tuple[str, ...]:
     name = probe.path.name
     if probe.error:
@@ -190,7 +199,7 @@ def _probe_row(probe: Any) -> tuple[str, ...]:
         frames,
         _probe_seconds(probe),
         str(probe.longest_group),
-        "" if probe.cuts is None else ", ".join(map(str, probe.cuts)) or "none",
+        _probe_boundaries(probe),
         seeks,
         deep.decord if deep else "",
     )

@@ -140,6 +140,15 @@ class ShotSampler:
             self._changes = {i: change for i, change in self._changes.items() if i % self._stride == 0}
             self._waiting = {i: images for i, images in self._waiting.items() if i % self._stride == 0}
 
+    def end_at(self, stop: int) -> None:
+        """Forget the frames from `stop` on, at least 1: the shot has ended there."""
+        self._samples = {i: sample for i, sample in self._samples.items() if i < stop}
+        self._changes = {i: change for i, change in self._changes.items() if i + _NOISE_LAG < stop}
+        self._waiting = {
+            i: images if i + _NOISE_LAG < stop else images[:1] for i, images in self._waiting.items() if i < stop
+        }
+        self.num_frames = min(self.num_frames, stop)
+
     def samples(self, count: int | None = None) -> list[NDArray[np.uint8]]:
         """Samples of the shot, uint8 (H, W, 3) each, evenly spaced.
 

@@ -174,11 +174,11 @@ class ClipDataset(Dataset[Batch]):
         return np.isin(codes, [known.index(name) for name in names])
 
     def _graded(self, min_grade: str) -> NDArray[np.bool_]:
-        """Which videos have no shot with a worse grade or without a grade."""
+        """Which videos have shots with a grade, and none with a worse one; fragments and transitions have no grade."""
         if min_grade not in GRADES[1:]:
             raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, got {min_grade!r}")
         grade = self.store.columns.shot_grade
-        return ~self._any_shot((grade == 0) | (grade > GRADES.index(min_grade)))
+        return self._any_shot(grade > 0) & ~self._any_shot(grade > GRADES.index(min_grade))
 
     def _any_shot(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Whether any shot of each video has its flag set: (S,) to (N,)."""
@@ -197,6 +197,8 @@ class ClipDataset(Dataset[Batch]):
         if self.options.short == "skip":
             usable &= self._holds_a_clip(lengths, usable & np.repeat(keep, per_video))
         fragment = lengths < self.options.min_shot_seconds * np.repeat(c.fps, per_video)
+        # Without a grade are fragments, and transitions between two shots: even a long one is no shot to draw from.
+        fragment |= (c.shot_grade == 0) & (c.shot_background < 0) & (lengths >= np.repeat(c.fps, per_video))
         usable &= ~(fragment & np.repeat(self._any_shot(usable & ~fragment), per_video))
         return np.where(usable, lengths, 0)
 

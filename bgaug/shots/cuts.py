@@ -1,8 +1,8 @@
 """Shots: hard cuts in a stream of frames, and the camera motion of a shot.
 
-At a hard cut everything changes between two frames and stays changed; fades and dissolves do not count. The thresholds
-come from 31 real videos with 13 cuts, from 800 more made by joining their frames at random, and from 60 clips of one
-shot.
+At a hard cut everything changes between two frames and stays changed; for fades and dissolves see `gradual`. The
+thresholds come from 31 real videos with 13 cuts, from 800 more made by joining their frames at random, and from 60
+clips of one shot.
 
 Letters: T frames, S samples of a shot, K tiles of an image, N pixels of a tile's side, H, W pixels.
 """

@@ -59,7 +59,9 @@ class Probe:
         seams: numbers of the frames at which the file's times restart; they are continued.
         seeks: empty if seeks are used, else why frames are read sequentially.
         deep: results of decoding; None if it was not requested.
-        cuts: first frames of further shots; None if they were not detected.
+        cuts: first frames of shots after a hard cut; None if they were not detected.
+        transitions: first frame, one past the last, and kind ("dissolve", "fade") of each gradual transition; None if
+            they were not detected.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class Probe:
     seeks: str = ""
     deep: _Deep | None = None
     cuts: tuple[int, ...] | None = field(default=None)
+    transitions: tuple[tuple[int, int, str], ...] | None = field(default=None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

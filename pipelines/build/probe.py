@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bgaug.pipelines.build.find_videos import Source
 from bgaug.progress import Progress
-from bgaug.shots.cuts import CutFinder
+from bgaug.shots.boundaries import ShotFinder
+from bgaug.shots.gradual import Boundary
 from bgaug.video import DecodedFrame, Probe, probe_video
 
 
@@ -29,14 +30,16 @@ def _probe(path: Path, deep: bool) -> Probe:
 
 
 def probe_with_cuts(path: Path) -> Probe:
-    """A deep probe, with the cuts among the frames that it decoded."""
-    finder = CutFinder()
-    cuts: list[int] = []
+    """A deep probe, with the cuts and transitions among the frames that it decoded."""
+    finder = ShotFinder()
+    boundaries: list[Boundary] = []
 
     def look(frame: DecodedFrame) -> None:
-        cut = finder.feed(frame.thumbnail())
-        if cut is not None:
-            cuts.append(cut)
+        boundaries.extend(finder.feed(frame.thumbnail()))
 
     found = probe_video(path, deep=True, on_frame=look)
-    return found if found.error else replace(found, cuts=(*cuts, *finder.finish()))
+    if found.error:
+        return found
+    boundaries += finder.finish()
+    cuts = tuple(each.start for each in boundaries if each.kind == "cut")
+    return replace(found, cuts=cuts, transitions=tuple(each for each in boundaries if each.kind != "cut"))

@@ -12,8 +12,9 @@ from bgaug.errors import VideoDecodeError
 from bgaug.labels import Label
 from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.options import VideoOptions
-from bgaug.shots.cuts import CutFinder
+from bgaug.shots.boundaries import REASONS, ShotFinder
 from bgaug.shots.estimate import Shot, estimate_shot
+from bgaug.shots.gradual import Boundary
 from bgaug.store import Shot as ShotRow
 from bgaug.store import VideoPayload, VideoRow, identify
 from bgaug.store.format.canvas import can_be_stored
@@ -80,24 +81,83 @@ def process_video(
     """
     video = ProcessedVideo(shots=list(known or ()))
     if known is not None:
-        for frame, _ in _settled(reader, replace(options, shots=False), video):
-            if on_frame is not None:
+        for frame, _ in _settled(reader, replace(options, shots=False), video, ShotFinder()):
+            if on_frame is not None and frame is not None:
                 on_frame(frame)
         return video
-    add = on_shot or video.shots.append
-    sampler = _new_sampler(reader, options, 0)
-    start = 0
-    for frame, is_cut in _settled(reader, options, video):
-        if is_cut:
-            add(_judge(sampler, start, _seconds(video, start, frame.index, reader), options))
-            sampler, start = _new_sampler(reader, options, frame.index), frame.index
-        if sampler.wants(frame.index - start):
-            sampler.add(frame.index - start, frame.rgb)
+    finder = ShotFinder()
+    shots = _Shots(reader, options, video.pts_seconds, on_shot or video.shots.append)
+    for frame, found in _settled(reader, options, video, finder):
+        if found is not None:
+            shots.end(found)
+        if frame is None:
+            break
+        if finder.fade_from is None or frame.index < finder.fade_from:
+            shots.add(frame)
         if on_frame is not None:
             on_frame(frame)
-    stop = len(video.pts_seconds)
-    add(_judge(sampler, start, _seconds(video, start, stop, reader) if start else None, options))
+    shots.finish()
     return video
+
+
+class _Shots:
+    """The shot that is going on, and those before it.
+
+    Args:
+        reader: open.
+        options: how.
+        times: of the frames so far, in seconds.
+        put: called with every shot, and with the frames of every transition as a shot of their own.
+    """
+
+    def __init__(
+        self, reader: VideoReader, options: VideoOptions, times: list[float], put: Callable[[Shot], None]
+    ) -> None:
+        self._reader, self._options, self._times, self._put = reader, options, times, put
+        self._begin(0)
+
+    def add(self, frame: DecodedFrame) -> None:
+        """The next frame; only those of fades that go on are left out."""
+        if self._sampler.wants(frame.index - self._start):
+            self._sampler.add(frame.index - self._start, frame.rgb)
+
+    def end(self, found: Boundary) -> None:
+        """The shot ends, maybe some frames back, and the next one begins."""
+        if found.stop > self._start:
+            self._sampler.end_at(found.stop - self._start)
+            self._put(self._judged(found.stop, self._seconds(found.stop)))
+        if found.start > found.stop:
+            self._put(Shot(found.stop, found.start, reasons=(REASONS[found.kind],)))
+        self._begin(found.start)
+
+    def finish(self) -> None:
+        """The video has ended."""
+        stop = len(self._times)
+        if stop > self._start or not stop:
+            self._put(self._judged(stop, self._seconds(stop) if self._start else None))
+
+    def _begin(self, start: int) -> None:
+        self._start = start
+        self._sampler = ShotSampler(
+            self._reader.info.display_size,
+            num_samples=self._options.num_samples,
+            memory=self._options.memory,
+            side=self._options.background_side,
+            expected_frames=(self._reader.info.declared_frames or 0) - start,  # of the last shot; only a hint
+        )
+
+    def _seconds(self, stop: int) -> float:
+        """How long the shot is shown, by the times of its frames: the frame rate may vary."""
+        times = self._times
+        end = times[stop] if stop < len(times) else times[-1] + 1 / self._reader.info.fps
+        return end - times[self._start]
+
+    def _judged(self, stop: int, seconds: float | None) -> Shot:
+        """The shot with its background, if it has one; `seconds` is None for the only one, however short."""
+        if seconds is not None and seconds < _MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:
+            return Shot(self._start, stop)  # too short to be graded, and to train on
+        shot = estimate_shot(self._sampler.shot(), self._options.method, look_at_camera=self._options.shots)
+        return replace(shot, start=self._start, stop=stop)
 
 
 def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> ShotRow:
@@ -131,52 +191,36 @@ def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> 
     return row.model_copy(update=more)
 
 
-def _new_sampler(reader: VideoReader, options: VideoOptions, start: int) -> ShotSampler:
-    return ShotSampler(
-        reader.info.display_size,
-        num_samples=options.num_samples,
-        memory=options.memory,
-        side=options.background_side,
-        expected_frames=(reader.info.declared_frames or 0) - start,  # of the last shot; only a hint
-    )
+def _settled(
+    reader: VideoReader, options: VideoOptions, video: ProcessedVideo, finder: ShotFinder
+) -> Iterator[tuple[DecodedFrame | None, Boundary | None]]:
+    """Frames, each with the boundary that ends before it; a frame is held back until that is certain.
 
-
-def _settled(reader: VideoReader, options: VideoOptions, video: ProcessedVideo) -> Iterator[tuple[DecodedFrame, bool]]:
-    """Frames, each with whether it begins a new shot; a frame is held back until that is certain."""
-    finder = CutFinder()
+    If the video ends with a transition, its boundary comes last, without a frame.
+    """
     held: deque[DecodedFrame] = deque()
-    cuts: set[int] = set()
+    found: deque[Boundary] = deque()
+
+    def released(stop: int) -> Iterator[tuple[DecodedFrame | None, Boundary | None]]:
+        while held and held[0].index < stop:
+            begins = bool(found) and found[0].start == held[0].index
+            yield held[0], found.popleft() if begins else None
+            held.popleft()
+
     try:
         for frame in reader.scan():
             video.pts_seconds.append(frame.pts_seconds)
             if not options.shots:
-                yield frame, False
+                yield frame, None
                 continue
-            cut = finder.feed(frame.thumbnail())
-            cuts |= {cut} if cut is not None else set()
+            found += finder.feed(frame.thumbnail())
             held.append(frame)
-            while held and held[0].index < finder.num_settled:
-                yield held[0], held[0].index in cuts
-                held.popleft()
+            yield from released(finder.num_settled)
     except VideoDecodeError as error:
         if options.on_error != "salvage" or not video.pts_seconds:
             raise
         video.broken = error
-    cuts |= set(finder.finish())
-    for frame in held:
-        yield frame, frame.index in cuts
-
-
-def _seconds(video: ProcessedVideo, start: int, stop: int, reader: VideoReader) -> float:
-    """How long a shot is shown, by the times of its frames: the frame rate may vary."""
-    times = video.pts_seconds
-    end = times[stop] if stop < len(times) else times[-1] + 1 / reader.info.fps
-    return end - times[start]
-
-
-def _judge(sampler: ShotSampler, start: int, seconds: float | None, options: VideoOptions) -> Shot:
-    """A shot with its background, if it has one; `seconds` is None for the only shot of a video, however short."""
-    if seconds is not None and seconds < _MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:
-        return Shot(start, start + sampler.num_frames)  # too short to be graded, and to train on
-    shot = estimate_shot(sampler.shot(), options.method, look_at_camera=options.shots)
-    return replace(shot, start=start, stop=start + sampler.num_frames)
+    found += finder.finish()
+    yield from released(len(video.pts_seconds))
+    if found:
+        yield None, found[0]

@@ -38,6 +38,7 @@ class Outcome:
         statuses: number of videos by status ("ok", "partial", "no_static_background").
         grades: number of shots by grade, A to F; shots too short to be graded have none.
         short_shots: shots of less than a second next to others: too short to be graded, they have no background.
+        transitions: dissolves and fades between shots; each is a shot of its own, without a background or a grade.
         failures: videos that could not be used.
         frames: number of frames in the store.
         bytes_by_array: bytes of the files in the shards, by array.
@@ -51,6 +52,7 @@ class Outcome:
     statuses: Mapping[str, int]
     grades: Mapping[str, int]
     short_shots: int
+    transitions: int
     failures: tuple[Failure, ...]
     frames: int
     bytes_by_array: Mapping[str, int]
@@ -75,6 +77,7 @@ class Outcome:
             "failed": len(self.failures),
             "grades": dict(self.grades),
             "short_shots": self.short_shots,
+            "transitions": self.transitions,
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
             "shards": self.shards,
@@ -184,7 +187,7 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
     statuses: Counter[str] = Counter()
     grades: Counter[str] = Counter()
     failures: list[Failure] = []
-    frames = short_shots = 0
+    frames = short_shots = transitions = 0
     sizes: Counter[str] = Counter()
     first_with: dict[str, str] = {}
     for shard in range(shards):
@@ -194,7 +197,9 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
         for row in commit["videos"]:
             statuses[row["status"]] += row["first"] == 0
             grades.update(shot["grade"] for shot in row["shots"] if shot["grade"])
-            short_shots += sum(shot["grade"] is None for shot in row["shots"])
+            ungraded = [shot for shot in row["shots"] if shot["grade"] is None]
+            transitions += sum(bool(shot["reasons"]) for shot in ungraded)
+            short_shots += sum(not shot["reasons"] for shot in ungraded)
             frames += row["num_frames"]
             twin = first_with.setdefault(row["identity"]["sha256"], row["id"])
             if twin != row["id"]:
@@ -203,6 +208,7 @@ def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Prog
         statuses=dict(statuses),
         grades=dict(sorted(grades.items())),
         short_shots=short_shots,
+        transitions=transitions,
         failures=tuple(failures),
         frames=frames,
         bytes_by_array=dict(sorted(sizes.items())),

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bgaug.data.clips import longest_shot, uniform_clips
 from bgaug.errors import BgaugError, VideoDecodeError, VideoError
 from bgaug.pipelines.build.workers import Begins, WorkerLost
-from bgaug.shots.cuts import CutFinder
+from bgaug.shots.boundaries import ShotFinder, shots_between
+from bgaug.shots.gradual import Boundary
 from bgaug.sizing import STORE_SIZE, Fit, Size, content_box, fit_frame
 from bgaug.video import Decoder, VideoReader, open_video
 
@@ -106,19 +107,18 @@ class ReadClips:
             return VideoError(self.path, "crashed", f"{type(error).__name__}: {error}")
 
     def _shots(self, reader: VideoReader) -> list[tuple[int, int]]:
-        finder, cuts, count = CutFinder(), [0], 0
+        finder, found, count = ShotFinder(), list[Boundary](), 0
         try:
             for frame in reader.scan():
                 count += 1
-                cut = finder.feed(frame.thumbnail()) if self.shots else None
-                cuts += [] if cut is None else [cut]
+                found += finder.feed(frame.thumbnail()) if self.shots else []
         except VideoDecodeError:
             if not self.salvage or not count:
                 raise
-        cuts += finder.finish() if self.shots else []
+        found += finder.finish() if self.shots else []
         if not count:
             raise VideoError(self.path, "corrupt", "holds no frame that can be decoded")
-        return list(zip(cuts, [*cuts[1:], count], strict=True))
+        return shots_between(found, count) or [(0, count)]
 
     def _frames(self, reader: VideoReader, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames by ascending numbers, resized: uint8 (U, H, W, 3)."""
