@@ -19,6 +19,7 @@ from hostile import KINDS, canonical, load, reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import FULL_SIZE, MOVING_IDS, make_moving_store, make_row, moving_shots, noise_background, noise_canvas
+from zarr.storage import LocalStore
 
 from bgaug.background import BackgroundView
 from bgaug.background.image import Canvas
@@ -182,6 +183,11 @@ def test_an_index_of_an_earlier_version_is_read(root: Path) -> None:
     assert "background_frame" in problem.message
     repair_store(root, verify_store(root))
     assert everything(open_store(root)) == truth
+
+
+def test_a_remote_store_reads_the_same(whole: dict[FrameKind, Path]) -> None:
+    far = open_store(LocalStore(whole["none"], read_only=True))
+    assert everything(far) == everything(open_store(whole["none"]))
 
 
 def test_zarr_reads_the_arrays(root: Path) -> None:
