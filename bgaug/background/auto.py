@@ -18,9 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background.few import FEW_SAMPLES, consensus
 from bgaug.background.median import median_where
 from bgaug.background.methods import patches_background
 from bgaug.background.plate import active_region, plate_from, ring_error
+from bgaug.background.relit import is_relit
 from bgaug.background.samples import ShotSamples
 
 _SHOWN = 20  # grey levels: a sample shows an image where no channel differs by more
@@ -172,11 +174,13 @@ _MAX_PREDICTED = 0.2  # of a region: a larger predicted share needs evidence of 
 _MIN_OUTLINE = 0.22  # people who never leave have .3 and more, textures .15 and less
 _SHAKES = 0.7  # still cameras have .5 and less behind people, one that shakes by a pixel .9
 _PRIOR, _MIN_FAVOUR = 0.05, 0.6
+_MIN_FAVOUR_OF_FEW = 2.0  # six or ten frames far apart: wrong ones have up to 1.9
 _HALF, _STRONG = 0.5, 1.8  # textures have up to 1.7
 _MAX_RING, _MAX_RING_SURE = 12.0, 13.0  # grey levels; plain ground has 3 to 12, textures 14 and more
 _SURE_OUTLINE = 0.4
 _FAINT, _REACH = 8, 31  # grey levels; pixels across
 _MAX_AREA = 0.4  # of the image, too large to predict; people who fill a narrow image have .25
+_AREA_OF_FEW = 0.005, 0.25  # in few frames, small outlines "move" wherever somebody passed
 
 
 def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -193,10 +197,14 @@ def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bo
     valid = np.ones(shot.size, np.bool_)
     if median_suffices(shot, held):
         return held, valid
+    few = len(shot.images) <= FEW_SAMPLES
+    if few:
+        held = consensus(shot.images)
+    start = held
     for keep, parts in _PATCHES:
-        held = _contest(shot, held, patches_background(shot, keep=keep, parts=parts)[0])
-    changed = cv2.absdiff(shot.median, held).max(2) > 0
-    held = _polished(shot, held, changed)
+        other = patches_background(shot, keep=keep, parts=parts)[0]
+        held = _contest(shot, held, other, _MIN_FAVOUR_OF_FEW if few else 0.0)
+    held = _polished(shot, held, cv2.absdiff(start, held).max(2) > 0)
     active = active_region(shot)
     for _ in range(_ROUNDS):
         plate, seen = plate_from(shot, held, active)
@@ -216,11 +224,15 @@ def median_suffices(shot: ShotSamples, median: NDArray[np.uint8]) -> bool:
     return bool(np.mean(np.asarray(shown) < _SUPPORT * len(shot.images)) < _FEW)
 
 
-def _contest(shot: ShotSamples, held: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _contest(
+    shot: ShotSamples, held: NDArray[np.uint8], other: NDArray[np.uint8], least: float
+) -> NDArray[np.uint8]:
+    """The image held, with the other one where the evidence for it is above `least`."""
     slopes = gradient(held), gradient(other)
     result = held.copy()
     for region in regions(held, other):
-        if in_favour(_look(shot, held, slopes[0], region), _look(shot, other, slopes[1], region)) > 0:
+        better = in_favour(_look(shot, held, slopes[0], region), _look(shot, other, slopes[1], region)) > least
+        if better and not is_relit(shot, held, region):
             taken = _around(region, held, other)
             result[taken] = other[taken]
     return result
@@ -235,19 +247,20 @@ def _ground_contest(
     doubtful = np.any(found, axis=0) if found else np.zeros(seen.shape, np.bool_)
     elsewhere = cv2.dilate(doubtful.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     shakes = _edges_move(shot, slopes[0], elsewhere) > _SHAKES
+    smallest, largest = _AREA_OF_FEW if len(shot.images) <= FEW_SAMPLES else (0.0, _MAX_AREA)
     result, predicted = held.copy(), np.zeros(seen.shape, np.bool_)
     for region in found:
         views = _look(shot, held, slopes[0], region), _look(shot, plate, slopes[1], region)
         share = 1 - float(seen[region].mean())
         if share <= _MAX_PREDICTED:
             better = in_favour(*views) > 0
-        elif shakes or region.mean() > _MAX_AREA:
+        elif shakes or not smallest <= region.mean() <= largest:
             better = False
         else:
             moves = outline_moves(shot, held, slopes[0], region)
             error = ring_error(held, region, doubtful & ~region)
             better = _trusted(in_favour(*views, prior=_PRIOR), moves, error, share)
-        if better:
+        if better and not is_relit(shot, held, region):
             taken = _around(region, held, plate)
             result[taken], predicted[taken] = plate[taken], ~seen[taken]
     return result, predicted

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background.few import FEW_SAMPLES
 from bgaug.background.image import NOISE_STEP, quantise_noise
 from bgaug.background.median import NUM_SAMPLES, evenly_spaced, median_by_bits
 from bgaug.sizing import Size, resize_area, working_size
@@ -65,8 +66,12 @@ class ShotSamples:
 
     @cached_property
     def median(self) -> NDArray[np.uint8]:
-        """Their exact median, (H, W, 3); do not write to it."""
-        return median_by_bits(self.images)
+        """Their exact median, (H, W, 3), the mean of the middle two of an even number; do not write to it."""
+        median = median_by_bits(self.images)
+        if len(self.images) % 2:
+            return median
+        upper = ~median_by_bits([~image for image in self.images])
+        return np.asarray((median.astype(np.uint16) + upper + 1) // 2, np.uint8)
 
 
 class ShotSampler:
@@ -176,7 +181,10 @@ class ShotSampler:
         held = sorted(self._samples)
         if not held:
             raise ValueError("no frame was sampled")
-        return [held[i] for i in evenly_spaced(len(held), min(count or self._num_samples, self._num_samples))]
+        count = min(count or self._num_samples, self._num_samples)
+        if len(held) <= min(count, FEW_SAMPLES):
+            return held  # an odd number would leave one of few out
+        return [held[i] for i in evenly_spaced(len(held), count)]
 
     def _wait_no_longer(self) -> None:
         """Convert the frames that are still waiting: the shot is shorter than expected."""
