@@ -62,7 +62,19 @@ def _grid(length: int) -> NDArray[np.intp]:
 
 
 def shadow_like(image: _Bytes, background: _Bytes) -> NDArray[np.bool_]:
-    """Where a frame shows the background times one factor below 1: bool (H, W), from two uint8 (H, W, 3), RGB.
+    """Where a frame shows the background times one factor below 1: bool (H, W); see `shadow_light`."""
+    return shadow_light(image, background)[1]
+
+
+def shadow_light(image: _Bytes, background: _Bytes) -> tuple[_Floats, NDArray[np.bool_]]:
+    """The factor between a frame and the background, and where it is the only difference and below 1.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        background: uint8 (H, W, 3), RGB.
+
+    Returns:
+        float32 (H, W), and bool (H, W).
 
     In each 3x3 window the factor is fitted by least squares over all channels, and the residual is compared with the
     noise of a camera: colour and texture must be those of the background. Dark smooth clothes on grey ground also pass;
@@ -74,7 +86,7 @@ def shadow_like(image: _Bytes, background: _Bytes) -> NDArray[np.bool_]:
     light = match / power
     residual = _mean_product(seen, seen) - light * match
     shaded: NDArray[np.bool_] = (light > _MIN_LIGHT) & (light < _MAX_LIGHT) & (residual < 3 * _TOLERANCE**2)
-    return shaded
+    return light, shaded
 
 
 def _mean_product(a: _Floats, b: _Floats) -> _Floats:
