@@ -62,7 +62,7 @@ KINDS = ("jpeg", "raw", "none", "backgrounds")
 ALL_KINDS = (*KINDS, "moving")
 OPTIONAL = {  # keys that not all records have
     "row": {"mask_model"},
-    "shot": {"background_frames", "canvas", "masks"},
+    "shot": {"background_frames", "canvas", "masks", "shadows"},
 }
 LONG = "run/long ü.mp4"
 

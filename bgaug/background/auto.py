@@ -224,9 +224,7 @@ def median_suffices(shot: ShotSamples, median: NDArray[np.uint8]) -> bool:
     return bool(np.mean(np.asarray(shown) < _SUPPORT * len(shot.images)) < _FEW)
 
 
-def _contest(
-    shot: ShotSamples, held: NDArray[np.uint8], other: NDArray[np.uint8], least: float
-) -> NDArray[np.uint8]:
+def _contest(shot: ShotSamples, held: NDArray[np.uint8], other: NDArray[np.uint8], least: float) -> NDArray[np.uint8]:
     """The image held, with the other one where the evidence for it is above `least`."""
     slopes = gradient(held), gradient(other)
     result = held.copy()

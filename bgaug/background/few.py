@@ -49,7 +49,7 @@ def consensus(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         agrees = (_alike(blurred, shown) > 0).astype(np.float32)[..., None]
         total += agrees * image
         count += agrees
-    return np.rint(total / count).astype(np.uint8)  # each pixel agrees with itself, so no count is zero
+    return np.asarray(np.rint(total / count), np.uint8)  # each pixel agrees with itself, so no count is zero
 
 
 def _alike(one: cv2.typing.MatLike, other: cv2.typing.MatLike) -> NDArray[np.uint8]:

@@ -76,6 +76,7 @@ class Background:
             camera.
         grade: A to F, predicted quality; None where it was not graded.
         reasons: what lowered the grade.
+        shadows: whether masks keep hard shadows; False where the bodies of the shot were found to cast them.
     """
 
     image: NDArray[np.uint8]
@@ -84,6 +85,7 @@ class Background:
     canvas: Canvas | None = None
     grade: str | None = None
     reasons: tuple[str, ...] = ()
+    shadows: bool = True
 
     def at(self, frame: int) -> NDArray[np.uint8]:
         """The background as frame number `frame` of the shot sees it, uint8 (H, W, 3)."""

@@ -31,11 +31,11 @@ _STEP, _STEPS = np.ones((7, 7), np.uint8), 3  # 9 pixels from the sure pixels
 _NEXT = np.ones((3, 3), np.uint8)
 _SMOOTH_SHORT_SIDE = 96
 _SMALL_WINDOW = 3
-_TINY_SHARE = 0.015  # of the image: what differs is bodies of few pixels, which 5x5 would round off or remove
+_TINY_SHARE = 0.015  # of the image: if no more differs, bodies have few pixels, which 5x5 would round off or remove
 
 
 def foreground_mask(
-    frames: _Bytes, background: Background, refine: bool = False, *, shadows: bool = True
+    frames: _Bytes, background: Background, refine: bool = False, *, shadows: bool | None = None
 ) -> NDArray[np.bool_]:
     """Pixels that differ from the static background, frame by frame.
 
@@ -43,8 +43,8 @@ def foreground_mask(
     levels, or four times its own noise) by 12. From there the mask grows by up to 9 pixels over pixels that only exceed
     the threshold, unless they could be a soft shadow (darker, of the background's colour, without an edge), or the soft
     rim of a body. Majorities in 5x5 remove specks, and a 3x3 closing joins what they cut. Where less than 1.5 % of the
-    image is surely foreground, bodies are tiny: majorities are those of 3x3, and the mask grows by 3 pixels. A change of
-    the light by 3 % or more is compensated first. Each mask depends only on its own frame, unless refined.
+    image exceeds its threshold, bodies are tiny: majorities are those of 3x3, and the mask grows by 3 pixels. A change
+    of the light by 3 % or more is compensated first. Each mask depends only on its own frame, unless refined.
 
     Args:
         frames: uint8 (T, H, W, 3), RGB, at the size of the background: any frames of its shot. For a moving camera, all
@@ -53,7 +53,8 @@ def foreground_mask(
         refine: cut the rim of each mask again, along edges and by colours learned from eight of the frames: closer to
             the body, for about 15 ms per frame of 320x240, and 60 ms once.
         shadows: keep hard shadows in the mask. False removes pixels that are the background made darker: correct for
-            cars and people on plain ground in the sun, but grey or shaded bodies lose parts. Costs 2 ms per frame.
+            cars and people on plain ground in the sun, but grey or shaded bodies lose parts. Costs 2 ms per frame. By
+            default `background.shadows`, which "auto" decides for each shot.
 
     Returns:
         bool (T, H, W), True on the foreground.
@@ -68,6 +69,7 @@ def foreground_mask(
         )
     canvas = None if background.canvas is None else locate_frames(background.canvas, frames)
     seen = replace(background, canvas=canvas)
+    shadows = background.shadows if shadows is None else shadows
     threshold = threshold_map((canvas or background).noise)
     masks = np.empty(frames.shape[:3], np.bool_)
     for index, image in enumerate(frames):
@@ -101,11 +103,11 @@ def frame_mask(image: _Bytes, background: _Bytes, threshold: _Bytes, *, shadows:
     background = lit_as(image, background)
     difference, unlike_shadow = _differences(image, background)
     window, steps = _window(difference), _STEPS
-    clear = cv2.compare(difference, np.minimum(threshold, 255 - _SURE_ABOVE) + _SURE_ABOVE, cv2.CMP_GT)
-    sure = _majority(clear, window)
-    if window > _SMALL_WINDOW and cv2.countNonZero(sure) < _TINY_SHARE * sure.size:
+    if cv2.countNonZero(cv2.compare(difference, threshold, cv2.CMP_GT)) < _TINY_SHARE * difference.size:
         window, steps = _SMALL_WINDOW, 1
-        sure = _majority(clear, window)
+    sure = _majority(
+        cv2.compare(difference, np.minimum(threshold, 255 - _SURE_ABOVE) + _SURE_ABOVE, cv2.CMP_GT), window
+    )
     rim = cv2.convertScaleAbs(cv2.dilate(difference, _RIM), alpha=_RIM_SHARE)
     body = cv2.compare(difference, rim, cv2.CMP_GE)
     possible = cv2.bitwise_and(cv2.compare(unlike_shadow, threshold, cv2.CMP_GT), body)

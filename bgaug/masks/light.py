@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background.relit import fitted_light
+
 _Bytes = NDArray[np.uint8]
 _Floats = NDArray[np.float32]
 
@@ -19,7 +21,6 @@ _OFFSET = 4  # grey levels: steadies the ratio of dark pixels
 _MIN_CHANGE = 0.03  # smaller changes keep the differences below any threshold
 _SATURATED, _FAR = 250, 18  # grey levels
 
-_WINDOW = (3, 3)
 _MIN_LIGHT, _MAX_LIGHT = 0.4, 0.97  # of the background's brightness
 _TOLERANCE = 6.0  # grey levels, root mean square over window and channels
 
@@ -80,16 +81,6 @@ def shadow_light(image: _Bytes, background: _Bytes) -> tuple[_Floats, NDArray[np
     noise of a camera: colour and texture must be those of the background. Dark smooth clothes on grey ground also pass;
     a single image does not distinguish them from a shadow.
     """
-    seen, ground = image.astype(np.float32), background.astype(np.float32)
-    power = _mean_product(ground, ground) + 1
-    match = _mean_product(seen, ground)
-    light = match / power
-    residual = _mean_product(seen, seen) - light * match
-    shaded: NDArray[np.bool_] = (light > _MIN_LIGHT) & (light < _MAX_LIGHT) & (residual < 3 * _TOLERANCE**2)
+    light, residual = fitted_light(image, background)
+    shaded: NDArray[np.bool_] = (light > _MIN_LIGHT) & (light < _MAX_LIGHT) & (residual < _TOLERANCE**2)
     return light, shaded
-
-
-def _mean_product(a: _Floats, b: _Floats) -> _Floats:
-    """Mean over the window of the products, summed over the channels: (H, W)."""
-    product = cv2.transform(a * b, np.ones((1, 3), np.float32))
-    return np.asarray(cv2.blur(product, _WINDOW), np.float32)

@@ -18,6 +18,7 @@ from bgaug.background.moving import align_frames, mosaic_samples, painted, stabi
 from bgaug.masks.bits import SmallMasks
 from bgaug.shots.cuts import Camera, Verdict, camera_motion
 from bgaug.shots.quality import grade_shot
+from bgaug.shots.shadows import shadow_evidence
 
 _NO_BACKGROUND = ("the camera moves, and shows no background that stands still",)
 _FEWEST = 9  # with fewer samples, agreement with their median does not show that the camera is static
@@ -83,10 +84,12 @@ def estimate_shot(
     if method == "auto" and len(samples.images) >= _FEWEST:
         median = background_of(samples, "median")
         if median_suffices(samples, median.image):  # a camera that moved would have moved the whole image
-            return _graded(replace(shot, camera="static" if look_at_camera else "unknown"), samples, median)
+            shot = replace(shot, camera="static" if look_at_camera else "unknown")
+            return _graded(shot, samples, _shaded(samples, median))
     camera = camera_motion(samples.images) if look_at_camera else None
     if camera is None:
-        return _graded(shot, samples, background_of(samples, method))
+        background = background_of(samples, method)
+        return _graded(shot, samples, _shaded(samples, background) if method == "auto" else background)
     shot = replace(shot, camera=camera.verdict)
     canvas = None
     if camera.verdict == "moving":
@@ -101,10 +104,17 @@ def estimate_shot(
             background, canvas = _without_bodies(samples, background, canvas)
     else:
         background = background_of(samples, method)
+        if method == "auto":
+            background = _shaded(samples, background)
     if canvas is None:
         return _graded(shot, samples, background, camera)
     found = _graded(shot, steadied(samples, canvas), canvas.usual_view(), camera)
     return replace(found, background=background, canvas=canvas)
+
+
+def _shaded(samples: ShotSamples, background: Background) -> Background:
+    """The background of a static camera, with whether masks keep hard shadows."""
+    return replace(background, shadows=not shadow_evidence(samples, background).hard)
 
 
 def _graded(shot: Shot, samples: ShotSamples, background: Background, camera: Camera | None = None) -> Shot:

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import Background, ShotSamples, evenly_spaced
+from bgaug.background.relit import Texture
 from bgaug.masks import frame_mask, threshold_map
 from bgaug.masks.light import lit_as, shadow_light
 
 _FIRST, _SAMPLES = 5, 15  # most shots have no shadows, which few samples show
-_MIN_SHARE, _MIN_PEAK, _MIN_TEXTURE = 0.035, 0.5, 0.45
-_MIN_CONTRAST = 2.0  # grey levels: smoother ground does not show whether its texture continues
+_MIN_SHARE, _MIN_PEAK, _MIN_TEXTURE = 0.035, 0.5, 0.4
+_MIN_CONTRAST = 2.5  # grey levels: smoother ground does not show whether its texture continues
 _BINS, _PEAK = np.linspace(0.4, 1.0, 61), 9  # of the light in a shadow, relative to the ground; bins of a peak
 _NEXT = np.ones((3, 3), np.uint8)
-_WINDOW = (7, 7)
 _MARGIN = 4  # pixels around the masks that the windows look at
 
 _Bools = NDArray[np.bool_]
@@ -67,31 +67,30 @@ def shadow_evidence(shot: ShotSamples, background: Background) -> ShadowEvidence
         shot: the samples.
         background: theirs, at the same size.
     """
-    threshold = threshold_map(background.noise)
-    first = evenly_spaced(len(shot.images), _FIRST)
-    found = _Sums.of(shot, background, threshold, first)
+    found = _Sums.of(shot, background, _FIRST)
     if found.share < _MIN_SHARE / 2:
         return ShadowEvidence(found.share)
-    return _Sums.of(shot, background, threshold, evenly_spaced(len(shot.images), _SAMPLES)).evidence()
+    return _Sums.of(shot, background, _SAMPLES).evidence()
 
 
 @dataclass
 class _Sums:
-    """Sums over the samples: pixels of masks and of shadows, light by bins, and products of the texture."""
+    """Sums over the samples: pixels of masks and of shadows, light by bins, and the texture."""
 
-    masks: float
-    shadows: float
+    masks: int
+    shadows: int
     lights: NDArray[np.float64]
-    ground: float
-    both: float
-    inner: float
+    texture: Texture
 
     @classmethod
-    def of(cls, shot: ShotSamples, background: Background, threshold: _Bytes, chosen: NDArray[np.int64]) -> _Sums:
-        total = cls(0, 0, np.zeros(len(_BINS) - 1), 0, 0, 0)
-        for index in chosen:
-            behind = lit_as(shot.images[index], background.image)
-            total.add(shot.images[index], behind, frame_mask(shot.images[index], behind, threshold))
+    def of(cls, shot: ShotSamples, background: Background, count: int) -> _Sums:
+        """Sums over so many samples."""
+        total = cls(0, 0, np.zeros(len(_BINS) - 1), Texture())
+        threshold = threshold_map(background.noise)
+        for index in evenly_spaced(len(shot.images), count):
+            image = shot.images[index]
+            behind = lit_as(image, background.image)
+            total.add(image, behind, frame_mask(image, behind, threshold))
         return total
 
     def add(self, image: _Bytes, behind: _Bytes, mask: _Bools) -> None:
@@ -99,31 +98,20 @@ class _Sums:
         if width == 0:
             return
         box = slice(max(0, y - _MARGIN), y + height + _MARGIN), slice(max(0, x - _MARGIN), x + width + _MARGIN)
-        image, behind, mask = (np.ascontiguousarray(layer[box]) for layer in (image, behind, mask))
+        image, behind = np.ascontiguousarray(image[box]), np.ascontiguousarray(behind[box])
         light, shaded = shadow_light(image, behind)
-        shadow = cv2.morphologyEx((shaded & mask).view(np.uint8), cv2.MORPH_OPEN, _NEXT)
-        inner = cv2.erode(shadow, _NEXT) > 0
-        seen, ground = (_texture(layer)[inner] for layer in (image, behind))
-        self.masks += cv2.countNonZero(mask.view(np.uint8))
-        self.shadows += cv2.countNonZero(shadow)
-        self.lights += np.histogram(light[shadow > 0], _BINS)[0]
-        self.ground += float(np.square(ground).sum())
-        self.both += float((seen * ground).sum())
-        self.inner += len(ground)
+        opened = cv2.morphologyEx((shaded & mask[box]).view(np.uint8), cv2.MORPH_OPEN, _NEXT)
+        shadow = np.asarray(opened > 0, np.bool_)
+        self.masks += int(mask.sum())
+        self.shadows += int(shadow.sum())
+        self.lights += np.histogram(light[shadow], _BINS)[0]
+        self.texture.add(image, behind, shadow, light)
 
     @property
     def share(self) -> float:
-        return self.shadows / max(1.0, self.masks)
+        return self.shadows / max(1, self.masks)
 
     def evidence(self) -> ShadowEvidence:
-        if self.inner == 0 or self.ground == 0:
-            return ShadowEvidence(self.share)
         lights = self.lights / max(1.0, float(self.lights.sum()))
-        usual = float(_BINS[int(np.searchsorted(np.cumsum(lights), 0.5))])
         peak = float(np.convolve(lights, np.ones(_PEAK), "same").max())
-        return ShadowEvidence(self.share, peak, self.both / self.ground / usual, (self.ground / self.inner) ** 0.5)
-
-
-def _texture(image: _Bytes) -> NDArray[np.float32]:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return np.asarray(grey - cv2.blur(grey, _WINDOW), np.float32)
+        return ShadowEvidence(self.share, peak, self.texture.slope, self.texture.contrast)

@@ -96,7 +96,8 @@ class ShotMasks:
             mask = self._mask_on_canvas(whole, index - self._shot.start)
             return fit_frame(mask.astype(np.uint8) * 255, self._header.size, self._header.fit) > 127
         if self._shot.background is not None:
-            return frame_mask(image, self._shot.background.image, self._threshold)
+            background = self._shot.background
+            return frame_mask(image, background.image, self._threshold, shadows=background.shadows)
         previous, self._previous = self._previous, image
         return difference_mask(image, image if previous is None else previous)
 

@@ -182,6 +182,8 @@ def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> 
     more: dict[str, Any] = {}
     if shot.background is None and shot.views:
         more["background_frames"] = [shot.start + view.frame for view in shot.views]
+    if shot.background is not None and not shot.background.shadows:
+        more["shadows"] = False
     if for_builds and shot.masks is not None:
         more["masks"] = payload.add_small_masks(shot.masks)
     elif for_builds and shot.camera == "jitter" and shot.canvas is None:

@@ -73,6 +73,7 @@ class _StoredShots(Sequence[Shot]):
 
     def _fitted(self, number: int, frame: int | None = None) -> Background:
         found, size, fit = self._store.background(self._video, number, frame), self._header.size, self._header.fit
+        found = replace(found, shadows=self._rows[number].shadows)
         if self._store.header.fit == "stretch" and fit != "stretch":
             return fit_background(_unstretched(found, self._source), size, fit)
         return fit_background(found, size, "stretch")

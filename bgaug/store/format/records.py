@@ -115,7 +115,7 @@ class SmallMasksRow(_Record):
 
 
 class Shot(_Record):
-    """One shot of a video. The last three fields are left out of the JSON where a shot does not have them."""
+    """One shot of a video. The last four fields are left out of the JSON where a shot does not have them."""
 
     start: _Int32  # first frame, counted within the video
     stop: _Int32  # one past the last frame
@@ -130,6 +130,7 @@ class Shot(_Record):
     # for a camera that shakes: None if its frames could not be aligned; not set if the canvas was not kept
     canvas: CanvasRow | None = None
     masks: SmallMasksRow | None = None  # small masks that the masks of the frames are made from
+    shadows: bool = True  # whether masks keep hard shadows
 
     @property
     def num_backgrounds(self) -> int:
@@ -153,6 +154,8 @@ class Shot(_Record):
             more["canvas"] = self.canvas.model_dump(mode="json", exclude={"pixel", "place"})
         if self.masks is not None:
             more["masks"] = self.masks.size
+        if not self.shadows:
+            more["shadows"] = False
         return [self.start, self.stop, *([more] if more else [])]
 
     def moved(self, to: ShotTotals) -> Shot:
@@ -174,6 +177,7 @@ class Shot(_Record):
             "background_frames": bool(self.background_frames),
             "canvas": self.has_canvas_result,
             "masks": self.masks is not None,
+            "shadows": not self.shadows,
         }
         return {name: value for name, value in found.items() if present.get(name, True)}
 
