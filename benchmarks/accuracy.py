@@ -41,7 +41,7 @@ from bgaug.names import BACKGROUND_METHODS as METHODS
 from bgaug.shots.cuts import CutFinder
 from bgaug.shots.estimate import estimate_background
 from bgaug.sizing import resize_area
-from bgaug.testing.scenarios import SCENARIOS, make_scenario
+from bgaug.testing.scenarios import LENGTHS, SCENARIOS, make_scenario
 from bgaug.testing.scores import FOREGROUND, MaskScores, background_scores, ghost_share
 from bgaug.video import read_video, thumbnail_of
 
@@ -59,6 +59,7 @@ ZONE_SHARE = 0.05  # of the time covered: the pixels that zAGE looks at
 FAME_SHARE, FAME_FRAMES, FAME_STRIDE, FAME_SIDE = 0.35, 16, 2, 112
 POST = "median 5, close 3"
 PERFECT = "perfect background"
+PLAIN_THRESHOLD = 25  # of the plain median; the best of 20 to 40 on scenes with tiny movers
 
 COLUMNS = {
     "age": ("AGE", 7, 2),
@@ -140,6 +141,7 @@ def load_scenario(name: str, every: int | None) -> Sequence:
     """A scenario as a compressed file would bring it, cut where `CutFinder` finds cuts."""
     scenario = make_scenario(name, compress=True)
     num_frames = len(scenario.frames)
+    step = every or (1 if name in LENGTHS else EVERY)
     shots = []
     finder = CutFinder()
     cuts = [cut for image in scenario.frames if (cut := finder.feed(thumbnail_of(image))) is not None]
@@ -152,9 +154,7 @@ def load_scenario(name: str, every: int | None) -> Sequence:
         frames=scenario.frames,
         shots=shots,
         valid=np.ones(scenario.frames.shape[1:3], np.bool_),
-        masks={
-            i: np.where(scenario.masks[i], FOREGROUND, 0).astype(np.uint8) for i in range(0, num_frames, every or EVERY)
-        },
+        masks={i: np.where(scenario.masks[i], FOREGROUND, 0).astype(np.uint8) for i in range(0, num_frames, step)},
         zone=scenario.masks.mean(0) > ZONE_SHARE,
     )
 
@@ -315,6 +315,15 @@ def fame_masks(frames: Frames) -> Iterator[Bools]:
         yield mask
 
 
+def plain_masks(frames: Frames) -> Iterator[Bools]:
+    """What differs from the median of 51 frames by a fixed threshold, after a 3x3 median: no other step."""
+    chosen = np.linspace(0, len(frames) - 1, min(51, len(frames))).round().astype(int)
+    median = np.median(frames[chosen], 0).astype(np.uint8)
+    for image in frames:
+        differs = (cv2.absdiff(image, median).max(2) > PLAIN_THRESHOLD).astype(np.uint8)
+        yield np.asarray(cv2.medianBlur(differs, 3) > 0)
+
+
 def cleaned(mask: Any) -> Bools:
     """A mask after the same clean-up as ours."""
     smooth = cv2.medianBlur(np.asarray(mask, np.uint8), 5)
@@ -332,6 +341,7 @@ def knn() -> Any:
 
 
 PEERS: dict[str, Callable[[Frames], Iterable[Bools]]] = {
+    f"plain median > {PLAIN_THRESHOLD}": plain_masks,
     "MOG2 online": lambda frames: subtractor_masks(frames, mog2, warm=False),
     "MOG2 warm": lambda frames: subtractor_masks(frames, mog2, warm=True),
     "KNN online": lambda frames: subtractor_masks(frames, knn, warm=False),

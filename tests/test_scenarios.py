@@ -24,7 +24,7 @@ def background_at(scenario: Scenario, t: int) -> np.ndarray:
     return seen
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "shadow"])
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in ("shadow", "lights")])
 def test_outside_the_masks_is_the_background(made: dict[str, Scenario], name: str) -> None:
     scenario = made[name]
     noise = 8 if name == "noisy" else 2
@@ -45,7 +45,7 @@ def test_outside_the_masks_is_the_background(made: dict[str, Scenario], name: st
         assert (np.abs(error) > 6 * noise + 2).mean() < 1e-3, t
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in ("lowc", "noisy")])
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in ("lowc", "noisy", "lights")])
 def test_inside_the_masks_is_something_else(made: dict[str, Scenario], name: str) -> None:
     scenario = made[name]
     errors = [
@@ -136,3 +136,19 @@ def test_wrong_input_is_named() -> None:
         make_scenario("occ20", size=(48, 64))
     with pytest.raises(ValueError, match="even to compress"):
         make_scenario("occ20", size=(97, 128), compress=True)
+
+
+def test_lights_are_dimmed_in_places_and_nobody_is_large(made: dict[str, Scenario]) -> None:
+    scenario = made["lights"]
+    ratio = scenario.frames.mean(3) / scenario.backgrounds[0].mean(2)
+    dimmed = (ratio < 0.8) & ~scenario.masks
+    assert 0.1 < (dimmed.mean((1, 2)) > 0.01).mean() < 0.9
+    assert made["tiny"].masks.mean() < 0.01 and scenario.masks.mean() < 0.01
+
+
+def test_few_frames_show_other_people_and_the_rim_is_crowded(made: dict[str, Scenario]) -> None:
+    assert len(make_scenario("few", size=(96, 96)).frames) == 6
+    few = made["few"].masks
+    assert (few[1:] & few[:-1]).mean() < 0.5 * few.mean()
+    rows = made["rim"].masks.mean((0, 2))
+    assert rows[-10:].mean() > 0.15 and rows[: SIZE[0] // 2].max() == 0

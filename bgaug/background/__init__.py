@@ -7,6 +7,8 @@ median    the exact temporal median
 gated     a median with small weights for samples in motion
 lowrank   decomposition into a static and a sparse part
 plate     the ground predicted under people who never leave
+few       the consensus of a few samples
+relit     changes of the light in one place
 auto      all of them, compared region by region by evidence
 align     places of the frames of a moving camera in a background
 moving    the background of a camera that shakes or pans

@@ -186,9 +186,10 @@ _AREA_OF_FEW = 0.005, 0.25  # in few frames, small outlines "move" wherever some
 def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The median, replaced by the least moving patches or a predicted ground where the evidence is against it.
 
-    Each candidate in turn challenges the current image, region by region. A predicted ground must also predict the
-    surroundings correctly, and unless most of it was seen, the outline of the body that it removes must move: otherwise
-    it is texture.
+    Few samples start from their consensus instead, and need more evidence. Where only the light changes, nothing is
+    replaced. Each candidate in turn challenges the current image, region by region. A predicted ground must also
+    predict the surroundings correctly, and unless most of it was seen, the outline of the body that it removes must
+    move: otherwise it is texture.
 
     Returns:
         uint8 (H, W, 3), and where it was seen, bool (H, W): elsewhere it is predicted.

@@ -12,10 +12,15 @@
     pan                 as occ20, the camera pans by 120 pixels
     cut                 as multi, halfway a cut to another scene
     stays               two people who never leave, sway and gesture, on smooth ground with a few lines
+    tiny                six distant walkers, together under 1 % of the image; half of them stop for a third of the clip
+    lights              as tiny, and in two places the light is dimmed by a third, for a third of the time
+    few                 a crowd in six frames, between which everybody has gone elsewhere
+    rim                 a crowd along the lower rim, of which the image shows the upper halves
 
 Lengths hold for images 240 pixels high and scale with the height, except camera motion and sway.
 """
 
+from bgaug.testing.scenarios.make import LENGTHS as LENGTHS
 from bgaug.testing.scenarios.make import PAN as PAN
 from bgaug.testing.scenarios.make import SCENARIOS as SCENARIOS
 from bgaug.testing.scenarios.make import Scenario as Scenario

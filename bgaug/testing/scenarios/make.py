@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.sizing import Size
-from bgaug.testing.scenarios.scenes import Stage, cast_of, draw, smooth_ground, textured_scene
+from bgaug.testing.scenarios.scenes import Stage, cast_of, dimmed_places, draw, smooth_ground, textured_scene
 from bgaug.video import read_video, write_video
 
 _Floats = NDArray[np.float32]
@@ -26,8 +26,11 @@ _Shot = tuple[NDArray[np.uint8], NDArray[np.bool_], _Floats, _Floats, NDArray[np
 
 SCENARIOS = (
     *("occ20", "occ40", "occ60", "multi", "noisy", "lowc", "shadow", "slow", "stop40", "stop60"),
-    *("flicker", "jitter1", "jitter3", "pan", "cut", "stays"),
+    *("flicker", "jitter1", "jitter3", "pan", "cut", "stays", "tiny", "lights", "few", "rim"),
 )
+
+LENGTHS = {"few": 6}
+"""Frames of the scenarios that do not have 250 by default."""
 
 PAN = 120
 """Pixels that the camera of "pan" moves."""
@@ -63,7 +66,7 @@ class Scenario:
 
 
 def make_scenario(
-    name: str, seed: int = 0, size: Size = (240, 320), num_frames: int = 250, *, compress: bool = False
+    name: str, seed: int = 0, size: Size = (240, 320), num_frames: int | None = None, *, compress: bool = False
 ) -> Scenario:
     """One scenario, the same for the same arguments.
 
@@ -71,7 +74,7 @@ def make_scenario(
         name: one of `SCENARIOS`.
         seed: determines the scene and the walkers.
         size: (H, W) in pixels, at least 96 each, even if `compress`.
-        num_frames: T, at least 2.
+        num_frames: T, at least 2; by default 250, or that of `LENGTHS`.
         compress: pass the frames through H.264 (crf 23, yuv420p), as in a common video file.
 
     Raises:
@@ -79,6 +82,7 @@ def make_scenario(
     """
     if name not in SCENARIOS:
         raise ValueError(f"unknown scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    num_frames = LENGTHS.get(name, 250) if num_frames is None else num_frames
     if min(size) < 96 or num_frames < 2 or (compress and any(length % 2 for length in size)):
         raise ValueError(f"size must be at least 96x96, even to compress, and num_frames 2, got {size}, {num_frames}")
     rng = np.random.default_rng([seed, *name.encode()])
@@ -100,6 +104,7 @@ def _shot(rng: _Rng, name: str, size: Size, num_frames: int) -> _Shot:
     unit = size[0] / 240
     scene = smooth_ground(rng, canvas, unit) if name == "stays" else textured_scene(rng, canvas, unit)
     cast = cast_of(name, Stage(rng, scene, num_frames, unit))
+    dimmed = dimmed_places(rng, canvas, num_frames) if name == "lights" else None
     noise = _STRONG_NOISE if name == "noisy" else _NOISE
     frames = np.empty((num_frames, *size, 3), np.uint8)
     masks = np.empty((num_frames, *size), np.bool_)
@@ -107,6 +112,8 @@ def _shot(rng: _Rng, name: str, size: Size, num_frames: int) -> _Shot:
         image, covered = scene.copy(), np.zeros(canvas, np.float32)
         for mover in cast:
             draw(image, covered, mover, t)
+        if dimmed is not None:
+            image *= 1 - np.tensordot(dimmed[1][:, t], dimmed[0], 1)[..., None]
         view = _look(image, moves[t], margins, size)
         view *= gains[t]
         view += noise * rng.standard_normal(view.shape, dtype=np.float32)

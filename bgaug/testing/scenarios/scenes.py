@@ -129,6 +129,12 @@ def cast_of(name: str, stage: Stage) -> list[_Mover]:
             return [_stopping_walker(stage, int(name[-2:]) / 100)]
         case "stays":
             return [_standing_person(stage, 0.36, 1), _standing_person(stage, 0.6, -1)]
+        case "tiny" | "lights":
+            return _distant_walkers(stage)
+        case "few":
+            return [_elsewhere(stage) for _ in range(12)]
+        case "rim":
+            return _crowd_at_the_rim(stage)
         case _:
             share = int(name[-2:]) / 100 if name.startswith("occ") else 0.2
             movers = _stream(stage, share)
@@ -212,6 +218,53 @@ def _four_walkers(stage: Stage) -> list[_Mover]:
         x = rng.uniform(0, width - length) + length - np.abs(gone % (2 * length) - length)  # to and fro
         movers.append(_walker(stage, x.astype(np.float32), foot * stage.scene.shape[0], height))
     return movers
+
+
+def _distant_walkers(stage: Stage) -> list[_Mover]:
+    rng, (scene_height, width) = stage.rng, stage.scene.shape[:2]
+    t = np.arange(stage.num_frames, dtype=np.float32)
+    movers = []
+    for number in range(6):
+        height = round(rng.uniform(14, 24) * stage.unit)
+        standing = stage.num_frames // 3 * (number % 2)
+        coming = rng.uniform(0.1, 0.9) * (stage.num_frames - standing)
+        walked = np.minimum(t, coming) + np.maximum(t - coming - standing, 0)
+        place, speed = rng.uniform(0.1, 0.9) * width, rng.uniform(0.3, 0.9) * stage.unit * rng.choice([-1, 1])
+        x = (place + speed * (walked - coming)).astype(np.float32)
+        movers.append(_walker(stage, x, scene_height * rng.uniform(0.5, 0.9), height))
+    return movers
+
+
+def _elsewhere(stage: Stage) -> _Mover:
+    """A person who is elsewhere in every frame."""
+    rng, (scene_height, width) = stage.rng, stage.scene.shape[:2]
+    x = rng.uniform(0, width, stage.num_frames).astype(np.float32)
+    return _walker(stage, x, scene_height * rng.uniform(0.5, 0.95), round(rng.uniform(45, 75) * stage.unit))
+
+
+def _crowd_at_the_rim(stage: Stage) -> list[_Mover]:
+    rng, (scene_height, width) = stage.rng, stage.scene.shape[:2]
+    movers = []
+    for _ in range(8):
+        height, speed = round(rng.uniform(60, 80) * stage.unit), rng.uniform(0.8, 1.6) * stage.unit
+        gone = rng.uniform(0, 2 * width) + speed * np.arange(stage.num_frames)
+        x = width - np.abs(gone % (2 * width) - width)  # to and fro
+        movers.append(_walker(stage, x.astype(np.float32), scene_height + rng.uniform(0.2, 0.4) * height, height))
+    return movers
+
+
+def dimmed_places(rng: _Rng, size: Size, num_frames: int) -> tuple[_Floats, _Floats]:
+    """Two places (2, P, Q) whose light is dimmed, share of the light that is lost, and when (2, T), in [0, 1]."""
+    height, width = size
+    places, times = np.zeros((2, *size), np.float32), np.zeros((2, num_frames), np.float32)
+    period = num_frames / 4
+    for place, time in zip(places, times, strict=True):
+        tall, wide = height // 5, width // 5
+        top, left = int(rng.integers(0, height - tall)), int(rng.integers(0, width - wide))
+        place[top : top + tall, left : left + wide] = 0.35
+        place[:] = cv2.GaussianBlur(place, (0, 0), height / 60)
+        time[:] = (np.arange(num_frames) + rng.uniform(0, period)) % period < period / 3
+    return places, times
 
 
 def _slow_box(stage: Stage) -> _Mover:
