@@ -72,3 +72,10 @@ def test_a_step_on_a_device() -> None:
     assert eager["step_ms"] > eager["pairs_ms"] > 0 and eager["waits"] == []
     assert eager["pairs_share"] == pytest.approx(eager["pairs_ms"] / eager["step_ms"], rel=0.01)
     assert result["parameters"] > 124_144 and result["clips"] == 8
+
+
+def test_shot_boundaries(real_data: Path) -> None:
+    result = quick("cuts.py", "--data", str(real_data))
+    ours = result["detectors"]["bgaug"]
+    assert result["films"]["films"] == 1 and sum(result["films"][kind] for kind in ("cut", "dissolve", "fade")) == 7
+    assert ours["f1"] > 0.8 and 0.5 < ours["iou"] <= 1 and ours["cpu_ms_per_frame"] > 0

@@ -17,6 +17,7 @@ from bgaug.background.image import view
 from bgaug.background.moving import align_frames, mosaic_samples, painted, stabilise_samples, steadied
 from bgaug.masks.bits import SmallMasks
 from bgaug.shots.cuts import Camera, Verdict, camera_motion
+from bgaug.shots.layout import bars_reason, black_bars, box_reason, moving_box
 from bgaug.shots.quality import grade_shot
 from bgaug.shots.shadows import shadow_evidence
 
@@ -39,7 +40,7 @@ class Shot:
             `background` is then None.
         masks: masks of all frames at a small size, if they do not come from a background; they then take precedence.
         grade: A to F; None for a shot too short to be graded.
-        reasons: what lowered the grade.
+        reasons: what lowered the grade, and black bars; of a transition, its kind.
     """
 
     start: int
@@ -72,7 +73,8 @@ def estimate_shot(
     """Camera, background and grade of a shot, whose frames are counted from 0.
 
     For a camera that shakes, masks are made against the canvas, frame by frame; the background is the view of its usual
-    frame.
+    frame. A camera that moves inside a rectangle, beside a part of the image that never changes, is moving. Black bars
+    are given as a reason, and change nothing else.
 
     Args:
         samples: of the shot.
@@ -80,6 +82,21 @@ def estimate_shot(
         look_at_camera: False assumes a static camera.
         mosaics: try to join the samples of a camera that pans; takes some seconds per shot.
     """
+    if not look_at_camera:
+        return _estimate(samples, method, look_at_camera=False, mosaics=mosaics)
+    (height, width), inside = samples.size, black_bars(samples.images)
+    scene = samples.images if inside is None else [inside.of(image) for image in samples.images]
+    box = moving_box(scene)
+    if box is not None and camera_motion([box.of(image) for image in scene]).verdict == "moving":
+        reasons = (box_reason(box, *scene[0].shape[:2]),)
+        shot = Shot(0, samples.num_frames, "moving", grade="F", reasons=reasons)
+    else:
+        shot = _estimate(samples, method, look_at_camera=True, mosaics=mosaics)
+    return shot if inside is None else replace(shot, reasons=(*shot.reasons, bars_reason(inside, height, width)))
+
+
+def _estimate(samples: ShotSamples, method: str, *, look_at_camera: bool, mosaics: bool) -> Shot:
+    """See `estimate_shot`, which also examines what else than the scene the image shows."""
     shot = Shot(0, samples.num_frames)
     if method == "auto" and len(samples.images) >= _FEWEST:
         median = background_of(samples, "median")
