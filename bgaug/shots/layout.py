@@ -94,9 +94,13 @@ def black_bars(samples: _Images) -> Box | None:
     Args:
         samples: S images, uint8 (H, W, 3), RGB, of one shot.
     """
-    high = samples[0].max(2)
+    one = samples[len(samples) // 2]
+    if all(line.max() > _BLACK for line in (one[0], one[-1], one[:, 0], one[:, -1])):
+        return None  # nearly always
+    highest = samples[0]
     for i in evenly_spaced(len(samples), _SAMPLES)[1:]:
-        high = np.maximum(high, samples[i].max(2))
+        highest = np.maximum(highest, samples[i])
+    high = np.asarray(cv2.max(cv2.max(highest[..., 0], highest[..., 1]), highest[..., 2]), np.uint8)
     (top, bottom), (left, right) = _between_bars(high), _between_bars(high.T)
     box = Box(top, left, bottom, right)
     return None if box.area in (0, high.size) else box
