@@ -17,7 +17,7 @@ from bgaug.background import Background, BackgroundView, Canvas
 from bgaug.masks import SmallMasks
 from bgaug.names import FrameKind
 from bgaug.pipelines.build.process_video import put_shot
-from bgaug.shots.estimate import Shot as EstimatedShot
+from bgaug.shots.shot import Shot as EstimatedShot
 from bgaug.sizing import Fit, Size
 from bgaug.store import (
     Failure,

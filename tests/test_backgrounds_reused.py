@@ -25,7 +25,8 @@ from bgaug.pipelines.build.options import BackgroundOptions, ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.shots.cuts import CutFinder
-from bgaug.shots.estimate import Shot, estimate_shot
+from bgaug.shots.estimate import estimate_shot
+from bgaug.shots.shot import Shot
 from bgaug.sizing import FITS, Fit, Size, fit_frame
 from bgaug.store import Header, Store, open_store, verify_store
 from bgaug.testing.scenarios import make_scenario

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_stabilise import H, W, corners_apart, f1, moved, seen_by, shot_of, textured, with_walker
+from test_stabilise import H, W, corners_apart, f1, moved, seen_by, with_walker
+from worlds import shot_of, textured
 
 from bgaug.background.image import view
 from bgaug.background.moving import _halves_apart, align_frames, mosaic_samples

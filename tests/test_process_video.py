@@ -119,16 +119,33 @@ def test_shots_can_be_left_unchanged(folder: Path, tmp_path: Path) -> None:
     assert open_store(tmp_path / "s").shots(0)[:, :2].tolist() == [[0, 80]]
 
 
-def test_a_moving_camera_has_no_static_background(folder: Path, tmp_path: Path) -> None:
-    write_video(folder / "pan.mp4", pan_over(textured(5, 120, 480), 60))
+def test_a_moving_camera_has_backgrounds_at_their_own_times(folder: Path, tmp_path: Path) -> None:
+    pan_frames = pan_over(textured(5, 120, 480), 60)
+    write_video(folder / "pan.mp4", pan_frames)
     write_video(folder / "still.mp4", mover_over(textured(6), 60))
     outcome = build_shards(replace(setup(folder, tmp_path / "s"), size=None), Silent())
     counts = outcome.to_json()
-    assert (counts["ok"], counts["no_static_background"], counts["failed"]) == (1, 1, 0)
+    assert (counts["ok"], counts["no_static_background"], counts["failed"]) == (2, 0, 0)
     store = open_store(tmp_path / "s")
     pan = store.find("pan.mp4")
-    assert store.shots(pan)[0, 2] == -1 and store.row(pan).status == "no_static_background"
-    assert store.masks(pan, 1, 20).any()  # what changed from frame to frame
+    shot = store.row(pan).shots[0]
+    assert (shot.camera, shot.grade) == ("moving", "F")  # nothing but the camera moves
+    assert "the camera moves: the masks come from motion" in shot.reasons[0]
+    assert shot.background_frames == [16, 48]  # with flow between every second frame
+    for frame in shot.background_frames:
+        seen = store.background(pan, 0, frame)
+        assert np.abs(seen.image.astype(int) - pan_frames[frame]).mean() < 6 and seen.valid.all()
+    assert store.masks(pan, 0, 60).mean() < 0.01
+
+
+def test_a_moving_camera_has_no_background_with_other_methods(folder: Path, tmp_path: Path) -> None:
+    write_video(folder / "pan.mp4", pan_over(textured(5, 120, 480), 60))
+    options = setup(folder, tmp_path / "s")
+    outcome = build_shards(replace(options, size=None, video=replace(options.video, method="median")), Silent())
+    assert outcome.to_json()["no_static_background"] == 1
+    store = open_store(tmp_path / "s")
+    pan = store.find("pan.mp4")
+    assert store.shots(pan)[0, 2] == -1 and store.masks(pan, 1, 20).any()  # what changed from frame to frame
     assert store.clip(pan, 0, 16).shape == (16, 120, 160, 3)
 
 
@@ -137,7 +154,7 @@ def test_pan_and_still_shot_in_one_video(folder: Path, tmp_path: Path) -> None:
     outcome = build_shards(replace(setup(folder, tmp_path / "s"), size=None), Silent())
     shots = open_store(tmp_path / "s").shots(0)
     assert outcome.to_json()["ok"] == 1
-    assert shots[:, :2].tolist() == [[0, 50], [50, 110]] and shots[0, 2] == 0 and shots[1, 2] == -1
+    assert shots[:, :2].tolist() == [[0, 50], [50, 110]] and shots[0, 2] == 0 and shots[1, 2] == 1
 
 
 def test_shots_under_a_second_take_no_part(folder: Path, tmp_path: Path) -> None:

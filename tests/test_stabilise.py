@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from worlds import shot_of, textured
 
-from bgaug.background import Background, Canvas, ShotSampler, ShotSamples
+from bgaug.background import Background, Canvas, ShotSamples
 from bgaug.background.align import FrameAligner
 from bgaug.background.image import MIN_CONFIDENCE, view
 from bgaug.background.median import median_where
@@ -24,16 +25,6 @@ from bgaug.video import read_video, write_video
 
 Frames = NDArray[np.uint8]
 H, W = 120, 160
-
-
-def textured(seed: int, height: int, width: int) -> Frames:
-    """An image with structure of all sizes: uint8 (H, W, 3)."""
-    rng = np.random.default_rng(seed)
-    total = np.zeros((height, width, 3))
-    for cells in (3, 6, 12, 24, 48):
-        coarse = rng.normal(0, 1, (cells, max(2, cells * width // height), 3))
-        total += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(120 + 30 * total, 0, 255).astype(np.uint8)
 
 
 def seen_by(world: Frames, matrices: np.ndarray, noise: float = 2.0, seed: int = 0) -> Frames:
@@ -69,14 +60,6 @@ def with_walker(frames: Frames, seed: int = 99, speed: float | None = None) -> t
         masks[t, 50:90, left : left + 20] = body > 0
         frames[t, 50:90, left : left + 20][body > 0] = pattern[body > 0]
     return frames, masks
-
-
-def shot_of(frames: Frames) -> ShotSamples:
-    sampler = ShotSampler((frames.shape[1], frames.shape[2]), side=min(frames.shape[1:3]))
-    for index, image in enumerate(frames):
-        if sampler.wants(index):
-            sampler.add(index, image)
-    return sampler.shot()
 
 
 def shifts_of(shot: ShotSamples) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from bgaug.masks import SmallMasks
 from bgaug.pipelines.build.export import export_videos
 from bgaug.pipelines.build.process_video import put_shot
 from bgaug.progress import Silent
-from bgaug.shots.estimate import Shot as EstimatedShot
+from bgaug.shots.shot import Shot as EstimatedShot
 from bgaug.store import (
     FrameKind,
     Header,

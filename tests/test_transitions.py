@@ -25,7 +25,7 @@ from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.file_clips import FileClips, ReadClips
 from bgaug.progress import Silent
 from bgaug.shots.boundaries import MAX_HELD, REASONS
-from bgaug.shots.estimate import Shot
+from bgaug.shots.shot import Shot
 from bgaug.store import open_store, verify_store
 from bgaug.video import DecodedFrame, open_video, write_video
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.background import ShotSampler, ShotSamples
 from bgaug.progress import Silent
 
 
@@ -16,6 +20,25 @@ class Recorder(Silent):
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
+
+
+def textured(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """An image with structure of all sizes: uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cells in (3, 6, 12, 24, 48):
+        coarse = rng.normal(0, 1, (cells, max(2, cells * width // height), 3))
+        total += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(120 + 30 * total, 0, 255).astype(np.uint8)
+
+
+def shot_of(frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> ShotSamples:
+    height, width = frames[0].shape[:2]
+    sampler = ShotSampler((height, width), side=min(height, width))
+    for index, image in enumerate(frames):
+        if sampler.wants(index):
+            sampler.add(index, image)
+    return sampler.shot()
 
 
 def scene(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:

@@ -12,6 +12,8 @@ relit     changes of the light in one place
 auto      all of them, compared region by region by evidence
 align     places of the frames of a moving camera in a background
 moving    the background of a camera that shakes or pans
+flow      dense optical flow, and the camera in it
+views     the background of a camera that moves, as single frames see it
 """
 
 from bgaug.background.image import NOISE_STEP as NOISE_STEP

@@ -6,6 +6,7 @@ refine      the rim of a mask cut again along edges
 bits        masks as they are stored
 segmenter   foreground by a segmentation network in a file
 external    masks made by people or by other models
+motion      masks from motion against the camera, where no background is right
 """
 
 from bgaug.masks.bits import SmallMasks as SmallMasks

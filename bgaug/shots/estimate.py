@@ -5,70 +5,36 @@ Letters: T frames, S samples, H, W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.background import Background, BackgroundView, Canvas, ShotSampler, ShotSamples, background_of
+from bgaug.background import Background, Canvas, ShotSampler, ShotSamples, background_of
 from bgaug.background.auto import median_suffices
 from bgaug.background.image import view
 from bgaug.background.moving import align_frames, mosaic_samples, painted, stabilise_samples, steadied
-from bgaug.masks.bits import SmallMasks
-from bgaug.shots.cuts import Camera, Verdict, camera_motion
+from bgaug.masks.motion import PersonNetwork
+from bgaug.shots.by_motion import FlowFrames, MotionPath, is_doubtful
+from bgaug.shots.cuts import Camera, camera_motion
 from bgaug.shots.layout import bars_reason, black_bars, box_reason, moving_box
-from bgaug.shots.quality import grade_shot
+from bgaug.shots.quality import Quality, grade_shot
 from bgaug.shots.shadows import shadow_evidence
+from bgaug.shots.shot import Shot
 
 _NO_BACKGROUND = ("the camera moves, and shows no background that stands still",)
 _FEWEST = 9  # with fewer samples, agreement with their median does not show that the camera is static
 
 
-@dataclass(frozen=True)
-class Shot:
-    """One shot of a video, with what masks are made from.
-
-    Attributes:
-        start: first frame, counted within the video.
-        stop: one past the last frame.
-        camera: "static", "jitter", "moving", or "unknown" where it was not examined or could not be determined.
-        background: as a static camera sees it; None if the shot is too short or its camera moves, unless a
-            mosaic could be verified.
-        canvas: what the frames of a moving camera are aligned to; None for a still camera, or if alignment failed.
-        views: backgrounds of a moving camera that has no single one, each as one frame sees it, in order of frames;
-            `background` is then None.
-        masks: masks of all frames at a small size, if they do not come from a background; they then take precedence.
-        grade: A to F; None for a shot too short to be graded.
-        reasons: what lowered the grade, and black bars; of a transition, its kind.
-    """
-
-    start: int
-    stop: int
-    camera: Verdict = "unknown"
-    background: Background | None = None
-    canvas: Canvas | None = None
-    grade: str | None = None
-    reasons: tuple[str, ...] = ()
-    views: tuple[BackgroundView, ...] = ()
-    masks: SmallMasks | None = None
-
-    def part(self, start: int, stop: int) -> Shot:
-        """The shot as its frames `start` to `stop`, counted within the video, need it, without its masks.
-
-        Of its views it keeps those of these frames, and one before and behind them.
-        """
-        moved = start - self.start
-        before = [view for view in self.views if view.frame < moved][-1:]
-        behind = [view for view in self.views if view.frame >= stop - self.start][:1]
-        inside = [view for view in self.views if moved <= view.frame < stop - self.start]
-        views = tuple(replace(view, frame=view.frame - moved) for view in (*before, *inside, *behind))
-        canvas = self.canvas and replace(self.canvas, indices=self.canvas.indices - moved)
-        return replace(self, start=start, stop=stop, views=views, canvas=canvas, masks=None)
-
-
 def estimate_shot(
-    samples: ShotSamples, method: str = "auto", *, look_at_camera: bool = True, mosaics: bool = False
+    samples: ShotSamples,
+    method: str = "auto",
+    *,
+    look_at_camera: bool = True,
+    mosaics: bool = False,
+    frames: FlowFrames | None = None,
+    network: PersonNetwork | None = None,
 ) -> Shot:
     """Camera, background and grade of a shot, whose frames are counted from 0.
 
@@ -76,14 +42,20 @@ def estimate_shot(
     frame. A camera that moves inside a rectangle, beside a part of the image that never changes, is moving. Black bars
     are given as a reason, and change nothing else.
 
+    With `frames` and the method "auto", masks come from motion where no background is right: for a camera that moves,
+    and for people who never leave. See `bgaug.shots.by_motion`.
+
     Args:
         samples: of the shot.
         method: see `bgaug.background.background_of`.
         look_at_camera: False assumes a static camera.
         mosaics: try to join the samples of a camera that pans; takes some seconds per shot.
+        frames: of the shot, closer together than the samples; None for no masks from motion.
+        network: a segmentation network, one more cue of masks from motion.
     """
     if not look_at_camera:
-        return _estimate(samples, method, look_at_camera=False, mosaics=mosaics)
+        return _estimate(samples, method, look_at_camera=False)
+    usable = method == "auto" and not mosaics and frames is not None and frames.are_enough
     (height, width), inside = samples.size, black_bars(samples.images)
     scene = samples.images if inside is None else [inside.of(image) for image in samples.images]
     box = moving_box(scene)
@@ -91,30 +63,57 @@ def estimate_shot(
         reasons = (box_reason(box, *scene[0].shape[:2]),)
         shot = Shot(0, samples.num_frames, "moving", grade="F", reasons=reasons)
     else:
-        shot = _estimate(samples, method, look_at_camera=True, mosaics=mosaics)
+        shot = _estimate(samples, method, mosaics=mosaics, frames=frames if usable else None, network=network)
     return shot if inside is None else replace(shot, reasons=(*shot.reasons, bars_reason(inside, height, width)))
 
 
-def _estimate(samples: ShotSamples, method: str, *, look_at_camera: bool, mosaics: bool) -> Shot:
+def _estimate(
+    samples: ShotSamples,
+    method: str,
+    *,
+    look_at_camera: bool = True,
+    mosaics: bool = False,
+    frames: FlowFrames | None = None,
+    network: PersonNetwork | None = None,
+) -> Shot:
     """See `estimate_shot`, which also examines what else than the scene the image shows."""
     shot = Shot(0, samples.num_frames)
     if method == "auto" and len(samples.images) >= _FEWEST:
         median = background_of(samples, "median")
         if median_suffices(samples, median.image):  # a camera that moved would have moved the whole image
             shot = replace(shot, camera="static" if look_at_camera else "unknown")
-            return _graded(shot, samples, _shaded(samples, median))
+            background = _shaded(samples, median)
+            return _graded(shot, grade_shot(samples, background), background)
     camera = camera_motion(samples.images) if look_at_camera else None
     if camera is None:
-        background = background_of(samples, method)
-        return _graded(shot, samples, _shaded(samples, background) if method == "auto" else background)
+        return _against_background(shot, samples, method, None)[0]
     shot = replace(shot, camera=camera.verdict)
-    canvas = None
+    motion = None if frames is None else MotionPath(shot, samples, camera, frames, network)
     if camera.verdict == "moving":
-        canvas = mosaic_samples(samples) if mosaics else None
-        if canvas is None:
-            return replace(shot, grade="F", reasons=_NO_BACKGROUND)
-        background = canvas.usual_view()
-    elif camera.verdict == "jitter":
+        return (motion and motion.shot()) or _of_moving(shot, samples, camera, mosaics=mosaics)
+    if motion is not None and motion.shows_no_ground:
+        by_motion = motion.shot()
+        if by_motion is not None:
+            return by_motion
+    found, quality = _against_background(shot, samples, method, camera)
+    if motion is not None and not motion.is_tried and is_doubtful(quality):
+        return motion.shot() or found
+    return found
+
+
+def _of_moving(shot: Shot, samples: ShotSamples, camera: Camera, *, mosaics: bool) -> Shot:
+    """A shot of a camera that moves: with a mosaic if one is requested and found, else without a background."""
+    canvas = mosaic_samples(samples) if mosaics else None
+    if canvas is None:
+        return replace(shot, grade="F", reasons=_NO_BACKGROUND)
+    quality = grade_shot(steadied(samples, canvas), canvas.usual_view(), camera)
+    return replace(_graded(shot, quality, canvas.usual_view()), canvas=canvas)
+
+
+def _against_background(shot: Shot, samples: ShotSamples, method: str, camera: Camera | None) -> tuple[Shot, Quality]:
+    """A shot of a static camera or shakes, and the quality of its background."""
+    canvas = None
+    if camera is not None and camera.verdict == "jitter":
         background = background_of(samples, "median" if method == "auto" else method)
         canvas = stabilise_samples(samples, camera.shifts)
         if canvas is not None and method == "auto":
@@ -124,9 +123,10 @@ def _estimate(samples: ShotSamples, method: str, *, look_at_camera: bool, mosaic
         if method == "auto":
             background = _shaded(samples, background)
     if canvas is None:
-        return _graded(shot, samples, background, camera)
-    found = _graded(shot, steadied(samples, canvas), canvas.usual_view(), camera)
-    return replace(found, background=background, canvas=canvas)
+        quality = grade_shot(samples, background, camera)
+    else:
+        quality = grade_shot(steadied(samples, canvas), canvas.usual_view(), camera)
+    return replace(_graded(shot, quality, background), canvas=canvas), quality
 
 
 def _shaded(samples: ShotSamples, background: Background) -> Background:
@@ -134,8 +134,7 @@ def _shaded(samples: ShotSamples, background: Background) -> Background:
     return replace(background, shadows=not shadow_evidence(samples, background).hard)
 
 
-def _graded(shot: Shot, samples: ShotSamples, background: Background, camera: Camera | None = None) -> Shot:
-    quality = grade_shot(samples, background, camera)
+def _graded(shot: Shot, quality: Quality, background: Background) -> Shot:
     return replace(shot, background=background, grade=quality.grade, reasons=quality.reasons)
 
 

@@ -20,7 +20,7 @@ from bgaug.background.image import view
 from bgaug.masks import difference_mask, frame_mask, threshold_map
 from bgaug.masks.segmenter import Segmenter
 from bgaug.pipelines.build.process_video import put_shot
-from bgaug.shots.estimate import Shot
+from bgaug.shots.shot import Shot
 from bgaug.sizing import Fit, Size, fit_frame, resize_area
 from bgaug.store import Header, VideoPayload
 from bgaug.store import Shot as ShotRow

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bgaug.background import ShotSampler
 from bgaug.errors import VideoDecodeError
 from bgaug.labels import Label
 from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.options import VideoOptions
+from bgaug.pipelines.build.segmenters import segmenter_of
 from bgaug.shots.boundaries import REASONS, ShotFinder
-from bgaug.shots.estimate import Shot, estimate_shot
+from bgaug.shots.by_motion import FlowFrames
+from bgaug.shots.estimate import estimate_shot
 from bgaug.shots.gradual import Boundary
+from bgaug.shots.shot import Shot
 from bgaug.store import Shot as ShotRow
 from bgaug.store import VideoPayload, VideoRow, identify
 from bgaug.store.format.canvas import can_be_stored
-from bgaug.video import DecodedFrame, VideoReader
+from bgaug.video import DecodedFrame, VideoReader, open_video
 
 _MIN_SHOT_SECONDS, _TOLERANCE_SECONDS = 1.0, 1e-6
 
@@ -120,11 +127,15 @@ class _Shots:
         """The next frame; only those of fades that go on are left out."""
         if self._sampler.wants(frame.index - self._start):
             self._sampler.add(frame.index - self._start, frame.rgb)
+        if self._frames is not None and self._frames.wants(frame.index - self._start):
+            self._frames.add(frame.rgb())
 
     def end(self, found: Boundary) -> None:
         """The shot ends, maybe some frames back, and the next one begins."""
         if found.stop > self._start:
             self._sampler.end_at(found.stop - self._start)
+            if self._frames is not None:
+                self._frames.end_at(found.stop - self._start)
             self._put(self._judged(found.stop, self._seconds(found.stop)))
         if found.start > found.stop:
             self._put(Shot(found.stop, found.start, reasons=(REASONS[found.kind],)))
@@ -146,6 +157,23 @@ class _Shots:
             expected_frames=(self._reader.info.declared_frames or 0) - start,  # of the last shot; only a hint
         )
 
+        self._frames = self._flow_frames(start)
+
+    def _flow_frames(self, start: int) -> FlowFrames | None:
+        """For the frames between which flow may be measured; None where no mask comes from motion."""
+        reader, options = self._reader, self._options
+        if options.method != "auto" or not options.shots:
+            return None
+        frames = FlowFrames(reader.info.display_size, reader.info.fps, memory=options.memory)
+
+        def read_again() -> Iterator[NDArray[np.uint8]]:
+            with open_video(reader.info.path, options.decoder) as again:
+                for frame in islice(again.scan(), start, start + frames.num_frames, frames.stride):
+                    yield frame.rgb()
+
+        frames.read_again = read_again
+        return frames
+
     def _seconds(self, stop: int) -> float:
         """How long the shot is shown, by the times of its frames: the frame rate may vary."""
         times = self._times
@@ -156,7 +184,11 @@ class _Shots:
         """The shot with its background, if it has one; `seconds` is None for the only one, however short."""
         if seconds is not None and seconds < _MIN_SHOT_SECONDS - _TOLERANCE_SECONDS:
             return Shot(self._start, stop)  # too short to be graded, and to train on
-        shot = estimate_shot(self._sampler.shot(), self._options.method, look_at_camera=self._options.shots)
+        network = None if self._frames is None else segmenter_of(self._options)
+        samples, options = self._sampler.shot(), self._options
+        shot = estimate_shot(
+            samples, options.method, look_at_camera=options.shots, frames=self._frames, network=network
+        )
         return replace(shot, start=self._start, stop=stop)
 
 

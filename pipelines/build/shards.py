@@ -25,7 +25,7 @@ from bgaug.pipelines.build.segmenters import mask_network, pinned
 from bgaug.pipelines.build.shard import Put
 from bgaug.progress import Progress
 from bgaug.shots.cuts import Verdict
-from bgaug.shots.estimate import Shot
+from bgaug.shots.shot import Shot
 from bgaug.sizing import Fit, Size, fit_frame, resize_area, working_size
 from bgaug.store import Header, Store, VideoPayload, VideoRow, identify, open_store, verify_store
 from bgaug.store import Shot as ShotRow
