@@ -1,6 +1,6 @@
 """Log odds of foreground from cues: one small hidden layer in the first round, a weighted sum in the second.
 
-The weights are in `weights.json`. `benchmarks/fit_motion.py` fits them, and names the data.
+The weights are in `weights.json`. `benchmarks/fit_motion.py` fits such weights, and names the data.
 """
 
 from __future__ import annotations
