@@ -79,3 +79,15 @@ def test_shot_boundaries(real_data: Path) -> None:
     ours = result["detectors"]["bgaug"]
     assert result["films"]["films"] == 1 and sum(result["films"][kind] for kind in ("cut", "dissolve", "fade")) == 7
     assert ours["f1"] > 0.8 and 0.5 < ours["iou"] <= 1 and ours["cpu_ms_per_frame"] > 0
+
+
+def test_moving_cameras(real_data: Path) -> None:
+    result = quick("moving.py", str(real_data))
+    masks, cameras = (result[part]["tables"] for part in ("masks", "cameras"))
+    for data, clips in (("JHMDB", 2), ("DAVIS", 1)):
+        ours = masks[data]["bgaug"]
+        assert ours["clips"] == clips and 0 < ours["J"] <= ours["F1"] <= 1 and positive({"cpu": ours["extraction"]})
+        assert masks[data]["whole image"]["J"] < ours["J"] and masks[data]["centred ellipse, 15 %"]["J"] > 0
+    assert sum(row["clips"] for row in masks["JHMDB, bgaug, by grade"].values()) == 2
+    row = cameras["virtual cameras, bgaug"]["all"]
+    assert row["shots"] == 1 and 0 < row["floor"] < row["behind"]
