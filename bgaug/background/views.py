@@ -23,7 +23,7 @@ _Image = NDArray[np.uint8]
 _Bools = NDArray[np.bool_]
 _Homography = NDArray[np.float64]
 
-_REACH, _MOST = 20, 12  # frames to both sides that are looked at, and how many of them are used
+_REACH, _MOST = 40, 16  # frames to both sides that are looked at, and how many of them are used
 _GROWN = 6  # pixels that masks are grown by: their rims are blurred, and a little off
 _APART = 12.0  # grey levels: median difference of an aligned frame that does not fit
 _AGREES = 18  # grey levels: a frame's own pixel is kept where it agrees with the others, since it is sharper
@@ -51,9 +51,9 @@ class SeenBackground:
 
 
 def background_view(frames: Sequence[_Image], flow: WindowFlow, masks: _Bools, place: int) -> SeenBackground:
-    """The background as frame number `place` of a window sees it: about .1 s at 320x240.
+    """The background as frame number `place` of a window sees it: about .15 s at 320x240.
 
-    Up to twelve frames around it are aligned: by the cameras between successive frames in turn, then once more by the
+    Up to sixteen frames of the window are aligned: by the cameras between successive frames, then once more by the
     flow to the frame, outside bodies. The median of what no mask covers is the background; the frame's own pixel is
     kept where it is in no mask and agrees. Pixels that no frame saw are filled from around, and are not valid.
 
