@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,6 @@ class Timeline:
 
 
 _cache: OrderedDict[tuple[str, int, int], Timeline] = OrderedDict()
-_lock = Lock()
 
 
 def is_seekable(container: str) -> bool:
@@ -149,11 +148,9 @@ def timeline_of(path: Path) -> Timeline:
         VideoError: the file cannot be read.
     """
     key = _key(path)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    found = _read(path)
+    found = _cache.get(key)
+    if found is None:
+        found = _read(path)
     _remember(key, found)
     return found
 
@@ -169,9 +166,11 @@ def _key(path: Path) -> tuple[str, int, int]:
 
 
 def _remember(key: tuple[str, int, int], timeline: Timeline) -> None:
-    with _lock:
-        _cache[key] = timeline
-        while len(_cache) > _CACHED:
+    # Each step is atomic. A lock would stay locked if memory ran out at its release, and every later reader would wait.
+    _cache.pop(key, None)
+    _cache[key] = timeline
+    while len(_cache) > _CACHED:
+        with suppress(KeyError):  # another thread was faster
             _cache.popitem(last=False)
 
 
