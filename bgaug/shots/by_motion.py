@@ -29,7 +29,7 @@ VIEW_EVERY, MOST_VIEWS = 16, 64
 """Frames with flow between the backgrounds of a moving camera, about a second; of a long shot, further apart."""
 
 _FEWEST = 6
-_SHORT_SECONDS = 2.0  # people who are there for so short a time seldom leave
+_SHORT_SECONDS = 1.5  # people seldom leave in that time; two seconds would lose backgrounds that are right
 _POOR = 0.7  # score of a median: 95 % of short clips with people have less than .6, scenes with a right median .7
 _LEAST_EXPECTED = 0.3  # expected IoU: movers of a few pixels have less, and a background finds them
 _GHOST, _UNSURE = 0.32, 0.25  # signals of clips in which people stay; cluttered rooms with a right background have .22
