@@ -28,6 +28,7 @@ from bgaug.store.format.canvas import can_be_stored
 from bgaug.video import DecodedFrame, VideoReader, open_video
 
 _MIN_SHOT_SECONDS, _TOLERANCE_SECONDS = 1.0, 1e-6
+_FLOW_MEMORY = 64 * 2**20  # bytes of frames for flow: 14 seconds of 16:9; longer shots that need them are read again
 
 
 @dataclass
@@ -164,7 +165,8 @@ class _Shots:
         reader, options = self._reader, self._options
         if options.method != "auto" or not options.shots:
             return None
-        frames = FlowFrames(reader.info.display_size, reader.info.fps, memory=options.memory)
+        memory = min(options.memory, _FLOW_MEMORY)
+        frames = FlowFrames(reader.info.display_size, reader.info.fps, memory=memory)
 
         def read_again() -> Iterator[NDArray[np.uint8]]:
             with open_video(reader.info.path, options.decoder) as again:
