@@ -28,7 +28,7 @@ from bgaug.store.format.canvas import can_be_stored
 from bgaug.video import DecodedFrame, VideoReader, open_video
 
 _MIN_SHOT_SECONDS, _TOLERANCE_SECONDS = 1.0, 1e-6
-_FLOW_MEMORY = 64 * 2**20  # bytes of frames for flow: 14 seconds of 16:9; longer shots that need them are read again
+_FLOW_MEMORY = 32 * 2**20  # bytes of frames for flow: 7 seconds of 16:9, 9 of 4:3; longer shots are read again
 
 
 @dataclass
