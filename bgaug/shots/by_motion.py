@@ -29,6 +29,7 @@ VIEW_EVERY, MOST_VIEWS = 16, 64
 """Frames with flow between the backgrounds of a moving camera, about a second; of a long shot, further apart."""
 
 _FEWEST = 6
+_LEAST_SIDE = 96  # pixels: in smaller images a background, where there is one, finds more
 _SHORT_SECONDS = 1.5  # people seldom leave in that time; two seconds would lose backgrounds that are right
 _POOR = 0.7  # score of a median: 95 % of short clips with people have less than .6, scenes with a right median .7
 _LEAST_EXPECTED = 0.3  # expected IoU: movers of a few pixels have less, and a background finds them
@@ -80,8 +81,9 @@ class FlowFrames:
 
     @property
     def are_enough(self) -> bool:
-        """Whether the frames can be had, and are enough to tell motion from noise."""
-        return len(self) >= _FEWEST and (not self._dropped or self.read_again is not None)
+        """Whether the frames can be had, and are enough, and large enough, to tell motion from noise."""
+        at_hand = not self._dropped or self.read_again is not None
+        return at_hand and min(self.size) >= _LEAST_SIDE and len(self) >= _FEWEST
 
     def end_at(self, stop: int) -> None:
         """Forget the frames from `stop` on, at least 1: the shot has ended there."""
