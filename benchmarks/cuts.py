@@ -9,7 +9,7 @@ or 30 frames, one to twelve flat frames, and a fade in as long. They are written
 read the same files.
 
 A detector reports frames: the first of a new shot, or the middle of a transition. One counts as right if it lies in a
-transition or at most two frames beside it, and only one for each transition; all others are wrong. For PySceneDetect
+transition or at most two frames from it, and only one for each transition; all others are wrong. For PySceneDetect
 these are the starts of its scenes, with its default options. IoU: mean over the transitions that are found of the
 frames that both intervals share, relative to those of either. Single shots: clips of the same folds, of which no
 boundary is right. CPU time is that of the process, with decoding, per frame. PySceneDetect is `pip install

@@ -1,4 +1,4 @@
-"""How right masks, grades and backgrounds are where cameras move and people never leave, beside simpler methods.
+"""Masks, grades and backgrounds against truth, where cameras move and people never leave, with simpler methods.
 
 python benchmarks/moving.py [DATA] [--segmenter PATH] [--folds 3] [--every N] [--jobs N] [--parts masks,cameras]
     [--json]

@@ -126,7 +126,7 @@ def test_texture_continues_in_another_light_only() -> None:
     assert abs(cloth.slope) < 0.01 and Texture().slope == Texture().contrast == 0
 
 
-# Generated scenes beside the plain method that a user would try first.
+# Generated scenes next to the plain method that a user would try first.
 
 
 @pytest.mark.parametrize(("name", "gain"), [("tiny", 0.02), ("lights", -0.01), ("few", 0.02), ("rim", 0.02)])
@@ -151,7 +151,7 @@ def test_bodies_of_few_pixels_keep_their_shape() -> None:
     mask = foreground_mask(frame[None], flat)[0]
     body = (frame != ground).any(2)
     assert (mask & body).sum() > 0.7 * body.sum() and not (mask & ~body).any()
-    frame[:, 200:] = 200  # beside a large one they are specks
+    frame[:, 200:] = 200  # next to a large one they are specks
     assert not foreground_mask(frame[None], flat)[0][:, :150].any()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from test_shots import is_video, moved, seen_by, textured, thumbnails, with_square
+from worlds import moving_square
 
 from bgaug.shots.boundaries import MAX_HELD, REASONS, ShotFinder, shots_between
 from bgaug.shots.gradual import Boundary
@@ -225,3 +226,9 @@ def test_a_dissolve_of_a_real_film(real_data: Path) -> None:
     found = found_in(thumbnails(real_data / "torture" / "tc_nasa_13013.mp4"))
     check(found[0], 150, 179, "dissolve", 2)
     assert found[1:] == [(240, 240, "cut")]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bright_square_on_a_smooth_scene_is_no_dissolve(seed: int) -> None:
+    """Its way from place to place is nearly a mixture of both, and it has all the detail; but most cells stay equal."""
+    assert boundaries_of(moving_square(seed, 150)[0]) == []

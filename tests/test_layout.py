@@ -1,4 +1,4 @@
-"""Black bars and still parts beside a video, in images that we made."""
+"""Black bars and still parts next to a video, in images that we made."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def page(height: int, width: int) -> Frames:
     return image
 
 
-def beside(frames: Frames, part: Frames) -> Frames:
+def side_by_side(frames: Frames, part: Frames) -> Frames:
     return np.concatenate([frames, np.repeat(part[None], len(frames), 0)], axis=2)
 
 
@@ -95,8 +95,8 @@ def inset(frames: Frames, around: Frames, top: int, left: int) -> Frames:
 
 
 @pytest.mark.parametrize("place", ["right", "left", "inset"])
-def test_a_camera_that_moves_beside_a_still_part_is_moving(place: str) -> None:
-    moving = beside(pan(), page(120, 160)) if place != "inset" else inset(pan(), page(240, 320), 50, 100)
+def test_a_camera_that_moves_next_to_a_still_part_is_moving(place: str) -> None:
+    moving = side_by_side(pan(), page(120, 160)) if place != "inset" else inset(pan(), page(240, 320), 50, 100)
     moving = moving[:, :, ::-1] if place == "left" else moving
     shot = estimate_shot(samples_of(np.ascontiguousarray(moving)))
     share = 75 if place == "inset" else 50
@@ -106,8 +106,8 @@ def test_a_camera_that_moves_beside_a_still_part_is_moving(place: str) -> None:
     assert abs(int(reason.split()[0]) - share) <= 3
 
 
-def test_a_still_camera_beside_a_still_part_stays_static() -> None:
-    for frames in (beside(still(), page(120, 160)), inset(still(), page(240, 320), 50, 100)):
+def test_a_still_camera_next_to_a_still_part_stays_static() -> None:
+    for frames in (side_by_side(still(), page(120, 160)), inset(still(), page(240, 320), 50, 100)):
         shot = estimate_shot(samples_of(frames))
         assert shot.camera == "static" and shot.background is not None
 
@@ -120,7 +120,7 @@ def test_people_do_not_fill_a_rectangle() -> None:
         oval = cv2.ellipse(np.zeros((110, 60), np.uint8), (30, 55), (30, 55), 0, 0, 360, 1, -1) > 0
         swaying[t, 10:, left : left + 60][oval] = textured(4, 110, 60)[oval]
     assert moving_box(list(pan())) is None
-    assert moving_box(list(beside(pan(), page(120, 160))[:8])) is None
+    assert moving_box(list(side_by_side(pan(), page(120, 160))[:8])) is None
     assert moving_box(list(swaying)) is None
     assert moving_box(list(still())) is None and moving_box([np.zeros((60, 80, 3), np.uint8)] * 20) is None
 
@@ -129,7 +129,7 @@ def test_reasons_reach_the_store(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     write_video(videos / "bars.mp4", barred(mover_over(textured(5, 120, 160), 40), 16, 16))
-    write_video(videos / "half.mp4", beside(pan(), page(120, 160)))
+    write_video(videos / "half.mp4", side_by_side(pan(), page(120, 160)))
     extract_backgrounds(replace(setup(videos, tmp_path / "bg"), size=(120, 160)), Silent())
     store = open_store(tmp_path / "bg")
     (bars,), (half,) = (store.row(store.find(name)).shots for name in ("bars.mp4", "half.mp4"))
@@ -138,7 +138,7 @@ def test_reasons_reach_the_store(tmp_path: Path) -> None:
 
 
 def test_half_of_a_real_video_is_a_plot(real_data: Path) -> None:
-    """The same film with and without plots beside it: a pan is moving in both, as far as it does not merely shake."""
+    """The same film with and without plots next to it: a pan is moving in both, as far as it does not merely shake."""
     from bgaug.video import read_video
 
     frames = read_video(real_data / "clips" / "scene_cuts.mp4").frames

@@ -66,7 +66,7 @@ def whole(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return cv2.resize(mask.astype(np.uint8), (W, H), interpolation=cv2.INTER_LINEAR) > 0
 
 
-def test_a_homography_is_found_in_its_own_flow_beside_a_body_that_moves_otherwise() -> None:
+def test_a_homography_is_found_in_its_own_flow_next_to_a_body_that_moves_otherwise() -> None:
     true = np.array([[1.02, 0.01, 1.5], [-0.01, 1.01, -0.7], [1e-5, -2e-5, 1]])
     flow = camera_flow(true, 60, 80)
     flow[20:40, 30:50] += 5

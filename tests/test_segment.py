@@ -239,9 +239,9 @@ def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SegmenterError, match="no such folder; a model on the hub is named like facebook/"):
         load_mask_model(tmp_path / "nothing" / "here" / "at" / "all")
     with pytest.raises(
-        SegmenterError, match="nobody/nothing: no such folder, and no such model from the hub: it was not"
+        SegmenterError, match="unknown/model: no such folder, and no such model from the hub: it was not"
     ):
-        load_mask_model("nobody/nothing", local_files_only=True)
+        load_mask_model("unknown/model", local_files_only=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(SegmenterError, match="is a file; give the folder"):
         load_mask_model(tmp_path / "file")

@@ -194,7 +194,8 @@ def test_zarr_reads_the_arrays(root: Path) -> None:
     group = zarr.open_group(root / "shards/00000", mode="r")
     shake = moving_shots(FULL_SIZE)["shake.mp4"]
     canvas = load(root / COMMIT)["videos"][1]["shots"][2]["canvas"]
-    image = np.asarray(group["canvas_image"][canvas["pixel"] : canvas["pixel"] + 600]).reshape(20, 30, 3)  # type: ignore[index]
+    pixels = slice(canvas["pixel"], canvas["pixel"] + 600)
+    image = np.asarray(group["canvas_image"][pixels]).reshape(20, 30, 3)  # type: ignore[index]
     assert shake[2].canvas is not None and np.array_equal(image, shake[2].canvas.image)
 
 

@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def two_shots(length: int) -> np.ndarray:
-    """Fifty frames of either shot beside a dissolve of `length`."""
+    """Fifty frames of either shot around a dissolve of `length`."""
     return dissolved(mover_over(textured(1), 50 + length), mover_over(textured(2), 50 + length), length)
 
 

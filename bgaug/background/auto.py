@@ -180,7 +180,7 @@ _MAX_RING, _MAX_RING_SURE = 12.0, 13.0  # grey levels; plain ground has 3 to 12,
 _SURE_OUTLINE = 0.4
 _FAINT, _REACH = 8, 31  # grey levels; pixels across
 _MAX_AREA = 0.4  # of the image, too large to predict; people who fill a narrow image have .25
-_AREA_OF_FEW = 0.005, 0.25  # in few frames, small outlines "move" wherever somebody passed
+_AREA_OF_FEW = 0.005, 0.25  # in few frames, small outlines "move" wherever a person passed
 
 
 def auto_background(shot: ShotSamples) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -39,7 +39,7 @@ def estimate_shot(
     """Camera, background and grade of a shot, whose frames are counted from 0.
 
     For a camera that shakes, masks are made against the canvas, frame by frame; the background is the view of its usual
-    frame. A camera that moves inside a rectangle, beside a part of the image that never changes, is moving. Black bars
+    frame. A camera that moves inside a rectangle, next to a part of the image that never changes, is moving. Black bars
     are given as a reason, and change nothing else.
 
     With `frames` and the method "auto", masks come from motion where no background is right: for a camera that moves,

@@ -1,10 +1,11 @@
 """Gradual transitions in a stream of frames: dissolves and fades.
 
-In a dissolve every frame is a mixture (1 - a) P + a Q of the images before and after it, and a rises from 0 to 1. Two
+In a dissolve every frame is a mixture (1 - a) P + a Q of the images before and after it, and a rises from 0 to 1. Three
 consequences are tested. On a coarse grid, which motion hardly changes, the frames lie on the line from P to Q. And the
 energy of fine detail is (1 - a)^2 that of P plus a^2 that of Q, so it dips in the middle in nearly every part of the
-image: a pan, a zoom, a wipe or a person close to the camera leaves it as it is. A fade is a dissolve from or to a flat
-image. The thresholds come from films made of folds 0 to 2 of JHMDB, see `benchmarks/cuts.py`.
+image: a pan, a zoom, a wipe or a person close to the camera leaves it as it is. And most of the image
+changes. A fade is a dissolve from or to a flat image. The thresholds come from films made of folds 0 to 2 of JHMDB, see
+`benchmarks/cuts.py`.
 
 Letters: M frames from P to Q, K tiles of an image.
 """
@@ -29,6 +30,7 @@ _SUSPECT_LAGS = (4, 12, 36)  # frames
 # Distances of grids and their spread, in grey levels.
 _MIN_DISTANCE, _MIN_SUSPECT, _FLAT = 11.0, 5.0, 3.0
 _MAX_CORRELATION = 0.6  # of P and Q; a light that changes, or little motion, leaves more
+_MIN_MEDIAN = 0.2  # of the distance: of the changes of all cells; a mover changes few cells, another scene nearly all
 _END = 0.12  # share of the other image, in the frames at either end
 _EARLY, _LATE = 0.1, 0.9  # frames with a share a between them are mixtures, of which there must be so many
 _MIN_MIXTURES = 3
@@ -176,7 +178,9 @@ class GradualFinder:
         within_fade = self.fade_from is not None or window.first + i < self._flat[0] <= window.first + j
         if all(flat) or (within_fade and not any(flat)) or (self.fade_from is not None and not flat[0]):
             return None
-        if not any(flat) and window.correlation(i, j) > _MAX_CORRELATION:
+        if not any(flat) and (
+            window.correlation(i, j) > _MAX_CORRELATION or window.median_change(i, j) < _MIN_MEDIAN * distance
+        ):
             return None
         share, left = window.mixture(i, j)
         before = 0 if flat[0] else max(2, count // 8)

@@ -1,6 +1,6 @@
-"""What else than the scene an image shows: black bars, and still parts beside a video.
+"""What else than the scene an image shows: black bars, and still parts next to a video.
 
-A camera that moves inside a rectangle, beside a still image, a plot or a page, looks static as a whole. The rectangle
+A camera that moves inside a rectangle, next to a still image, a plot or a page, looks static as a whole. The rectangle
 is found from pixels that change: nearly all of those inside, next to none outside, and its four edges are sharp. A
 person in front of a still camera does not fill a rectangle.
 
@@ -27,7 +27,7 @@ _INSIDE, _EDGE, _OUTSIDE = 0.85, 0.7, 0.05  # shares of the pixels that change; 
 _LINE = 0.5  # of the share of the line that changes most: less outside the rectangle
 _MIN_CHANGING = 0.5  # share of the rectangle that changes between two samples
 _MIN_AREA, _MAX_AREA = 0.2, 0.8  # of the image; a screen in a room is smaller
-_BLACK, _NEXT_TO_BLACK = 24, 40  # grey levels: largest of a bar; least of most pixels beside it
+_BLACK, _NEXT_TO_BLACK = 24, 40  # grey levels: largest of a bar; least of most pixels next to it
 _MIN_EDGE = 0.5  # share of these pixels
 _MIN_BAR = 0.03  # of the height or width
 

@@ -72,6 +72,10 @@ class Window:
         """Root mean square difference of two grids, grey levels."""
         return float(cv2.norm(self._grids[i], self._grids[j], cv2.NORM_L2)) / math.sqrt(_NUMBERS)
 
+    def median_change(self, i: int, j: int) -> float:
+        """Median over the cells of the largest channel difference of two grids, grey levels."""
+        return float(np.median(cv2.absdiff(self._grids[i], self._grids[j]).max(axis=2)))
+
     def spread(self, i: int) -> float:
         """Standard deviation of a grid, root mean square of the three channels; 0 for a flat image."""
         return self._spreads[i]

@@ -1,6 +1,6 @@
 """Foreground masks from motion against the camera, where no static background is right.
 
-cues        what tells a body from the scene, in two rounds
+cues        what distinguishes a body from the scene, in two rounds
 consensus   agreement of pixels that look alike
 classifier  the cues weighed; fitted by `benchmarks/fit_motion.py`
 masks       masks of all frames of a shot, window by window

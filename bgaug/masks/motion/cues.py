@@ -1,4 +1,4 @@
-"""What tells a body from the scene in frames of a camera that may move: a stack of numbers for every pixel.
+"""What distinguishes a body from the scene in frames of a camera that may move: a stack of numbers for every pixel.
 
 The first round looks at motion against the camera, at colours and at the place; the second round looks at the result of
 the first. `bgaug.masks.motion.classifier` weighs them.
@@ -159,7 +159,7 @@ def second_cues(window: Window, first: _Floats, scores: _Floats, person: _Floats
         _logit(_blurred(share, _NEAR)),
         _logit(_blurred(share, _FAR)),
         *(named[name] for name in ("moves", "colour", "not rim", "like moves", "texture", "x2", "y", "change")),
-        *_beside(share),
+        *_around(share),
     ]
     if person is not None:
         odds = _logit(person)
@@ -243,7 +243,7 @@ def _skin(half: _Images) -> _Floats:
     return np.asarray(-red - blue, np.float32)
 
 
-def _beside(share: _Floats) -> list[_Floats]:
+def _around(share: _Floats) -> list[_Floats]:
     """Share of foreground above, below, left and right of each pixel, in heights and widths of the image."""
     _, height, width = share.shape
     above, left = np.cumsum(share, 1) / height, np.cumsum(share, 2) / width

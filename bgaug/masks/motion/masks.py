@@ -163,7 +163,7 @@ def _every_frame(found: Iterator[tuple[_Floats, _Floats | None]], stride: int) -
 
 
 def _cleaned(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask without parts that are small beside its largest, and without small enclosed holes."""
+    """A mask without parts that are small compared with its largest, and without small enclosed holes."""
     plain = mask.astype(np.uint8)
     _, parts, areas, _ = cv2.connectedComponentsWithStats(plain, connectivity=8)
     sizes = areas[:, cv2.CC_STAT_AREA].copy()

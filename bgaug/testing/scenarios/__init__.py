@@ -14,7 +14,7 @@
     stays               two people who never leave, sway and gesture, on smooth ground with a few lines
     tiny                six distant walkers, together under 1 % of the image; half of them stop for a third of the clip
     lights              as tiny, and in two places the light is dimmed by a third, for a third of the time
-    few                 a crowd in six frames, between which everybody has gone elsewhere
+    few                 a crowd in six frames, between which all people have gone elsewhere
     rim                 a crowd along the lower rim, of which the image shows the upper halves
 
 Lengths hold for images 240 pixels high and scale with the height, except camera motion and sway.
