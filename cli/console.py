@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -21,6 +22,8 @@ FAILED = 1
 _WRONG_USAGE = 2
 INTERRUPTED = 130
 _LONGEST_NOTE = 100
+_SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_OF_SPEED = 600.0  # the time left is estimated from the speed of so many seconds: videos may take a minute each
 
 
 # Neither console reads markup or names of emoji: whatever is printed may hold names from outside.
@@ -88,9 +91,15 @@ def _system_error(error: OSError | MemoryError) -> str:
 
 
 class TerminalProgress:
-    """A progress bar per stage and a table of its state, on stderr, if that is a terminal. Use it in a `with`."""
+    """A progress bar per stage and a table of its state, on stderr; where that is no terminal, a line now and then.
 
-    def __init__(self) -> None:
+    Use it in a `with`.
+
+    Args:
+        every: seconds between the lines.
+    """
+
+    def __init__(self, every: float = _SECONDS_BETWEEN_LINES) -> None:
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
@@ -105,20 +114,47 @@ class TerminalProgress:
             TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
             auto_refresh=False,  # the live display below does
+            speed_estimate_period=_SECONDS_OF_SPEED,
         )
         self._task: Any = None
         self._state: Mapping[str, str] = {}
         self._shown = console.is_terminal
         self._live = Live(get_renderable=self._rendered, console=console, refresh_per_second=4)
+        self._every, self._ended = every, threading.Event()
+        self._lines = threading.Thread(target=self._write_lines, daemon=True)
 
     def __enter__(self) -> Self:
         if self._shown:
             self._live.start()
+        else:
+            self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
             self._live.stop()
+        else:
+            self._ended.set()
+            self._lines.join()
+
+    def _write_lines(self) -> None:
+        while not self._ended.wait(self._every):
+            if self._task is not None:
+                note(self._line())
+
+    def _line(self) -> str:
+        """The stage as text: `clips: 120 of 743 (16 %), 2 min, about 9 min left, loss 2.31`."""
+        task = self._bars.tasks[self._task]
+        elapsed, done = task.elapsed or 0.0, int(task.completed)
+        if task.total is None:
+            parts = [f"{done} done" if done else "working", human_seconds(elapsed)]
+        else:
+            parts = [f"{done} of {int(task.total)} ({100 * done / max(task.total, 1):.0f} %)", human_seconds(elapsed)]
+            if task.time_remaining:
+                parts.append(f"about {human_seconds(task.time_remaining)} left")
+        parts += [f"{name} {value}" for name, value in self._state.items()]
+        parts += [task.fields["note"]] if task.fields["note"] else []
+        return f"{task.description}: {', '.join(parts)}"
 
     def _rendered(self) -> Any:
         """The bars, and under them what is known of the stage, two names a row."""
@@ -186,6 +222,14 @@ def pairs_table(title: str, values: Mapping[str, Any]) -> Table:
     table.add_column("value", overflow="fold")
     for name, value in values.items():
         table.add_row(printable(name.replace("_", " ")), printable(value))
+    return table
+
+
+def lines_table(rows: Sequence[Sequence[str]]) -> Table:
+    """Rows without header or frame; the last column is wrapped."""
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
     return table
 
 

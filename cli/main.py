@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import bgaug
-from bgaug.cli import encoders, evaluations, stores, training, videos
+from bgaug.cli import doctor, encoders, evaluations, stores, training, videos
 from bgaug.cli.commands import Command, command
 from bgaug.cli.console import INTERRUPTED, show_usage_error
 
@@ -97,6 +97,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed": encoders.embed_command,
     "export-weights": encoders.export_weights_command,
     "demo": training.demo_command,
+    "doctor": doctor.doctor_command,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(command(_function))

@@ -74,6 +74,8 @@ def imports(path: Path, module: str) -> set[str]:
 def room(module: str) -> str:
     """The room that a module of the package belongs to."""
     parts = module.split(".")
+    if parts[1:] == ["__main__"]:
+        return "cli"
     return parts[1] if len(parts) > 1 else ""
 
 

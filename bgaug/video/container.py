@@ -45,6 +45,13 @@ _MATROSKA_PARTS = frozenset(
 )
 
 
+def readable_codecs() -> frozenset[str]:
+    """FFmpeg's names of the codecs that the installed PyAV knows."""
+    import av
+
+    return frozenset(av.codecs_available)
+
+
 def check_regular(path: Path) -> int:
     """Size in bytes of a regular file.
 
