@@ -275,6 +275,7 @@ def run_cell(cell: Cell, work: Path, only: str | None, counts: dict[str, int] | 
                 crop=32,
                 momentum=row.momentum,
                 change=row.change,
+                min_grade="none",
                 resume=True,
                 device="cpu",
                 threads=0,

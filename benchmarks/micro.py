@@ -242,6 +242,7 @@ def run_trial(trial: Trial, work: Path) -> None:
         crop=trial.size * 4 // 5,
         momentum=row.momentum,
         change=row.change,
+        min_grade="none",
         amp="off",
     )
     train(data / "shards", folder, Silent(), options=replace(options, resume=True, device=trial.device, threads=0))

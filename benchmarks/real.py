@@ -145,6 +145,7 @@ def trained(options: argparse.Namespace, name: str, seed: int) -> tuple[Contrast
             "batch_size": options.batch,
             "seed": seed,
             "keep": 1,
+            "min_grade": "none",
             **CLIP,
         }
         how = TrainOptions(method=name, momentum=name == "moco", **asked)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bgaug.masks import foreground_mask
 from bgaug.shots.estimate import estimate_background
-from bgaug.visualize import overlay, write_image
+from bgaug.visualize import hatched, overlay, write_image
 
 WIDTH, CAPTION = 200, 18
 COLUMNS = ("median", "background", "mask", "mask", "truth")
@@ -42,12 +42,6 @@ def row(sequence: Sequence, method: str, refine: bool) -> NDArray[np.uint8]:
     strip = np.hstack([cv2.resize(cell, (WIDTH, height), interpolation=cv2.INTER_AREA) for cell in cells])
     text = f"{sequence.name}  grade {background.grade}: {'; '.join(background.reasons)}"
     return np.vstack([strip, captioned(text, strip.shape[1])])
-
-
-def hatched(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture, with lines over what was never seen."""
-    lines = np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) % 8 == 0
-    return np.where((lines & ~valid)[..., None], np.array([255, 60, 60], np.uint8), image)
 
 
 def captioned(text: str, width: int) -> NDArray[np.uint8]:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 Decoder = Literal["auto", "pyav", "decord"]
 FrameKind = Literal["jpeg", "raw", "none"]
 MaskValues = Literal["nonzero", "cdnet"]
+MasksFrom = Literal["missing", "background", "motion", "segmenter", "imported"]
+"""Where the masks of a shot come from; see `bgaug.store.VideoRow.masks_from`."""
 FewShotClassifier = Literal["linear", "centroid"]
 FEATURES = ("global", "dynamic", "static", "dynamic+static")
 """Features of a clip: one of its codes, or the last two side by side."""

@@ -35,9 +35,13 @@ KINDS: dict[str, tuple[bytes, ...]] = {
 IMAGE_SUFFIXES = tuple(suffix for suffix in KINDS if suffix != ".mp4")
 
 _CAPTION = 18
+_GREY = 24
 _MARGIN = 4
 _TALLEST = 8
 _TINT = np.array([40, 220, 90], np.float32)
+_HATCH, _HATCH_EVERY = (255, 60, 60), 8
+_MOST_BACKGROUNDS = 4
+_CAMERAS = {"jitter": "shaking camera", "moving": "moving camera"}
 
 
 def contact_sheet(
@@ -45,8 +49,12 @@ def contact_sheet(
 ) -> NDArray[np.uint8]:
     """One row per video: a frame, its background, its mask over the frame, and a composite with a donor's background.
 
+    Of a moving camera's shot with several backgrounds, a frame is drawn that has one of its own. Where a background was
+    never seen, but filled in, it is hatched.
+
     Args:
-        store: the store; if it keeps no frames, only backgrounds are drawn.
+        store: the store; if it keeps no frames, only backgrounds are drawn: several of a moving camera's shot, from
+            left to right in order of time, and the canvas of a camera that shakes to the right of its background.
         rows: number of videos, evenly spaced over the store.
         seed: seed of the choice of frames and donors.
         videos: indices of the videos, instead of `rows`.
@@ -63,32 +71,85 @@ def contact_sheet(
         raise UsageError(f"{store.path} holds no video with a static background")
     if videos is None:
         videos = [usable[i] for i in np.unique(np.linspace(0, len(usable) - 1, rows).round().astype(int))]
+    if store.header.frames == "none":
+        found = [_background_row(store, video) for video in videos]
+        count = max(len(images) for images, _ in found)
+        strips = [_strip(images, caption, width, count) for images, caption in found]
+        return np.concatenate([_header(("background" + "s" * (count > 1), *[""] * (count - 1)), width), *strips])
     rng = np.random.default_rng(seed)
     strips = []
     for video in videos:
         others = [other for other in usable if other != video] or [video]
         strips.append(_row(store, video, int(rng.choice(others)), rng, width))
-    names = COLUMNS if store.header.frames != "none" else ("background",)
-    return np.concatenate([_header(names, width), *strips])
+    return np.concatenate([_header(COLUMNS, width), *strips])
+
+
+@dataclass(frozen=True, eq=False)
+class _Hatched:
+    """An image uint8 (H, W, 3), with lines where `valid`, bool (H, W), is False."""
+
+    image: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+
+
+def _shown_shot(store: Store, video: int) -> int:
+    return int(np.flatnonzero(store.shots(video)[:, 2] >= 0)[0])
+
+
+def _caption(store: Store, video: int, shot: int, what: str) -> str:
+    row = store.row(video)
+    record = row.shots[shot]
+    facts = [f"grade {record.grade}"] if record.grade else []
+    facts += [_CAMERAS[record.camera]] if record.camera in _CAMERAS else []
+    facts.append(f"masks from {row.masks_from(record)}")
+    reasons = f": {'; '.join(record.reasons)}" if record.reasons else ""
+    return "  ".join(part for part in (row.id, what, ", ".join(facts) + reasons) if part)
+
+
+def _background(store: Store, video: int, shot: int, frame: int | None = None) -> _Hatched:
+    found = store.background(video, shot, frame)
+    top, left, height, width = store.content_box(video)
+    valid = np.ones_like(found.valid)  # borders are no part of the scene
+    inside = slice(top, top + height), slice(left, left + width)
+    valid[inside] = found.valid[inside]
+    return _Hatched(found.image, valid)
+
+
+def _background_row(store: Store, video: int) -> tuple[list[_Hatched], str]:
+    """Backgrounds of a video's shot, and a caption."""
+    shot = _shown_shot(store, video)
+    frames, canvas = store.background_frames(video, shot), store.canvas(video, shot)
+    if canvas is not None:
+        size = "x".join(map(str, canvas.image.shape[:2]))
+        images = [_background(store, video, shot), _Hatched(canvas.image, canvas.valid)]
+        return images, _caption(store, video, shot, f"and its canvas of {size}")
+    if len(frames):
+        chosen = frames[np.unique(np.linspace(0, len(frames) - 1, _MOST_BACKGROUNDS).round().astype(int))].tolist()
+        what = f"{', '.join(f'#{frame}' for frame in chosen)} of {len(frames)}"
+        return [_background(store, video, shot, frame) for frame in chosen], _caption(store, video, shot, what)
+    return [_background(store, video, shot)], _caption(store, video, shot, "")
 
 
 def _row(store: Store, video: int, donor: int, rng: np.random.Generator, width: int) -> NDArray[np.uint8]:
-    shots = store.shots(video)
-    shot = int(np.flatnonzero(shots[:, 2] >= 0)[0])
-    record = store.row(video).shots[shot]
-    caption = store.video_id(video) + (f"  grade {record.grade}" if record.grade else "")
-    caption += f": {'; '.join(record.reasons)}" if record.reasons else ""
-    if store.header.frames == "none":
-        return _strip([store.background(video, shot).image], caption, width)
+    shot = _shown_shot(store, video)
+    start, stop = store.shots(video)[shot, :2].tolist()
     # In the middle half: the first and last frames often show little.
-    start, stop = int(shots[shot, 0]), int(shots[shot, 1])
     frame = start + int((stop - start) * rng.uniform(0.25, 0.75))
+    own = [int(other) for other in store.background_frames(video, shot) if start <= other < stop]
+    if own:  # for any other frame, the camera has moved since
+        frame = min(own, key=lambda other: abs(other - frame))
     image = store.clip(video, frame, 1)[0]
     mask = store.masks(video, frame, 1)[0]
-    background = store.background(video, shot, frame).image
-    foreign = int(np.flatnonzero(store.shots(donor)[:, 2] >= 0)[0])
-    composite = np.where(mask[..., None], image, store.background(donor, foreign).image)
-    return _strip([image, background, overlay(image, mask), composite], f"{caption}  #{frame}", width)
+    foreign = store.background(donor, _shown_shot(store, donor)).image
+    composite = np.where(mask[..., None], image, foreign)
+    cells = [image, _background(store, video, shot, frame), overlay(image, mask), composite]
+    return _strip(cells, _caption(store, video, shot, f"#{frame}"), width)
+
+
+def hatched(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """An image, uint8 (H, W, 3), with oblique lines where `valid`, bool (H, W), is False."""
+    lines = np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) % _HATCH_EVERY == 0
+    return np.where((lines & ~valid)[..., None], np.array(_HATCH, np.uint8), image)
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float = 0.55) -> NDArray[np.uint8]:
@@ -195,24 +256,40 @@ def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.u
     return shown
 
 
-def _strip(images: Sequence[NDArray[np.uint8]], caption: str, width: int) -> NDArray[np.uint8]:
-    cells = [_cell(image, width) for image in images]
+def _strip(
+    images: Sequence[NDArray[np.uint8] | _Hatched], caption: str, width: int, count: int | None = None
+) -> NDArray[np.uint8]:
+    """Images side by side over a caption; if there are fewer than `count`, the rest of the row is empty."""
+    cells = [_hatched_cell(image, width) if isinstance(image, _Hatched) else _cell(image, width) for image in images]
+    tallest = max(len(cell) for cell in cells)
+    cells += [cells[0][:0]] * ((count or len(cells)) - len(cells))
+    cells = [np.pad(cell, ((0, tallest - len(cell)), (0, 0), (0, 0)), constant_values=_GREY) for cell in cells]
     row = np.concatenate(cells, axis=1)
-    bar = np.full((_CAPTION, row.shape[1], 3), 24, np.uint8)
+    bar = np.full((_CAPTION, row.shape[1], 3), _GREY, np.uint8)
     _write(bar, caption, 6)
     return np.concatenate([row, bar])
 
 
 def _cell(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    return np.pad(_scaled(image, width), ((_MARGIN, 0), (_MARGIN, 0), (0, 0)), constant_values=_GREY)
+
+
+def _hatched_cell(part: _Hatched, width: int) -> NDArray[np.uint8]:
+    """Hatched at the final size, so that lines neither blur nor grow."""
+    valid = _scaled(part.valid.astype(np.uint8) * 255, width) > 127
+    return _cell(hatched(_scaled(part.image, width), valid), width)
+
+
+def _scaled(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     height = min(height, _TALLEST * width)  # bounded, because a frame may be one pixel wide
     enlarged = image.shape[1] < width
-    scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
-    return np.pad(scaled, ((_MARGIN, 0), (_MARGIN, 0), (0, 0)), constant_values=24)
+    filter_ = cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, (width, height), interpolation=filter_), np.uint8)
 
 
 def _header(names: Sequence[str], width: int) -> NDArray[np.uint8]:
-    bar = np.full((_CAPTION + 4, (width + _MARGIN) * len(names), 3), 24, np.uint8)
+    bar = np.full((_CAPTION + 4, (width + _MARGIN) * len(names), 3), _GREY, np.uint8)
     for column, name in enumerate(names):
         _write(bar, name, column * (width + _MARGIN) + 6)
     return bar
@@ -300,7 +377,7 @@ def heatmap_film(
         images = [_outlined(image, mask) for image in (shown, *(heat_overlay(shown, heat[t]) for heat in maps))]
         film.append(np.concatenate([header, _strip(images, caption, width)]))
     pads = [(0, 0), *((0, side % 2) for side in film[0].shape[:2]), (0, 0)]
-    return np.pad(np.stack(film), pads, constant_values=24)
+    return np.pad(np.stack(film), pads, constant_values=_GREY)
 
 
 def _smooth(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

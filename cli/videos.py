@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from bgaug.cli.console import (
 )
 from bgaug.pipelines.build.options import BackgroundOptions, FollowLinks, ShardOptions
 from bgaug.pipelines.options import Option
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _NAMED = 12
 
@@ -71,10 +74,10 @@ def build_shards_command(options: ShardOptions, as_json: bool) -> None:
 
 def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
     result = outcome.to_json()
-    grades = ", ".join(f"{count} {grade}" for grade, count in outcome.grades.items()) or "none"
     shown = {
         **result,
-        "grades": grades,
+        "grades": _graded(result["grades"]),
+        "masks_from": ", ".join(_counted(result["masks_from"])) or "none",
         "bytes": human_bytes(result["bytes"]),
         "bytes_per_video": _human_arrays(result["bytes_per_video"]),
         **_label_rows(result["labels"]),
@@ -83,6 +86,10 @@ def _show_outcome(title: str, outcome: Any, as_json: bool) -> None:
     show(result, as_json, lambda: pairs_table(title, shown))
     if outcome.failures:
         raise typer.Exit(FAILED)
+
+
+def _graded(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {grade}" for grade, count in counts.items()) or "none"
 
 
 def _label_rows(labels: Mapping[str, Any]) -> dict[str, str]:
@@ -125,22 +132,30 @@ def _human_arrays(sizes: Mapping[str, int]) -> str:
 
 def inspect_command(
     videos: Annotated[
-        list[Path], Option("Folders, walked recursively, and video files.", argument=True, metavar="VIDEOS...")
+        list[Path],
+        Option("Folders, walked recursively, and video files; or stores.", argument=True, metavar="VIDEOS..."),
     ],
     deep: Annotated[bool, Option("Also decode: real frames, cuts and transitions, random seeks, decord.")] = False,
     follow_links: FollowLinks = False,
     *,
     as_json: bool,
 ) -> None:
-    """Show what files really hold, and which reader can be trusted with them.
+    """Show what files really hold, and which reader can be trusted with them; or what stores hold.
 
-    Leaves with 1 if a file cannot be used, or breaks off.
+    Of a store: its videos and shots, their grades and cameras, and where their masks come from. Leaves with 1 if a file
+    cannot be used, or breaks off.
 
     Examples:
         bgaug inspect video.avi
 
         bgaug inspect videos/ --deep --json
+
+        bgaug inspect shards
     """
+    stores = [path for path in videos if (path / "zarr.json").is_file()]
+    if stores:
+        _inspect_stores(stores, [path for path in videos if path not in stores], as_json)
+        return
     from bgaug.pipelines.build.find_videos import find_videos
     from bgaug.pipelines.build.probe import probe_sources
 
@@ -157,6 +172,62 @@ def inspect_command(
     show(result, as_json, lambda: rows_table(title, header, [_probe_row(probe) for probe in probes]))
     if bad:
         raise typer.Exit(FAILED)
+
+
+def _inspect_stores(stores: Sequence[Path], others: Sequence[Path], as_json: bool) -> None:
+    from bgaug.errors import UsageError
+
+    if others:
+        raise UsageError(f"inspect takes either stores or videos, got the store {stores[0]} and {others[0]}")
+    found = [_store_counts(store) for store in stores]
+
+    def table() -> Table:
+        names = list(found[0])[1:]
+        rows = [[name.replace("_", " "), *(_shown(name, one[name]) for one in found)] for name in names]
+        return rows_table("what the stores hold", ["", *(one["store"] for one in found)], rows)
+
+    show({"stores": found}, as_json, table)
+
+
+def _store_counts(root: Path) -> dict[str, Any]:
+    """What a store holds, for `--json`."""
+    from bgaug.store import summarise_store
+    from bgaug.store.format.layout import num_shards, read_header
+    from bgaug.store.format.records import STATUSES
+
+    header = read_header(root)
+    counts = summarise_store(root)
+    return {
+        "store": str(root),
+        "holds": str(header.options.get("holds", "clips")),
+        "size": list(header.size),
+        "fit": header.fit,
+        "stored_frames": header.frames,
+        "videos": counts.statuses.total() + len(counts.failures),
+        **{status: counts.statuses[status] for status in STATUSES},
+        "failed": len(counts.failures),
+        "classes": len(header.classes),
+        "frames": counts.frames,
+        "shots": counts.shots,
+        "grades": dict(sorted(counts.grades.items())),
+        "cameras": dict(sorted(counts.cameras.items())),
+        "masks_from": dict(sorted(counts.masks_from.items())),
+        "short_shots": counts.short_shots,
+        "transitions": counts.transitions,
+        "shards": counts.shards,
+        "shards_missing": num_shards(header) - counts.shards,
+        "bytes": counts.sizes.total(),
+    }
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "bytes":
+        return human_bytes(value)
+    if name == "size":
+        return "x".join(map(str, value))
+    if name == "grades":
+        return _graded(value)
+    return (", ".join(_counted(value)) or "none") if isinstance(value, dict) else str(value)
 
 
 def _probe_seconds(probe: Any) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from worlds import Recorder, scene
 
+from bgaug.data.clips import evaluated_shot
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreError, UsageError, WriteError
 from bgaug.metrics.bias import (
@@ -491,7 +492,7 @@ def test_clips_are_those_of_the_dataset(biased: Store, num_frames: int, stride: 
     reader = ClipReader(biased, num_frames, stride, CROP)
     for sample in (dataset[0], dataset[7]):
         video, shot = int(sample.video), int(sample.shot)
-        assert reader.longest_shot(video, background=True) == shot
+        assert evaluated_shot(reader.store, video, background=True) == shot
         starts = reader.starts(video, shot, 3)
         assert list(starts) == sample.start.tolist()
         for view, start in enumerate(starts):

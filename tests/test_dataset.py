@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from bgaug.data.batch import FIELDS, Batch
 from bgaug.data.dataset import ClipDataset, ClipOptions, _below, _random_words, _Short
 from bgaug.errors import UsageError
+from bgaug.names import MasksFrom
 from bgaug.pairs.masks import unpack_masks
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.progress import Silent
 from bgaug.store import Store, open_store
+from bgaug.store.format.records import GRADES, MASKS_FROM
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -321,11 +323,90 @@ def test_filters_name_what_they_lack(small_store: Path, dataset: ClipDataset) ->
                 ClipDataset(small_store, min_grade=least)
     assert len(ClipDataset(small_store, labelled=True)) == 6
     for wrong_grade in ("", "G", "b"):
-        with pytest.raises(UsageError, match="min_grade must be one of A, B, C, D, E, F, got"):
+        with pytest.raises(UsageError, match="min_grade must be one of A, B, C, D, E, F, or None, got"):
             ClipDataset(small_store, min_grade=wrong_grade)
     for wrong in (6, -1):
         with pytest.raises(IndexError, match="6 samples"):
             dataset.fill(dataset.allocate(1), 0, wrong)
+
+
+def graded(store: Store, video: int, grades: str, origins: tuple[MasksFrom, ...] = ()) -> Store:
+    """The store as if the shots of a video had these grades ("-" for none) and masks from there."""
+    c = copy.copy(store)
+    place = int(store.columns.shot_offsets[video])
+    grade, origin = store.columns.shot_grade.copy(), store.columns.shot_masks_from.copy()
+    grade[place : place + len(grades)] = [GRADES.index(letter.strip("-")) for letter in grades]
+    origin[place : place + len(origins)] = [MASKS_FROM.index(name) for name in origins]
+    c.columns = dataclasses.replace(store.columns, shot_grade=grade, shot_masks_from=origin)
+    return c
+
+
+def test_shots_with_a_worse_grade_are_left_out(small_store: Path) -> None:
+    store = graded(cut(open_store(small_store), 3, 8, 16), 3, "FBE")
+    others = [video for video in range(6) if video != 3]
+    for video in others:
+        store = graded(store, video, "A")
+    options = ClipOptions(4, 1, min_shot_seconds=0)
+    for least, kept in ((None, {0, 1, 2}), ("F", {0, 1, 2}), ("E", {1, 2}), ("D", {1}), ("B", {1})):
+        dataset = ClipDataset(store, options, min_grade=least)
+        assert {shot for shot, _ in drawn(dataset, 3, 60)} == kept and len(dataset) == 6
+        assert dataset.left_out.shots == ({"grade": 3 - len(kept)} if len(kept) < 3 else {})
+        assert not dataset.left_out.videos and dataset.left_out.to_json()["of_shots"] == 8
+    strict = ClipDataset(store, options, min_grade="A")
+    assert strict.videos.tolist() == others
+    assert strict.left_out.to_json() == {
+        "videos": 1,
+        "of_videos": 6,
+        "shots": 3,
+        "of_shots": 8,
+        "videos_by_reason": {"grade": 1},
+        "shots_by_reason": {"grade": 3},
+    }
+
+
+def test_no_clip_changes_where_nothing_is_left_out(small_store: Path) -> None:
+    store = open_store(small_store)
+    for video in range(6):
+        store = graded(store, video, "E")
+    one, other = ClipDataset(store, seed=5), ClipDataset(store, seed=5, min_grade="E")
+    assert other.left_out.shots == {} and all(equal(one[index], other[index]) for index in range(6))
+
+
+def test_a_grade_does_not_judge_masks_from_elsewhere(small_store: Path) -> None:
+    """Nor shots without a grade."""
+    store = cut(open_store(small_store), 0, 6, 12, 18)
+    options = ClipOptions(4, 1, min_shot_seconds=0)
+    for video in range(1, 6):
+        store = graded(store, video, "A")
+    store = graded(store, 0, "FFF-", ("imported", "segmenter", "motion", "background"))
+    dataset = ClipDataset(store, options, labels=["run"], min_grade="E")
+    assert {shot for shot, _ in drawn(dataset, 0, 80)} == {0, 1, 3} and dataset.left_out.shots["grade"] == 1
+
+
+def test_a_fragment_does_not_replace_a_shot_with_a_bad_grade(small_store: Path) -> None:
+    store = graded(cut(open_store(small_store), 3, 4), 3, "AF")
+    options = ClipOptions(3, 1, min_shot_seconds=10 / 25)
+    dataset = ClipDataset(store, options, min_grade="E")
+    assert 3 not in dataset.videos
+    assert dataset.left_out.videos["grade"] >= 1 and dataset.left_out.shots["fragments"] == 1
+
+
+def test_what_is_left_out_is_counted_by_reason(small_store: Path) -> None:
+    """A fragment without a background is left out as a fragment; a graded shot without one because of that."""
+    store = graded(cut(open_store(small_store), 3, 3, without_background=0), 3, "-A")
+    store = graded(cut(store, 4, 20, without_background=1), 4, "AF")
+    store = graded(cut(store, 5, 30, without_background=0), 5, "FA")
+    found = ClipDataset(store, ClipOptions(4, 1, short="skip"), min_grade="F").left_out
+    assert found.shots == {"fragments": 1, "no_background": 2, "too_short": 1} and found.num_shots == 9
+    assert found.videos == {"too_short": 1}
+
+
+def test_a_grade_that_no_video_has_is_refused_with_the_fix(small_store: Path) -> None:
+    store = open_store(small_store)
+    for video in range(6):
+        store = graded(store, video, "F")
+    with pytest.raises(UsageError, match=r"none of 6 videos is left.*min_grade=None \(--min-grade none\) keeps all"):
+        ClipDataset(store, min_grade="E")
 
 
 def test_the_box_of_a_padded_picture_is_given(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

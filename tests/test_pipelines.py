@@ -291,6 +291,7 @@ def test_a_shaking_camera_has_masks_of_what_moves(tmp_path: Path) -> None:
         ShardOptions(inputs=[tmp_path / "shaking.mp4"], out=tmp_path / "store", in_process=True, size=None), Silent()
     )
     assert outcome.grades and outcome.to_json()["grades"] == dict(outcome.grades)
+    assert outcome.to_json()["masks_from"] == {"background": 1}
     store = open_store(tmp_path / "store")
     assert store.row(0).shots[0].camera == "jitter"
     scores = MaskScores()

@@ -78,8 +78,9 @@ def check_masks(store: Store, videos: Path, network: Path) -> None:
 
 
 def test_every_mask_is_the_network_s(videos: Path, network: Path, tmp_path: Path) -> None:
-    build_shards(options(videos, tmp_path / "s", network), Silent())
+    outcome = build_shards(options(videos, tmp_path / "s", network), Silent())
     check_masks(open_store(tmp_path / "s"), videos, network)
+    assert set(outcome.to_json()["masks_from"]) == {"segmenter"}
 
 
 def test_masks_do_not_depend_on_processes_or_memory(videos: Path, network: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ from bgaug.store import (
 from bgaug.store.array_file import ArrayFile
 from bgaug.store.format.columns import OPTIONAL_COLUMNS
 from bgaug.store.format.layout import read_header
-from bgaug.store.format.records import CAMERAS, GRADES, STATUSES, CanvasRow, SmallMasksRow
+from bgaug.store.format.records import CAMERAS, GRADES, MASKS_FROM, STATUSES, CanvasRow, SmallMasksRow
 from bgaug.store.places import Folder
 from bgaug.video import write_video
 
@@ -62,7 +62,11 @@ KINDS = ("jpeg", "raw", "none", "backgrounds")
 ALL_KINDS = (*KINDS, "moving")
 OPTIONAL = {  # keys that not all records have
     "row": {"mask_model"},
-    "shot": {"background_frames", "canvas", "masks", "shadows"},
+    "shot": {"background_frames", "canvas", "masks", "shadows", "masks_from"},
+}
+ABSENT = {  # optional columns that the index of a store does not have
+    "moving": {"shot_masks_from"},
+    "raw": {"background_frame_offsets", "background_frame"},
 }
 LONG = "run/long ü.mp4"
 
@@ -114,6 +118,7 @@ STRINGS = {
     "status": ("ok", "partial", "no_static_background"),
     "camera": ("unknown", "static", "jitter", "moving"),
     "grade": (None, "A", "B", "C", "D", "E", "F"),
+    "masks_from": ("missing", "background", "motion", "segmenter", "imported"),
 }
 
 
@@ -329,12 +334,20 @@ class PlainStore:
         return hashlib.sha256(canonical(json.loads(text, parse_float=lambda x: round(float(x), 6)))).hexdigest()
 
     def shot_content(self, shot: dict[str, Any]) -> list[Any]:
-        more = {key: shot[key] for key in OPTIONAL["shot"] if key in shot}
+        more = {key: shot[key] for key in OPTIONAL["shot"] - {"masks_from"} if key in shot}
         if more.get("canvas"):
             more["canvas"] = {key: value for key, value in more["canvas"].items() if key not in ("pixel", "place")}
         if "masks" in more:
             more["masks"] = more["masks"]["size"]
         return [shot["start"], shot["stop"], *([more] if more else [])]
+
+    def masks_from(self, row: dict[str, Any], shot: dict[str, Any]) -> int:
+        if row["imported_masks"]:
+            return STRINGS["masks_from"].index("segmenter" if "mask_model" in row else "imported")
+        implied = "motion" if shot.get("background_frames") or shot.get("masks") else "background"
+        return STRINGS["masks_from"].index(
+            shot.get("masks_from", implied if implied == "motion" or shot["background"] >= 0 else "missing")
+        )
 
     def columns(self) -> dict[str, list[Any]]:
         """What the index must hold, from the commits."""
@@ -358,6 +371,14 @@ class PlainStore:
             found[f"shot_{key}"] = [shot[key] for rows in shots for shot, _ in rows]
         for key in ("camera", "grade"):
             found[f"shot_{key}"] = [STRINGS[key].index(shot[key]) for rows in shots for shot, _ in rows]
+        origins = [self.masks_from(row, shot) for rows in parts for row, _ in rows for shot in row["shots"]]
+        implied = [
+            2 if shot.get("background_frames") else 1 if shot["background"] >= 0 else 0
+            for rows in shots
+            for shot, _ in rows
+        ]
+        if origins != implied:
+            found["shot_masks_from"] = origins
         frames = [shot.get("background_frames", []) for rows in shots for shot, _ in rows]
         if any(frames):
             found["background_frame_offsets"] = np.cumsum([0, *map(len, frames)]).tolist()
@@ -466,7 +487,7 @@ def test_digests_are_computed_as_the_page_describes(stores: dict[str, Path], kin
 def test_the_index_is_what_the_page_describes(stores: dict[str, Path], kind: str) -> None:
     plain, store = PlainStore(stores[kind]), open_store(stores[kind])
     expected = plain.columns()
-    assert vars(store.columns).keys() - expected.keys() == (set() if kind == "moving" else set(OPTIONAL_COLUMNS))
+    assert vars(store.columns).keys() - expected.keys() == ABSENT.get(kind, set(OPTIONAL_COLUMNS))
     for name, values in expected.items():
         found = plain.read(stores[kind] / "index" / name)
         assert np.array_equal(found, np.array(values, found.dtype)), name
@@ -595,7 +616,7 @@ def test_schema_and_models_name_the_same(name: str, model: type[BaseModel]) -> N
     assert theirs["properties"].keys() == ours["properties"].keys()
     assert theirs["properties"].keys() == {*theirs["required"], *OPTIONAL.get(name, ())}
     for key, schema in theirs["properties"].items():
-        absent = {"null"} if key == "mask_model" else set()  # it is left out, and never null
+        absent = {"null"} if key in ("mask_model", "masks_from") else set()  # they are left out, and never null
         assert kinds(schema, SCHEMA["$defs"]) | absent == kinds(ours["properties"][key], ours.get("$defs", {})), key
 
 
@@ -605,6 +626,7 @@ def test_schema_and_code_name_the_same_words() -> None:
     assert tuple(row["status"]["enum"]) == STATUSES == STRINGS["status"]
     assert tuple(shot["camera"]["enum"]) == CAMERAS == STRINGS["camera"]
     assert tuple(shot["grade"]["enum"]) == (*GRADES[1:], None)
+    assert MASKS_FROM == STRINGS["masks_from"] and set(shot["masks_from"]["enum"]) < set(MASKS_FROM)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -663,7 +685,7 @@ def test_the_page_describes_every_array(stores: dict[str, Path], kind: str) -> N
             due |= {"small_masks"} if any(shot.get("masks") for shot in shots) else set()
             assert set(names) == due
         else:
-            assert set(names) == table.keys() - (set() if kind == "moving" else set(OPTIONAL_COLUMNS))
+            assert set(names) == table.keys() - ABSENT.get(kind, set(OPTIONAL_COLUMNS))
         for name in names:
             meta = json.loads((folder / name / "zarr.json").read_bytes())
             dtype, shape, *more = table[name]

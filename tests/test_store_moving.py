@@ -19,6 +19,7 @@ from hostile import KINDS, canonical, load, reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import FULL_SIZE, MOVING_IDS, make_moving_store, make_row, moving_shots, noise_background, noise_canvas
+from test_dataset import drawn
 from zarr.storage import LocalStore
 
 from bgaug.background import BackgroundView
@@ -504,6 +505,7 @@ def test_a_clip_gets_the_background_nearest_to_the_middle_of_its_second_view(who
 
 def test_grades_and_statuses_count_as_for_others(whole: dict[FrameKind, Path]) -> None:
     options = ClipOptions(num_frames=2, stride=1)
-    good = ClipDataset(whole["jpeg"], options, min_grade="C")
-    assert [good.store.video_id(video) for video in good.videos.tolist()] == ["long.mp4", "plain.mp4"]
+    good = ClipDataset(whole["jpeg"], options, min_grade="B")
+    assert [good.store.video_id(video) for video in good.videos.tolist()] == ["pan.mp4", "plain.mp4"]
+    assert {shot for shot, _ in drawn(good, 0, 40)} == {0, 1}  # the third has the grade F
     assert len(ClipDataset(whole["jpeg"], options, statuses=["ok"])) == len(MOVING_IDS)

@@ -4,12 +4,15 @@ import itertools
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stores import header_of, payload_of, plan_of, row_of
+from worlds import Recorder
 
 from bgaug.errors import BgaugError, CheckpointError, StoreError, UsageError
 from bgaug.model.backbones import build_backbone
@@ -18,7 +21,7 @@ from bgaug.model.checkpoint import load_checkpoint, load_run
 from bgaug.pipelines.train.optimisation import Optimisation
 from bgaug.pipelines.train.run import RunResult, TrainOptions, parse_changes, train
 from bgaug.progress import Silent
-from bgaug.store import open_store, write_bank
+from bgaug.store import ShardWriter, create_store, finish_store, open_store, write_bank
 
 OPTIONS: dict[str, Any] = {
     "backbone": "tiny",
@@ -78,6 +81,40 @@ def test_stopping_and_resuming_changes_nothing(small_store: Path, tmp_path: Path
     assert lines(parts) == lines(whole)
     one, other = weights(whole), weights(parts)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_bad_shots_are_left_out_and_counted(tmp_path: Path) -> None:
+    """By default those of the grade F; every run reports what it leaves out."""
+    root = make_graded_store(tmp_path / "s", "AFEF--")
+    seen = Recorder()
+    options = TrainOptions(**{**OPTIONS, "batch_size": 2, "steps": 1, "crop": 8}, device="cpu")
+    found = train(root, tmp_path / "run", seen, options).to_json()["left_out"]
+    assert found["videos_by_reason"] == found["shots_by_reason"] == {"grade": 2} and found["of_videos"] == 6
+    (warning,) = seen.warnings
+    assert warning.startswith(
+        "2 of 6 shots (2 of 6 videos) are not trained on: 2 graded worse than E (--min-grade none"
+    )
+    assert warning.endswith("and so 2 whole videos")
+    everything = train(root, tmp_path / "all", seen, replace(options, min_grade="none"))
+    assert not everything.left_out.shots and len(seen.warnings) == 1
+    config = json.loads((tmp_path / "all/config.json").read_text())["config"]
+    assert config["min_grade"] is None  # as before there was a default: such runs are continued with `none`
+    assert 'min-grade = "none"' in (tmp_path / "all/config.toml").read_text()
+    with pytest.raises(UsageError, match="min-grade.*'A', 'B', 'C', 'D', 'E', 'F' or 'none'"):
+        TrainOptions(min_grade="G")  # type: ignore[arg-type]
+
+
+def make_graded_store(root: Path, grades: str) -> Path:
+    """A store of videos of one shot with these grades; "-" for none."""
+    header = create_store(root, header_of(), plan_of(len(grades)))
+    with ShardWriter(root, header, 0) as writer:
+        for number, grade in enumerate(grades):
+            row = row_of(number)
+            shot = row.shots[0].model_copy(update={"grade": None if grade == "-" else grade})
+            writer.add(row.model_copy(update={"shots": [shot]}), payload_of(header, number))
+        writer.commit()
+    finish_store(root)
+    return root
 
 
 def test_a_run_learns(small_store: Path, tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from stores import header_of, make_row, payload_of, plan_of
 from test_dataset import drawn
 from test_gradual import dissolved, faded
 from test_long_video import make_shards_small
@@ -18,6 +21,7 @@ from typer.testing import CliRunner
 
 from bgaug.background import ShotSampler
 from bgaug.cli.main import app
+from bgaug.data.clips import evaluated_shot
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.pipelines.build.options import VideoOptions
 from bgaug.pipelines.build.process_video import process_video
@@ -26,7 +30,8 @@ from bgaug.pipelines.evaluate.file_clips import FileClips, ReadClips
 from bgaug.progress import Silent
 from bgaug.shots.boundaries import MAX_HELD, REASONS
 from bgaug.shots.shot import Shot
-from bgaug.store import open_store, verify_store
+from bgaug.store import ShardWriter, create_store, finish_store, open_store, verify_store
+from bgaug.store import Shot as ShotRow
 from bgaug.video import DecodedFrame, open_video, write_video
 
 DISSOLVE, FADE = REASONS["dissolve"], REASONS["fade"]
@@ -71,6 +76,32 @@ def test_frames_of_transitions_are_not_trained_on(folder: Path, tmp_path: Path) 
     assert {shot for shot, _ in drawn(dataset, 0, 100)} == {0, 2}
     assert between[1] - between[0] > 25
     assert len(ClipDataset(store, ClipOptions(4, 1), min_grade="F")) == 1  # a transition has no grade to be worse
+    assert dataset.left_out.shots == {"fragments": 1} and not dataset.left_out.videos
+
+
+def test_a_transition_is_never_the_shot_that_is_evaluated(tmp_path: Path) -> None:
+    """However long it is; where there is nothing else, it is."""
+    fade, short = {"background": -1, "reasons": [FADE]}, {"background": -1}
+    videos: list[list[tuple[int, dict[str, Any]]]] = [
+        [(4, {"background": 0, "grade": "A"}), (12, fade), (5, {"background": 1, "grade": "B"})],
+        [(3, short), (12, fade), (4, short), (2, fade)],
+        [(12, {"background": -1, "reasons": ["the camera moves"], "grade": "F"}), (4, {"background": 0})],
+        [(2, fade), (3, fade)],
+    ]
+    header = create_store(tmp_path / "s", header_of(), plan_of(len(videos)))
+    with ShardWriter(tmp_path / "s", header, 0) as writer:
+        for number, made in enumerate(videos):
+            ends = np.cumsum([0, *(length for length, _ in made)]).tolist()
+            shots = [
+                ShotRow(start=a, stop=b, **fields) for (a, b), (_, fields) in zip(pairwise(ends), made, strict=True)
+            ]
+            backgrounds = sum(shot.background >= 0 for shot in shots)
+            writer.add(make_row(f"{number}.mp4", ends[-1], shots), payload_of(header, number, ends[-1], backgrounds))
+        writer.commit()
+    finish_store(tmp_path / "s")
+    store = open_store(tmp_path / "s")
+    assert [evaluated_shot(store, video) for video in range(4)] == [2, 2, 0, 1]
+    assert [evaluated_shot(store, video, background=True) for video in range(4)] == [2, None, 1, None]
 
 
 def test_a_video_that_fades_in_and_out(folder: Path, tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_masks_and_backgrounds_of_a_camera_that_moves(camera: str, tmp_path: Pat
         row = store.row(0).shots[0]
         assert row.camera == "moving" and FROM_MOTION in row.reasons[0] and row.grade in ("A", "B", "C", "D")
         assert len(row.background_frames) == 2  # one for about a second
+        assert store.masks_from(0, 0) == "motion"
         for frame in row.background_frames:
             seen = store.background(0, 0, frame)
             plate, body = made.plates[frame], made.masks[frame]
@@ -186,6 +187,7 @@ def test_people_who_never_leave(tmp_path: Path) -> None:
     alone, known = built(folder, tmp_path / "a"), built(folder, tmp_path / "b", tmp_path / "bg")
     row = alone.row(0).shots[0]
     assert row.camera == "static" and FROM_MOTION in row.reasons[0] and not row.background_frames
+    assert {store.masks_from(0, 0) for store in (alone, known, open_store(tmp_path / "bg"))} == {"motion"}
     assert np.array_equal(masks_of(alone), masks_of(known))
     assert ious(masks_of(alone), made.masks).mean() > 0.6
 

@@ -7,10 +7,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from stores import FULL_SIZE, MOVING_IDS, make_moving_store
 
 from bgaug.errors import UsageError
+from bgaug.names import FrameKind
 from bgaug.store import open_store
-from bgaug.visualize import HeatmapRow, contact_sheet, heat_overlay, heatmap_sheet, overlay, write_image
+from bgaug.visualize import HeatmapRow, contact_sheet, hatched, heat_overlay, heatmap_sheet, overlay, write_image
 
 
 def test_a_sheet_shows_what_the_store_holds(small_store: Path) -> None:
@@ -22,6 +24,42 @@ def test_a_sheet_shows_what_the_store_holds(small_store: Path) -> None:
     assert np.array_equal(shown, store.background(2).image)  # second column, at its own size
     assert contact_sheet(store, rows=6).shape[0] > contact_sheet(store, rows=2).shape[0]
     assert np.array_equal(contact_sheet(store, seed=1), contact_sheet(store, seed=1))
+
+
+def test_a_background_is_hatched_where_it_was_never_seen() -> None:
+    valid = np.ones((20, 30), np.bool_)
+    valid[:, 10:] = False
+    shown = hatched(np.full((20, 30, 3), 100, np.uint8), valid)
+    lines = (shown == (255, 60, 60)).all(-1)
+    assert not lines[:, :10].any() and lines[:, 10:].mean() == pytest.approx(1 / 8, abs=0.03)
+    assert (shown[~lines] == 100).all()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "none"])
+def test_moving_cameras_are_drawn_with_their_own_backgrounds(kind: FrameKind, tmp_path: Path) -> None:
+    store = open_store(make_moving_store(tmp_path / "s", kind))
+    width = FULL_SIZE[1]
+    sheet = contact_sheet(store, width=width)
+    assert sheet.shape[1] == 4 * (width + 4)
+    top = 22
+    for name in MOVING_IDS:
+        video = store.find(name)
+        frames, canvas = store.background_frames(video).tolist(), store.canvas(video)
+        cells = [sheet[top + 4 : top + 4 + FULL_SIZE[0], place * (width + 4) + 4 :][:, :width] for place in range(4)]
+        if kind == "jpeg":  # the frame that is shown is one to which a background belongs
+            own = [frame for frame in frames if np.array_equal(cells[0], store.clip(video, frame, 1)[0])]
+            assert len(own) == min(1, len(frames))
+            expected = [store.background(video, 0, *own)]
+            cells = cells[1:2]
+        else:
+            expected = [store.background(video, 0, frame) for frame in frames[:4]] or [store.background(video)]
+            assert all((cell == 24).all() for cell in cells[len(expected) + (canvas is not None) :])
+        for cell, background in zip(cells, expected, strict=False):
+            assert np.array_equal(cell, hatched(background.image, background.valid))
+        shows_canvas = kind == "none" and canvas is not None
+        tallest = round(canvas.image.shape[0] * width / canvas.image.shape[1]) if shows_canvas and canvas else 0
+        top += 4 + max(FULL_SIZE[0], tallest) + 18
+    assert top == sheet.shape[0]
 
 
 def test_overlay_tints_the_foreground() -> None:

@@ -6,9 +6,13 @@ Letters: V clips of a video, T frames of a clip, S shots.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bgaug.store import Store
 
 Ints = NDArray[np.int64]
 
@@ -17,6 +21,33 @@ def longest_shot(shots: NDArray[np.integer] | Sequence[tuple[int, int]]) -> int:
     """Index of the longest of the shots (start, stop, ...), (S, 2 or more); the first of equally long ones."""
     lengths = [int(shot[1]) - int(shot[0]) for shot in shots]
     return lengths.index(max(lengths))
+
+
+def evaluated_shot(store: Store, video: int, *, background: bool = False) -> int | None:
+    """Index of the shot of a stored video that is evaluated: the longest.
+
+    It is never a dissolve or a fade between two shots, unless the video has nothing else.
+
+    Args:
+        store: the store.
+        video: index of the video.
+        background: only shots with a static background count.
+
+    Returns:
+        None if there is no such shot.
+    """
+    shots = store.shots(video)
+    usable = np.flatnonzero((shots[:, 1] > shots[:, 0]) & ((shots[:, 2] >= 0) | (not background)))
+    if not len(usable):
+        return None
+    found = int(usable[longest_shot(shots[usable])])
+    grade = store.columns.shot_grade[store.columns.shot_offsets[video] + found]
+    if grade or shots[found, 2] >= 0:
+        return found
+    # Fragments have neither a grade nor a background, as transitions do: only the row tells them apart.
+    rows = store.row(video).shots
+    proper = [shot for shot in usable.tolist() if not rows[shot].is_transition]
+    return proper[longest_shot(shots[proper])] if proper else found
 
 
 def evenly_spaced(count: int, views: int) -> Ints:

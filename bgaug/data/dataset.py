@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,7 +25,7 @@ from bgaug.data.batch import FIELDS, Batch
 from bgaug.data.clips import evenly_spaced
 from bgaug.errors import UsageError
 from bgaug.store import Store, open_store
-from bgaug.store.format.records import GRADES, STATUSES
+from bgaug.store.format.records import GRADES, MASKS_FROM, STATUSES
 
 _Sampling = Literal["random", "uniform"]
 _Short = Literal["loop", "pad", "skip"]
@@ -33,6 +35,9 @@ _TOLERANCE_SECONDS = 1e-6
 
 _BORROWED_VIEW = 1
 """The view that pairs put other backgrounds behind, and whose background they lend to others."""
+
+_REASONS = ("fragments", "no_background", "too_short", "fragments", "grade")
+"""Why shots are left out, in the order in which they are counted; see `LeftOut`."""
 
 _MANY_TIMES = 4
 """A shot that is this many times as long as a clip, by its mean frame rate, holds it; its times are not read."""
@@ -86,6 +91,37 @@ class ClipOptions:
         return (self.num_frames - 1) * self.stride + 1
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What a `ClipDataset` leaves out, by reason.
+
+    The reasons are "fragments" between cuts, and transitions between shots; "no_background"; "too_short", shorter than
+    a clip, with `short="skip"`; and "grade", a worse one than `min_grade`.
+
+    Attributes:
+        num_videos: videos to begin with.
+        num_shots: their shots.
+        videos: number of videos that lost their last shot for a reason; reasons without any are absent.
+        shots: number of shots that were left out for a reason; likewise.
+    """
+
+    num_videos: int
+    num_shots: int
+    videos: Mapping[str, int]
+    shots: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "videos": sum(self.videos.values()),
+            "of_videos": self.num_videos,
+            "shots": sum(self.shots.values()),
+            "of_shots": self.num_shots,
+            "videos_by_reason": dict(self.videos),
+            "shots_by_reason": dict(self.shots),
+        }
+
+
 class ClipDataset(Dataset[Batch]):
     """One sample per video: V clips of one shot, with their masks and the shot's background.
 
@@ -106,12 +142,15 @@ class ClipDataset(Dataset[Batch]):
         statuses: keep the videos that were built with these results ("ok", "partial", "no_static_background"); None
             keeps all.
         labelled: keep only labelled videos.
-        min_grade: keep videos of which every shot has this grade (A to F) or a better one; None keeps all.
+        min_grade: leave out shots with a worse grade (A to F), and videos that have no others; None keeps all. The
+            grade predicts the quality of masks from the background or from motion, so shots with imported masks or
+            those of a segmentation network are kept, and so are shots without a grade.
         backgrounds: keep only videos with a static background, and draw from shots that have one. Training pairs need
             them.
 
     Attributes:
         videos: int64 (samples,), index in the store of each sample's video.
+        left_out: what is not drawn from, of the videos that `splits`, `labels`, `statuses` and `labelled` keep.
 
     Raises:
         UsageError: a name that the store does not have, no video is left, or the store has no frames.
@@ -144,11 +183,11 @@ class ClipDataset(Dataset[Batch]):
         keep &= self._among(c.status, "status", statuses, STATUSES)
         if labelled:
             keep &= c.label >= 0
-        if min_grade is not None:
-            keep &= self._graded(min_grade)
+        if min_grade not in (None, *GRADES[1:]):
+            raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, or None, got {min_grade!r}")
         # Cumulative frames to draw from over the shots of all videos: a draw is one search, and a worker holds no
         # object per video.
-        weights = self._shot_weights(keep)
+        weights, self.left_out = self._shot_weights(keep, min_grade)
         self._ends: NDArray[np.int64] = np.concatenate([[0], np.cumsum(weights, dtype=np.int64)])
         keep &= np.diff(self._ends[c.shot_offsets]) > 0
         self.videos: NDArray[np.int64] = np.flatnonzero(keep)
@@ -156,6 +195,7 @@ class ClipDataset(Dataset[Batch]):
             raise UsageError(
                 f"{self.store.path}: none of {len(self.store)} videos is left by {splits = }, {labels = }, "
                 f"{statuses = }, {labelled = }, {min_grade = }, {backgrounds = }, short = {self.options.short!r}"
+                f"{self._hint()}"
             )
         self._steps = np.arange(self.options.num_frames) * self.options.stride
         padded = self.store.header.fit == "pad"
@@ -173,34 +213,58 @@ class ClipDataset(Dataset[Batch]):
                 raise UsageError(f"{self.store.path} has no {what} {name!r}; it has: {', '.join(known) or 'none'}")
         return np.isin(codes, [known.index(name) for name in names])
 
-    def _graded(self, min_grade: str) -> NDArray[np.bool_]:
-        """Which videos have shots with a grade, and none with a worse one; fragments and transitions have no grade."""
-        if min_grade not in GRADES[1:]:
-            raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, got {min_grade!r}")
-        grade = self.store.columns.shot_grade
-        return self._any_shot(grade > 0) & ~self._any_shot(grade > GRADES.index(min_grade))
+    def _hint(self) -> str:
+        """What to do if no video is left, where it is the grade that leaves the last ones out."""
+        return "; min_grade=None (--min-grade none) keeps all" if self.left_out.videos.get("grade") else ""
 
     def _any_shot(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Whether any shot of each video has its flag set: (S,) to (N,)."""
         counts = np.concatenate([[0], np.cumsum(flags)])
         return np.diff(counts[self.store.columns.shot_offsets]) > 0
 
-    def _shot_weights(self, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Frames of each shot that clips may be drawn from, 0 for all other shots: int64 (S,)."""
+    def _shot_weights(self, keep: NDArray[np.bool_], min_grade: str | None) -> tuple[NDArray[np.int64], LeftOut]:
+        """Frames of each shot that clips may be drawn from, 0 for all other shots: int64 (S,); and what is left out."""
         c = self.store.columns
         lengths = (c.shot_stop - c.shot_start).astype(np.int64)
         per_video = np.diff(c.shot_offsets)
         usable = lengths > 0
+        steps = [usable]
         if self._needs_background:
-            usable &= c.shot_background >= 0
+            usable = usable & (c.shot_background >= 0)
             usable &= np.repeat(c.status != STATUSES.index("no_static_background"), per_video)
+        steps.append(usable)
         if self.options.short == "skip":
-            usable &= self._holds_a_clip(lengths, usable & np.repeat(keep, per_video))
+            usable = usable & self._holds_a_clip(lengths, usable & np.repeat(keep, per_video))
+        steps.append(usable)
         fragment = lengths < self.options.min_shot_seconds * np.repeat(c.fps, per_video)
         # Without a grade are fragments, and transitions between two shots: even a long one is no shot to draw from.
-        fragment |= (c.shot_grade == 0) & (c.shot_background < 0) & (lengths >= np.repeat(c.fps, per_video))
-        usable &= ~(fragment & np.repeat(self._any_shot(usable & ~fragment), per_video))
-        return np.where(usable, lengths, 0)
+        transition = (c.shot_grade == 0) & (c.shot_background < 0) & (lengths >= np.repeat(c.fps, per_video))
+        for kind in (transition, fragment | transition):
+            usable = usable & ~(kind & np.repeat(self._any_shot(usable & ~kind), per_video))
+        steps.append(usable)
+        # Last: a fragment does not take the place of a longer shot with a bad grade.
+        if min_grade is not None:
+            usable = usable & ~(self._judged_by_grade() & (c.shot_grade > GRADES.index(min_grade)))
+        steps.append(usable)
+        return np.where(usable, lengths, 0), self._left_out(keep, steps)
+
+    def _judged_by_grade(self) -> NDArray[np.bool_]:
+        """Shots whose grade predicts the quality of their masks: bool (S,)."""
+        elsewhere = [MASKS_FROM.index(name) for name in ("segmenter", "imported")]
+        return ~np.isin(self.store.columns.shot_masks_from, elsewhere)
+
+    def _left_out(self, keep: NDArray[np.bool_], steps: Sequence[NDArray[np.bool_]]) -> LeftOut:
+        """What each step leaves out of the videos to keep; `steps` are the shots (S,) that are left after each."""
+        c = self.store.columns
+        asked = np.repeat(keep, np.diff(c.shot_offsets))
+        # That fragments and transitions have no background is not why they are left out.
+        ungraded = (c.shot_grade == 0) & (c.shot_background < 0) & ~steps[-1]
+        steps = [steps[0] & asked, *(step & asked & ~ungraded for step in steps)]
+        shots, videos = Counter[str](), Counter[str]()
+        for reason, (before, after) in zip(_REASONS, pairwise(steps), strict=True):
+            shots[reason] += int((before & ~after).sum())
+            videos[reason] += int((self._any_shot(before) & ~self._any_shot(after)).sum())
+        return LeftOut(int(keep.sum()), int(asked.sum()), dict(+videos), dict(+shots))
 
     def _holds_a_clip(self, lengths: NDArray[np.int64], asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the shots `asked` hold a whole clip: (S,)."""

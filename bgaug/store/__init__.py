@@ -33,6 +33,8 @@ from bgaug.store.format.records import VideoRow as VideoRow
 from bgaug.store.format.records import identify as identify
 from bgaug.store.read import Store as Store
 from bgaug.store.read import open_store as open_store
+from bgaug.store.summary import StoreCounts as StoreCounts
+from bgaug.store.summary import summarise_store as summarise_store
 from bgaug.store.upkeep import Repair as Repair
 from bgaug.store.upkeep import merge_stores as merge_stores
 from bgaug.store.upkeep import repair_store as repair_store

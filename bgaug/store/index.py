@@ -24,8 +24,9 @@ from bgaug.store.format.columns import (
     Columns,
     Names,
     check_columns,
+    columns_left_out,
     columns_of,
-    without_optional,
+    implied_columns,
 )
 from bgaug.store.format.documents import (
     MAX_LIST_BYTES,
@@ -60,6 +61,7 @@ from bgaug.store.places import Folder, Held, Place
 from bgaug.text import json_bytes
 
 _NUMBER = re.compile("[0-9]{5,10}")
+_OF_SEVERAL = {"background_frame_offsets", "background_frame"}
 
 
 def parse_rows(commit: dict[str, Any]) -> list[VideoRow]:
@@ -129,8 +131,9 @@ def _write_index(root: Path, header: Header, failures: bytes, columns: Columns, 
     discard(folder)
     begin_group(folder)
     known: dict[str, list[int]] = {}
+    left_out = columns_left_out(columns)
     for field in fields(Columns):
-        if field.name in OPTIONAL_COLUMNS and not len(columns.background_frame):
+        if field.name in left_out:
             continue
         array = ArrayWriter(folder, field.name, COLUMN_SPECS[field.name])
         array.append(getattr(columns, field.name))
@@ -208,8 +211,9 @@ def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
 
     with ThreadPoolExecutor(1 if place.near else 16) as pool:  # 40 small files: remote ones take a round trip each
         whole = Held(place.name, dict(zip(files, pool.map(read, files), strict=True)))
-    # Either all optional columns are there, or the others are complete without them.
-    without = OPTIONAL_COLUMNS if not any(f"{INDEX}/{name}/zarr.json" in files for name in OPTIONAL_COLUMNS) else ()
+    # The two columns about several backgrounds belong together: one without the other is damage.
+    absent = {name for name in OPTIONAL_COLUMNS if f"{INDEX}/{name}/zarr.json" not in files}
+    without = absent if _OF_SEVERAL <= absent else absent - _OF_SEVERAL
     specs = {name: spec for name, spec in COLUMN_SPECS.items() if name not in without}
     rows = {name: read_array_document(whole, f"{INDEX}/{name}", spec).shape[0] for name, spec in specs.items()}
     # Before anything is decompressed: columns are small, but a hostile file may declare terabytes of zeros.
@@ -219,7 +223,8 @@ def read_index(place: Place, header: Header) -> tuple[Columns, Names]:
         name: ArrayFile(whole, f"{INDEX}/{name}", spec).read(0, rows[name]) for name, spec in specs.items()
     }
     if without:
-        arrays |= without_optional(len(arrays["shot_start"]))
+        implied = implied_columns(arrays["shot_background"], arrays.get("background_frame_offsets"))
+        arrays |= {name: implied[name] for name in without}
     columns, names = Columns(**arrays), Names(tuple(record["groups"]), tuple(record["splits"]))
     check_columns(f"{place.name}/{INDEX}", columns, names, header)
     return columns, names

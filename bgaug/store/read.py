@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from bgaug.background import NOISE_STEP, Background, Canvas
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.masks import SmallMasks, unpack_mask
+from bgaug.names import MasksFrom
 from bgaug.sizing import content_box
 from bgaug.store.banks import Bank, read_bank
 from bgaug.store.format.columns import Columns, Names, VideoIds
 from bgaug.store.format.documents import MAX_RECORD_BYTES, CommitDocument
 from bgaug.store.format.layout import COMMIT, SHARDS, Header, parse_header, shard_name, unseal
-from bgaug.store.format.records import GRADES, Failure, VideoRow
+from bgaug.store.format.records import MASKS_FROM, Failure, VideoRow
 from bgaug.store.format.records import Shot as ShotRow
 from bgaug.store.index import check_complete, load_columns, read_failures
 from bgaug.store.places import Place, place_of
@@ -161,6 +162,10 @@ class Store:
         c = self.columns
         return np.stack([c.shot_start[part], c.shot_stop[part], c.shot_background[part]], axis=1)
 
+    def masks_from(self, video: int, shot: int = 0) -> MasksFrom:
+        """Where the masks of a shot come from; see `VideoRow.masks_from`. Raises IndexError: there is no such shot."""
+        return MASKS_FROM[int(self.columns.shot_masks_from[self._shot_place(video, shot)])]
+
     def content_box(self, video: int) -> tuple[int, int, int, int]:
         """(top, left, height, width) of the image inside the stored frame; see `bgaug.sizing.content_box`."""
         source = int(self.columns.height[video]), int(self.columns.width[video])
@@ -242,7 +247,7 @@ class Store:
         return shards
 
     def background(self, video: int, shot: int = 0, frame: int | None = None) -> Background:
-        """Background of a shot, with its grade; the reasons for it are in the shot's row.
+        """Background of a shot, with its grade and `shadows`; the reasons for the grade are in the shot's row.
 
         Args:
             video: index of the video.
@@ -259,12 +264,13 @@ class Store:
         valid = self._shards.array(shard, "valid").read(number, number + 1)
         image = np.empty((*self.size, 3), np.uint8)
         self._shards.background(shard, number, image)
-        grade = GRADES[self.columns.shot_grade[self._shot_place(video, shot)]] or None
+        record = self._shot_record(video, shot)[1]
         return Background(
             image,
             noise.astype(np.float32) * np.float32(NOISE_STEP),
             unpack_mask(valid, *self.size)[0],
-            grade=grade,
+            grade=record.grade,
+            shadows=record.shadows,
         )
 
     def background_into(self, video: int, shot: int, out: NDArray[np.uint8], frame: int | None = None) -> None:

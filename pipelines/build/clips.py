@@ -19,6 +19,7 @@ from bgaug.background.align import FrameAligner, placed
 from bgaug.background.image import view
 from bgaug.masks import difference_mask, frame_mask, threshold_map
 from bgaug.masks.segmenter import Segmenter
+from bgaug.names import MasksFrom
 from bgaug.pipelines.build.process_video import put_shot
 from bgaug.shots.shot import Shot
 from bgaug.sizing import Fit, Size, fit_frame, resize_area
@@ -55,6 +56,13 @@ def fitted_mask(mask: NDArray[np.bool_], size: Size, fit: Fit) -> NDArray[np.boo
     shape = (width * scale, height * scale)
     enlarged = cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_LINEAR) > 127
     return fit_frame(enlarged.astype(np.uint8) * 255, size, fit) > 127
+
+
+def masks_from(shot: Shot, network: Segmenter | None) -> MasksFrom | None:
+    """Where the masks of a shot come from, if neither from its background nor from the differences between frames."""
+    if network is not None:
+        return "segmenter"
+    return None if shot.masks is None else "motion"
 
 
 def network_mask(header: Header, network: Segmenter, frame: DecodedFrame) -> NDArray[np.bool_]:
@@ -215,4 +223,5 @@ class LongVideo:
             self.finish()
             self._part, self._number = _Part(start, VideoPayload(self._header)), part
         assert self._shot is not None
-        self._part.shots.append(put_shot(self._part.payload, self._shot.part(start, stop)))
+        origin = masks_from(self._shot, self._network)
+        self._part.shots.append(put_shot(self._part.payload, self._shot.part(start, stop), masks_from=origin))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bgaug.background import ShotSampler
 from bgaug.errors import VideoDecodeError
 from bgaug.labels import Label
+from bgaug.names import MasksFrom
 from bgaug.pipelines.build.find_videos import Source
 from bgaug.pipelines.build.options import VideoOptions
 from bgaug.pipelines.build.segmenters import segmenter_of
@@ -194,7 +195,9 @@ class _Shots:
         return replace(shot, start=self._start, stop=stop)
 
 
-def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> ShotRow:
+def put_shot(
+    payload: VideoPayload, shot: Shot, *, for_builds: bool = False, masks_from: MasksFrom | None = None
+) -> ShotRow:
     """The backgrounds of a shot, at the store's size, into the payload; the shot as a row has it.
 
     Args:
@@ -202,6 +205,7 @@ def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> 
         shot: its frames are counted within the video.
         for_builds: also put what masks are made from, so that later builds need not estimate it again: the canvas of a
             camera that shakes, and small masks.
+        masks_from: where its masks come from; None for what the row implies.
     """
     backgrounds = [view.background for view in shot.views] if shot.background is None else [shot.background]
     numbers = [payload.add_background(background) for background in backgrounds]
@@ -224,7 +228,8 @@ def put_shot(payload: VideoPayload, shot: Shot, *, for_builds: bool = False) -> 
         more["canvas"] = None  # known: no later build needs to look for one
     elif for_builds and shot.canvas is not None and can_be_stored(shot.canvas):
         more["canvas"] = payload.add_canvas(shot.canvas, shot.start)
-    return row.model_copy(update=more)
+    row = row.model_copy(update=more)
+    return row if masks_from in (None, row.own_masks_from) else row.model_copy(update={"masks_from": masks_from})
 
 
 def _settled(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,11 +22,12 @@ from bgaug.store import (
     Failure,
     Header,
     Plan,
+    StoreCounts,
     building,
     finish_store,
     pending_shards,
 )
-from bgaug.store.format.layout import SHARDS, bytes_by_array, read_commit, shard_name
+from bgaug.store.format.layout import SHARDS, read_commit, shard_name
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Outcome:
     Attributes:
         statuses: number of videos by status ("ok", "partial", "no_static_background").
         grades: number of shots by grade, A to F; shots too short to be graded have none.
+        masks_from: number of shots by where their masks come from; see `bgaug.store.VideoRow.masks_from`.
         short_shots: shots of less than a second next to others: too short to be graded, they have no background.
         transitions: dissolves and fades between shots; each is a shot of its own, without a background or a grade.
         failures: videos that could not be used.
@@ -51,6 +52,7 @@ class Outcome:
 
     statuses: Mapping[str, int]
     grades: Mapping[str, int]
+    masks_from: Mapping[str, int]
     short_shots: int
     transitions: int
     failures: tuple[Failure, ...]
@@ -76,6 +78,7 @@ class Outcome:
             **counts,
             "failed": len(self.failures),
             "grades": dict(self.grades),
+            "masks_from": dict(self.masks_from),
             "short_shots": self.short_shots,
             "transitions": self.transitions,
             "frames": self.frames,
@@ -184,34 +187,22 @@ def processors() -> int:
 
 
 def _outcome(root: Path, shards: int, built: int, seconds: float, progress: Progress) -> Outcome:
-    statuses: Counter[str] = Counter()
-    grades: Counter[str] = Counter()
-    failures: list[Failure] = []
-    frames = short_shots = transitions = 0
-    sizes: Counter[str] = Counter()
+    counts = StoreCounts()
     first_with: dict[str, str] = {}
     for shard in range(shards):
-        commit = read_commit(root / SHARDS / shard_name(shard))
-        failures += [Failure.model_validate(failure) for failure in commit["failures"]]
-        sizes.update(bytes_by_array(commit))
-        for row in commit["videos"]:
-            statuses[row["status"]] += row["first"] == 0
-            grades.update(shot["grade"] for shot in row["shots"] if shot["grade"])
-            ungraded = [shot for shot in row["shots"] if shot["grade"] is None]
-            transitions += sum(bool(shot["reasons"]) for shot in ungraded)
-            short_shots += sum(not shot["reasons"] for shot in ungraded)
-            frames += row["num_frames"]
-            twin = first_with.setdefault(row["identity"]["sha256"], row["id"])
-            if twin != row["id"]:
-                progress.warn(f"{row['id']} has the same content as {twin}")
+        for row in counts.add(read_commit(root / SHARDS / shard_name(shard))):
+            twin = first_with.setdefault(row.identity.sha256, row.id)
+            if twin != row.id:
+                progress.warn(f"{row.id} has the same content as {twin}")
     return Outcome(
-        statuses=dict(statuses),
-        grades=dict(sorted(grades.items())),
-        short_shots=short_shots,
-        transitions=transitions,
-        failures=tuple(failures),
-        frames=frames,
-        bytes_by_array=dict(sorted(sizes.items())),
+        statuses=dict(counts.statuses),
+        grades=dict(sorted(counts.grades.items())),
+        masks_from=dict(sorted(counts.masks_from.items())),
+        short_shots=counts.short_shots,
+        transitions=counts.transitions,
+        failures=tuple(counts.failures),
+        frames=counts.frames,
+        bytes_by_array=dict(sorted(counts.sizes.items())),
         shards=shards,
         built=built,
         seconds=seconds,

@@ -15,7 +15,7 @@ from bgaug.errors import SegmenterError, UsageError, VideoError
 from bgaug.labels import Label
 from bgaug.masks.segmenter import Segmenter
 from bgaug.pipelines.build.backgrounds import find_sources, size_of
-from bgaug.pipelines.build.clips import Cutter, LongVideo, ShotMasks, fitted_shot, network_mask
+from bgaug.pipelines.build.clips import Cutter, LongVideo, ShotMasks, fitted_shot, masks_from, network_mask
 from bgaug.pipelines.build.find_videos import FoundVideos, Source
 from bgaug.pipelines.build.forecast import Forecast, forecast
 from bgaug.pipelines.build.options import ShardOptions, VideoOptions
@@ -73,7 +73,6 @@ class _StoredShots(Sequence[Shot]):
 
     def _fitted(self, number: int, frame: int | None = None) -> Background:
         found, size, fit = self._store.background(self._video, number, frame), self._header.size, self._header.fit
-        found = replace(found, shadows=self._rows[number].shadows)
         if self._store.header.fit == "stretch" and fit != "stretch":
             return fit_background(_unstretched(found, self._source), size, fit)
         return fit_background(found, size, "stretch")
@@ -115,7 +114,8 @@ class _BuildVideo:
                 shots = [fitted_shot(header, shot) for shot in video.shots]
                 if network is None:
                     self._masks_after(reader, payload, shots, held)
-            row = video.row(source, label, reader, [put_shot(payload, shot) for shot in shots])
+            rows = [put_shot(payload, shot, masks_from=masks_from(shot, network)) for shot in shots]
+            row = video.row(source, label, reader, rows)
         put(payload)
         return [row]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bgaug import __version__
-from bgaug.data.clips import longest_shot, uniform_clips
+from bgaug.data.clips import evaluated_shot, uniform_clips
 from bgaug.errors import BgaugError, UsageError, VideoError
 from bgaug.files import check_replaceable, write_arrays
 from bgaug.labels import Labels
@@ -169,8 +169,7 @@ def embed_store(run: Run, store: Store, progress: Progress, options: EmbedOption
 
 def store_clips(store: Store, video: int, config: Mapping[str, Any], views: int) -> NDArray[np.int64]:
     """Frames of the evaluated clips of a store's video: int64 (V, T), see `bgaug.data.clips.uniform_clips`."""
-    shots = store.shots(video)
-    start, stop = shots[longest_shot(shots), :2].tolist()
+    start, stop = store.shots(video)[evaluated_shot(store, video) or 0, :2].tolist()
     return uniform_clips(start, stop, config["num_frames"], config["stride"], views)
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bgaug.data.clips import longest_shot
+from bgaug.data.clips import evaluated_shot
 from bgaug.errors import BgaugError, MasksError, UsageError
 from bgaug.masks.external import find_masks
 from bgaug.model.checkpoint import Run, load_run
@@ -270,8 +270,7 @@ def chosen_clips(
     if 0 < options.videos < len(videos):
         videos = videos[np.unique(np.linspace(0, len(videos) - 1, options.videos).round().astype(int))]
     for video in videos.tolist():
-        shots = store.shots(video)
-        start, stop = shots[longest_shot(shots), :2].tolist()
+        start, stop = store.shots(video)[evaluated_shot(store, video) or 0, :2].tolist()
         for indices in store_clips(store, video, config, options.clips):
             yield video, truth.moved(video, indices, (start, stop))
 

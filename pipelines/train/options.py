@@ -139,8 +139,13 @@ class TrainOptions(DeviceOptions):
         Option("Train on the videos of this split only; by default train, where there is one.", flag="split"),
     ] = None
     min_grade: Annotated[
-        str | None, Option("Leave out shots graded worse, A to F.", panel=CLIPS, metavar="GRADE", rare=True)
-    ] = None
+        Literal["A", "B", "C", "D", "E", "F", "none"],
+        Option(
+            "Leave out shots graded worse; none keeps all. Imported masks, and those of a segmentation network, are "
+            "not judged.",
+            panel=CLIPS,
+        ),
+    ] = "E"
     sync_norm: Annotated[
         bool,
         Option("Synchronise batch normalisation of several GPUs, in the form in the batch.", panel=_SPEED, rare=True),
@@ -183,7 +188,9 @@ class TrainOptions(DeviceOptions):
     def deciding(self) -> dict[str, Any]:
         """The options that change the result, as plain JSON values."""
         names = [field.name for field in fields(self) if field.name not in _NOT_DECIDING]
-        return {name: plain(getattr(self, name)) for name in names}
+        found = {name: plain(getattr(self, name)) for name in names}
+        # As in runs that were begun when all shots were used by default: these can be continued.
+        return found | {"min_grade": None if self.min_grade == "none" else self.min_grade}
 
     def toml(self) -> str:
         """The options of the run as a file for `--config`."""

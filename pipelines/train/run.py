@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bgaug.data.dataset import ClipDataset, ClipOptions
+from bgaug.data.dataset import ClipDataset, ClipOptions, LeftOut
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_folder, make_folder, write_bytes, writing
@@ -46,11 +46,13 @@ class RunResult:
     Attributes:
         trained: state of the run.
         out: folder of the run.
+        left_out: shots of the store that are not trained on.
         reports: whether this process reports the result.
     """
 
     trained: Trained
     out: Path
+    left_out: LeftOut
     reports: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class RunResult:
             "checkpoint": str(self.trained.checkpoint),
             "finished": self.trained.finished,
             "stopped": self.trained.stopped,
+            "left_out": self.left_out.to_json(),
         }
 
 
@@ -101,7 +104,9 @@ def train(
         config = _run_config(options, store, run.learner.method, run.batch_size)
         if checkpoint is None and here.first:
             _begin_run(out, config, options, store_path)
-        return RunResult(run.train(out, config, checkpoint, progress), out, here.first)
+        left_out = run.loader.dataset.left_out
+        _report_left_out(left_out, options, progress)
+        return RunResult(run.train(out, config, checkpoint, progress), out, left_out, here.first)
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,25 @@ def _make_dataset(store: Store, options: TrainOptions) -> ClipDataset:
     if splits is None and "train" in store.names.splits:
         splits = ("train",)
     clips = ClipOptions(num_frames=options.num_frames, stride=options.stride)
-    return ClipDataset(store, clips, seed=options.seed, splits=splits, min_grade=options.min_grade)
+    min_grade = None if options.min_grade == "none" else options.min_grade
+    return ClipDataset(store, clips, seed=options.seed, splits=splits, min_grade=min_grade)
+
+
+def _report_left_out(left_out: LeftOut, options: TrainOptions, progress: Progress) -> None:
+    """Report how many videos and shots are not trained on, and why."""
+    reasons = {
+        "grade": f"graded worse than {options.min_grade} (--min-grade none keeps them)",
+        "no_background": "without a static background",
+        "fragments": "fragments and transitions between shots",
+    }
+    parts = []
+    for name, count in sorted(left_out.shots.items(), key=lambda item: -item[1]):
+        whole = left_out.videos.get(name, 0)
+        parts.append(f"{count} {reasons[name]}" + (f", and so {whole} whole videos" if whole else ""))
+    if parts:
+        shots, videos = (sum(counts.values()) for counts in (left_out.shots, left_out.videos))
+        total = f"{shots} of {left_out.num_shots} shots ({videos} of {left_out.num_videos} videos)"
+        progress.warn(f"{total} are not trained on: {'; '.join(parts)}")
 
 
 def _make_optimisation(

@@ -17,7 +17,7 @@ from bgaug.errors import StoreDamageError
 from bgaug.store.arrays import ArraySpec
 from bgaug.store.format.documents import brief
 from bgaug.store.format.layout import Header
-from bgaug.store.format.records import CAMERAS, GRADES, STATUSES, VideoRow
+from bgaug.store.format.records import CAMERAS, GRADES, MASKS_FROM, STATUSES, VideoRow
 
 _MAX_FRAMES = 2**31 - 1
 
@@ -49,6 +49,7 @@ class Columns:
     background_frame_offsets: NDArray[np.int64]  # (S + 1,), first entry of each shot in the next column
     # frame, counted in the video, of each background of the shots that have several; none for all other shots
     background_frame: NDArray[np.int32]
+    shot_masks_from: NDArray[np.uint8]  # (S,), index into `MASKS_FROM`
 
 
 class VideoIds(Sequence[str]):
@@ -87,7 +88,7 @@ _TYPES = {
     "video_edge": {"part_offsets": "<i8", "shot_offsets": "<i8", "id_offsets": "<i8"},
     "part": {"part_shard": "<i4", "part_start": "<i8", "part_first": "<i4"},
     "shot": {"shot_start": "<i4", "shot_stop": "<i4", "shot_background": "<i4"}
-    | {"shot_camera": "|u1", "shot_grade": "|u1"},
+    | {"shot_camera": "|u1", "shot_grade": "|u1", "shot_masks_from": "|u1"},
     "byte": {"id_bytes": "|u1"},
     "shot_edge": {"background_frame_offsets": "<i8"},
     "background_frame": {"background_frame": "<i4"},
@@ -98,8 +99,8 @@ COLUMN_SPECS = {
     for name, dtype in types.items()
 }
 """Layout of each column on the disk."""
-OPTIONAL_COLUMNS = ("background_frame_offsets", "background_frame")
-"""Columns that are only on the disk if a shot of the store has several backgrounds."""
+OPTIONAL_COLUMNS = ("background_frame_offsets", "background_frame", "shot_masks_from")
+"""Columns that are not on the disk where the others imply them; see `implied_columns`."""
 
 
 def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) -> tuple[Columns, Names]:
@@ -115,6 +116,7 @@ def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) 
     leads = [parts[0][0] for parts in videos]
     shots = [[shot for row, _ in parts for shot in row.shots] for parts in videos]
     every = [shot for one in shots for shot in one]
+    masks_from = [row.masks_from(shot) for row, _ in rows for shot in row.shots]
     names = Names(
         groups=tuple(sorted({row.group for row in leads if row.group is not None})),
         splits=tuple(sorted({row.split for row in leads if row.split is not None})),
@@ -146,16 +148,35 @@ def columns_of(name: str, header: Header, rows: Iterable[tuple[VideoRow, int]]) 
         id_offsets=np.cumsum([0, *(len(name) for name in ids)], dtype=np.int64),
         background_frame_offsets=np.cumsum([0, *(len(shot.background_frames) for shot in every)], dtype=np.int64),
         background_frame=np.array([frame for shot in every for frame in shot.background_frames], np.int32),
+        shot_masks_from=np.array([MASKS_FROM.index(origin) for origin in masks_from], np.uint8),
     )
     return columns, names
 
 
-def without_optional(num_shots: int) -> dict[str, NDArray[Any]]:
-    """The optional columns of a store of so many shots, none of which has several backgrounds."""
-    return {
-        "background_frame_offsets": np.zeros(num_shots + 1, np.int64),
-        "background_frame": np.zeros(0, np.int32),
-    }
+def implied_columns(shot_background: NDArray[np.int32], frame_offsets: NDArray[np.int64] | None) -> dict[str, Any]:
+    """The optional columns as the others imply them: no shot has several backgrounds, and their masks are the build's.
+
+    Args:
+        shot_background: (S,), the column.
+        frame_offsets: (S + 1,), the column `background_frame_offsets`; None if no shot has several backgrounds.
+    """
+    found: dict[str, Any] = {}
+    if frame_offsets is None:
+        frame_offsets = np.zeros(len(shot_background) + 1, np.int64)
+        found = {"background_frame_offsets": frame_offsets, "background_frame": np.zeros(0, np.int32)}
+    missing, background, motion = (MASKS_FROM.index(name) for name in ("missing", "background", "motion"))
+    # Lengths of hostile columns may differ; `check_columns` reports that.
+    several = np.diff(frame_offsets[: len(shot_background) + 1]) > 0
+    several = np.concatenate([several, np.zeros(len(shot_background) - len(several), np.bool_)])
+    origin = np.where(several, motion, np.where(shot_background >= 0, background, missing))
+    return {**found, "shot_masks_from": origin.astype(np.uint8)}
+
+
+def columns_left_out(columns: Columns) -> set[str]:
+    """Names of the optional columns that the others imply."""
+    found = set() if len(columns.background_frame) else {"background_frame_offsets", "background_frame"}
+    implied = implied_columns(columns.shot_background, columns.background_frame_offsets)["shot_masks_from"]
+    return found | ({"shot_masks_from"} if np.array_equal(columns.shot_masks_from, implied) else set())
 
 
 def _class_of(name: str, row: VideoRow, classes: dict[str, int]) -> int:
@@ -204,6 +225,7 @@ def check_columns(path: str, columns: Columns, names: Names, header: Header) -> 
         "shot_background": _between(c.shot_background, -1, None),
         "shot_camera": _between(c.shot_camera, 0, len(CAMERAS)),
         "shot_grade": _between(c.shot_grade, 0, len(GRADES)),
+        "shot_masks_from": _between(c.shot_masks_from, 0, len(MASKS_FROM)),
     }
     good |= {name: good["lengths"] and check(c) for name, check in _RUNS.items()}
     for name, is_good in good.items():

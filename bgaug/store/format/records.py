@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from bgaug.names import MasksFrom
 
 _IDENTITY_BYTES = 1 << 20
 MAX_PIXELS = 2**25  # of one image; 8K has slightly fewer
@@ -19,6 +21,7 @@ _MAX_SHIFT = 1e5  # pixels
 STATUSES = ("ok", "partial", "no_static_background")
 CAMERAS = ("unknown", "static", "jitter", "moving")
 GRADES = ("", "A", "B", "C", "D", "E", "F")
+MASKS_FROM: tuple[MasksFrom, ...] = get_args(MasksFrom)
 
 
 def _one_of(words: Sequence[str]) -> AfterValidator:
@@ -115,7 +118,7 @@ class SmallMasksRow(_Record):
 
 
 class Shot(_Record):
-    """One shot of a video. The last four fields are left out of the JSON where a shot does not have them."""
+    """One shot of a video. The last five fields are left out of the JSON where a shot does not have them."""
 
     start: _Int32  # first frame, counted within the video
     stop: _Int32  # one past the last frame
@@ -131,6 +134,8 @@ class Shot(_Record):
     canvas: CanvasRow | None = None
     masks: SmallMasksRow | None = None  # small masks that the masks of the frames are made from
     shadows: bool = True  # whether masks keep hard shadows
+    # where the masks come from, if the other fields do not imply it; see `own_masks_from`
+    masks_from: Literal["motion", "segmenter"] | None = None
 
     @property
     def num_backgrounds(self) -> int:
@@ -143,8 +148,22 @@ class Shot(_Record):
         return "canvas" in self.model_fields_set
 
     @property
+    def own_masks_from(self) -> MasksFrom:
+        """Where the masks that the build made come from; see `VideoRow.masks_from`, which also counts later ones."""
+        if self.masks_from is not None:
+            return self.masks_from
+        if self.masks is not None or self.background_frames:
+            return "motion"
+        return "background" if self.background >= 0 else "missing"
+
+    @property
+    def is_transition(self) -> bool:
+        """Whether its frames are a dissolve or a fade between two shots: it has a reason, but was not graded."""
+        return self.grade is None and self.background < 0 and bool(self.reasons)
+
+    @property
     def content(self) -> list[Any]:
-        """What the content hash of a store covers: neither places in the shard nor grade and camera."""
+        """What the content hash of a store covers: neither places in the shard nor grade, camera and `masks_from`."""
         more: dict[str, Any] = {}
         if self.background_frames:
             more["background_frames"] = self.background_frames
@@ -178,6 +197,7 @@ class Shot(_Record):
             "canvas": self.has_canvas_result,
             "masks": self.masks is not None,
             "shadows": not self.shadows,
+            "masks_from": self.masks_from is not None,
         }
         return {name: value for name, value in found.items() if present.get(name, True)}
 
@@ -285,6 +305,18 @@ class VideoRow(_Record):
     mask_model: MaskModel | None = None  # the segmentation model that made masks of it; None for other masks
     identity: Identity  # identity of the source file
     content: Annotated[str, Field(max_length=64)]  # sha256 of the stored content
+
+    def masks_from(self, shot: Shot) -> MasksFrom:
+        """Where the masks of one of its shots come from.
+
+        Returns:
+            "background": differences to the shot's background. "motion": see `bgaug.shots.by_motion`. "segmenter": a
+            segmentation network or model. "imported": `bgaug import --masks`. "missing": none of these; the store then
+            has the differences between neighbouring frames in their place.
+        """
+        if self.imported_masks:
+            return "imported" if self.mask_model is None else "segmenter"
+        return shot.own_masks_from
 
     @model_serializer(mode="wrap")
     def _without_absent(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:

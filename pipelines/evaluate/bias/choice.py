@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bgaug.data.clips import evaluated_shot
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Stripes, clear_shift
 from bgaug.pipelines.evaluate.bias.composer import ClipReader, digest, donor_file, has_splits, image_files, video_group
@@ -276,7 +277,7 @@ def _background_donors(reader: ClipReader, options: BiasOptions) -> list[Donor]:
 
 def _shot(reader: ClipReader, video: int, options: BiasOptions) -> int | None:
     """The longest shot with a background if its grade is sufficient; shots without a grade are accepted."""
-    shot = reader.longest_shot(video, background=True)
+    shot = evaluated_shot(reader.store, video, background=True)
     if shot is None or options.min_grade is None:
         return shot
     if options.min_grade not in GRADES[1:]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bgaug.data.clips import longest_shot, looped_clip, uniform_clips
+from bgaug.data.clips import looped_clip, uniform_clips
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Regions, conflict, far_swap, freeze, regions, ring_swap
 from bgaug.pairs import KINETICS_MEAN, centre_crop, composite, crop_resize_masks
@@ -45,12 +45,6 @@ class ClipReader:
         self.store = store
         self.num_frames, self.stride, self.crop = num_frames, stride, crop
         self.device = torch.device(device)
-
-    def longest_shot(self, video: int, *, background: bool) -> int | None:
-        """Index of the longest shot, or of the longest with a background; None if there is none."""
-        shots = self.store.shots(video)
-        usable = np.flatnonzero((shots[:, 1] > shots[:, 0]) & ((shots[:, 2] >= 0) | (not background)))
-        return int(usable[longest_shot(shots[usable])]) if len(usable) else None
 
     def starts(self, video: int, shot: int, clips: int) -> tuple[int, ...]:
         """First frames of the evaluated clips of a shot."""

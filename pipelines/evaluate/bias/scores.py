@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bgaug.data.clips import evaluated_shot
 from bgaug.errors import UsageError
 from bgaug.metrics import LinearProbe, bootstrap_interval
 from bgaug.metrics.bias import class_scores, drift, fooled_most, probabilities
@@ -98,7 +99,7 @@ def train_set(
         requested &= columns.split == store.names.splits.index("train")
     # Without splits, test videos are learnt from as well, and their plain clips are encoded already.
     known = {} if splits else {row.id: code for row, code in zip(rows, plain, strict=True)}
-    shots = {video: reader.longest_shot(video, background=False) for video in np.flatnonzero(requested).tolist()}
+    shots = {video: evaluated_shot(store, video) for video in np.flatnonzero(requested).tolist()}
     codes = {video: known[name] for video in shots if (name := store.video_id(video)) in known}
     missing = [(video, shot) for video, shot in shots.items() if video not in codes and shot is not None]
     progress.start("training features", len(missing))
