@@ -137,6 +137,9 @@ def preview_command(
 ) -> None:
     """Draw a contact sheet: frame, background, mask, and the frame's foreground over another background.
 
+    Where a background was never seen, but filled in, it is hatched. Of a store of backgrounds, several are drawn of a
+    camera that moves, and the canvas of one that shakes.
+
     Examples:
         bgaug preview shards --out sheet.png
 

@@ -18,6 +18,7 @@ from bgaug.cli.console import (
     rows_table,
     show,
 )
+from bgaug.errors import UsageError
 from bgaug.pipelines.build.options import BackgroundOptions, FollowLinks, ShardOptions
 from bgaug.pipelines.options import Option
 
@@ -154,6 +155,8 @@ def inspect_command(
     """
     stores = [path for path in videos if (path / "zarr.json").is_file()]
     if stores:
+        if deep or follow_links:
+            raise UsageError(f"--deep and --follow-links are for videos, and {stores[0]} is a store: leave them out")
         _inspect_stores(stores, [path for path in videos if path not in stores], as_json)
         return
     from bgaug.pipelines.build.find_videos import find_videos
@@ -175,8 +178,6 @@ def inspect_command(
 
 
 def _inspect_stores(stores: Sequence[Path], others: Sequence[Path], as_json: bool) -> None:
-    from bgaug.errors import UsageError
-
     if others:
         raise UsageError(f"inspect takes either stores or videos, got the store {stores[0]} and {others[0]}")
     found = [_store_counts(store) for store in stores]

@@ -90,8 +90,8 @@ def test_the_index_and_the_commits_agree(root: Path) -> None:
 
 def test_masks_that_replace_others_count_for_the_whole_video(root: Path) -> None:
     header = open_store(root).header
-    for name, model in (("0.mp4", None), ("2.mp4", MODEL)):
-        replace_masks(root, header, 0, lambda row, masks, name=name: ~masks if row.id == name else None, model=model)
+    replace_masks(root, header, 0, lambda row, masks: ~masks if row.id == "0.mp4" else None)
+    replace_masks(root, header, 0, lambda row, masks: ~masks if row.id == "2.mp4" else None, model=MODEL)
     finish_store(root)
     expected = {**BUILT, "0.mp4": ["imported"] * 3, "2.mp4": ["segmenter"]}
     assert origins(root) == expected and not verify_store(root).problems
@@ -144,3 +144,5 @@ def test_a_store_is_counted_and_shown(root: Path) -> None:
 def test_stores_and_videos_are_not_inspected_together(root: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["inspect", str(root), str(tmp_path)])
     assert done.exit_code == 2 and "either stores or videos" in done.stderr
+    done = CliRunner().invoke(app, ["inspect", str(root), "--deep"])
+    assert done.exit_code == 2 and "--deep" in done.stderr

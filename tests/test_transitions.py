@@ -83,7 +83,7 @@ def test_a_transition_is_never_the_shot_that_is_evaluated(tmp_path: Path) -> Non
     """However long it is; where there is nothing else, it is."""
     fade, short = {"background": -1, "reasons": [FADE]}, {"background": -1}
     videos: list[list[tuple[int, dict[str, Any]]]] = [
-        [(4, {"background": 0, "grade": "A"}), (12, fade), (5, {"background": 1, "grade": "B"})],
+        [(26, {"background": 0, "grade": "A"}), (40, fade), (30, {"background": 1, "grade": "B"})],
         [(3, short), (12, fade), (4, short), (2, fade)],
         [(12, {"background": -1, "reasons": ["the camera moves"], "grade": "F"}), (4, {"background": 0})],
         [(2, fade), (3, fade)],
@@ -102,6 +102,8 @@ def test_a_transition_is_never_the_shot_that_is_evaluated(tmp_path: Path) -> Non
     store = open_store(tmp_path / "s")
     assert [evaluated_shot(store, video) for video in range(4)] == [2, 2, 0, 1]
     assert [evaluated_shot(store, video, background=True) for video in range(4)] == [2, None, 1, None]
+    every = ClipDataset(store, ClipOptions(2, 1, sampling="uniform"), backgrounds=False)
+    assert [int(every[video].shot) for video in range(4)] == [2, 2, 0, 1]
 
 
 def test_a_video_that_fades_in_and_out(folder: Path, tmp_path: Path) -> None:

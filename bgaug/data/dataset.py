@@ -239,6 +239,8 @@ class ClipDataset(Dataset[Batch]):
         fragment = lengths < self.options.min_shot_seconds * np.repeat(c.fps, per_video)
         # Without a grade are fragments, and transitions between two shots: even a long one is no shot to draw from.
         transition = (c.shot_grade == 0) & (c.shot_background < 0) & (lengths >= np.repeat(c.fps, per_video))
+        if not self._needs_background:
+            transition |= self._among_fragments(usable & np.repeat(keep, per_video))
         for kind in (transition, fragment | transition):
             usable = usable & ~(kind & np.repeat(self._any_shot(usable & ~kind), per_video))
         steps.append(usable)
@@ -247,6 +249,17 @@ class ClipDataset(Dataset[Batch]):
             usable = usable & ~(self._judged_by_grade() & (c.shot_grade > GRADES.index(min_grade)))
         steps.append(usable)
         return np.where(usable, lengths, 0), self._left_out(keep, steps)
+
+    def _among_fragments(self, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Transitions of videos that have nothing but fragments and transitions, which only their rows tell: (S,)."""
+        c = self.store.columns
+        found = np.zeros(len(asked), np.bool_)
+        ungraded = asked & (c.shot_grade == 0) & (c.shot_background < 0)
+        several = np.diff(c.shot_offsets) > 1
+        for video in np.flatnonzero(self._any_shot(ungraded) & ~self._any_shot(asked & ~ungraded) & several).tolist():
+            first, last = c.shot_offsets[video : video + 2].tolist()
+            found[first:last] = [shot.is_transition for shot in self.store.row(video).shots]
+        return found
 
     def _judged_by_grade(self) -> NDArray[np.bool_]:
         """Shots whose grade predicts the quality of their masks: bool (S,)."""
