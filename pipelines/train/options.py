@@ -144,6 +144,7 @@ class TrainOptions(DeviceOptions):
             "Leave out shots graded worse; none keeps all. Imported masks, and those of a segmentation network, are "
             "not judged.",
             panel=CLIPS,
+            rare=True,
         ),
     ] = "E"
     sync_norm: Annotated[
