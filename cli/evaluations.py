@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 _MOST_CLASSES = 24  # a table of more than these shows the worst
 _OWN_SETTINGS = ("ks_left_out", "l2", "neighbours", "shots", "shots_left_out", "draws", "fewshot_classifier", "seed")
 
+_CONTROLS = ("self", "same_class", "hole", "hole_shape", "metadata", "chance")
+_MEANINGS = {
+    "plain": "clips as they are",
+    "scuba": "mover over another scene",
+    "scufo": "one frame of that, repeated",
+    "conflict_dynamic": "SCUBA next to a still person",
+    "contrasted": "SCUBA right and SCUFO wrong",
+    "swap_action": "class of the mover",
+    "swap_background": "class of the scene behind it",
+    "self": "mover over its own still scene",
+    "same_class": "over a scene of its class",
+    "hole": "clip with a hole cut out",
+    "hole_shape": "... class of the hole's shape",
+    "metadata": "from length, size, brightness",
+    "static_clip": "one frame of the clip",
+    "background_only": "own scene without the mover",
+    "foreground_only": "mover over grey",
+    "far": "other scene beyond a ring",
+    "ring": "other scene in the ring only",
+    "conflict_static": "ConflFG: class of the still one",
+    "conflict_ordered": "ConflFG: mover scores higher",
+    "scuba_drift": "change of the feature",
+    "far_drift": "change of the feature",
+    "ring_drift": "change of the feature",
+    "scene_probe": "which of the scenes is behind",
+}
+
 
 def evaluate_command(
     run: RunPath,
@@ -33,7 +60,8 @@ def evaluate_command(
 
     Of frozen features: retrieval, R@k, the share of videos whose k nearest neighbours include one of their class;
     linear, a linear probe; knn, labels by the votes of the nearest; fewshot, a probe fitted on a few labelled videos
-    per class. finetune trains encoder and head. bias puts foregrounds over images from elsewhere.
+    per class. finetune trains encoder and head. bias puts foregrounds over images from elsewhere: IID,
+    SCUBA, SCUFO, ConflFG, contrasted accuracy, SHAcc, SBErr, with controls. It needs masks; imported ones are all used.
 
     The test split is tested against the train split if there are both, else each group against the others, else each
     video. Intervals cover 95 %, by resampling whole groups. Results are kept in RUN/evaluations.
@@ -62,7 +90,7 @@ def evaluate_command(
         others = {str(other): evaluate(other, store, progress, others_options) for other in against}
     compared = {name: compare(other, found) for name, other in others.items()}
     result = found.to_json() | {"against": [_comparison(name, others[name], compared[name]) for name in others]}
-    show(result, as_json, lambda: _metric_table(found))
+    show(result, as_json, lambda: _bias_table(found) if found.only_bias else _metric_table(found))
     if not as_json:
         _show_more(found, others, compared)
 
@@ -87,23 +115,56 @@ def _comparison(name: str, other: Report, compared: Mapping[str, Paired]) -> dic
 def _metric_table(found: Report) -> Any:
     """One row per metric: its value, interval and spreads."""
     metrics, rows = found.metrics, []
+    of_bias = found.bias.metrics if found.bias is not None else {}
     for name, value in metrics.items():
-        if name.endswith(("_low", "_high", "_std")):
+        if name.endswith(("_low", "_high", "_std")) or name in of_bias:
             continue
-        ends = [metrics.get(f"{name}{suffix}") for suffix in ("_low", "_high")]
         spread = [
             f"{metrics[key]:.1f} over {of}" for of in ("draws", "splits") if (key := f"{name}_{of}_std") in metrics
         ]
-        interval = "" if None in ends else f"{ends[0]:.1f} to {ends[1]:.1f}"
-        rows.append((name, f"{value:.1f}", interval, ", ".join(spread)))
+        rows.append((name, f"{value:.1f}", _interval(metrics, name), ", ".join(spread)))
     width = 4 if any(row[3] for row in rows) else 3
     header = ("metric", "%", "95 % interval", "deviation")[:width]
     s = found.settings
     return rows_table(f"{s['run']} on {s['store']}", header, [row[:width] for row in rows])
 
 
+def _interval(metrics: Mapping[str, float], name: str) -> str:
+    low, high = (metrics.get(f"{name}{suffix}") for suffix in ("_low", "_high"))
+    return "" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def _bias_table(found: Report) -> Any:
+    """The bias protocol: measures by their published names, controls, and all others."""
+    from bgaug.metrics.bias import PUBLISHED
+
+    assert found.bias is not None
+    metrics, s = found.bias.metrics, found.bias.settings
+    masks = ", ".join(f"{count} {origin}" for origin, count in s["masks_from"].items())
+    titles = [
+        f"bias: {found.settings['run']} on {found.settings['store']}",
+        f"{s['videos']} of {s['test_videos']} test videos, {s['groups']} groups, {s['composites']} composites",
+        f"masks: {masks}; behind the foregrounds: {s['donors']}",
+        *(f"left out: {count} x {reason}" for reason, count in s["left_out"].items()),
+    ]
+    table = rows_table(titles, ("metric", "%", "95 % interval", "meaning"), ())
+    table.columns[-1].justify = "left"
+    ours = {own: name for name, own in PUBLISHED.items() if name in metrics}
+    shown = [name for name in metrics if not name.endswith(("_low", "_high")) and ours.get(name, name) == name]
+    sections = [[*ours.values()], [name for name in _CONTROLS if name in metrics]]
+    sections.append([name for name in shown if name not in (*sections[0], *sections[1])])
+    for names in sections:
+        for name in names:
+            own = PUBLISHED.get(name, name)
+            table.add_row(name, f"{metrics[name]:.1f}", _interval(metrics, name), _MEANINGS.get(own, ""))
+        table.add_section()
+    return table
+
+
 def _show_more(found: Report, others: Mapping[str, Report], compared: Mapping[str, Mapping[str, Paired]]) -> None:
-    """Classes, comparisons, and settings."""
+    """The bias protocol next to others, classes, comparisons, and settings."""
+    if found.bias is not None and not found.only_bias:
+        stdout().print(_bias_table(found))
     if found.classes:
         stdout().print(_class_table(found.classes))
     for name, pairs in compared.items():
@@ -157,7 +218,7 @@ def _setting_lines(found: Report) -> list[str]:
         )
     for name, values in (("fine-tuning", s.get("finetune")), ("bias", found.bias and found.bias.settings)):
         if values:
-            shown = {key.replace("_", " "): _text(value) for key, value in values.items() if value is not None}
+            shown = {key.replace("_", " "): _text(value) for key, value in values.items() if value not in (None, {})}
             lines.append(f"{name}: " + "; ".join(f"{key} {value}" for key, value in shown.items()))
     return lines if found.file is None else [*lines, f"kept in {found.file}"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -12,13 +14,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from stores import make_row
 from torch import Tensor
-from worlds import Recorder, scene
+from worlds import Recorder, moving_square, scene
 
+from bgaug.background import Background
+from bgaug.cli.evaluations import _bias_table
 from bgaug.data.clips import evaluated_shot
 from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.errors import StoreError, UsageError, WriteError
 from bgaug.metrics.bias import (
+    PUBLISHED,
     Stripes,
     class_scores,
     clear_shift,
@@ -28,15 +35,18 @@ from bgaug.metrics.bias import (
     far_swap,
     fooled_most,
     freeze,
+    grey_image,
     probabilities,
     regions,
     ring_swap,
+    scene_behind,
     shifted,
 )
 from bgaug.pairs import composite
+from bgaug.pipelines.build.importing import import_masks
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
-from bgaug.pipelines.evaluate.bias.composer import ClipReader, Composer, bias_sheet
+from bgaug.pipelines.evaluate.bias.composer import ClipReader, Composer, bias_sheet, video_group
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, read_manifest, write_manifest
 from bgaug.pipelines.evaluate.bias.run import (
     BiasReport,
@@ -44,11 +54,26 @@ from bgaug.pipelines.evaluate.bias.run import (
     plan_bias,
     score_bias,
 )
+from bgaug.pipelines.evaluate.bias.scenes import scene_shot
+from bgaug.pipelines.evaluate.bias.scores import with_interval
 from bgaug.pipelines.evaluate.features import Encoder
 from bgaug.pipelines.evaluate.options import BiasOptions
+from bgaug.pipelines.evaluate.report import Report
 from bgaug.pipelines.train.run import TrainOptions, train
 from bgaug.progress import Silent
-from bgaug.store import Store, open_store, write_bank
+from bgaug.store import (
+    Header,
+    Plan,
+    PlannedVideo,
+    ShardWriter,
+    Shot,
+    Store,
+    VideoPayload,
+    create_store,
+    finish_store,
+    open_store,
+    write_bank,
+)
 from bgaug.video import write_video
 from bgaug.visualize import image_sheet, write_image
 
@@ -186,6 +211,27 @@ def test_conflict_draws_the_mover_in_front_of_the_one_at_rest() -> None:
                 assert torch.equal(made[b, :, t, y, x], where)
     empty = torch.zeros_like(still_mask)
     assert torch.equal(conflict(clips, parts, images, still, empty, 0), composite(clips, masks, images))
+
+
+def test_the_scene_behind_is_the_median_of_what_is_seen() -> None:
+    frames, masks = (
+        torch.rand(2, 3, 5, 24, 24, generator=torch.Generator().manual_seed(2)),
+        torch.zeros(2, 1, 5, 24, 24),
+    )
+    for t in range(5):
+        masks[0, 0, t, 8:14, 4 + t : 12 + t] = 1
+        masks[1, 0, t, 2 + t : 12 + t, 15:20] = 0.01
+    image, seen = scene_behind(frames, masks)
+    assert image.shape == (2, 3, 1, 24, 24) and seen.shape == (2, 1, 1, 24, 24) and seen.dtype == torch.bool
+    for b in range(2):
+        for y in range(24):
+            for x in range(24):
+                shown = [frames[b, :, t, y, x].numpy() for t in range(5) if masks[b, 0, t, y, x] == 0]
+                expected = np.sort(shown, axis=0)[(len(shown) - 1) // 2] if shown else np.zeros(3)
+                assert np.array_equal(image[b, :, 0, y, x].numpy(), expected) and bool(seen[b, 0, 0, y, x]) == bool(
+                    shown
+                )
+    assert 0 < int((~seen).sum()) < 100
 
 
 # --- stripes ----------------------------------------------------------------------------------------------------------
@@ -360,6 +406,10 @@ def looks_at_motion(clips: Tensor) -> Tensor:
     return torch.where(change.flatten(1).amax(dim=1, keepdim=True) > 0, way, torch.zeros_like(way))
 
 
+def sees_nothing(clips: Tensor) -> Tensor:
+    return torch.ones(len(clips), 2)
+
+
 def plan(store: Store, options: BiasOptions | None = None) -> Manifest:
     return plan_bias(store, T, STRIDE, CROP, options or BiasOptions(min_grade=None), Silent())
 
@@ -393,6 +443,34 @@ def test_an_encoder_of_backgrounds_goes_with_them(of_background: BiasReport) -> 
     }
     expected |= {"swap_background": 100, "conflict_dynamic": 0, "scene_probe": 100, "ring": 100, "ring_drift": 0}
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=0.05)
+
+
+def test_the_controls_leave_the_scene_to_an_encoder_of_backgrounds(of_background: BiasReport) -> None:
+    found, settings = of_background.metrics, of_background.settings
+    expected = {"self": 100, "same_class": 100, "hole": 100, "hole_shape": 0}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=0.05)
+    assert settings["same_class_videos"] == 12 and settings["masks_from"] == {"background": 12}
+    assert settings["videos"] == settings["test_videos"] == 12 and settings["left_out"] == {}
+
+
+def test_measures_have_their_published_names_and_intervals(of_background: BiasReport) -> None:
+    found = of_background.metrics
+    assert list(found)[: 3 * len(PUBLISHED) : 3] == list(PUBLISHED)
+    for name, own in PUBLISHED.items():
+        for end in ("", "_low", "_high"):
+            assert found[name + end] == found[own + end]
+    shares = [name for name in found if not name.endswith(("_low", "_high", "chance"))]
+    assert len(shares) == 29
+    for name in shares:
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+
+
+def test_intervals_resample_whole_groups() -> None:
+    groups = np.repeat(["a", "b"], 50)
+    # All of one group are right, and none of the other: a resampled mean is 0, a half or 1.
+    assert with_interval("x", groups == "a", groups) == {"x": 0.5, "x_low": 0, "x_high": 1}
+    alike = with_interval("x", np.tile([True, False], 50), groups)
+    assert alike == {"x": 0.5, "x_low": 0.5, "x_high": 0.5}
 
 
 def test_an_encoder_of_motion_does_the_reverse(biased: Store, manifest: Manifest) -> None:
@@ -446,8 +524,161 @@ def test_splits_are_kept_apart(biased_videos: Path, tmp_path: Path) -> None:
     report = scored(store, encode, options)
     assert {row.group for row in report.manifest.rows} == {"g2", "g3"} and len(report.manifest.rows) == 12
     assert report.settings["held_out"] == "test split against train split"
-    assert sum(seen) == 6 * (4 + 2 * 5) + 6  # test videos and composites, then the training clips
+    assert sum(seen) == 6 * (7 + 2 * 5) + 6  # test videos and composites, then the training clips
     assert report.metrics["plain"] == 100 and report.metrics["scuba"] == 0 and "scene_probe" not in report.metrics
+
+
+def test_controls_are_the_plain_composites(biased: Store) -> None:
+    manifest = plan(biased, BiasOptions(min_grade=None, feather=0, composites=1))
+    composer = Composer(biased, manifest)
+    for row in manifest.rows[:4]:
+        video, other = biased.find(row.id), biased.find(row.inserted.id)
+        base = composer.base(row, row.starts[0])
+        views, grey = composer.of_video(row, base), grey_image(base.clip)
+        mover = base.parts.foreground
+        assert 0 < mover.mean() < 0.5 and base.area == pytest.approx(float(mover.mean()))
+        same = manifest.same_class[row.id]
+        assert same.label == row.label and video_group(biased, biased.find(same.id)) != row.group
+        for view, scene_of in (("self", row), ("same_class", same)):
+            own = composer.reader.scene(biased.find(scene_of.id), scene_of.shot or 0)
+            torch.testing.assert_close(views[view], mover * base.clip + (1 - mover) * own)
+        assert torch.equal(views["background_only"][:, :, 3], composer.reader.scene(video, row.shot)[:, :, 0])
+        frames = composer.reader.frames(other, row.inserted.shot, row.inserted.start)
+        shape = composer.reader.mask(other, frames)
+        torch.testing.assert_close(views["hole"], shape * grey + (1 - shape) * base.clip)
+
+
+# --- masks from elsewhere -------------------------------------------------------------------------------------------
+
+
+def masks_store(root: Path, *, imported: int = 12, grade: str = "F", backgrounds: bool = False) -> Store:
+    """Twelve videos of three classes and four groups, some with imported masks; lengths are those of the classes."""
+    header = Header((48, 64), "stretch", "raw", tuple(WAYS), {})
+    header = create_store(root, header, Plan((tuple(PlannedVideo(f"v{n:02}.mp4", 1, 1) for n in range(12)),)))
+    with ShardWriter(root, header, 0) as writer:
+        for number in range(12):
+            label, length = list(WAYS)[number % 3], 20 + 10 * (number % 3)
+            frames, masks, image = moving_square(number, length)
+            payload = VideoPayload(header)
+            for t in range(length):
+                payload.add_frame(t / 25, frames[t])
+            payload.add_masks(masks)
+            if backgrounds:
+                ones = np.ones((48, 64))
+                payload.add_background(Background(image, ones.astype(np.float32), ones.astype(np.bool_)))
+            shot = Shot(start=0, stop=length, background=0 if backgrounds else -1, grade=grade)
+            about = {"label": label, "group": f"g{number // 3}", "imported_masks": number < imported}
+            writer.add(make_row(f"v{number:02}.mp4", length, [shot], height=48, width=64, **about), payload)
+        writer.commit()
+    finish_store(root)
+    return open_store(root)
+
+
+def test_imported_masks_need_neither_a_background_nor_a_grade(tmp_path: Path) -> None:
+    store = masks_store(tmp_path / "s")
+    assert {store.masks_from(video, 0) for video in range(12)} == {"imported"}
+    for number in range(4):
+        write_image(tmp_path / f"images/p{number}.png", scene(90 + number, 60, 80))
+    for options in (
+        BiasOptions(donors="folder", folder=tmp_path / "images"),
+        BiasOptions(),
+        BiasOptions(donors="stripes"),
+    ):
+        manifest = plan(store, options)
+        assert len(manifest.rows) == 36 and manifest.masks_from == {"imported": 12} and not manifest.left_out
+        report = scored(store, sees_nothing, options, manifest)
+        assert report.settings["test_videos"] == report.settings["same_class_videos"] == 12
+        assert ("SBErr" in report.metrics) is (options.donors == "backgrounds")
+        # The videos of a class have a length of their own.
+        assert report.metrics["metadata"] == 100 and report.metrics["IID"] == report.metrics["self"] == 33.33
+    assert bias_sheet(Composer(store, manifest), rows=2, width=64).std() > 20
+
+
+def test_the_scene_behind_imported_masks_is_reconstructed(tmp_path: Path) -> None:
+    reader = ClipReader(masks_store(tmp_path / "s"), T, STRIDE, 48)
+    for video in (0, 5):
+        found = reader.scene(video, 0)[0, :, 0]
+        truth = torch.from_numpy(scene(video)[:, 8:56]).permute(2, 0, 1) / 255
+        torch.testing.assert_close(found, truth, atol=0.01, rtol=0)
+        assert reader.scene(video, 0) is reader.scene(video, 0)
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
+    store = masks_store(tmp_path / "graded", imported=6, backgrounds=True)
+    recorder = Recorder()
+    manifest = plan_bias(store, T, STRIDE, CROP, BiasOptions(donors="stripes"), recorder)
+    assert manifest.left_out == {f"v{n:02}.mp4": "estimated masks graded below E" for n in range(6, 12)}
+    assert recorder.warnings == ["6 of 12 test videos left out: estimated masks graded below E, such as v06.mp4"]
+    report = scored(store, looks_at_motion, manifest=manifest)
+    assert report.settings["left_out"] == {"estimated masks graded below E": 6}
+    assert (report.settings["videos"], report.settings["test_videos"]) == (6, 12)
+    assert len(plan(store, BiasOptions(donors="stripes", min_grade="F")).rows) == 36
+    # Scenes of the first six are reconstructed; the backgrounds of the others have a bad grade.
+    donors = {row.donor.id for row in plan(store, BiasOptions(composites=5)).rows}
+    assert donors <= {f"v{n:02}.mp4" for n in range(6)} and len(donors) == 6
+    some = plan(store, BiasOptions(composites=5, donor_grade="F"))
+    assert {row.donor.id for row in some.rows} - donors
+
+    store = masks_store(tmp_path / "missing", imported=6)
+    manifest = plan(store, BiasOptions(donors="stripes", min_grade=None))
+    assert manifest.reasons == {"no masks: none imported, and no background to estimate them from": 6}
+    with pytest.raises(UsageError, match="0 labelled test videos with foreground masks, of 0 classes"):
+        plan(masks_store(tmp_path / "none", imported=0), BiasOptions(donors="stripes"))
+
+
+def test_real_clips_with_true_masks_are_all_tested(real_data: Path, tmp_path: Path) -> None:
+    source = real_data / "actions" / "jhmdb"
+    with open(source / "labels.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["fold"] == "3" and row["class_name"] in ("golf", "run")]
+    # Two clips of each class whose camera moves most: they have no static background, or a bad one.
+    rows.sort(key=lambda row: (row["class_name"], -float(row["camera_px_per_5_frames"])))
+    chosen = [
+        row for place, row in enumerate(rows) if [r["class_name"] for r in rows[:place]].count(row["class_name"]) < 2
+    ]
+    for row in chosen:
+        name = Path(row["file"]).relative_to("videos")
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / row["file"], tmp_path / "videos" / name)
+        bits = np.load(source / "masks" / name.with_suffix(".npz"))["bits"]
+        masks = np.unpackbits(bits, axis=1)[:, :76800].reshape(-1, 240, 320).astype(np.bool_)
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(tmp_path / "masks" / f"{name}.npz", masks=masks)
+    build_shards(ShardOptions(inputs=[tmp_path / "videos"], out=tmp_path / "s", in_process=True), Silent())
+    assert import_masks(tmp_path / "s", tmp_path / "masks", Silent()).videos == 4
+    options = BiasOptions(donors="folder", folder=real_data / "scenes", composites=1)
+    store = open_store(tmp_path / "s")
+    report = scored(store, looks_at_background, options, plan(store, options))
+    assert (report.settings["videos"], report.settings["left_out"]) == (4, {})
+    assert report.settings["masks_from"] == {"imported": 4}
+
+
+def test_a_video_may_lack_a_scene_of_its_class(tmp_path: Path) -> None:
+    store = masks_store(tmp_path / "s", imported=4)  # one class has two groups, the others have one
+    report = scored(store, looks_at_motion, BiasOptions(donors="stripes", composites=2))
+    assert (
+        report.settings["same_class_videos"] == 2
+        and report.has_same_class.tolist() == [True] * 2 + [False] * 4 + [True] * 2
+    )
+    judged = Report(bias=report).judged
+    assert len(judged["same_class"].ids) == 4 and len(judged["self"].ids) == 8
+    assert 100 * judged["same_class"].value == report.metrics["same_class"]
+    one_class = masks_store(tmp_path / "few", imported=3)
+    report = scored(one_class, looks_at_motion, BiasOptions(donors="stripes", scene_foregrounds=0))
+    assert "same_class" not in report.metrics and "same_class" not in Report(bias=report).judged
+
+
+def test_the_terminal_shows_published_names_first(of_background: BiasReport) -> None:
+    left_out = {"masks_from": {"imported": 10, "motion": 2}, "left_out": {"no foreground in the clip": 3}}
+    shown = replace(of_background, settings=of_background.settings | left_out | {"test_videos": 15})
+    for width in (80, 120):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(_bias_table(Report(bias=shown, settings={"run": "run", "store": "store"})))
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= 80 and "12 of 15 test videos, 4 groups, 36 composites" in lines[1]
+        assert "masks: 10 imported, 2 motion" in lines[2] and "left out: 3 x no foreground" in lines[3]
+        names = [line.split()[1] for line in lines if line.startswith("│")]
+        assert names[: len(PUBLISHED)] == list(PUBLISHED) and len(names) == len(set(names)) == 25
+        assert not {"plain", "scuba", "swap_action"} & set(names) and {"self", "hole", "metadata"} <= set(names)
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
@@ -492,7 +723,7 @@ def test_clips_are_those_of_the_dataset(biased: Store, num_frames: int, stride: 
     reader = ClipReader(biased, num_frames, stride, CROP)
     for sample in (dataset[0], dataset[7]):
         video, shot = int(sample.video), int(sample.shot)
-        assert evaluated_shot(reader.store, video, background=True) == shot
+        assert evaluated_shot(biased, video) == scene_shot(biased, video, None) == shot
         starts = reader.starts(video, shot, 3)
         assert list(starts) == sample.start.tolist()
         for view, start in enumerate(starts):
@@ -518,7 +749,7 @@ def test_a_manifest_that_does_not_fit_is_refused(biased: Store, manifest: Manife
             plan(biased, BiasOptions(manifest=path))
 
     refused({"content_hash": "0" * 64}, "made for a store with content hash 000000000000")
-    refused({"version": 2}, "not a manifest of bgaug-bias version 1: version")
+    refused({"version": 1}, "not a manifest of bgaug-bias version 2: version")
     refused({"stride": 0}, "stride")
     refused({"colour": 1}, "colour")
     refused({"rows": []}, "no rows")
@@ -583,9 +814,11 @@ def test_impossible_tests_are_errors(biased: Store) -> None:
     recorder = Recorder()
     with pytest.raises(UsageError, match="needs two classes"):
         plan_bias(biased, T, STRIDE, CROP, BiasOptions(min_area=0.9), recorder)
-    assert any("12 of 12 test videos are left out" in warning for warning in recorder.warnings)
+    assert any("12 of 12 test videos left out: foreground on less than 90 % of" in one for one in recorder.warnings)
     with pytest.raises(UsageError, match="min_grade must be one of A, B, C, D, E, F"):
         plan(biased, BiasOptions(min_grade="Z"))
+    with pytest.raises(UsageError, match="donor_grade must be one of A, B, C, D, E, F"):
+        plan(biased, BiasOptions(donor_grade="z"))
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -617,7 +850,7 @@ def test_a_run_is_evaluated_and_again_from_its_manifest(biased: Store, tmp_path:
 def test_a_sheet_shows_a_row_a_composite(biased: Store, manifest: Manifest) -> None:
     composer = Composer(biased, manifest)
     sheet = bias_sheet(composer, rows=4, width=64)
-    assert sheet.dtype == np.uint8 and sheet.shape[1] == 6 * (64 + 4)
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == 9 * (64 + 4)
     heights = [len(bias_sheet(composer, rows=rows, width=64)) for rows in (1, 2)]
     assert len(sheet) - heights[1] == 2 * (heights[1] - heights[0]) > 0
     with pytest.raises(ValueError, match="rows need 2 images"):

@@ -23,7 +23,7 @@ def longest_shot(shots: NDArray[np.integer] | Sequence[tuple[int, int]]) -> int:
     return lengths.index(max(lengths))
 
 
-def evaluated_shot(store: Store, video: int, *, background: bool = False) -> int | None:
+def evaluated_shot(store: Store, video: int, usable: NDArray[np.bool_] | None = None) -> int | None:
     """Index of the shot of a stored video that is evaluated: the longest.
 
     It is never a dissolve or a fade between two shots, unless the video has nothing else.
@@ -31,22 +31,23 @@ def evaluated_shot(store: Store, video: int, *, background: bool = False) -> int
     Args:
         store: the store.
         video: index of the video.
-        background: only shots with a static background count.
+        usable: bool (shots,), shots that may be chosen; all by default.
 
     Returns:
         None if there is no such shot.
     """
     shots = store.shots(video)
-    usable = np.flatnonzero((shots[:, 1] > shots[:, 0]) & ((shots[:, 2] >= 0) | (not background)))
-    if not len(usable):
+    allowed = shots[:, 1] > shots[:, 0]
+    places = np.flatnonzero(allowed if usable is None else allowed & usable)
+    if not len(places):
         return None
-    found = int(usable[longest_shot(shots[usable])])
+    found = int(places[longest_shot(shots[places])])
     grade = store.columns.shot_grade[store.columns.shot_offsets[video] + found]
     if grade or shots[found, 2] >= 0:
         return found
     # Fragments have neither a grade nor a background, as transitions do: only the row tells them apart.
     rows = store.row(video).shots
-    proper = [shot for shot in usable.tolist() if not rows[shot].is_transition]
+    proper = [shot for shot in places.tolist() if not rows[shot].is_transition]
     return proper[longest_shot(shots[proper])] if proper else found
 
 

@@ -7,14 +7,16 @@ These are functions over tensors and arrays; the caller chooses videos, backgrou
     contrasted  right on SCUBA and wrong on SCUFO: recognised by motion
     conflict    SCUBA next to the still foreground of another action: which of the two is predicted?
     far, ring   only what is far from the foreground is foreign (wide bias), or only a ring around it (micro bias)
+    self        the foreground over a still image of its own scene: the cost of composing
+    hole        the plain clip with a grey hole in the shape of another foreground: the influence of a cut-out
 
 Letters: B clips, T frames, h, w pixels of the crop, N items, K classes, D embedding.
 
 References: H. Li et al., "Mitigating and evaluating static bias of action representations in the background and the
 foreground", ICCV 2023, arXiv 2211.12883 (SCUBA, SCUFO, contrasted accuracy, conflicting foreground). J. Chung et al.,
 "Enabling detailed action recognition evaluation through video dataset augmentation", NeurIPS 2022 datasets and
-benchmarks (HAT: background only, human only, action swap). Far, ring, stripes and the placing of the still foreground
-are ours.
+benchmarks (HAT: background only, human only, action swap). "Seeing beyond the scene", arXiv 2512.17953 (SHAcc, SBErr).
+Far, ring, hole, stripes and the placing of the still foreground are ours.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bgaug.pairs import composite, soften
+from bgaug.pairs import KINETICS_MEAN, composite, soften
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -40,6 +42,17 @@ Bools = NDArray[np.bool_]
 
 _REFERENCE_SIDE = 256.0  # side of an image in the lengths of `Stripes`
 _SHIFT_STEPS = 8  # a still foreground moves by whole eighths of the image width
+
+PUBLISHED = {
+    "IID": "plain",
+    "SCUBA": "scuba",
+    "SCUFO": "scufo",
+    "ConflFG": "conflict_dynamic",
+    "contrasted": "contrasted",
+    "SHAcc": "swap_action",
+    "SBErr": "swap_background",
+}
+"""Names of the measures in publications, and the same measures by our names."""
 
 _COUNTED = re.compile(r"(?P<name>.+)__(?P<count>\d+)(?:\.[A-Za-z0-9]{1,5})?")
 
@@ -137,6 +150,29 @@ def conflict(clips: Tensor, parts: Regions, images: Tensor, still: Tensor, still
     """
     scene = composite(shifted(still, shift), shifted(still_mask, shift), images)
     return composite(clips, parts.foreground, scene)
+
+
+def scene_behind(frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The scene behind the foregrounds of some frames of a camera that does not move, as one image.
+
+    Each pixel is the median over the frames whose mask is 0 there (of an even number of values, the lower middle one).
+
+    Args:
+        frames: float in [0, 1], (B, 3, T, h, w).
+        masks: float in [0, 1], (B, 1, T, h, w).
+
+    Returns:
+        The image, float in [0, 1], (B, 3, 1, h, w), 0 where all frames hide it; and where it was seen, bool
+        (B, 1, 1, h, w).
+    """
+    shown = frames.masked_fill(masks > 0, torch.nan).nanmedian(dim=2, keepdim=True).values
+    return shown.nan_to_num(0.0), (masks == 0).any(dim=2, keepdim=True)
+
+
+def grey_image(images: Tensor) -> Tensor:
+    """An image of the mean colour of Kinetics, with the shape, type and device of `images`, (B, 3, T, h, w)."""
+    mean = torch.tensor(KINETICS_MEAN, dtype=images.dtype, device=images.device)
+    return mean.view(1, 3, 1, 1, 1).expand_as(images)
 
 
 def clear_shift(moving: Array, still: Array) -> int:

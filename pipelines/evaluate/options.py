@@ -93,7 +93,7 @@ class BiasOptions(Options):
         Literal["backgrounds", "stripes", "bank", "folder"],
         Option(
             "Images behind the foregrounds: other videos' backgrounds, generated stripes, a bank of the store, or a "
-            "folder.",
+            "folder; the last three need only masks.",
             flag="bias-donors",
             panel=BIAS,
         ),
@@ -104,8 +104,28 @@ class BiasOptions(Options):
     folder: Annotated[
         Path | None, Option("Folder of images, for --bias-donors folder.", flag="bias-folder", panel=BIAS)
     ] = None
-    min_grade: str | None = "C"
-    """Least grade, A to F, of the shots of foregrounds and donors; None accepts all."""
+    min_grade: Annotated[
+        str | None,
+        Option(
+            "Leave out test videos whose estimated masks are graded worse, A to F.",
+            flag="bias-min-grade",
+            panel=BIAS,
+            metavar="GRADE",
+            rare=True,
+        ),
+    ] = "E"
+    """None accepts all. Masks that were imported, or that a network made, are always used."""
+    donor_grade: Annotated[
+        str | None,
+        Option(
+            "Use no estimated backgrounds graded worse, A to F.",
+            flag="bias-donor-grade",
+            panel=BIAS,
+            metavar="GRADE",
+            rare=True,
+        ),
+    ] = "C"
+    """None accepts all. A scene that is reconstructed behind imported masks has no grade."""
     min_area: Annotated[float, Ge(0)] = 0.002
     """Least area of a test video's masks, as a share of the clip."""
     videos: Annotated[

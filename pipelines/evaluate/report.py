@@ -121,6 +121,11 @@ class Report:
             metrics[f"{name}_splits_std"] = _percent(float(np.std(values, ddof=1)))
         return metrics if self.bias is None else metrics | self.bias.metrics
 
+    @property
+    def only_bias(self) -> bool:
+        """Whether the bias protocol was the only one."""
+        return self.bias is not None and not self.outcomes
+
     def _own_metrics(self) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name, outcome in self.outcomes.items():
@@ -225,10 +230,13 @@ def _bias_outcomes(bias: BiasReport) -> dict[str, Outcome]:
     hits = {"conflict_dynamic" if name == "conflict" else name: hit for name, hit in bias.hits.items()}
     if {"scuba", "scufo"} <= hits.keys():
         hits["contrasted"] = hits["scuba"] & ~hits["scufo"]
-    return {
-        name: Outcome(hit.astype(np.float64), ids, groups, nothing, None, np.ones(len(rows)))
-        for name, hit in hits.items()
-    }
+    outcomes = {}
+    for name, hit in hits.items():
+        kept = bias.has_same_class if name == "same_class" else np.ones(len(rows), np.bool_)
+        if kept.any():
+            values = hit[kept].astype(np.float64)
+            outcomes[name] = Outcome(values, ids[kept], groups[kept], nothing[kept], None, np.ones(len(values)))
+    return outcomes
 
 
 def _percent(share: float) -> float:

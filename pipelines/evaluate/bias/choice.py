@@ -7,23 +7,29 @@ size or the number of composites.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bgaug.data.clips import evaluated_shot
 from bgaug.errors import UsageError
 from bgaug.metrics.bias import Stripes, clear_shift
-from bgaug.pipelines.evaluate.bias.composer import ClipReader, digest, donor_file, has_splits, image_files, video_group
+from bgaug.pipelines.evaluate.bias.composer import (
+    REFERENCE_CROP,
+    ClipReader,
+    digest,
+    donor_file,
+    has_splits,
+    image_files,
+    video_group,
+)
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Inserted, Manifest, Row, SceneTest
+from bgaug.pipelines.evaluate.bias.scenes import check_grade, foreground_shot, scene_shot
 from bgaug.progress import Progress
-from bgaug.store.format.records import GRADES
 
-_REFERENCE_CROP = 112  # the options give lengths in pixels of such a crop
 _TRIES = 64
 
 if TYPE_CHECKING:
@@ -64,31 +70,35 @@ class _Foreground:
 def make_manifest(reader: ClipReader, content_hash: str, options: BiasOptions, progress: Progress) -> Manifest:
     """Choose foregrounds, donors, still frames and inserted foregrounds.
 
-    Foregrounds are the labelled videos with a static background, of the test split if the store has a train and a test
-    split. Donors are of another class and, if possible, of another group.
+    Foregrounds are the labelled videos with masks, of the test split if the store has a train and a test split. Donors
+    are of another class and, if possible, of another group.
 
     Raises:
-        UsageError: these videos do not have two classes.
+        UsageError: these videos do not have two classes, or a grade is none.
         StoreError: the store has no such bank.
     """
+    check_grade("min_grade", options.min_grade)
+    check_grade("donor_grade", options.donor_grade)
     store = reader.store
-    foregrounds = _foregrounds(reader, options, progress)
+    foregrounds, left_out = _foregrounds(reader, options, progress)
     labels = {one.label for one in foregrounds}
     if len(labels) < 2 and options.min_grade is not None:
-        progress.warn(f"shots of grade {options.min_grade} or better do not have two classes: all grades are used")
+        progress.warn(f"masks of grade {options.min_grade} or better do not have two classes: all grades are used")
         return make_manifest(reader, content_hash, replace(options, min_grade=None), progress)
+    _warn_of(left_out, len(foregrounds), progress)
     if len(labels) < 2:
         raise UsageError(
-            f"{store.path} has {len(foregrounds)} labelled test videos with foreground masks and a static background, "
-            f"of {len(labels)} classes; a bias evaluation needs two classes"
+            f"{store.path} has {len(foregrounds)} labelled test videos with foreground masks, of {len(labels)} "
+            "classes; a bias evaluation needs two classes"
         )
-    pick = _Picker(reader, options)
-    scale = reader.crop / _REFERENCE_CROP
+    pick = _Picker(reader, options, progress)
+    scale = reader.crop / REFERENCE_CROP
     rows = [
         row
         for one in foregrounds
         for row in (_row(one, k, donor, foregrounds, options.seed) for k, donor in enumerate(pick.donors(one)))
     ]
+    same_class = {one.id: donor for one in foregrounds if (donor := pick.same_class(one)) is not None}
     return Manifest(
         content_hash=content_hash,
         seed=options.seed,
@@ -99,11 +109,17 @@ def make_manifest(reader: ClipReader, content_hash: str, options: BiasOptions, p
         feather=round(options.feather * scale, 4),
         ring=round(options.ring * scale, 4),
         rows=tuple(rows),
+        same_class=same_class,
         scene=_scene(foregrounds, pick.scenes(), options),
+        masks_from=dict(Counter(store.masks_from(one.video, one.shot) for one in foregrounds).most_common()),
+        left_out=left_out,
     )
 
 
-def _foregrounds(reader: ClipReader, options: BiasOptions, progress: Progress) -> list[_Foreground]:
+def _foregrounds(
+    reader: ClipReader, options: BiasOptions, progress: Progress
+) -> tuple[list[_Foreground], dict[str, str]]:
+    """The tested foregrounds, and by id why other test videos are left out."""
     store = reader.store
     requested = store.columns.label >= 0
     if has_splits(store):
@@ -114,32 +130,38 @@ def _foregrounds(reader: ClipReader, options: BiasOptions, progress: Progress) -
             sorted(videos, key=lambda video: _word(options.seed, "video", store.video_id(video)))[: options.videos]
         )
     progress.start("foregrounds", len(videos))
-    found, left_out = [], []
+    found, left_out = [], {}
     for video in videos:
-        shot = _shot(reader, video, options)
-        one = None if shot is None else _foreground(reader, video, shot, options)
-        if one is None:
-            left_out.append(store.video_id(video))
+        one = _foreground(reader, video, options)
+        if isinstance(one, str):
+            left_out[store.video_id(video)] = one
         else:
             found.append(one)
         progress.advance()
-    if left_out:
-        progress.warn(
-            f"{len(left_out)} of {len(videos)} test videos are left out, such as {left_out[0]}: no static background, "
-            f"a background graded below {options.min_grade}, or almost no foreground"
-        )
-    return found
+    return found, left_out
 
 
-def _foreground(reader: ClipReader, video: int, shot: int, options: BiasOptions) -> _Foreground | None:
+def _warn_of(left_out: Mapping[str, str], kept: int, progress: Progress) -> None:
+    for reason, count in Counter(left_out.values()).most_common():
+        first = next(name for name, why in left_out.items() if why == reason)
+        progress.warn(f"{count} of {len(left_out) + kept} test videos left out: {reason}, such as {first}")
+
+
+def _foreground(reader: ClipReader, video: int, options: BiasOptions) -> _Foreground | str:
+    """The foreground of a video, or why it cannot be tested."""
     store = reader.store
+    shot, reason = foreground_shot(store, video, options.min_grade)
+    if shot is None:
+        return reason
     name = store.video_id(video)
     starts = reader.starts(video, shot, options.clips)
     frames = [reader.frames(video, shot, start) for start in starts]
     masks = np.stack([reader.mask(video, part)[0, 0].cpu().numpy() for part in frames])  # (clips, T, S, S)
     area = masks.mean(axis=(2, 3)).min(axis=0)
-    if masks.mean() < options.min_area or not area.any():
-        return None
+    if not area.any():
+        return "no foreground in the clip"
+    if masks.mean() < options.min_area:
+        return f"foreground on less than {100 * options.min_area:g} % of the clip"
     showing = np.flatnonzero(area)
     still = int(showing[draw(len(showing), options.seed, "still", name)])
     return _Foreground(
@@ -164,6 +186,7 @@ def _row(one: _Foreground, k: int, donor: Donor, foregrounds: Sequence[_Foregrou
     inserted = Inserted(
         id=other.id,
         shot=other.shot,
+        start=other.starts[0],
         frame=other.frame,
         label=other.label,
         shift=clear_shift(one.moving, other.standing),
@@ -183,7 +206,7 @@ def _row(one: _Foreground, k: int, donor: Donor, foregrounds: Sequence[_Foregrou
 
 def _pick(items: Sequence[_Item], purpose: Sequence[object], allowed: Callable[[_Item], bool]) -> _Item | None:
     """A random one of the allowed items; None if there is none."""
-    for number in range(_TRIES):
+    for number in range(_TRIES if items else 0):
         item = items[draw(len(items), *purpose, number)]
         if allowed(item):
             return item
@@ -199,13 +222,17 @@ class _Picker:
         StoreError: the store has no such bank.
     """
 
-    def __init__(self, reader: ClipReader, options: BiasOptions) -> None:
+    def __init__(self, reader: ClipReader, options: BiasOptions, progress: Progress) -> None:
         self.reader, self.options, self.seed = reader, options, options.seed
         self.all: list[Donor] = []
-        self.groups: dict[str, str] = {}  # of videos
+        self.videos = _scene_donors(reader, options.donor_grade)
         if options.donors == "backgrounds":
-            self.all = _background_donors(reader, options)
-            self.groups = {one.id: video_group(reader.store, reader.store.find(one.id)) for one in self.all}
+            if len({one.label for one in self.videos}) < 2 and options.donor_grade is not None:
+                progress.warn(
+                    f"backgrounds of grade {options.donor_grade} or better do not have two classes: all are used"
+                )
+                self.videos = _scene_donors(reader, None)
+            self.all = self.videos
         elif options.donors == "bank":
             if options.bank is None:
                 raise UsageError('donors="bank" needs the name of a bank; `bgaug import --backgrounds` makes one')
@@ -219,6 +246,10 @@ class _Picker:
             self.all = [Donor(kind="file", id=name, sha256=digest(image)) for name, image in files]
         elif options.donors != "stripes":
             raise UsageError(f"donors must be backgrounds, stripes, bank or folder, got {options.donors!r}")
+        self.groups = {one.id: video_group(reader.store, reader.store.find(one.id)) for one in self.videos}
+        self.of_class: defaultdict[str | None, list[Donor]] = defaultdict(list)
+        for one in self.videos:
+            self.of_class[one.label].append(one)
 
     def donors(self, one: _Foreground) -> list[Donor]:
         """A donor for each composite of a foreground, different ones as far as possible."""
@@ -240,9 +271,14 @@ class _Picker:
         found = found or _pick(self.all, purpose, lambda donor: donor.label != one.label)
         if found is None:
             raise UsageError(
-                f"no video of another class has a background for {one.id}; use stripes, a bank or a folder"
+                f"no video of another class shows its scene behind {one.id}; use stripes, a bank or a folder"
             )
         return found
+
+    def same_class(self, one: _Foreground) -> Donor | None:
+        """The scene of another video of the same class and another group; None if there is none."""
+        purpose = (self.seed, "same class", one.id)
+        return _pick(self.of_class[one.label], purpose, lambda donor: self.groups[donor.id] != one.group)
 
     def _stripes(self, *purpose: object) -> Donor:
         name = f"stripes {_word(self.seed, 'stripes', *purpose):016x}"
@@ -264,27 +300,15 @@ class _Picker:
         return shuffled[: self.options.scenes]
 
 
-def _background_donors(reader: ClipReader, options: BiasOptions) -> list[Donor]:
-    """The labelled videos with a static background of a sufficient grade."""
+def _scene_donors(reader: ClipReader, least: str | None) -> list[Donor]:
+    """The labelled videos whose scene can be shown without its foreground, with backgrounds of a sufficient grade."""
     store, found = reader.store, []
     for video in np.flatnonzero(store.columns.label >= 0).tolist():
-        shot = _shot(reader, video, options)
+        shot = scene_shot(store, video, least)
         if shot is not None:
             label = store.header.classes[int(store.columns.label[video])]
             found.append(Donor(kind="video", id=store.video_id(video), shot=shot, label=label))
     return found
-
-
-def _shot(reader: ClipReader, video: int, options: BiasOptions) -> int | None:
-    """The longest shot with a background if its grade is sufficient; shots without a grade are accepted."""
-    shot = evaluated_shot(reader.store, video, background=True)
-    if shot is None or options.min_grade is None:
-        return shot
-    if options.min_grade not in GRADES[1:]:
-        raise UsageError(f"min_grade must be one of {', '.join(GRADES[1:])}, or None, got {options.min_grade!r}")
-    columns = reader.store.columns
-    grade = int(columns.shot_grade[int(columns.shot_offsets[video]) + shot])
-    return shot if grade <= GRADES.index(options.min_grade) else None
 
 
 def _scene(foregrounds: Sequence[_Foreground], donors: Sequence[Donor], options: BiasOptions) -> SceneTest | None:

@@ -17,22 +17,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bgaug.data.clips import looped_clip, uniform_clips
+from bgaug.background.plate import fill
+from bgaug.data.clips import evenly_spaced, looped_clip, uniform_clips
 from bgaug.errors import UsageError
-from bgaug.metrics.bias import Regions, conflict, far_swap, freeze, regions, ring_swap
-from bgaug.pairs import KINETICS_MEAN, centre_crop, composite, crop_resize_masks
+from bgaug.metrics.bias import Regions, conflict, far_swap, freeze, grey_image, regions, ring_swap, scene_behind
+from bgaug.pairs import centre_crop, composite, crop_resize_masks, dilate
 from bgaug.pairs.masks import unpack_masks
 from bgaug.pipelines.evaluate.bias.manifest import Donor, Manifest, Row
+from bgaug.pipelines.evaluate.bias.scenes import shows_scene
 from bgaug.sizing import fit_frame
 from bgaug.store import Store
+from bgaug.store.format.records import CAMERAS
 from bgaug.visualize import IMAGE_SUFFIXES, image_sheet, read_image
+
+REFERENCE_CROP = 112
+"""The options give lengths in pixels of such a crop."""
+
+_SCENE_FRAMES = 16  # a scene is reconstructed from so many frames
+_SCENE_GROW = 3.0  # and from what is so far away from the masks, because masks miss the rim of a foreground
+_KEPT_SCENES = 128
 
 
 class ClipReader:
-    """Centre crops of a store's clips, their masks and backgrounds, with a leading 1.
+    """Centre crops of a store's clips, their masks and scenes, with a leading 1.
 
     Args:
-        store: a store with frames, masks and backgrounds.
+        store: a store with frames and masks.
         num_frames: T.
         stride: distance of the frames of a clip.
         crop: S.
@@ -45,6 +55,7 @@ class ClipReader:
         self.store = store
         self.num_frames, self.stride, self.crop = num_frames, stride, crop
         self.device = torch.device(device)
+        self.scene = lru_cache(_KEPT_SCENES)(self._scene)
 
     def starts(self, video: int, shot: int, clips: int) -> tuple[int, ...]:
         """First frames of the evaluated clips of a shot."""
@@ -68,11 +79,28 @@ class ClipReader:
         masks = unpack_masks(packed, *self.store.size).unsqueeze(0)
         return crop_resize_masks(masks, torch.tensor([box], dtype=torch.float32, device=self.device), self.crop)
 
-    def background(self, video: int, shot: int) -> Tensor:
-        """Background of a shot: float32 in [0, 1], (1, 3, 1, S, S)."""
-        image = np.empty((*self.store.size, 3), np.uint8)
-        self.store.background_into(video, shot, image)
-        return self._cropped(image[None], video)
+    def _scene(self, video: int, shot: int) -> Tensor:
+        """The scene of a shot without its foreground: float32 in [0, 1], (1, 3, 1, S, S).
+
+        It is the stored background. Where there is none, and where masks from elsewhere show better what is hidden, it
+        is reconstructed from the shot's frames; from the middle one only if the camera moves.
+        """
+        if self.store.shots(video)[shot, 2] >= 0 and not shows_scene(self.store, video, shot):
+            image = np.empty((*self.store.size, 3), np.uint8)
+            self.store.background_into(video, shot, image)
+            return self._cropped(image[None], video)
+        return self._reconstructed(video, shot)
+
+    def _reconstructed(self, video: int, shot: int) -> Tensor:
+        start, stop = self.store.shots(video)[shot, :2].tolist()
+        columns = self.store.columns
+        moving = CAMERAS[columns.shot_camera[int(columns.shot_offsets[video]) + shot]] == "moving"
+        frames = start + np.unique(evenly_spaced(stop - start, 1 if moving else _SCENE_FRAMES))
+        covered = dilate(self.mask(video, frames), _SCENE_GROW * self.crop / REFERENCE_CROP)
+        image, seen = scene_behind(self.clip(video, frames), covered)
+        pixels = (255 * image[0, :, 0]).round().byte().permute(1, 2, 0)
+        filled = torch.from_numpy(fill(pixels.cpu().numpy(), seen[0, 0, 0].cpu().numpy())).to(self.device)
+        return (filled / 255).clamp(0, 1).permute(2, 0, 1)[None, :, None]
 
     def foreign(self, image: NDArray[np.uint8]) -> Tensor:
         """The centre square of any image, uint8 (H, W, 3): float32 in [0, 1], (1, 3, 1, S, S)."""
@@ -128,13 +156,17 @@ def has_splits(store: Store) -> bool:
 
 # --- composites ---------------------------------------------------------------------------------------------------
 
-OF_VIDEO = ("plain", "static_clip", "background_only", "foreground_only")
-"""Views that a test video has once."""
+CONTROLS = ("self", "same_class", "hole")
+"""Views with the seams of composites, but without a scene of another class."""
+
+OF_VIDEO = ("plain", "static_clip", "background_only", "foreground_only", *CONTROLS)
+"""Views that a test video has once; a video may lack "same_class"."""
 
 OF_ROW = ("scuba", "scufo", "conflict", "far", "ring")
 """Views of each composite."""
 
-SHEET = ("plain", *OF_ROW)
+SHEET = ("plain", *OF_ROW, *CONTROLS)
+"""Views on the contact sheet."""
 
 
 def by_video(manifest: Manifest) -> Iterator[list[Row]]:
@@ -149,6 +181,7 @@ class Base:
 
     clip: Tensor  # (1, 3, T, S, S)
     parts: Regions
+    area: float  # of the mask as it is stored, share of the clip
 
 
 class Composer:
@@ -172,18 +205,24 @@ class Composer:
         """A clip of a row's video and its regions."""
         video = self.store.find(row.id)
         frames = self.reader.frames(video, row.shot, start)
-        return Base(self.reader.clip(video, frames), self._regions(self.reader.mask(video, frames)))
+        mask = self.reader.mask(video, frames)
+        return Base(self.reader.clip(video, frames), self._regions(mask), float(mask.mean()))
 
     def of_video(self, row: Row, base: Base) -> dict[str, Tensor]:
-        """The clips of `OF_VIDEO`, float32 (1, 3, T, S, S) each; `row` is the first of the video."""
-        T = base.clip.shape[2]
-        own = self.reader.background(self.store.find(row.id), row.shot)
-        grey = torch.tensor(KINETICS_MEAN, device=base.clip.device).view(1, 3, 1, 1, 1).expand_as(own)
+        """The clips of `OF_VIDEO` that there are, float32 (1, 3, T, S, S) each; `row` is the first of the video."""
+        T, foreground = base.clip.shape[2], base.parts.foreground
+        own = self.reader.scene(self.store.find(row.id), row.shot)
+        other = self.store.find(row.inserted.id)
+        shape = self.reader.mask(other, self.reader.frames(other, row.inserted.shot, row.inserted.start))
+        same = self.manifest.same_class.get(row.id)
         return {
             "plain": base.clip,
             "static_clip": freeze(base.clip, row.still),
             "background_only": own.expand(-1, -1, T, -1, -1),
-            "foreground_only": composite(base.clip, base.parts.foreground, grey),
+            "foreground_only": composite(base.clip, foreground, grey_image(own)),
+            "self": composite(base.clip, foreground, own),
+            **({} if same is None else {"same_class": composite(base.clip, foreground, self.donor_image(same))}),
+            "hole": composite(grey_image(own), self._regions(shape).foreground, base.clip),
         }
 
     def of_row(self, row: Row, base: Base) -> dict[str, Tensor]:
@@ -207,7 +246,7 @@ class Composer:
             UsageError: the image is missing, or has changed since the manifest was made.
         """
         if donor.kind == "video":
-            return self.reader.background(self.store.find(donor.id), donor.shot or 0)
+            return self.reader.scene(self.store.find(donor.id), donor.shot or 0)
         if donor.stripes is not None:
             return donor.stripes.image(self.manifest.crop, self.reader.device)[None, :, None]
         image = self._of_bank(donor.id) if donor.kind == "bank" else self._of_folder(donor.id)
@@ -244,7 +283,8 @@ def bias_sheet(composer: Composer, *, rows: int = 8, width: int = 160) -> NDArra
     for place in np.unique(np.linspace(0, len(all_) - 1, rows).round().astype(int)).tolist():
         row = all_[place]
         base = composer.base(row, row.starts[0])
-        clips = {"plain": base.clip, **composer.of_row(row, base)}
+        clips = composer.of_video(row, base) | composer.of_row(row, base)
+        clips.setdefault("same_class", grey_image(base.clip))
         # A frame far from the still frame, where the frozen clip differs from the moving one.
         T = composer.manifest.num_frames
         frame = (row.still + T // 2) % T

@@ -6,6 +6,7 @@ The sha256 of the file identifies the test.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -44,10 +45,20 @@ class Donor(_Record):
 
 
 class Inserted(_Record):
-    """The still foreground next to a moving one: a frame of another video, and its shift to the right."""
+    """The foreground of another video, as a still next to a moving foreground, and as the shape of a hole.
+
+    Attributes:
+        id: id of the video.
+        shot: shot of the video.
+        start: first frame of the clip whose masks are the hole.
+        frame: the frame of the still foreground.
+        label: class of the video.
+        shift: shift of the still foreground to the right.
+    """
 
     id: str
     shot: int
+    start: int
     frame: int
     label: str
     shift: int
@@ -106,11 +117,15 @@ class Manifest(_Record):
         feather: sigma of the blur at the edges of the masks.
         ring: width of the ring.
         rows: the composites; those of one video are consecutive.
+        same_class: the scene of another video of the same class and another group, by video; without the videos that
+            have none.
         scene: the scene probe; None if there were too few videos.
+        masks_from: number of tested videos by the origin of their masks.
+        left_out: why a test video is not tested, by its id.
     """
 
     format: Literal["bgaug-bias"] = "bgaug-bias"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     content_hash: str
     seed: int
     num_frames: PositiveInt
@@ -120,7 +135,15 @@ class Manifest(_Record):
     feather: NonNegativeFloat
     ring: NonNegativeFloat
     rows: tuple[Row, ...]
+    same_class: dict[str, Donor] = {}
     scene: SceneTest | None = None
+    masks_from: dict[str, int] = {}
+    left_out: dict[str, str] = {}
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Number of test videos that are left out, by reason, the most frequent reason first."""
+        return dict(Counter(self.left_out.values()).most_common())
 
     def to_bytes(self) -> bytes:
         """Content of the file; equal tests give equal bytes."""
@@ -146,7 +169,7 @@ def read_manifest(path: Path) -> Manifest:
     """A manifest from its file.
 
     Raises:
-        UsageError: the file cannot be read, or is not a manifest of version 1.
+        UsageError: the file cannot be read, or is not a manifest of version 2.
     """
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -155,7 +178,7 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"{path} is not a manifest of {FORMAT} version 1: {where}: {first['msg']}") from error
+        raise UsageError(f"{path} is not a manifest of {FORMAT} version 2: {where}: {first['msg']}") from error
 
 
 def check_manifest(manifest: Manifest, store: Store, content_hash: str, name: str) -> None:
@@ -173,6 +196,7 @@ def check_manifest(manifest: Manifest, store: Store, content_hash: str, name: st
         raise UsageError(f"{name} has no rows: nothing to evaluate")
     known = set(store.videos)
     donors = [row.donor for row in manifest.rows] + list(manifest.scene.donors if manifest.scene else ())
+    donors += manifest.same_class.values()
     videos = {row.id for row in manifest.rows} | {row.inserted.id for row in manifest.rows}
     videos |= {donor.id for donor in donors if donor.kind == "video"}
     missing = sorted(videos - known)

@@ -4,6 +4,7 @@ A manifest chooses composites of the store's foregrounds over foreign images; a 
 videos classifies them. See `bgaug.metrics.bias` for the tests.
 
 manifest   the composites, as a file
+scenes     which masks and scenes of a store may be used
 choice     how they are chosen
 composer   clips of a store, the composites, and a contact sheet
 scores     the classifier and the metrics
@@ -54,6 +55,9 @@ _OWN_FILES: dict[str, tuple[bytes, ...]] = {
 """The files that are written, with the first bytes that those of an earlier evaluation have."""
 
 
+_DONORS = {"video": "scenes of videos", "bank": "images of a bank", "file": "images of a folder", "stripes": "stripes"}
+
+
 @dataclass(frozen=True, eq=False)
 class BiasReport:
     """Result of a bias evaluation.
@@ -67,6 +71,7 @@ class BiasReport:
         manifest: the composites.
         names: names of the composites, `id__k`, R.
         hits: bool (R,) by view, composites that are classified as their action.
+        has_same_class: bool (R,), composites of videos with a "same_class" view; its hits mean nothing for the others.
     """
 
     metrics: dict[str, float]
@@ -75,6 +80,7 @@ class BiasReport:
     manifest: Manifest
     names: tuple[str, ...] = ()
     hits: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    has_same_class: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def to_json(self) -> dict[str, Any]:
         """The report of `--json`."""
@@ -139,7 +145,7 @@ def plan_bias(
     """The manifest that the options name, or a new one.
 
     A new manifest has clips of `num_frames` frames at distance `stride`, and centre crops of side `crop`. The store
-    needs frames, masks and backgrounds, in a folder.
+    needs frames and masks, in a folder.
 
     Raises:
         UsageError: the manifest cannot be read or was made for another store, or too few videos can be used.
@@ -185,15 +191,15 @@ def score_bias(
     options = options or BiasOptions()
     composer = Composer(store, manifest, options.folder, device)
     size = options.batch_size
-    of_video, of_row = encode_composites(encoder, composer, size, progress)
-    train = train_set(encoder, composer, of_video["plain"], size, progress)
-    tested = classify(train, store, manifest, of_video, of_row)
-    shares = metrics(tested, of_video, of_row) | scene_probe(encoder, composer, size, progress)
-    percent = {name: round(100 * value, 4 if name.endswith("drift") else 2) for name, value in shares.items()}
+    encoded = encode_composites(encoder, composer, size, progress)
+    train = train_set(encoder, composer, encoded, size, progress)
+    tested = classify(train, store, manifest, encoded)
+    shares = metrics(tested, encoded) | scene_probe(encoder, composer, size, progress)
+    percent = {name: round(100 * value, 4 if "drift" in name else 2) for name, value in shares.items()}
     hits = {name: tested.hit(name) for name in (*OF_VIDEO, *OF_ROW)}
     names = tuple(row.name for row in manifest.rows)
     settings = {**(about or {}), **_settings(manifest, tested, options)}
-    report = BiasReport(percent, settings, class_table(tested), manifest, names, hits)
+    report = BiasReport(percent, settings, class_table(tested), manifest, names, hits, tested.has_same_class)
     if options.out is not None:
         _write_report(report, composer, options.out, options.sheet_rows)
     return report
@@ -206,8 +212,13 @@ def _settings(manifest: Manifest, tested: Tested, options: BiasOptions) -> dict[
         "manifest": None if options.manifest is None else str(options.manifest),
         "content_hash": manifest.content_hash,
         "seed": manifest.seed,
-        "donors": ", ".join(sorted({row.donor.kind for row in rows})),
-        "videos": len(np.unique(tested.place)),
+        "donors": ", ".join(sorted({_DONORS[row.donor.kind] for row in rows})),
+        "videos": (videos := len(np.unique(tested.place))),
+        "test_videos": videos + len(manifest.left_out),
+        "left_out": manifest.reasons,
+        "masks_from": manifest.masks_from,
+        "same_class_videos": len(manifest.same_class),
+        "groups": len(np.unique(tested.groups)),
         "composites": len(rows),
         "clips": len(rows[0].starts),
         "frames": manifest.num_frames,
