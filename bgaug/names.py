@@ -91,6 +91,8 @@ METHODS = Registry(
         "mixup": "bgaug.model.presets:MIXUP",
         "cutmix": "bgaug.model.presets:CUTMIX",
         "dclr": "bgaug.model.presets:DCLR",
+        "supervised": "bgaug.model.presets:SUPERVISED",
+        "supervised-albar": "bgaug.model.presets:SUPERVISED_ALBAR",
     }
 )
 """Training methods: presets of `bgaug.model.Method`."""
@@ -123,6 +125,7 @@ LOSSES = Registry(
         "infonce": "bgaug.model.learner:contrastive_terms",
         "byol": "bgaug.model.learner:contrastive_terms",
         "dclr": "bgaug.model.learner:modes_terms",
+        "supervised": "bgaug.model.supervised:supervised_terms",
     }
 )
 """Losses: functions of a `bgaug.model.ContrastiveLearner` and its pairs, which return "loss" and the terms in it."""

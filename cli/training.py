@@ -20,7 +20,7 @@ def train_command(
     options: TrainOptions,
     as_json: bool,
 ) -> None:
-    """Train an encoder on a store, by contrast.
+    """Train an encoder on a store, by contrast or on its labels (--method supervised).
 
     A checkpoint is written after each epoch, and when the run is stopped by Ctrl-C or SIGTERM; `--resume` continues
     with exactly the next batch. Every step is a line in RUN/log.jsonl; RUN/config.toml holds the options, for
@@ -30,15 +30,15 @@ def train_command(
     Examples:
         bgaug train shards --out run --backbone tiny --epochs 2
 
-        bgaug train shards --out run --method simclr --batch-size 32 --device cuda
-
-        bgaug train shards --out run --set donor=far --set w_static=0.25
+        bgaug train shards --out run --set donor=far --batch-size 32 --device cuda
 
         bgaug train shards --out run --resume
 
         bgaug train shards --out run --meters 64 --best-by motion_r1 --tensorboard
 
         bgaug train shards --out again --config run/config.toml --seed 1
+
+        bgaug train shards --out tuned --method supervised-albar --from run --set policy=stillmix
     """
     from bgaug.pipelines.train.run import train
 

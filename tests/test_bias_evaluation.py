@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,14 @@ from bgaug.metrics.bias import (
     scene_behind,
     shifted,
 )
+from bgaug.model.checkpoint import load_run
 from bgaug.pairs import composite
 from bgaug.pipelines.build.importing import import_masks
 from bgaug.pipelines.build.options import ShardOptions
 from bgaug.pipelines.build.shards import build_shards
 from bgaug.pipelines.evaluate.bias.composer import ClipReader, Composer, bias_sheet, video_group
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, read_manifest, write_manifest
+from bgaug.pipelines.evaluate.bias.readout import head_of
 from bgaug.pipelines.evaluate.bias.run import (
     BiasReport,
     evaluate_bias,
@@ -822,6 +825,36 @@ def test_impossible_tests_are_errors(biased: Store) -> None:
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_supervised_run_classifies_by_its_own_head(biased: Store, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backbone": "tiny", "steps": 2, "batch_size": 4, "crop": CROP, "num_frames": T}
+    options |= {"device": "cpu", "threads": 1}
+    store, recorder = Path(biased.path), Recorder()
+    train(store, tmp_path / "run", Silent(), options=TrainOptions(method="supervised", **options))
+    run = load_run(tmp_path / "run", device="cpu")
+    head, clips = head_of(run, biased, "global", recorder), torch.rand(3, 3, T, CROP, CROP)
+    assert ["may have been trained on the tested videos" in warning for warning in recorder.warnings] == [True]
+    with torch.no_grad():
+        scores, logits = head.scores(run.learner.features(clips).numpy()), run.learner.logits(clips)
+    np.testing.assert_allclose(scores, logits.numpy(), atol=1e-5)
+    run.config["classes"] = run.config["classes"][::-1]  # another order in the store
+    assert head_of(run, biased, "global", Silent()).columns.tolist() == [2, 1, 0]
+
+    made = BiasOptions(min_grade=None, composites=1, readout="head")
+    report = evaluate_bias(tmp_path / "run", store, Silent(), options=made, device="cpu")
+    probed = evaluate_bias(tmp_path / "run", store, Silent(), options=replace(made, readout="probe"), device="cpu")
+    assert report.settings["readout"] == "head" and report.metrics.keys() == probed.metrics.keys()
+    assert report.metrics != probed.metrics and report.metrics["far_drift"] == probed.metrics["far_drift"]
+
+    with pytest.raises(UsageError, match="reads the feature 'global', not 'dynamic'"):
+        evaluate_bias(tmp_path / "run", store, Silent(), options=made, feature="dynamic", device="cpu")
+    run.config["classes"] = ["down", "left", "up"]
+    with pytest.raises(UsageError, match="the classes of .* differ: right, up"):
+        head_of(run, biased, "global", Silent())
+    train(store, tmp_path / "plain", Silent(), options=TrainOptions(method="simclr", **options))
+    with pytest.raises(UsageError, match="was trained by 'simclr' and has no classifier"):
+        evaluate_bias(tmp_path / "plain", store, Silent(), options=made, device="cpu")
 
 
 def test_a_run_is_evaluated_and_again_from_its_manifest(biased: Store, tmp_path: Path) -> None:

@@ -16,14 +16,11 @@ from bgaug.model import ContrastiveLearner
 from bgaug.model.checkpoint import Run, load_run
 from bgaug.pairs import Augmentation, centre_crop
 from bgaug.pipelines.evaluate import fine_tuning as room
-from bgaug.pipelines.evaluate.features import clips_of
 from bgaug.pipelines.evaluate.fine_tuning import (
-    ClipClassifier,
     Finetuned,
     augmentation,
     finetune,
     finetune_settings,
-    training_view,
 )
 from bgaug.pipelines.evaluate.options import FinetuneOptions
 from bgaug.progress import Silent
@@ -87,10 +84,12 @@ def test_it_begins_with_the_run_and_does_not_change_it(run: Run, store: Store) -
     slow = tuned(run, store, epochs=1, lr=1e-12, weight_decay=0.0)
     assert all(torch.equal(value, before[name]) for name, value in run.learner.state_dict().items())
     assert not run.learner.training
-    for name, value in slow.model.backbone.named_parameters():
+    for name, value in slow.model.encoder.backbone.named_parameters():
         torch.testing.assert_close(value, before[f"encoder.backbone.{name}"], atol=1e-6, rtol=0)
     moved = tuned(run, store, lr=1e-2)
-    changed = [not torch.equal(v, before[f"encoder.backbone.{n}"]) for n, v in moved.model.backbone.named_parameters()]
+    changed = [
+        not torch.equal(v, before[f"encoder.backbone.{n}"]) for n, v in moved.model.encoder.backbone.named_parameters()
+    ]
     assert all(changed)  # encoder and head
 
 
@@ -108,32 +107,25 @@ def test_logits_are_means_over_centre_crops(run: Run, store: Store) -> None:
     with torch.no_grad():
         for place in range(6):
             crops = centre_crop(batch.frames[place], batch.box[place].expand(3, 4), 32)
-            each = torch.cat([found.model(crop[None]) for crop in crops])
+            each = torch.cat([found.model.logits(crop[None]) for crop in crops])
             np.testing.assert_allclose(logits[place], each.mean(0).numpy(), atol=1e-5)
     np.testing.assert_allclose(found.logits(store, EVERYBODY, Silent(), clips=3, batch_size=1), logits, atol=1e-5)
 
 
 def test_the_head_reads_the_mean_of_the_last_stage(run: Run) -> None:
     torch.manual_seed(0)
-    model = ClipClassifier(run.learner.encoder.backbone, 3, dropout=0.5).eval()
-    clips = torch.rand(2, 3, 4, 32, 32)
+    model = ContrastiveLearner(run.learner.encoder.backbone, "supervised", classes=3).eval()
+    clips, head = torch.rand(2, 3, 4, 32, 32), model.encoder.heads["global"][1]  # type: ignore[index]
     with torch.no_grad():
-        expected = run.learner.features(clips, "global") @ model.head.weight.T + model.head.bias
-        torch.testing.assert_close(model(clips), expected, atol=1e-5, rtol=0)
+        expected = run.learner.features(clips, "global") @ head.weight.T + head.bias
+        torch.testing.assert_close(model.logits(clips), expected, atol=1e-5, rtol=0)
 
 
-def test_training_clips_are_augmented_by_their_keys(run: Run, store: Store) -> None:
-    dataset = clips_of(store, run.config, np.array([2, 3]), views=1)
-    batch = ClipDataset.collate([dataset[0], dataset[1]])
-    recipe = augmentation(run.config)
-    assert recipe == Augmentation.tiny(32) and augmentation({**run.config, "flip": 0.25}).flip == 0.25
+def test_the_augmentation_is_that_of_the_run(run: Run) -> None:
+    assert augmentation(run.config) == Augmentation.tiny(32)
+    assert augmentation({**run.config, "flip": 0.25}).flip == 0.25
     assert augmentation({**run.config, "backbone": "r3d18"}) == Augmentation.standard(32)
     assert augmentation({**run.config, "flip": 0.25}, 1.0).flip == 1.0
-    views = training_view(batch, recipe)
-    assert views.shape == (2, 3, 4, 32, 32) and 0 <= views.min() and views.max() <= 1
-    assert torch.equal(views, training_view(batch, recipe))
-    dataset.set_epoch(1)
-    assert not torch.equal(views, training_view(ClipDataset.collate([dataset[0], dataset[1]]), recipe))
 
 
 def test_nothing_is_left_to_default_in_the_settings(run: Run) -> None:

@@ -43,12 +43,13 @@ def make_pairs(seed: int = 0, donor: list[int] | None = None, weight: list[float
         mask=torch.ones(()).expand(B, 1, 4, 16, 16),
         video=torch.arange(B) + B * seed,
         provenance={"key": torch.randint(-(2**62), 2**62, (B,), generator=generator)},
+        label=torch.arange(B) % 3,
     )
 
 
 def learner(method: str | Method, width: int = 4) -> ContrastiveLearner:
     torch.manual_seed(1)
-    return ContrastiveLearner(Tiny(width=width), method, embedding_dim=8)
+    return ContrastiveLearner(Tiny(width=width), method, embedding_dim=8, classes=3)
 
 
 def momentum_method(name: str = "dual", queue: int = 3 * B, **options: float | bool) -> Method:

@@ -31,11 +31,14 @@ SMALL += ["--optimiser", "sgd", "--lr", "0.0005"]  # AdamW divides by small grad
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seventeen short videos, so that a queue holds a batch."""
+    """Seventeen short videos of two classes, so that a queue holds a batch."""
     folder = tmp_path_factory.mktemp("videos")
     for number in range(17):
         write_video(folder / f"{number}.mp4", moving_square(number, 20)[0])
-    build_shards(ShardOptions(inputs=[folder], out=folder / "shards", in_process=True, size=None), Silent())
+    labels = folder / "labels.csv"
+    labels.write_text("file,class\n" + "".join(f"{number}.mp4,{'ab'[number % 2]}\n" for number in range(17)))
+    options = ShardOptions(inputs=[folder], out=folder / "shards", in_process=True, size=None, labels=labels)
+    build_shards(options, Silent())
     return folder / "shards"
 
 
@@ -76,6 +79,7 @@ def learned(out: Path) -> dict[str, Any]:
         pytest.param(("dual", "--no-momentum"), marks=pytest.mark.full),
         pytest.param(("byol", "--set", "bn_groups=2"), marks=pytest.mark.full),
         pytest.param(("dclr", "--lr", "1e-5"), marks=pytest.mark.full),  # divides by means near 0
+        ("supervised-albar", "--set", "dropout=0", "--set", "bn_groups=2", "--lr", "1e-4"),
         pytest.param(("simclr", "--accumulate", "2", "--clip-norm", "1", "--ema", "0.9"), marks=pytest.mark.full),
     ],
     ids=lambda words: " ".join(words),

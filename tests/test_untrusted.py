@@ -336,7 +336,7 @@ def test_no_pickle_is_executed(
         with pytest.raises(BgaugError, match="names in a file are never imported|encodes bytes"):
             door(tmp_path / "evil.pth")
     options = ["--out", tmp_path / "new", "--backbone", "r3d18", "--device", "cpu"]
-    assert call("train", small_store, "--weights", tmp_path / "evil.pth", *options).exit_code == 2
+    assert call("train", small_store, "--from", tmp_path / "evil.pth", *options).exit_code == 2
     options = ["--out", tmp_path / "run", "--backbone", "tiny", "--device", "cpu", "--resume"]
     assert call("train", small_store, *options).exit_code == 1
     assert not woken.exists() and not canary()
@@ -556,14 +556,14 @@ def test_weights_of_the_small_encoder_train_on(learner: ContrastiveLearner, smal
     for name in ("plain.pth", "own.safetensors"):
         assert backbone_options(tmp_path / name, "tiny") == {}
         options = ["--backbone", "tiny", "--frames", "8", "--crop", "32", "--stop-after", "1", "--device", "cpu"]
-        done = call("train", small_store, "--out", tmp_path / name[:3], "--weights", tmp_path / name, *options)
+        done = call("train", small_store, "--out", tmp_path / name[:3], "--from", tmp_path / name, *options)
         assert done.exit_code == 0, done.output
     foreign = tmp_path / "foreign.pth"
     torch.save({"conv1.weight": torch.zeros(3)}, foreign)
-    done = call("train", small_store, "--out", tmp_path / "x", "--weights", foreign, "--backbone", "tiny")
+    done = call("train", small_store, "--out", tmp_path / "x", "--from", foreign, "--backbone", "tiny")
     said = " ".join(done.stderr.split())
     assert done.exit_code == 2 and "no weights are published for tiny" in said
-    done = call("train", small_store, "--out", tmp_path / "x", "--weights", tmp_path / "own.safetensors")
+    done = call("train", small_store, "--out", tmp_path / "x", "--from", tmp_path / "own.safetensors")
     assert done.exit_code == 2 and "give --backbone tiny" in " ".join(done.stderr.split())
 
 

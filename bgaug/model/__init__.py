@@ -7,6 +7,7 @@ learner     ContrastiveLearner: pairs in, terms out; in the batch or with a mome
 checkpoint  checkpoints of runs, written and read
 parallel    the device, and one batch over several processes
 modes       DCLR's input modes, as a rival
+supervised  classification by labels, with ALBAR's terms on static clips
 """
 
 from bgaug.model.encoder import Encoder

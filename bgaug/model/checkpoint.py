@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bgaug.model.backbones import build_backbone
 from bgaug.model.backbones.contract import check_finite
 from bgaug.model.decomposition import OLD_FEATURES
 from bgaug.model.learner import ContrastiveLearner
+from bgaug.model.method import Method
 from bgaug.model.parallel import choose_device
 from bgaug.model.pretrained.builders import NO_PERMISSION, CodePermission, check_fit, check_options
 from bgaug.model.pretrained.description import check_stages, checked_config, present_fields
@@ -106,7 +107,8 @@ def _load_learner(path: Path, averaged: bool, permission: CodePermission) -> tup
     def make() -> ContrastiveLearner:
         trunk = build_backbone(builder, **config["backbone_options"])
         check_stages(method, trunk.dims)
-        return ContrastiveLearner(trunk, method)
+        classes = len(config.get("classes") or ()) if method.supervised else None
+        return ContrastiveLearner(trunk, method, classes=classes)
 
     try:
         check_fit(make, state["learner"])
@@ -150,6 +152,21 @@ def find_checkpoint(run: str | Path, *, best: bool = False) -> Path:
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         raise CheckpointError(f"{run} is not a run: {getattr(error, 'strerror', None) or error}") from error
     return run
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of a run, by its content; False if it cannot be read. Nothing in it is executed.
+
+    Files named .safetensors are not opened.
+    """
+    if Path(path).suffix.lower() == ".safetensors":
+        return False
+    try:
+        with read_errors(path, "a checkpoint", CheckpointError, missing="no such checkpoint"):
+            state = read_torch_file(Path(path))
+    except CheckpointError:
+        return False
+    return isinstance(state, dict) and state.get("format") == FORMAT
 
 
 def _file_sha256(path: str | Path) -> str:
@@ -251,9 +268,13 @@ def saved_config(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
     try:
         # Runs of 0.1.0 have other names of fields; `present_fields` is also applied where a run is loaded.
         found = {name: config[name] for name in ("resolved_method", "change") if isinstance(config.get(name), dict)}
-        return config | {name: present_fields(values) for name, values in found.items()}
+        present = {name: present_fields(values) for name, values in found.items()}
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be resumed: {error}") from error
+    if "resolved_method" in present:
+        # A field that was added since then has its default.
+        present["resolved_method"] = asdict(Method("")) | present["resolved_method"]
+    return config | present
 
 
 def check_resumable(state: Mapping[str, Any], path: Path, optimiser: torch.optim.Optimizer, total_steps: int) -> None:

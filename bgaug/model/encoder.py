@@ -25,6 +25,10 @@ class Encoder(nn.Module):
         method: defines the terms and the decomposition.
         embedding_dim: D; the default of the backbone if None.
         decomposition: replaces the decomposition of method and backbone.
+        classes: number of classes; a supervised method needs it, because its head is a classifier.
+
+    Raises:
+        ValueError: a supervised method without classes.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Encoder(nn.Module):
         method: Method,
         embedding_dim: int | None = None,
         decomposition: MotionAwareDecomposition | None = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.gamma = method.gamma
@@ -47,16 +52,19 @@ class Encoder(nn.Module):
         batch_norm = batch_norm or method.objective == "byol"  # BYOL collapses without it
         self.embedding_dim = embedding_dim or out
         dim = list(backbone.dims.values())[-1]
-        self.heads = nn.ModuleDict(
-            {code: projection_head(dim, hidden, self.embedding_dim, batch_norm) for code in method.codes}
-        )
+        self.heads = nn.ModuleDict()
+        for code in method.codes:
+            if method.supervised:
+                self.heads[code] = _classifier(dim, classes, method)
+            else:
+                self.heads[code] = projection_head(dim, hidden, self.embedding_dim, batch_norm)
 
     def codes(self, clips: Tensor) -> Codes:
         """Codes of float clips in [0, 1], (B, 3, T, h, w); see `bgaug.model.decomposition`."""
         return codes_of(self.backbone(clips), self.decomposition, self.static_stage, self.gamma)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Embeddings (B, D), not normalised, of the codes that have a term, by code."""
+        """Embeddings (B, D), not normalised, of the codes that have a term, by code; of a supervised method logits."""
         inputs = self.codes(clips).by_name
         return {code: head(inputs[code]) for code, head in self.heads.items()}
 
@@ -91,6 +99,13 @@ def codes_of(
     # The values stay, and a share gamma of the gradient passes: with more of it the trunk learns the scene again.
     codes = decomposition(stages, static_stage(torch.lerp(before.detach(), before, gamma)))
     return codes
+
+
+def _classifier(inputs: int, classes: int | None, method: Method) -> nn.Module:
+    """Dropout and a linear layer: (B, inputs) -> logits (B, classes)."""
+    if classes is None or classes < 2:
+        raise ValueError(f"the method {method.name!r} needs two classes or more, got {classes = }")
+    return nn.Sequential(nn.Dropout(method.dropout), nn.Linear(inputs, classes))
 
 
 def projection_head(inputs: int, hidden: int, outputs: int, batch_norm: bool) -> nn.Module:

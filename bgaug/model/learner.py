@@ -38,6 +38,7 @@ class ContrastiveLearner(nn.Module):
         method: a key of `METHODS`, or a `Method`.
         embedding_dim: D; None for the default of the backbone (64 for `tiny`, otherwise 128).
         decomposition: replaces the decomposition of method and backbone.
+        classes: number of classes, for a supervised method; see `Encoder`.
 
     Attributes:
         follows: whether a training step moves the key encoder; False for all but one of the batches whose gradients are
@@ -55,11 +56,12 @@ class ContrastiveLearner(nn.Module):
         method: str | Method = "bgaug",
         embedding_dim: int | None = None,
         decomposition: MotionAwareDecomposition | None = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.method = Method.resolve(method) if isinstance(method, str) else method
         trunk = build_backbone(backbone) if isinstance(backbone, str) else backbone
-        self.encoder = Encoder(trunk, self.method, embedding_dim, decomposition)
+        self.encoder = Encoder(trunk, self.method, embedding_dim, decomposition, classes)
         m = self.method
         self.weights = m.weights
         self.loss = DualLoss(m.w_global, m.w_dynamic, m.w_static, m.temperature)
@@ -91,14 +93,19 @@ class ContrastiveLearner(nn.Module):
 
     def embed_views(self, pairs: Pairs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Embeddings of both views of the whole batch; each group's views are normalised together."""
-        groups = self.groups_of(len(pairs.anchor))
-        views = zip(torch.chunk(pairs.anchor, groups), torch.chunk(pairs.semi, groups), strict=True)
-        parts = [self.encoder(torch.cat(both)) for both in views]
-        halves = [{code: torch.chunk(both, 2) for code, both in part.items()} for part in parts]
-        anchor, semi = (
-            {code: gather(torch.cat([half[code][view] for half in halves])) for code in halves[0]} for view in (0, 1)
-        )
+        own = self.embed(pairs.anchor, pairs.semi)
+        anchor, semi = ({code: gather(values) for code, values in view.items()} for view in own)
         return anchor, semi
+
+    def embed(self, *views: Tensor) -> list[dict[str, Tensor]]:
+        """Embeddings of each view of this process's clips, (B, 3, T, h, w) each; a group's views share statistics."""
+        groups = self.groups_of(len(views[0]))
+        groups_of_views = zip(*(torch.chunk(view, groups) for view in views), strict=True)
+        parts = [self.encoder(torch.cat(group)) for group in groups_of_views]
+        split = [{code: torch.chunk(values, len(views)) for code, values in part.items()} for part in parts]
+        return [
+            {code: torch.cat([part[code][place] for part in split]) for code in split[0]} for place in range(len(views))
+        ]
 
     def encode(self, clips: Tensor) -> Codes:
         """Codes of float clips in [0, 1], (B, 3, T, h, w), before the heads."""
@@ -115,6 +122,17 @@ class ContrastiveLearner(nn.Module):
             ValueError: no such feature.
         """
         return self.encode(clips).feature(which or self.method.feature)
+
+    def logits(self, clips: Tensor) -> Tensor:
+        """Logits (B, K) of the classifier of a supervised method, for clips as in `encode`.
+
+        Raises:
+            ValueError: the method is not supervised.
+        """
+        if not self.method.supervised:
+            raise ValueError(f"the method {self.method.name!r} has no classifier")
+        found: Tensor = self.encoder(clips)[self.method.codes[0]]
+        return found
 
     @property
     def queue_full(self) -> bool:

@@ -56,7 +56,7 @@ def info_nce(
         z = torch.cat([_unit(a), _unit(b)])
         logits = (z @ z.T / temperature).masked_fill(masked, -torch.inf)
         losses = F.cross_entropy(logits, partner, reduction="none")
-    return _weighted_mean(losses.view(2, B).mean(dim=0), weight)
+    return weighted_mean(losses.view(2, B).mean(dim=0), weight)
 
 
 def queue_nce(
@@ -116,7 +116,7 @@ def queue_nce(
         logits = torch.cat(columns, dim=1) / temperature
         target = torch.zeros(B, dtype=torch.int64, device=query.device)
         losses = F.cross_entropy(logits, target, reduction="none")
-    return _weighted_mean(losses, weight)
+    return weighted_mean(losses, weight)
 
 
 def prediction_loss(predicted: Tensor, key: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -139,7 +139,7 @@ def prediction_loss(predicted: Tensor, key: Tensor, weight: Tensor | None = None
         raise ValueError(f"predicted and key must be (B, D), got {tuple(predicted.shape)} and {tuple(key.shape)}")
     with torch.autocast(predicted.device.type, enabled=False):
         losses = 2 - 2 * (_unit(predicted) * _unit(key)).sum(dim=1)
-    return _weighted_mean(losses, weight)
+    return weighted_mean(losses, weight)
 
 
 class SemiNegativeLoss(nn.Module):
@@ -257,7 +257,8 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=1)
 
 
-def _weighted_mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+def weighted_mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of losses (B,) with weights (B,), all one if None; 0 if all weights are."""
     if weight is None:
         return losses.mean()
     return (losses * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)

@@ -23,7 +23,8 @@ class Method:
         name: name of the preset.
         policy: how the second view is composed, a key of `bgaug.pairs.POLICIES`; "none" leaves both views plain.
         composition: fields of `bgaug.pairs.Composition` that replace the policy's.
-        objective: "infonce"; "byol": predict the key, no negatives; "dclr": see `bgaug.model.modes`.
+        objective: "infonce"; "byol": predict the key, no negatives; "dclr": see `bgaug.model.modes`; "supervised":
+            classify the second view, see `bgaug.model.supervised`.
         momentum: whether keys come from a momentum encoder (and with InfoNCE negatives from a queue), else from the
             batch.
         w_global: weight of the term on the global code, against wide bias.
@@ -41,6 +42,10 @@ class Method:
         bn_groups: parts of the batch with batch statistics of their own. The default is 2 in the momentum form, where
             keys are in another order than queries so that batch statistics do not reveal a pair, else 1. Each of
             several processes is at least one part, unless their statistics are synchronised.
+        w_adversarial: supervised: weight of ALBAR's adversarial term, against labels read from a static clip.
+        w_entropy: supervised: weight of the entropy of a static clip's prediction, which is raised.
+        w_penalty: supervised: weight of the penalty on the gradient of a static clip's logits.
+        dropout: supervised: dropout before the classifier, in [0, 1).
 
     Raises:
         ValueError: a value out of its range, or two that contradict each other.
@@ -63,6 +68,10 @@ class Method:
     queue: int = 16384
     momentum_coefficient: float = 0.999
     bn_groups: int | None = None
+    w_adversarial: float = 0.0
+    w_entropy: float = 0.0
+    w_penalty: float = 0.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1 or not 0 <= self.momentum_coefficient <= 1:
@@ -76,6 +85,7 @@ class Method:
             raise ValueError(
                 f"w_static needs composites with donors; policy {self.policy!r} of {self.name!r} makes none"
             )
+        _check_classifier(self)
         if self.w_static and self.objective != "infonce":
             raise ValueError(f"w_static needs negatives; the objective {self.objective!r} has none")
         if self.objective == "byol" and not self.momentum:
@@ -130,6 +140,21 @@ class Method:
         return "dynamic" if self.w_dynamic and self.pool == "deviation" else "global"
 
     @property
+    def supervised(self) -> bool:
+        """Whether labels are learnt, by a classifier of as many outputs as there are classes."""
+        return self.objective == "supervised"
+
+    @property
+    def views(self) -> int:
+        """Clips of each video in a batch."""
+        return 1 if self.supervised else 2
+
+    @property
+    def has_static_clips(self) -> bool:
+        """Whether a term of the loss needs static clips: one frame of a clip, repeated."""
+        return bool(self.w_adversarial or self.w_entropy or self.w_penalty)
+
+    @property
     def has_queue(self) -> bool:
         """Whether negatives come from a queue."""
         return self.momentum and self.objective == "infonce"
@@ -168,7 +193,7 @@ class Method:
             raise ValueError(f"{name!r} has only the form momentum={preset.momentum}, got {momentum}{fix}")
         if momentum is None:
             large = num_videos is not None and num_videos > _IN_BATCH_VIDEOS
-            momentum = preset.momentum or (preset.composite and large)
+            momentum = preset.momentum or (preset.composite and large and not preset.supervised)
         fitted: dict[str, Any] = {"momentum": momentum}
         if num_steps is not None and num_steps < _SHORT_RUN_STEPS:
             fitted["momentum_coefficient"] = 0.99
@@ -176,6 +201,24 @@ class Method:
         if not method.has_queue:
             return method
         return replace(method, queue=_queue_length(method.queue, batch_size or 1, num_videos))
+
+
+def _check_classifier(method: Method) -> None:
+    """Check the fields of the objective "supervised", which have no effect with another one."""
+    own = {name: getattr(method, name) for name in ("w_adversarial", "w_entropy", "w_penalty", "dropout")}
+    if min(own.values()) < 0 or method.dropout >= 1:
+        raise ValueError(f"weights are at least 0 and dropout lies in [0, 1), got {own}")
+    if not method.supervised:
+        if any(own.values()):
+            raise ValueError(f"{', '.join(own)} are of the objective 'supervised', not {method.objective!r}")
+        return
+    if method.momentum:
+        raise ValueError("the objective 'supervised' has no keys; it needs momentum=False")
+    if (method.w_global > 0) == (method.w_dynamic > 0) or method.w_static:
+        raise ValueError(
+            "the objective 'supervised' classifies one code: w_global or w_dynamic must be above 0, the other weights "
+            f"0, got {method.weights}"
+        )
 
 
 def _queue_length(longest: int, batch_size: int, num_videos: int | None) -> int:

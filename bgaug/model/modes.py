@@ -41,10 +41,20 @@ def _input_modes(clips: Tensor, key: Tensor, stream: str = "modes") -> tuple[Ten
         One frame of each clip, repeated; and the differences from the previous frame, for the first frame from the
         last.
     """
+    return static_clips(clips, key, stream), clips - clips.roll(1, dims=2)
+
+
+def static_clips(clips: Tensor, key: Tensor, stream: str) -> Tensor:
+    """One frame of each clip, drawn from its key, repeated: the same shape, a view of one frame's memory.
+
+    Args:
+        clips: float (B, 3, T, h, w).
+        key: int64 (B,).
+        stream: name of the draw.
+    """
     T = clips.shape[2]
     frame = (uniform(key, stream, 1).squeeze(1) * T).long().clamp(max=T - 1)
-    still = clips[torch.arange(len(clips), device=clips.device), :, frame].unsqueeze(2).expand_as(clips)
-    return still, clips - clips.roll(1, dims=2)
+    return clips[torch.arange(len(clips), device=clips.device), :, frame].unsqueeze(2).expand_as(clips)
 
 
 def modes_loss(encoder: Encoder, pairs: Pairs, temperature: float, groups: int = 1) -> dict[str, Tensor]:

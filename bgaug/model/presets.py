@@ -5,12 +5,18 @@
 accuracy. `simclr`, `moco` and `byol` see plain views; the others are `semi` with the pairs of a published policy (see
 `bgaug.pairs.POLICIES`), so that a comparison is of pairs only; `dclr` compares input modes, see `bgaug.model.modes`.
 
+`supervised` learns the labels of the store, on plain clips or on the composites of a policy (`--set policy=...`), which
+keep the label of their foreground; `supervised-albar` adds ALBAR's terms, with the weights of the published code; see
+`bgaug.model.supervised`.
+
 References: T. Chen et al., SimCLR, 2020, arXiv 2002.05709; X. Chen et al., "Improved baselines with momentum
 contrastive learning" (MoCo v2), 2020, arXiv 2003.04297; J.-B. Grill et al., "Bootstrap your own latent", 2020, arXiv
 2006.07733.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from bgaug.model.method import Method
 
@@ -30,3 +36,5 @@ ACTORCUTMIX_PUBLISHED = Method("actorcutmix-published", policy="actorcutmix-publ
 MIXUP = Method("mixup", policy="mixup")
 CUTMIX = Method("cutmix", policy="cutmix")
 DCLR = Method("dclr", policy="none", objective="dclr")
+SUPERVISED = Method("supervised", policy="none", objective="supervised", dropout=0.5)
+SUPERVISED_ALBAR = replace(SUPERVISED, name="supervised-albar", w_adversarial=1.0, w_entropy=4.25, w_penalty=10.0)

@@ -29,7 +29,8 @@ class Pairs:
     """Two views of every clip of a batch, ready for an encoder.
 
     Attributes:
-        anchor: float32 in [0, 1], (B, 3, T, h, w): the first view, only its colours are changed.
+        anchor: float32 in [0, 1], (B, 3, T, h, w): the first view, only its colours are changed. Of samples with one
+            view it is `semi`.
         semi: float32 in [0, 1], (B, 3, T, h, w): the second view over its donor's background.
         donor: int64 (B,), place in the batch of the clip whose background `semi` shows: itself where no other video
             was left, -1 where nothing was composed or no background of a clip in the batch is shown (an image of a
@@ -42,6 +43,7 @@ class Pairs:
             clip); key; anchor_crop, semi_crop and donor_crop ((top, left, height, width) in pixels of the stored
             frame); anchor_flip, semi_flip, donor_flip; and shot and start if the batch has them.
         positive: float32 (B, 3, T, h, w): the second view without a donor, if `plain_positive`.
+        label: int64 (B,), class of the clip, that of its foreground, -1 where unknown; None if the batch has none.
     """
 
     anchor: Tensor
@@ -52,6 +54,7 @@ class Pairs:
     video: Tensor
     provenance: dict[str, Tensor]
     positive: Tensor | None = None
+    label: Tensor | None = None
 
 
 class _View(NamedTuple):
@@ -112,6 +115,7 @@ class SemiNegativePairs(nn.Module):
     ``anchor_i = J(v1_i)`` and ``semi_i = J(m v2_i + (1 - m) S_pi(i))``: v1 and v2 are the two views of a video, each
     with its own crop, J the colour jitter, drawn for each view, and S the background of the donor's second view, under
     the donor's own crop. The composite is made before the jitter, so both sides of its seam get the same colours.
+    Samples with one view, as supervised methods take them, have only the second.
     Published alternatives are policies of the same form: see `bgaug.pairs.POLICIES`.
 
     All randomness comes from the batch's keys: the same batch gives the same pairs, to the bit on the same device and
@@ -125,6 +129,7 @@ class SemiNegativePairs(nn.Module):
         augmentation: geometry and colour of both views.
         policy: how the second view is composed: a key of `POLICIES`, or a `Composition`.
         plain_positive: also return the second view without a donor, under its own colours.
+        views: clips of one video per sample: 2, or 1 for supervised methods, which have no anchor.
         bank: uint8 (K, H, W, 3), RGB: images for the donor "bank", kept on the module's device; not part of its state.
         options: fields of `Composition` to replace, such as ``mask="motion"``, ``donor="frame"``, ``grow=0``,
             ``probability=0.5``.
@@ -142,6 +147,7 @@ class SemiNegativePairs(nn.Module):
         policy: str | Composition = "background",
         *,
         plain_positive: bool = False,
+        views: int = 2,
         bank: Tensor | None = None,
         **options: Any,
     ) -> None:
@@ -149,6 +155,9 @@ class SemiNegativePairs(nn.Module):
         self.augmentation = augmentation
         self.policy = Composition.resolve(policy, **options)
         self.plain_positive = plain_positive
+        if views not in (1, 2):
+            raise ValueError(f"views must be 1 or 2, got {views}")
+        self.views = views
         if bank is not None and (bank.dtype != torch.uint8 or bank.ndim != 4 or bank.shape[3] != 3 or not len(bank)):
             raise ValueError(f"a bank is uint8 (K, H, W, 3) of one image or more, got {bank.dtype} {bank.shape = }")
         if bank is None and self.policy.donor == "bank" and self.policy.composes:
@@ -162,34 +171,38 @@ class SemiNegativePairs(nn.Module):
         """Pairs of one batch.
 
         Args:
-            batch: a `bgaug.data.batch.Batch` with two views, or a mapping with the same names: frames, video, key, box,
-                and backgrounds, masks and grade if the policy needs them.
+            batch: a `bgaug.data.batch.Batch` of `views` clips each, or a mapping with the same names: frames, video,
+                key, box, and backgrounds, masks and grade if the policy needs them.
             donor: int64 (B,), places of the donors, in place of drawn places. Replays pairs from their clips and the
                 clips of their donors (`provenance`), whatever batch they were in.
 
         Raises:
-            ValueError: a field is missing, or frames are not uint8 (B, 2, T, H, W, 3).
+            ValueError: a field is missing, or frames are not uint8 (B, V, T, H, W, 3) with V = `views`.
         """
         self._check(batch)
         config, key, video = self.augmentation, batch["key"], batch["video"]
-        views = [_View(crop_boxes(key, batch["box"], config, v), flips(key, config, v)) for v in (ANCHOR, SEMI)]
-        first, second = (
+        numbers = (ANCHOR, SEMI)[-self.views :]
+        views = [_View(crop_boxes(key, batch["box"], config, v), flips(key, config, v)) for v in numbers]
+        cropped = [
             crop_resize(batch["frames"][:, v], view.crop, config.size, view.flip) for v, view in enumerate(views)
-        )
-        made = self._compose(batch, second, views[SEMI], donor) if self.policy.composes else _plain(second, views[SEMI])
+        ]
+        first, second = cropped[0], cropped[-1]
+        made = self._compose(batch, second, views[-1], donor) if self.policy.composes else _plain(second, views[-1])
         area = made.mask.mean(dim=(1, 2, 3, 4))
         positive = colour_jitter(second, key, config, view=DONOR) if self.plain_positive else None
         # Views are coloured in place: on a CPU fresh memory for them costs more than their colours. The plain positive
         # comes first, because `second` may be overwritten.
+        semi = colour_jitter(made.clips, key, config, view=SEMI, out=made.clips)
         return Pairs(
-            anchor=colour_jitter(first, key, config, view=ANCHOR, out=first),
-            semi=colour_jitter(made.clips, key, config, view=SEMI, out=made.clips),
+            anchor=semi if len(views) == 1 else colour_jitter(first, key, config, view=ANCHOR, out=first),
+            semi=semi,
             donor=self._shown(made),
             weight=self._weight(batch, area, made.composed) * made.valid,
             mask=made.mask,
             video=video,
             provenance=self._provenance(batch, views, made, area),
             positive=positive,
+            label=batch.get("label"),
         )
 
     def extra_repr(self) -> str:
@@ -231,11 +244,11 @@ class SemiNegativePairs(nn.Module):
             "bank_image": torch.where(made.composed, made.image, none),
             "mask_area": area,
             "key": key,
-            "anchor_crop": views[ANCHOR].crop,
-            "semi_crop": views[SEMI].crop,
+            "anchor_crop": views[0].crop,
+            "semi_crop": views[-1].crop,
             "donor_crop": made.donor_view.crop,
-            "anchor_flip": views[ANCHOR].flip,
-            "semi_flip": views[SEMI].flip,
+            "anchor_flip": views[0].flip,
+            "semi_flip": views[-1].flip,
             "donor_flip": made.donor_view.flip,
             **{name: batch[name] for name in ("shot", "start") if name in batch},
         }
@@ -293,12 +306,12 @@ class SemiNegativePairs(nn.Module):
         T = clips.shape[2]
         frame = (uniform(key, "compose/frame", 1).squeeze(1) * T).long().clamp(max=T - 1)
         if policy.donor_crop == "own":
-            images = batch["frames"][place, SEMI, frame]
+            images = batch["frames"][place, -1, frame]
             donor = crop_resize_images(images, donor_view.crop, size, donor_view.flip)
         else:
             donor = clips[place, :, frame].unsqueeze(2)
         if policy.donor == "inpainted":
-            packed = batch["masks"][place, SEMI, frame]
+            packed = batch["masks"][place, -1, frame]
             bits = unpack_masks(packed, *batch["frames"].shape[3:5]).unsqueeze(1)
             bits = crop_resize_masks(bits, donor_view.crop, size, donor_view.flip)
             donor = fill_foreground(donor, soften(bits, 2 * policy.grow * size / _REFERENCE_CROP, 0))
@@ -308,12 +321,12 @@ class SemiNegativePairs(nn.Module):
         """The donors' clips, with or without their own actors."""
         size = self.augmentation.size
         if self.policy.donor_crop == "own":
-            clips = crop_resize(batch["frames"][place, SEMI], donor_view.crop, size, donor_view.flip)
+            clips = crop_resize(batch["frames"][place, -1], donor_view.crop, size, donor_view.flip)
         else:
             clips = clips[place]
         if self.policy.donor == "clip":
             return clips
-        boxes = box_masks(self._stored(batch["masks"][place, SEMI], batch, donor_view))
+        boxes = box_masks(self._stored(batch["masks"][place, -1], batch, donor_view))
         if self.policy.donor == "scene-published":
             return clips * (1 - boxes)
         image = crop_resize_images(batch["backgrounds"][place], donor_view.crop, size, donor_view.flip)
@@ -329,13 +342,13 @@ class SemiNegativePairs(nn.Module):
             case "fame" | "fame-published":
                 return fame_masks(clips, policy.beta or FAME_BETA, policy.mask == "fame-published")
             case "boxes":
-                return box_masks(self._stored(batch["masks"][:, SEMI], batch, view))
+                return box_masks(self._stored(batch["masks"][:, -1], batch, view))
             case "random_box":
                 return 1 - random_boxes(batch["key"], self._share(batch["key"]), (size, size))
             case "blend":
                 return 1 - self._share(batch["key"]).view(-1, 1, 1, 1, 1)
         scale = size / _REFERENCE_CROP
-        stored = self._stored(batch["masks"][:, SEMI], batch, view)
+        stored = self._stored(batch["masks"][:, -1], batch, view)
         return soften(stored, policy.grow * scale, policy.sigma * scale, out=stored)
 
     def _stored(self, packed: Tensor, batch: Mapping[str, Tensor], view: _View) -> Tensor:
@@ -369,6 +382,6 @@ class SemiNegativePairs(nn.Module):
             raise ValueError(f"the batch has no {', '.join(missing)}; it has {', '.join(batch)}")
         frames = batch["frames"]
         if frames.dtype != torch.uint8 or frames.ndim != 6 or frames.shape[5] != 3:
-            raise ValueError(f"frames must be uint8 (B, 2, T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}")
-        if frames.shape[1] != 2:
-            raise ValueError(f"pairs need 2 views (clips of one video) per sample, got V = {frames.shape[1]}")
+            raise ValueError(f"frames must be uint8 (B, V, T, H, W, 3), got {frames.dtype} of {tuple(frames.shape)}")
+        if frames.shape[1] != self.views:
+            raise ValueError(f"expected {self.views} views (clips of one video) per sample, got V = {frames.shape[1]}")

@@ -1,6 +1,9 @@
 """Fine-tuning: an encoder and a linear head are trained on labelled videos and tested on others.
 
-Letters: B clips, V clips of a video, T frames, S side of the crop, N videos, K classes, D features.
+The learner and its loss are those of `bgaug train --method supervised`. Here labels may come from a list, there is one
+training per fold, and nothing is written.
+
+Letters: V clips of a video, N videos, K classes.
 """
 
 from __future__ import annotations
@@ -9,20 +12,20 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from bgaug.data.batch import Batch
 from bgaug.data.loader import ClipLoader
 from bgaug.errors import BgaugError, UsageError
-from bgaug.model.backbones import Backbone, build_backbone
+from bgaug.model import METHODS, ContrastiveLearner
+from bgaug.model.backbones import build_backbone
 from bgaug.model.checkpoint import Run
-from bgaug.pairs import Augmentation, colour_jitter, crop_boxes, crop_resize, flips
+from bgaug.pairs import Augmentation, SemiNegativePairs
 from bgaug.pipelines.evaluate.features import clips_of, encode, evaluation_clips
 from bgaug.pipelines.evaluate.options import FinetuneOptions
 from bgaug.pipelines.train.optimisation import Optimisation, default_optimiser, make_optimiser
@@ -43,39 +46,17 @@ def finetune_settings(options: FinetuneOptions, config: Mapping[str, Any]) -> di
     return {**asdict(options), **chosen}
 
 
-class ClipClassifier(nn.Module):
-    """A backbone and a linear head on the mean over cells and time of its last stage.
-
-    Args:
-        backbone: the network.
-        num_classes: K.
-        dropout: dropout before the head.
-    """
-
-    def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(list(backbone.dims.values())[-1], num_classes)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Logits (B, K) of float clips in [0, 1], (B, 3, T, S, S)."""
-        last = list(self.backbone(clips).values())[-1]
-        logits: Tensor = self.head(self.dropout(last.float().mean(dim=(2, 3, 4))))
-        return logits
-
-
 @dataclass(frozen=True, eq=False)
 class Finetuned:
     """A trained classifier.
 
     Attributes:
-        model: in evaluation mode, on its device.
+        model: a supervised learner, in evaluation mode, on its device.
         classes: int64 (K,), label of each column of its logits, ascending.
         config: configuration of the run whose encoder was fine-tuned.
     """
 
-    model: ClipClassifier
+    model: ContrastiveLearner
     classes: Ints
     config: Mapping[str, Any]
 
@@ -95,9 +76,9 @@ class Finetuned:
         The batch size, in videos, changes the result by rounding only.
         """
         dataset = clips_of(store, self.config, videos, views=clips, sampling="uniform")
-        device = self.model.head.weight.device
+        device = next(self.model.parameters()).device
         crops = evaluation_clips(dataset, self.config["crop"], device, batch_size, threads, progress, name)
-        return encode(self.model, crops, clips)
+        return encode(self.model.logits, crops, clips)
 
     def predict(self, store: Store, videos: Ints, progress: Progress, **options: Any) -> Ints:
         """Most likely labels of videos, int64 (N,); see `logits` for the arguments."""
@@ -158,17 +139,18 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _classifier(run: Run, num_classes: int, dropout: float, from_scratch: bool) -> ClipClassifier:
+def _classifier(run: Run, num_classes: int, dropout: float, from_scratch: bool) -> ContrastiveLearner:
     if from_scratch:
         builder = run.permission.builder_for(run.config["backbone"], run.checkpoint)
         trunk = build_backbone(builder, **run.config["backbone_options"])
     else:
         trunk = copy.deepcopy(run.learner.encoder.backbone)
-    return ClipClassifier(trunk.requires_grad_(True), num_classes, dropout)
+    method = replace(METHODS["supervised"], dropout=dropout)
+    return ContrastiveLearner(trunk.requires_grad_(True), method, classes=num_classes)
 
 
 def _train(
-    model: ClipClassifier,
+    model: ContrastiveLearner,
     run: Run,
     store: Store,
     videos: Ints,
@@ -178,7 +160,8 @@ def _train(
     threads: int,
     name: str,
 ) -> None:
-    recipe, settings = augmentation(run.config, options.flip), finetune_settings(options, run.config)
+    views = SemiNegativePairs(augmentation(run.config, options.flip), "none", views=1)
+    settings = finetune_settings(options, run.config)
     dataset = clips_of(store, run.config, videos, seed=options.seed, views=1)
     # The loader yields whole batches only, so few videos make a smaller one.
     loader = ClipLoader(dataset, min(options.batch_size, len(videos)), seed=options.seed, threads=threads)
@@ -198,10 +181,10 @@ def _train(
         for batch in loader:
             for group in optimiser.param_groups:
                 group["lr"] = plan.lr_at(step)
-            batch = batch.to(run.device, non_blocking=True)
-            loss = nn.functional.cross_entropy(model(training_view(batch, recipe)), target[batch.video])
+            pairs = views(batch.to(run.device, non_blocking=True))
+            loss = model(replace(pairs, label=target[pairs.video]))["loss"]
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             step += 1
             value = float(loss.detach())
@@ -210,10 +193,3 @@ def _train(
                     f"{name} diverged at step {step} of {total}: the loss is {value}; use a lower learning rate"
                 )
             progress.advance(1, f"loss {value:.3f}")
-
-
-def training_view(batch: Batch, recipe: Augmentation) -> Tensor:
-    """The first clip of each sample, augmented: float32 (B, 3, T, S, S)."""
-    boxes = crop_boxes(batch.key, batch.box, recipe)
-    clips = crop_resize(batch.frames[:, 0], boxes, recipe.size, flips(batch.key, recipe))
-    return colour_jitter(clips, batch.key, recipe, out=clips)

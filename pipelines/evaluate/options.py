@@ -141,6 +141,13 @@ class BiasOptions(Options):
     """Sigma of the blur at the edges of the masks."""
     ring: Annotated[float, Ge(0)] = 7.0
     """Width of the ring."""
+    readout: Annotated[
+        Literal["probe", "head"],
+        Option(
+            "Classify by a linear probe, or by the classifier that a supervised run was trained with.",
+            panel=BIAS,
+        ),
+    ] = "probe"
     manifest: Annotated[
         Path | None,
         Option("Manifest of an earlier bias evaluation: the same composites.", flag="bias-manifest", panel=BIAS),

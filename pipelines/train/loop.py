@@ -61,7 +61,7 @@ class Trained:
     Attributes:
         steps: number of steps, including those before a resume.
         loss: mean over the last steps (at most 50).
-        clips_per_second: clips encoded (two views per video) per second of this call's steps, of all processes.
+        clips_per_second: clips encoded (all views of a video) per second of this call's steps, of all processes.
         waiting: share of that time spent waiting for data, in [0, 1].
         checkpoint: last checkpoint.
         finished: whether all `total_steps` are done.
@@ -168,7 +168,7 @@ class Trainer:
             batches.close()
             self._fetch(log)
             checkpoint = self.save()
-        clips = (self.step - first) * self.optimisation.accumulate * size * 2
+        clips = (self.step - first) * self.optimisation.accumulate * size * self.learner.method.views
         return Trained(
             steps=self.step,
             loss=sum(self._recent) / len(self._recent) if self._recent else math.nan,

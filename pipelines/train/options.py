@@ -36,13 +36,19 @@ def _changes(value: Any) -> Any:
 class TrainOptions(DeviceOptions):
     """`bgaug train`; None means the value that suits backbone and data."""
 
-    method: Annotated[
-        str, Option("Training method: the pairs and the terms of the loss; see docs/methods.md.", names=METHODS)
-    ] = "bgaug"
+    method: Annotated[str, Option("Training method, its pairs and its loss; see docs/methods.md.", names=METHODS)] = (
+        "bgaug"
+    )
     backbone: Annotated[str, Option("Encoder.", names=BACKBONES, own=True)] = "r3d18"
     weights: Annotated[
         str | None,
-        Option("File of published weights to begin with, under torchvision's names.", panel=METHOD, metavar="PATH"),
+        Option(
+            "Begin with the encoder of a run, checkpoint or file of weights.",
+            flag="from",
+            panel=METHOD,
+            metavar="PATH",
+            old=("weights",),
+        ),
     ] = None
     epochs: Annotated[int, Option("Passes over the videos.", ge=1)] = 200
     steps: Annotated[int | None, Option("Steps of the whole run, instead of epochs.", ge=1)] = None
@@ -124,7 +130,7 @@ class TrainOptions(DeviceOptions):
         dict[str, Any],
         BeforeValidator(_changes),
         Option(
-            "Change a field of the method or of its pairs, such as donor=frame, gamma=0 or stages=stage2,stage3.",
+            "Change a field of the method or of its pairs, such as donor=frame or stages=stage2,stage3.",
             flag="set",
             panel=METHOD,
             metavar="NAME=VALUE",

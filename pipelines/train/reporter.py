@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from bgaug.errors import UsageError
 from bgaug.files import write_error, writing
 from bgaug.model import ContrastiveLearner
+from bgaug.model.decomposition import CODES
 from bgaug.pipelines.train.bias_monitor import BiasMonitor, evaluating
+from bgaug.pipelines.train.labelled import HeldOutAccuracy
 from bgaug.pipelines.train.loop import Line
 from bgaug.progress import Progress, Silent
 from bgaug.visualize import heat_overlay
 
-_TERMS = ("loss", "global", "dynamic", "static", "align", "grad_norm")
+_TERMS = ("loss", "accuracy", *CODES, "align", "adversarial", "entropy", "penalty", "grad_norm")
 _SHOWN = 8  # clips in TensorBoard's image
 
 
@@ -32,6 +34,7 @@ class TrainingReporter:
         monitor: measures its bias after each epoch, or None.
         total_steps: steps of the whole run.
         clips_per_step: clips encoded per step, of all processes.
+        accuracy: measures the accuracy on held-out videos after each epoch, or None.
     """
 
     def __init__(
@@ -41,9 +44,10 @@ class TrainingReporter:
         monitor: BiasMonitor | None,
         total_steps: int,
         clips_per_step: int,
+        accuracy: HeldOutAccuracy | None = None,
     ) -> None:
         self._progress, self._learner, self._monitor = progress, learner, monitor
-        self._total, self._clips = total_steps, clips_per_step
+        self._total, self._clips, self._accuracy = total_steps, clips_per_step, accuracy
         self._out: Path | None = None
         self._writer: _TensorBoardWriter | None = None
         self._seconds = self._waiting = 0.0
@@ -78,13 +82,15 @@ class TrainingReporter:
         self._progress.state(self._rows(line))
 
     def epoch(self) -> dict[str, float]:
-        """Measure the bias at the end of an epoch."""
-        if self._monitor is None:
-            return {}
-        self._measured = self._monitor(self._learner)
+        """Measure accuracy and bias at the end of an epoch."""
+        accuracy = {} if self._accuracy is None else self._accuracy(self._learner)
+        bias = {} if self._monitor is None else self._monitor(self._learner)
         if self._writer is not None:
-            self._writer.numbers(self._measured, self._last, "bias")
-            self._writer.images(self._learner, self._monitor, self._last)
+            self._writer.numbers(accuracy, self._last, "accuracy")
+            self._writer.numbers(bias, self._last, "bias")
+            if self._monitor is not None:
+                self._writer.images(self._learner, self._monitor, self._last)
+        self._measured = accuracy | bias
         return self._measured
 
     def _rows(self, line: Line) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,18 +18,19 @@ from bgaug.data.loader import ClipLoader
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_folder, make_folder, write_bytes, writing
 from bgaug.model import METHODS, ContrastiveLearner, Method
-from bgaug.model.backbones import BACKBONES, Backbone, build_backbone, count_parameters, load_weights
+from bgaug.model.backbones import count_parameters
 from bgaug.model.checkpoint import CHECKPOINTS, find_checkpoint
-from bgaug.model.pretrained import PUBLISHED, backbone_options, own_weights
-from bgaug.model.pretrained.builders import check_options, takes_options
+from bgaug.names import POLICIES
 from bgaug.pairs import Augmentation, Composition, SemiNegativePairs
 from bgaug.pipelines.train.bias_monitor import NUMBERS, BiasMonitor
+from bgaug.pipelines.train.labelled import ACCURACY, HELD_OUT, HeldOutAccuracy, training_clips, unlabelled_note
 from bgaug.pipelines.train.loop import Keeping, Trained, Trainer
 from bgaug.pipelines.train.optimisation import Optimisation, default_optimiser
 from bgaug.pipelines.train.options import TrainOptions, parse_changes
 from bgaug.pipelines.train.processes import Processes, processes
 from bgaug.pipelines.train.reporter import TrainingReporter
 from bgaug.pipelines.train.run_folder import CONFIG, LOG, holds_something, only_run
+from bgaug.pipelines.train.start import Start
 from bgaug.progress import Progress, Silent
 from bgaug.provenance import git_state, store_content, versions
 from bgaug.store import Store, open_store
@@ -36,7 +38,6 @@ from bgaug.store import Store, open_store
 __all__ = ["RunResult", "TrainOptions", "make_learner", "parse_changes", "train"]
 
 _CONFIG_TOML = "config.toml"
-_HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def train(
         check_folder(out / CHECKPOINTS)
         here.wait()  # until all processes have read the unchanged folder
         run = _Run.prepare(store, options, here)
-        config = _run_config(options, store, run.learner.method, run.batch_size)
+        if note := unlabelled_note(store, options, run.learner.method):
+            progress.warn(note)
+        config = _run_config(options, store, run)
         if checkpoint is None and here.first:
             _begin_run(out, config, options, store_path)
         left_out = run.loader.dataset.left_out
@@ -120,13 +123,17 @@ class _Run:
     learner: ContrastiveLearner
     pairs: SemiNegativePairs
     optimisation: Optimisation
+    backbone_options: Mapping[str, float | str]
     monitor: BiasMonitor | None
+    accuracy: HeldOutAccuracy | None
 
     @classmethod
     def prepare(cls, store: Store, options: TrainOptions, here: Processes) -> _Run:
-        _check_best(options)
         torch.manual_seed(options.seed)
-        dataset = _make_dataset(store, options)
+        method = _resolved(options)
+        accuracy = HeldOutAccuracy.of(store, options, method, _crop_size(store, options), here.device)
+        _check_best(options, accuracy is not None)
+        dataset = training_clips(store, options, method)
         batch_size = options.batch_size or max(2, min(64, len(dataset) // 2))
         if batch_size % here.world:
             raise UsageError(f"--batch-size {batch_size} must be a multiple of the number of processes, {here.world}")
@@ -139,11 +146,13 @@ class _Run:
             world=here.world,
         )
         optimisation = _make_optimisation(options, batch_size, len(loader), here.device)
-        learner = make_learner(options, len(dataset), batch_size, optimisation.total_steps).to(here.device)
-        pairs = make_pairs(store, options, learner.method).to(here.device)
+        method = _resolved(options, len(dataset), batch_size, optimisation.total_steps)
+        start = Start.of(options.backbone, options.weights, options.trust)
+        learner = _learner_of(method, start, len(store.header.classes)).to(here.device)
+        pairs = make_pairs(store, options, method).to(here.device)
         prepared = _on_device(learner, options, optimisation, here)
         monitor = _make_monitor(store, options, here) if here.first else None
-        return cls(store, options, here, loader, prepared, pairs, optimisation, monitor)
+        return cls(store, options, here, loader, prepared, pairs, optimisation, start.options, monitor, accuracy)
 
     @property
     def batch_size(self) -> int:
@@ -152,9 +161,10 @@ class _Run:
 
     def train(self, out: Path, config: dict[str, Any], checkpoint: Path | None, progress: Progress) -> Trained:
         """Start, or continue from a checkpoint; stop at the end or after `stop_after` steps."""
-        # Two views of each clip are encoded.
-        clips = 2 * self.batch_size * self.optimisation.accumulate
-        reporter = TrainingReporter(progress, self.learner, self.monitor, self.optimisation.total_steps, clips)
+        clips = self.learner.method.views * self.batch_size * self.optimisation.accumulate
+        reporter = TrainingReporter(
+            progress, self.learner, self.monitor, self.optimisation.total_steps, clips, self.accuracy
+        )
         if self.options.tensorboard and self.here.first:
             reporter.use_tensorboard(out)
         trainer = Trainer(
@@ -195,8 +205,12 @@ def _on_device(
         for module in learner.modules():
             if isinstance(module, nn.Conv3d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
-    if cuda and here.world > 1 and options.sync_norm and not learner.method.momentum:
-        # With a momentum encoder the parts of a batch have their own statistics on purpose.
+    method = learner.method
+    if options.compile and method.w_penalty:
+        raise UsageError("--compile has no second derivative, which w_penalty needs; leave one of them out")
+    if cuda and here.world > 1 and options.sync_norm and not (method.momentum or method.w_penalty):
+        # With a momentum encoder the parts of a batch have their own statistics on purpose. Synchronised statistics
+        # have no second derivative.
         learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
     if options.compile:
         learner.encoder.compile()
@@ -205,9 +219,9 @@ def _on_device(
     return learner
 
 
-def _check_best(options: TrainOptions) -> None:
+def _check_best(options: TrainOptions, accuracy: bool) -> None:
     """Check that epochs will have the number that chooses the best checkpoint."""
-    known = ("loss", *NUMBERS) if options.meters else ("loss",)
+    known = ("loss", *((ACCURACY,) if accuracy else ()), *(NUMBERS if options.meters else ()))
     if options.best is not None and options.best.removeprefix("-") not in known:
         more = "" if options.meters else f"; with --meters also {', '.join(NUMBERS)}"
         raise UsageError(f"--best-by: there is no number {options.best!r}; there are {', '.join(known)}{more}")
@@ -217,7 +231,7 @@ def _make_monitor(store: Store, options: TrainOptions, here: Processes) -> BiasM
     """A monitor on videos outside training if the store has such a split, else on training videos."""
     if not options.meters:
         return None
-    splits = next(((name,) for name in _HELD_OUT if name in store.names.splits), options.splits)
+    splits = next(((name,) for name in HELD_OUT if name in store.names.splits), options.splits)
     clips = ClipOptions(num_frames=options.num_frames, stride=options.stride)
     dataset = ClipDataset(store, clips, seed=options.seed, splits=splits)
     try:
@@ -226,15 +240,15 @@ def _make_monitor(store: Store, options: TrainOptions, here: Processes) -> BiasM
         raise UsageError(f"--meters {options.meters}: {error}") from error
 
 
-def _run_config(options: TrainOptions, store: Store, method: Method, batch_size: int) -> dict[str, Any]:
+def _run_config(options: TrainOptions, store: Store, run: _Run) -> dict[str, Any]:
     """All values that decide a run, as plain JSON values; stored with each checkpoint."""
     return {
         **options.deciding(),
-        "batch_size": batch_size,
+        "batch_size": run.batch_size,
         "crop": _crop_size(store, options),
-        "backbone_options": _trunk_options(options),
+        "backbone_options": dict(run.backbone_options),
         "classes": list(store.header.classes),
-        "resolved_method": asdict(method),
+        "resolved_method": asdict(run.learner.method),
         "store_content": store_content(store),
     }
 
@@ -265,16 +279,6 @@ def _begin_run(out: Path, config: dict[str, Any], options: TrainOptions, store: 
     record = {"config": config, "store": str(store), "versions": versions(), "git": git_state()}
     write_bytes(out / CONFIG, json.dumps(record, indent=1).encode())
     write_bytes(out / _CONFIG_TOML, options.toml().encode())
-
-
-def _make_dataset(store: Store, options: TrainOptions) -> ClipDataset:
-    """Training clips of a store."""
-    splits = options.splits
-    if splits is None and "train" in store.names.splits:
-        splits = ("train",)
-    clips = ClipOptions(num_frames=options.num_frames, stride=options.stride)
-    min_grade = None if options.min_grade == "none" else options.min_grade
-    return ClipDataset(store, clips, seed=options.seed, splits=splits, min_grade=min_grade)
 
 
 def _report_left_out(left_out: LeftOut, options: TrainOptions, progress: Progress) -> None:
@@ -319,41 +323,36 @@ def _make_optimisation(
         raise UsageError(str(error)) from error
 
 
-def make_learner(options: TrainOptions, num_videos: int, batch_size: int, steps: int) -> ContrastiveLearner:
-    """The learner, with new weights or those of `--weights`.
+def make_learner(
+    options: TrainOptions, num_videos: int, batch_size: int, steps: int, classes: int | None = None
+) -> ContrastiveLearner:
+    """The learner, with new weights or those of `--from`; `classes` is the number of classes, for a supervised method.
 
     Raises:
         UsageError: no such method or backbone, weights that do not fit, or too few videos for the queue.
+        CheckpointError: the run of `--from` cannot be read.
     """
+    method = _resolved(options, num_videos, batch_size, steps)
+    return _learner_of(method, Start.of(options.backbone, options.weights, options.trust), classes)
+
+
+def _learner_of(method: Method, start: Start, classes: int | None) -> ContrastiveLearner:
     try:
-        method = Method.resolve(
-            options.method, num_videos, batch_size, steps, options.momentum, **_method_changes(options)
-        )
-        trunk = build_backbone(options.backbone, **_trunk_options(options))
-        if options.weights is not None:
-            _load_initial(trunk, options.backbone, options.weights)
-        return ContrastiveLearner(trunk, method)
+        return ContrastiveLearner(start.build(), method, classes=classes)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
 
-def _load_initial(trunk: Backbone, name: str, weights: str) -> None:
-    """Load the weights of a file; raises ValueError, with the files that would fit, if they do not."""
+def _resolved(
+    options: TrainOptions, num_videos: int | None = None, batch_size: int | None = None, steps: int | None = None
+) -> Method:
+    """The method of the options, with the settings for a data set; raises UsageError for one that is impossible."""
     try:
-        load_weights(trunk, own_weights(weights))
-    except UsageError:
-        raise
-    except ValueError as error:
-        published = ", ".join(known for known in BACKBONES if takes_options(known, PUBLISHED))
-        hint = f"; no weights are published for {name}, only for {published}. Give a file of `bgaug export-weights`"
-        raise ValueError(f"{weights}: {error}{'' if takes_options(name, PUBLISHED) else hint}") from error
-
-
-def _trunk_options(options: TrainOptions) -> dict[str, float | str]:
-    """Options of `build_backbone` that the initial weights need."""
-    if options.weights is None:
-        return {}
-    return check_options(options.backbone, backbone_options(options.weights, options.backbone), options.weights)
+        return Method.resolve(
+            options.method, num_videos, batch_size, steps, options.momentum, **_method_changes(options)
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _method_changes(options: TrainOptions) -> dict[str, Any]:
@@ -367,8 +366,10 @@ def _method_changes(options: TrainOptions) -> dict[str, Any]:
             f"{', '.join(sorted(of_pairs))}"
         )
     pairs = {name: value for name, value in options.change.items() if name in of_pairs}
-    if options.masks is not None and options.method in METHODS and METHODS[options.method].composite:
-        pairs["mask"] = options.masks
+    if options.masks is not None and options.method in METHODS:
+        policy = options.change.get("policy", METHODS[options.method].policy)
+        if policy in POLICIES and Composition.resolve(policy).composes:
+            pairs["mask"] = options.masks
     changes = {name: value for name, value in options.change.items() if name in of_method}
     return {**changes, "composition": pairs} if pairs else changes
 
@@ -386,7 +387,7 @@ def make_pairs(store: Store, options: TrainOptions, method: Method) -> SemiNegat
         bank = torch.from_numpy(store.bank(options.bank).images)
     elif options.bank is not None:
         raise UsageError(f"--bank {options.bank} is not used by {method.name!r}; add --set donor=bank")
-    return SemiNegativePairs(augmentation, composition, bank=bank)
+    return SemiNegativePairs(augmentation, composition, views=method.views, bank=bank)
 
 
 def _crop_size(store: Store, options: TrainOptions) -> int:

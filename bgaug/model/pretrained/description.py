@@ -49,6 +49,7 @@ class _Config(_Clips):
     weights: str | None = None
     backbone_options: dict[str, Any] | None = None
     flip: Annotated[float, Field(ge=0, le=1)] | None = None
+    classes: list[str] | None = None
 
 
 class _Info(_Clips):

@@ -8,6 +8,7 @@ scenes     which masks and scenes of a store may be used
 choice     how they are chosen
 composer   clips of a store, the composites, and a contact sheet
 scores     the classifier and the metrics
+readout    the classifier of a supervised run, in place of a probe
 
 Letters: B clips, T frames, S side of the crop, R composites, D features.
 """
@@ -30,6 +31,7 @@ from bgaug.model.pretrained import NO_PERMISSION, CodePermission
 from bgaug.pipelines.evaluate.bias.choice import make_manifest
 from bgaug.pipelines.evaluate.bias.composer import OF_ROW, OF_VIDEO, ClipReader, Composer, bias_sheet
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, check_manifest, read_manifest, write_manifest
+from bgaug.pipelines.evaluate.bias.readout import OwnHead, head_of
 from bgaug.pipelines.evaluate.bias.scores import (
     Tested,
     class_table,
@@ -129,9 +131,10 @@ def bias_of(run: Run, store: Store, progress: Progress, options: BiasOptions, fe
         if getattr(manifest, name) != config[name]:
             progress.warn(f"the manifest's clips have {name} {getattr(manifest, name)}; the run has {config[name]}")
     feature = feature_of(run, feature)
-    about = {"run": str(run.path), "feature": feature}
+    about = {"run": str(run.path), "feature": feature, "readout": options.readout}
     encoder = encoder_of(run, feature)
-    return score_bias(encoder, store, manifest, progress, options=options, about=about, device=run.device)
+    head = head_of(run, store, feature, progress) if options.readout == "head" else None
+    return score_bias(encoder, store, manifest, progress, options=options, about=about, device=run.device, head=head)
 
 
 def plan_bias(
@@ -170,6 +173,7 @@ def score_bias(
     options: BiasOptions | None = None,
     about: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
+    head: OwnHead | None = None,
 ) -> BiasReport:
     """Evaluate any encoder on a manifest's composites.
 
@@ -184,6 +188,7 @@ def score_bias(
         options: only `out`, `folder`, `sheet_rows` and `batch_size` are used.
         about: further settings for the report, such as the encoder's name.
         device: device on which clips are composed and encoded.
+        head: classifies the features in place of a probe.
 
     Raises:
         UsageError: an image of a donor is missing or has changed, or no video is left to fit the probe on.
@@ -193,7 +198,7 @@ def score_bias(
     size = options.batch_size
     encoded = encode_composites(encoder, composer, size, progress)
     train = train_set(encoder, composer, encoded, size, progress)
-    tested = classify(train, store, manifest, encoded)
+    tested = classify(train, store, manifest, encoded, head)
     shares = metrics(tested, encoded) | scene_probe(encoder, composer, size, progress)
     percent = {name: round(100 * value, 4 if "drift" in name else 2) for name, value in shares.items()}
     hits = {name: tested.hit(name) for name in (*OF_VIDEO, *OF_ROW)}

@@ -31,6 +31,7 @@ from bgaug.pipelines.evaluate.bias.composer import (
     video_group,
 )
 from bgaug.pipelines.evaluate.bias.manifest import Manifest, Row
+from bgaug.pipelines.evaluate.bias.readout import OwnHead
 from bgaug.pipelines.evaluate.features import Encoder, encode
 from bgaug.progress import Progress
 from bgaug.store import Store
@@ -217,8 +218,12 @@ class Tested:
         return np.array([row.group for row in self.rows])
 
 
-def classify(train: _TrainSet, store: Store, manifest: Manifest, tested: Encoded) -> Tested:
+def classify(
+    train: _TrainSet, store: Store, manifest: Manifest, tested: Encoded, head: OwnHead | None = None
+) -> Tested:
     """Scores of all clips by probes that were fitted without their groups.
+
+    With a head, its scores; nothing is fitted.
 
     Raises:
         UsageError: all videos are of one group.
@@ -237,15 +242,16 @@ def classify(train: _TrainSet, store: Store, manifest: Manifest, tested: Encoded
     for learns, held_out in everything if train.has_splits else named_folds(train.groups, groups.tolist()):
         if not learns.any():
             raise UsageError("no video is left to fit the probe on: all videos are of one group")
-        probe = LinearProbe().fit(train.features[learns], train.labels[learns])
+        probe = head or LinearProbe().fit(train.features[learns], train.labels[learns])
         # Scores of classes that a probe has not learnt stay minus infinity.
-        columns = np.unique(train.labels[learns])
+        learnt = np.unique(train.labels[learns])
+        columns = learnt if head is None else head.columns
         for view, values in views.items():
             places = np.flatnonzero(held_out if view in OF_ROW else held_out[first])
             scores[view][np.ix_(places, columns)] = probe.scores(values[places])
         places = np.flatnonzero(held_out[first])
         of_metadata = LinearProbe().fit(train.metadata[learns], train.labels[learns])
-        scores["metadata"][np.ix_(places, columns)] = of_metadata.scores(about[places])
+        scores["metadata"][np.ix_(places, learnt)] = of_metadata.scores(about[places])
     return Tested(
         rows=rows,
         place=np.repeat(np.arange(len(sizes)), sizes),
