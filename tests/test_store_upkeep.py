@@ -328,6 +328,18 @@ def test_banks_come_along_in_a_merge(halves: tuple[Path, Path], tmp_path: Path) 
     assert store.bank("places-2").names == ("y",) and verify_store(tmp_path / "c").problems == ()
 
 
+def test_a_bank_of_another_size_is_not_merged(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nothing is read of a file of gigabytes."""
+    root = tmp_path / "banked"
+    shutil.copytree(halves[0], root)
+    write_bank(root, "places", [("x", scene(1))])
+    with (root / "banks" / "places" / "zarr.json").open("wb") as file:
+        file.truncate(2**36)
+    with pytest.raises(StoreDamageError, match="other than the [0-9]+ bytes that were committed"):
+        merge_stores([root, halves[1]], tmp_path / "merged")
+    assert not list((tmp_path / "merged" / "banks").glob("[!.]*"))
+
+
 # --- reading from elsewhere -------------------------------------------------------------------------------------------
 
 

@@ -144,7 +144,10 @@ class GradualFinder:
         """Whether the image has changed at all, slowly or not."""
         if self.fade_from is not None:
             return True
-        return any(self._window.distance(max(0, last - lag), last) > _MIN_SUSPECT for lag in _SUSPECT_LAGS)
+        for lag in _SUSPECT_LAGS:  # a generator that is left early needs memory to end
+            if self._window.distance(max(0, last - lag), last) > _MIN_SUSPECT:
+                return True
+        return False
 
     def _look(self, last: int) -> Boundary | None:
         """Compare the last frame with earlier ones, and end a transition that goes on no longer."""

@@ -76,9 +76,15 @@ def commit_shard(root: Path, record: dict[str, Any]) -> None:
     _check_record(folder, record)
     # All other files are synced by now: if this record is on the disk after a crash, so is what it describes.
     replace_durably(folder / COMMIT, seal(record))
-    if os.path.lexists(final):
+    replaced = os.path.lexists(final)
+    if replaced:
         os.rename(final, old)  # a folder cannot replace a folder that is not empty; `settle` undoes this after a crash
-    os.rename(folder, final)
+    try:
+        os.rename(folder, final)
+    except OSError:
+        if replaced:
+            os.rename(old, final)
+        raise
     sync_folder(final.parent)  # both renames, before the old shard is removed
     shutil.rmtree(old, ignore_errors=True)
 

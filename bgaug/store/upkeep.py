@@ -206,9 +206,13 @@ def _take_bank(root: Path, name: str, out: Path, copy: bool) -> None:
     folder = out / BANKS / f"{TEMPORARY}{target.name}"
     with writing(target):
         discard(folder)
-        for file in sorted([COMMIT, *commit["files"]]):
-            link_inside(root, f"{BANKS}/{name}/{file}", folder / file, copy=copy)
-        sync_tree(folder, {})
+        for file, (size, _) in sorted(commit["files"].items()):
+            if link_inside(root, f"{BANKS}/{name}/{file}", folder / file, copy=copy) != size:
+                raise StoreDamageError(
+                    root / BANKS / name / file, f"has other than the {size} bytes that were committed"
+                )
+        link_inside(root, f"{BANKS}/{name}/{COMMIT}", folder / COMMIT, copy=copy)
+        sync_tree(folder, commit["files"])
         place_bank(folder, target)
 
 

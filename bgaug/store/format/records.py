@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic_core import PydanticSerializationError
 
 from bgaug.names import MasksFrom
 
@@ -44,7 +45,11 @@ class _Record(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return self.model_dump(mode="json")
+        try:
+            return self.model_dump(mode="json")
+        except PydanticSerializationError as error:
+            # Only memory can fail in a record that was validated; pydantic hides that.
+            raise MemoryError(str(error)) from error
 
 
 class Identity(_Record):
