@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.background import evenly_spaced
+from bgaug.shots.same_scene import is_same_scene
 from bgaug.sizing import Size, resize_area
 
 Verdict = Literal["static", "jitter", "moving", "unknown"]
 _Floats = NDArray[np.float32]
 _Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+_Frames = Sequence[tuple[NDArray[np.uint8], float]]
 
 DELAY = 3
 """Frames that a `CutFinder` may wait before it decides; a change that ends within them is a flash."""
@@ -37,16 +39,20 @@ _MIN_RATIO, _QUIET_RATIO = 2.5, 5.0  # to the changes around; jerks of a hand-he
 _MIN_LEFT, _MIN_LEFT_QUIET = 17.0, 12.0  # cuts 20 and more, a hand-held camera 15, a hand before a still camera 10
 _MIN_LEFT_SHARE = 0.43  # of the difference in place: cuts .5 and more, jerks .38
 _BLOCK, _NEAR, _REACH = (12, 16), (4, 4), (16, 24)
+# What flow may explain as a jerk: motion does not start and end within a frame, unless frames are missing.
+_MIN_AROUND = 0.3  # of the change: the largest change nearby; jump cuts mostly have less, jerks more
+_REPEATED = 0.5  # grey levels: the change of a frame that a file or a camera repeats
 
 
 class CutFinder:
     """Finds hard cuts in one pass, at most `DELAY` frames late.
 
     A cut lies before a frame if the change to it is larger than those around it, lasts for the frames that follow, and
-    is not explained by motion of objects or of the camera. A light that goes on and stays on is a cut, because the
-    background changes. A flash of at most `DELAY` frames is none, and neither are so few frames of another scene: of
-    two changes at most `DELAY` frames apart the first is the cut, and the frames between belong to the shot that
-    follows. So only the first and the last shot of a video can have so few frames.
+    is not explained by motion of objects or of the camera. Motion needs more than one frame, unless frames are missing:
+    where nothing else moves quickly and no image is repeated, a cut within a scene is found too. A light that goes on
+    and stays on is a cut, because the background changes. A flash of at most `DELAY` frames is none, and neither are so
+    few frames of another scene: of two changes at most `DELAY` frames apart the first is the cut, and the frames
+    between belong to the shot that follows. So only the first and the last shot of a video can have so few frames.
 
     Nearly every frame is settled at once; only frames after a large change are held back for a while::
 
@@ -112,12 +118,26 @@ class CutFinder:
         enough = _MIN_LEFT_QUIET if ratio > _QUIET_RATIO else _MIN_LEFT
         if _is_motion(past[-1][0], future[0][0], enough):
             return None
+        if _may_jerk(past, future) and is_same_scene(past[-1][0], future[0][0]):
+            return None
         self._last_cut = index
         return index
 
 
 def _change(old: NDArray[np.uint8], new: NDArray[np.uint8]) -> float:
     return float(cv2.norm(old, new, cv2.NORM_L1)) / (_THUMBNAIL[0] * _THUMBNAIL[1])
+
+
+def _may_jerk(past: _Frames, future: _Frames) -> bool:
+    """Whether the frames around a change suggest a jerk: they move quickly too, or an image next to it is repeated.
+
+    Args:
+        past: thumbnails before the change, and the change to each.
+        future: the same for those after it; the first is the change in question.
+    """
+    before, after = [known for _, known in past[1:]], [known for _, known in future[1:]]
+    repeated = min(before[-1:] + after[:1], default=0.0) < _REPEATED
+    return repeated or max(before + after) > _MIN_AROUND * future[0][1]
 
 
 def _is_motion(old: NDArray[np.uint8], new: NDArray[np.uint8], enough: float) -> bool:
