@@ -84,13 +84,9 @@ def _estimator() -> cv2.DISOpticalFlow:
     return estimator
 
 
-def half_flow(one: cv2.typing.MatLike, other: cv2.typing.MatLike, shift: tuple[float, float] | None = None) -> _Floats:
-    """Flow from one grey image, uint8 (H, W), to another: float32 (h, w, 2), pixels of half size.
-
-    The search starts at no motion, or at one `shift` (dx, dy) of the image, in pixels of H x W.
-    """
-    start = None if shift is None else np.broadcast_to(np.array(shift, np.float32), (*one.shape, 2)).copy()
-    flow = _estimator().calc(one, other, start)  # type: ignore[arg-type]
+def half_flow(one: cv2.typing.MatLike, other: cv2.typing.MatLike) -> _Floats:
+    """Flow from one grey image, uint8 (H, W), to another: float32 (h, w, 2), pixels of half size."""
+    flow = _estimator().calc(one, other, None)  # type: ignore[call-overload]
     height, width = one.shape
     halved = cv2.resize(flow, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
     return np.asarray(halved / 2, np.float32)
