@@ -175,7 +175,7 @@ def prepare(options: argparse.Namespace) -> None:
     if options.data is None:
         parser.error("--data DATA is needed to make the stores")
     with TerminalProgress() as progress:
-        make_stores(options.data, options.work, options.test_fold, 4 if options.quick else 1, progress)
+        make_stores(options.data, options.work, options.test_fold, progress, every=4 if options.quick else 1)
 
 
 def cells_of(options: argparse.Namespace) -> Iterator[Cell]:

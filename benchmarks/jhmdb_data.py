@@ -28,15 +28,15 @@ _TEST_KINDS = ("mountain", "sea", "street")  # by alphabet the last three of six
 _MASK_PIXELS = (240, 320)
 
 
-def make_stores(data: Path, work: Path, test_fold: int, every: int, progress: Progress) -> None:
+def make_stores(data: Path, work: Path, test_fold: int, progress: Progress, *, every: int = 1) -> None:
     """Stores `work/own`, `work/network`, `work/true` and test images `work/scenes/test`; what is there is kept.
 
     Args:
         data: folder with `actions/jhmdb`, `scenes` and `models/selfie_segmentation.tflite`.
         work: folder of the stores.
         test_fold: the fold of the split `test`.
-        every: 1, or only every so manieth clip is used.
         progress: receives what happens.
+        every: only every so manieth clip is used, and there is no store `network` if it is not 1.
     """
     if (work / "done").exists():
         return
@@ -59,7 +59,7 @@ def make_stores(data: Path, work: Path, test_fold: int, every: int, progress: Pr
         import_masks(work / "copy", work / "masks", progress)
         (work / "copy").rename(work / "true")
     network = data / "models" / "selfie_segmentation.tflite"
-    if network.exists():
+    if network.exists() and every == 1:
         build_shards(ShardOptions(out=work / "network", video=VideoOptions(segmenter=network), **same), progress)
     for name in MASKS:
         if (work / name).exists():

@@ -91,3 +91,17 @@ def test_moving_cameras(real_data: Path) -> None:
     assert sum(row["clips"] for row in masks["JHMDB, bgaug, by grade"].values()) == 2
     row = cameras["virtual cameras, bgaug"]["all"]
     assert row["shots"] == 1 and 0 < row["floor"] < row["behind"]
+
+
+def test_real_actions_over_unseen_scenes(real_data: Path, tmp_path: Path) -> None:
+    result = quick("jhmdb.py", "--data", str(real_data), "--work", str(tmp_path), "--out", str(tmp_path / "kept.json"))
+    cells, about = result["cells"], result["protocol"]
+    assert about["videos"] > 40 and about["steps"] == 60
+    for row in ("simclr", "bgaug, own masks, scenes", "untrained"):
+        for reading in ("global", "dynamic", "moments"):
+            values = cells[f"{row}; {reading}"]
+            assert all(0 <= value <= 100 for column in values.values() for value in column)
+            # What is right in scuba and wrong in scufo is right in scuba.
+            assert values["contrasted"][0] <= values["scuba"][0]
+    assert all(found["seeds"] == 1 and found["low"] <= found["high"] for found in result["comparisons"].values())
+    assert not (tmp_path / "kept.json").exists()  # a short run is no result to keep
