@@ -18,6 +18,7 @@ from bgaug.background.flow import (
     stride_of,
     window_flow,
 )
+from bgaug.background.shown import filling_error, where_shown
 from bgaug.background.views import background_view, masked_background
 from bgaug.masks.motion import MotionMasks, WindowMasks, motion_masks
 from bgaug.masks.motion.classifier import Classifier, fitted
@@ -52,6 +53,12 @@ def panned(
         plates.append(np.asarray(plate, np.uint8))
         masks.append(mask > 0)
     return frames, plates, masks
+
+
+def odds_of(masks: Masks) -> NDArray[np.float32]:
+    """Log odds of foreground that are sure of these masks, at half size."""
+    small = [cv2.resize(mask.astype(np.uint8), (mask.shape[1] // 2, mask.shape[0] // 2)) > 0 for mask in masks]
+    return np.where(np.stack(small), np.float32(6), np.float32(-6))
 
 
 def iou(mask: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
@@ -193,7 +200,7 @@ def test_windows_cover_every_frame_once_and_hand_over() -> None:
     def note(found: WindowMasks) -> None:
         covered.extend(range(found.start + found.first, found.start + found.last))
         sizes.append(len(found.window.frames))
-        assert len(found.masks) == len(found.window.frames)
+        assert len(found.odds) == len(found.window.frames)
 
     found = motion_masks(iter(repeated), len(repeated), 1, on_window=note)
     assert found is not None
@@ -247,8 +254,7 @@ def test_specks_go_and_small_holes_are_filled() -> None:
 @pytest.mark.parametrize("zoom", [0.0, 0.002])
 def test_the_background_behind_a_body_is_seen_in_other_frames(zoom: float) -> None:
     frames, plates, masks = panned(25, zoom=zoom)
-    small = np.stack([cv2.resize(mask.astype(np.uint8), (W // 2, H // 2)) > 0 for mask in masks])
-    seen = background_view(frames, window_flow(frames), small, 12)
+    seen = background_view(frames, window_flow(frames), odds_of(masks), 12)
     error = np.abs(seen.background.image.astype(int) - plates[12]).max(-1)
     assert seen.background.image.shape == (H, W, 3)
     assert seen.seen > 0.95
@@ -260,13 +266,88 @@ def test_the_background_behind_a_body_is_seen_in_other_frames(zoom: float) -> No
 
 def test_what_no_frame_saw_is_filled_and_not_valid() -> None:
     frames, plates, _ = panned(9, speed=0, body=False)
-    masks = np.zeros((9, H // 2, W // 2), np.bool_)
-    masks[:, 20:40, 30:50] = True
-    seen = background_view(frames, window_flow(frames), masks, 4)
+    odds = np.full((9, H // 2, W // 2), -6, np.float32)
+    odds[:, 20:40, 30:50] = 6
+    seen = background_view(frames, window_flow(frames), odds, 4)
     assert seen.seen == 0
     assert not seen.background.valid[50:70, 70:90].any()
     assert seen.background.valid[:20].all()
     assert np.array_equal(seen.background.image[:20], plates[4][:20])
+
+
+def stands_then_walks(scene: NDArray[np.uint8]) -> tuple[Images, Images, Masks]:
+    """A camera that pans over a scene; a person stands in it for more than half of the frames, then walks away."""
+    clothes = textured(8, 40, 24)[:, :, ::-1] // 2 + np.array([110, 20, 10], np.uint8)
+    frames, plates, masks = [], [], []
+    for t in range(25):
+        x = 110 + 5 * max(0, t - 14)
+        frame, mask = scene.copy(), np.zeros(scene.shape[:2], np.bool_)
+        frame[40:80, x : x + 24], mask[40:80, x : x + 24] = clothes, True
+        view = np.s_[:H, 20 + 2 * t : 20 + 2 * t + W]
+        frames.append(np.ascontiguousarray(frame[view]))
+        plates.append(np.ascontiguousarray(scene[view]))
+        masks.append(np.ascontiguousarray(mask[view]))
+    return frames, plates, masks
+
+
+def doubtful(masks: Masks) -> NDArray[np.float32]:
+    """Log odds that find a body where it walks, and hardly where it stands."""
+    odds = odds_of(masks)
+    odds[:15] = np.where(odds[:15] > 0, -2.5, -6)
+    return odds
+
+
+def test_on_plain_ground_a_person_who_stood_still_is_not_left_in_the_background() -> None:
+    frames, plates, masks = stands_then_walks((textured(3, 2 * H, 4 * W) // 8 + 110).astype(np.uint8))
+    flow = window_flow(frames)
+    for place in (4, 20):
+        seen = background_view(frames, flow, doubtful(masks), place)
+        error = np.abs(seen.background.image.astype(int) - plates[place]).max(-1)
+        assert error[masks[place]].mean() < 6
+        assert error[~masks[place]].mean() < 6
+
+
+def test_textured_ground_that_looks_a_little_like_a_body_is_kept() -> None:
+    """Filling would be wrong there by dozens of grey levels; on plain ground the same odds are too high."""
+    frames, plates, _ = panned(17, body=False)
+    odds = np.full((17, H // 2, W // 2), -6, np.float32)
+    odds[:, 20:40, 30:50] = -1
+    seen = background_view(frames, window_flow(frames), odds, 8)
+    assert seen.background.valid.all()
+    assert np.abs(seen.background.image.astype(int) - plates[8]).max(-1).mean() < 6
+
+
+def test_colour_decides_about_doubtful_pixels_on_plain_ground() -> None:
+    odds = np.full((H, W), -6, np.float32)
+    odds[90:110, 60:100] = 6
+    odds[20:60, 20:60] = odds[20:60, 100:140] = -2.5
+    here = np.full((H, W, 3), 120, np.uint8)
+    here[20:60, 100:140] = here[90:110, 60:100] = (200, 40, 40)
+    hides, counted = where_shown(here, odds, [here], [odds])
+    assert hides[25:55, 105:135].all() and hides[90:110, 60:100].all()
+    assert not hides[15:65, 15:65].any()  # the same odds, and the colour of the ground
+    assert np.array_equal(counted[0], ~hides)
+
+
+def test_the_error_of_filling_is_that_of_the_ground_around() -> None:
+    region = np.zeros((60, 80), np.bool_)
+    region[20:40, 30:50] = True
+    plain, noisy = np.full((60, 80, 3), 90, np.uint8), np.full((60, 80, 3), 90, np.uint8)
+    noisy[::2] = 150
+    plain[region] = noisy[region] = 255  # what is in the region itself does not count
+    assert filling_error(plain, region) < 0.01
+    assert filling_error(noisy, region) == pytest.approx(30, abs=3)
+    assert np.isnan(filling_error(plain, np.zeros_like(region)))
+    assert np.isnan(filling_error(plain, np.ones_like(region)))
+
+
+def test_a_frame_that_is_all_alike_in_its_odds_is_kept() -> None:
+    frames, _, _ = panned(5, body=False)
+    for value, kept in ((-6.0, True), (6.0, False)):
+        odds = np.full((5, H // 2, W // 2), value, np.float32)
+        seen = background_view(frames, window_flow(frames), odds, 2)
+        assert bool(seen.background.valid.all()) == kept
+        assert np.array_equal(seen.background.image, frames[2])
 
 
 def test_a_camera_that_stands_has_the_median_of_what_no_mask_covers() -> None:

@@ -13,6 +13,7 @@ auto      all of them, compared region by region by evidence
 align     places of the frames of a moving camera in a background
 moving    the background of a camera that shakes or pans
 flow      dense optical flow, and the camera in it
+shown     where aligned frames show the background
 views     the background of a camera that moves, as single frames see it
 """
 

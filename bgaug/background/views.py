@@ -1,4 +1,4 @@
-"""The background of a camera that moves, as single frames see it, from frames around them and their masks.
+"""The background of a camera that moves, as single frames see it, from frames around them and where bodies are.
 
 Letters: N frames of a window, H, W pixels, h, w half of them, S samples.
 """
@@ -17,10 +17,12 @@ from bgaug.background.image import Background
 from bgaug.background.median import evenly_spaced, median_where
 from bgaug.background.plate import fill
 from bgaug.background.samples import ShotSamples, max_channel_difference
+from bgaug.background.shown import BEYOND, GENEROUS, where_shown
 from bgaug.sizing import Size, resize_area
 
 _Image = NDArray[np.uint8]
 _Bools = NDArray[np.bool_]
+_Floats = NDArray[np.float32]
 _Homography = NDArray[np.float64]
 
 _REACH, _MOST = 40, 16  # frames to both sides that are looked at, and how many of them are used
@@ -50,29 +52,30 @@ class SeenBackground:
     seen: float
 
 
-def background_view(frames: Sequence[_Image], flow: WindowFlow, masks: _Bools, place: int) -> SeenBackground:
-    """The background as frame number `place` of a window sees it: about .15 s at 320x240.
+def background_view(frames: Sequence[_Image], flow: WindowFlow, odds: _Floats, place: int) -> SeenBackground:
+    """The background as frame number `place` of a window sees it: about .25 s at 320x240.
 
     Up to sixteen frames of the window are aligned: by the cameras between successive frames, then once more by the
-    flow to the frame, outside bodies. The median of what no mask covers is the background; the frame's own pixel is
-    kept where it is in no mask and agrees. Pixels that no frame saw are filled from around, and are not valid.
+    flow to the frame, outside bodies. The median of those that show background is the background; the frame's own pixel
+    is kept where no body hides it and it agrees. Pixels that no frame saw are filled from around, and are not valid.
+    How sure a pixel must be depends on how well filling works in this frame: `bgaug.background.shown`.
 
     Args:
         frames: N of uint8 (H, W, 3), RGB.
         flow: between them.
-        masks: bool (N, h, w), foreground.
+        odds: float32 (N, h, w), log odds of foreground.
         place: number of the frame.
     """
     size = frames[place].shape[0], frames[place].shape[1]
-    here = frames[place]
-    hides = _grown(masks[place], size)
-    images, counted = [], []
+    here, own = frames[place], _grown_odds(odds[place], size)
+    images, others = [], []
     for other in _around(place, len(frames)):
-        seen = _aligned(frames[other], _grown(masks[other], size), _chain(flow, other, place), here, hides)
+        seen = _aligned(frames[other], _grown_odds(odds[other], size), _chain(flow, other, place), here, own)
         if seen is not None:
             images.append(seen[0])
-            counted.append(seen[1])
-    return _joined(here, hides, images, counted)
+            others.append(seen[1])
+    hides, counted = where_shown(here, own, images, others)
+    return _joined(here, hides, images, counted, mask=own >= GENEROUS)
 
 
 def masked_background(shot: ShotSamples, masks: Sequence[_Bools]) -> SeenBackground:
@@ -105,6 +108,13 @@ def _grown(mask: _Bools, size: Size) -> _Bools:
     return np.asarray(cv2.dilate(whole, disc) > 0, np.bool_)
 
 
+def _grown_odds(odds: _Floats, size: Size) -> _Floats:
+    """Log odds at the size of frames, each pixel with the largest of some pixels around it."""
+    whole = cv2.resize(odds, size[::-1], interpolation=cv2.INTER_LINEAR)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _GROWN + 1, 2 * _GROWN + 1))
+    return np.asarray(cv2.dilate(whole, disc), np.float32)
+
+
 def _chain(flow: WindowFlow, start: int, stop: int) -> _Homography:
     """The homography from frame `start` to frame `stop`, in pixels of whole size."""
     total = np.eye(3)
@@ -115,25 +125,25 @@ def _chain(flow: WindowFlow, start: int, stop: int) -> _Homography:
 
 
 def _aligned(
-    image: _Image, hidden: _Bools, to_here: _Homography, here: _Image, hides: _Bools
-) -> tuple[_Image, _Bools] | None:
-    """A frame as the camera of another frame saw it, and where it shows background; None if it does not fit."""
+    image: _Image, odds: _Floats, to_here: _Homography, here: _Image, own: _Floats
+) -> tuple[_Image, _Floats] | None:
+    """A frame as the camera of another frame saw it, with its log odds of foreground; None if it does not fit."""
     size = here.shape[0], here.shape[1]
     if not np.isfinite(to_here).all():
         return None
+    shows = own < GENEROUS
+    moved, away = image, odds
     if _corners_move(to_here, size) > _STILL:
-        moved, known = _warped(image, hidden, to_here)
+        moved, away = _warped(image, odds, to_here)
         flow = half_flow(cv2.cvtColor(here, cv2.COLOR_RGB2GRAY), cv2.cvtColor(moved, cv2.COLOR_RGB2GRAY))
-        both = resize_area((known & ~hides).astype(np.uint8), (flow.shape[0], flow.shape[1])) > 0
+        both = resize_area(((away < GENEROUS) & shows).astype(np.uint8), (flow.shape[0], flow.shape[1])) > 0
         onward = _TO_WHOLE @ camera_between(flow, both) @ np.linalg.inv(_TO_WHOLE)
         if np.isfinite(onward).all() and abs(float(np.linalg.det(onward))) > 1e-6:
-            moved, known = _warped(image, hidden, np.linalg.inv(onward) @ to_here)
-    else:
-        moved, known = image, ~hidden
-    both = known & ~hides
+            moved, away = _warped(image, odds, np.linalg.inv(onward) @ to_here)
+    both = (away < GENEROUS) & shows
     if not both.any() or float(np.median(max_channel_difference(moved, here)[both])) > _APART:
         return None
-    return moved, known
+    return moved, away
 
 
 def _corners_move(homography: _Homography, size: Size) -> float:
@@ -143,18 +153,26 @@ def _corners_move(homography: _Homography, size: Size) -> float:
         return float(np.nan_to_num(np.abs(mapped(homography, corners) - corners).max(), nan=np.inf))
 
 
-def _warped(image: _Image, hidden: _Bools, homography: _Homography) -> tuple[_Image, _Bools]:
+def _warped(image: _Image, odds: _Floats, homography: _Homography) -> tuple[_Image, _Floats]:
     size = image.shape[1], image.shape[0]
     moved = cv2.warpPerspective(image, homography, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    shown = np.where(hidden, np.uint8(0), np.uint8(255))
-    known = cv2.warpPerspective(shown, homography, size, flags=cv2.INTER_LINEAR)
-    return np.asarray(moved, np.uint8), np.asarray(known > 250, np.bool_)
+    away = cv2.warpPerspective(odds, homography, size, flags=cv2.INTER_LINEAR, borderValue=BEYOND)
+    return np.asarray(moved, np.uint8), np.asarray(away, np.float32)
 
 
 def _joined(
-    here: _Image, hides: _Bools, images: list[_Image], counted: list[_Bools], *, keeps_own: bool = True
+    here: _Image,
+    hides: _Bools,
+    images: list[_Image],
+    counted: list[_Bools],
+    *,
+    mask: _Bools | None = None,
+    keeps_own: bool = True,
 ) -> SeenBackground:
-    """The median of aligned images where they count, with the frame's own pixels where they agree."""
+    """The median of aligned images where they count, with the frame's own pixels where they agree.
+
+    `mask` is that of the frame, outside which the images are compared; `hides` by default.
+    """
     seen = np.any(counted, axis=0) if counted else np.zeros(hides.shape, np.bool_)
     image = median_where(images, counted) if images else here
     differs = max_channel_difference(image, here)
@@ -167,7 +185,8 @@ def _joined(
     if valid.any() and not valid.all():
         filled = np.clip(np.rint(fill(image, valid)), 0, 255).astype(np.uint8)
         image = np.where(valid[..., None], image, filled).astype(np.uint8)
-    apart = int(np.count_nonzero(both & (differs > _OFF))) / max(1, int(np.count_nonzero(both)))
+    outside = both if mask is None else seen & ~mask
+    apart = int(np.count_nonzero(outside & (differs > _OFF))) / max(1, int(np.count_nonzero(outside)))
     under = int(np.count_nonzero(hides))
     return SeenBackground(
         Background(image, np.zeros(hides.shape, np.float32), valid),

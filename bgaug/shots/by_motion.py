@@ -137,7 +137,7 @@ def by_motion(
     def look(part: WindowMasks) -> None:
         for place in range(part.first, part.last):
             if part.start + place in places:
-                seen = background_view(part.window.frames, part.window.flow, part.masks, place)
+                seen = background_view(part.window.frames, part.window.flow, part.odds, place)
                 found.append(((part.start + place) * frames.stride, seen))
 
     masks = motion_masks(frames, frames.num_frames, frames.stride, still, network, look if views else None)

@@ -26,7 +26,6 @@ _Images = NDArray[np.uint8]
 WINDOW, OVERLAP = 40, 10
 """Frames of a window, and those that it shares with the next: two and a half seconds bound the memory."""
 
-_GENEROUS = -1.5  # log odds: a body that is missed stays in a background, ground that is covered is seen elsewhere
 _LEAST_PART = 0.12  # of the largest part: smaller ones are dropped
 _LARGEST_HOLE = 0.01  # of the image: enclosed holes up to it are filled
 _LEAST_SIDE = 32  # pixels: flow needs more than a few
@@ -42,18 +41,18 @@ class PersonNetwork(Protocol):
 
 @dataclass(frozen=True)
 class WindowMasks:
-    """Masks of a window of a shot.
+    """Foreground in a window of a shot.
 
     Attributes:
         window: its frames and their flow.
-        masks: bool (N, h, w), more generous than those of the shot: what they cover is no background.
+        odds: float32 (N, h, w), log odds of foreground.
         start: number of its first frame among the frames that were given.
         first: position in the window of the first frame that no earlier window has covered.
         last: one past the last frame that this window covers; later ones are covered by the next window.
     """
 
     window: Window
-    masks: NDArray[np.bool_]
+    odds: _Floats
     start: int
     first: int
     last: int
@@ -128,8 +127,7 @@ def _scores(
         person = None if network is None else np.stack([network.share(frame, (height, width)) for frame in held])
         scores = window_scores(window, still, person)
         if on_window is not None:
-            masks = np.stack([_cleaned(own > _GENEROUS) for own in scores])
-            on_window(WindowMasks(window, masks, start, first, last))
+            on_window(WindowMasks(window, scores, start, first, last))
         for place in range(first, last):
             yield scores[place], window.flow.forward[place] if place + 1 < len(held) else None
 
