@@ -391,18 +391,17 @@ def table_row(
     return row
 
 
-def compact(result: dict[str, Any]) -> str:
-    """JSON with a line for each row of a table and for each cell."""
+def compact(result: dict[str, Any], by_line: Sequence[str] = ("methods", "ablations", "cells")) -> str:
+    """JSON with a line for each entry of some of its fields, which are lists or objects."""
     parts = []
     for name, value in result.items():
-        if name == "cells":
-            lines = [f"  {json.dumps(cell)}" for cell in value]
-            parts.append(' "cells": [\n' + ",\n".join(lines) + "\n ]")
-        elif name in ("methods", "ablations"):
-            lines = [f"  {json.dumps(row)}: {json.dumps(values)}" for row, values in value.items()]
-            parts.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
-        else:
-            parts.append(f" {json.dumps(name)}: {json.dumps(value)}")
+        text = json.dumps(value)
+        if name in by_line and isinstance(value, list):
+            text = "[\n" + ",\n".join(f"  {json.dumps(entry)}" for entry in value) + "\n ]"
+        elif name in by_line:
+            lines = [f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()]
+            text = "{\n" + ",\n".join(lines) + "\n }"
+        parts.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(parts) + "\n}"
 
 
@@ -459,6 +458,33 @@ def spread(values: Sequence[float]) -> str:
 
 def draw_plot(result: dict[str, Any], path: Path) -> None:
     """Accuracy iid against swap, one dot a method, bars of one deviation."""
+    colours = {"bgaug": "#d62728", "semi": "#ff7f0e"}
+    dots = [
+        Dot(name, row["swap"], row["iid"], colours.get(name, GREY_BLUE), *LABELS.get(name, ((4, 4), "left")))
+        for name, row in result["methods"].items()
+    ]
+    across, up = "accuracy with swapped background, %", "accuracy where the background agrees, %"
+    draw_dots(dots, (across, up), f"{result['steps']} steps of 128 encoded views", path)
+
+
+GREY_BLUE = "#4c6a92"
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of a table in a plot: values by seed, and how its name is placed at the dot."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str = GREY_BLUE
+    place: tuple[int, int] = (4, 4)
+    side: str = "left"
+    filled: bool = True
+
+
+def draw_dots(dots: Sequence[Dot], axis_names: tuple[str, str], title: str, path: Path) -> None:
+    """Means over seeds with bars of one deviation; nothing but a note where matplotlib is missing."""
     try:
         import matplotlib
     except ImportError:
@@ -468,17 +494,16 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 5))
-    for name, row in result["methods"].items():
-        x, y = mean(row["swap"]), mean(row["iid"])
-        bars = [stdev(row[test]) if len(row[test]) > 1 else 0 for test in ("swap", "iid")]
-        colour = {"bgaug": "#d62728", "semi": "#ff7f0e"}.get(name, "#4c6a92")
-        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", color=colour, capsize=2, elinewidth=1)
-        # Those on the right stand to the left of their dots, each at a height of its own.
-        place, side = LABELS.get(name, ((4, 4), "left"))
-        axes.annotate(name, (x, y), xytext=place, ha=side, textcoords="offset points", fontsize=8)
-    axes.set_xlabel("accuracy with swapped background, %")
-    axes.set_ylabel("accuracy where the background agrees, %")
-    axes.set_title(f"{result['steps']} steps of 128 encoded views; bars: one deviation over seeds", fontsize=10)
+    for dot in dots:
+        x, y = mean(dot.x), mean(dot.y)
+        bars = [stdev(values) if len(values) > 1 else 0 for values in (dot.x, dot.y)]
+        face = dot.colour if dot.filled else "white"
+        how = {"color": dot.colour, "markerfacecolor": face, "capsize": 2, "elinewidth": 1}
+        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", **how)
+        axes.annotate(dot.name, (x, y), xytext=dot.place, ha=dot.side, textcoords="offset points", fontsize=8)
+    axes.set_xlabel(axis_names[0])
+    axes.set_ylabel(axis_names[1])
+    axes.set_title(f"{title}; bars: one deviation over seeds", fontsize=10)
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

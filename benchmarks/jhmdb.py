@@ -41,9 +41,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bias import run_each, spread
+from bias import GREY_BLUE, RESULTS, Dot, compact, draw_dots, run_each, spread
 
-RESULTS = Path(__file__).parent / "results"
 CLIP = {"num_frames": 8, "stride": 3, "crop": 56}
 STEPS, BATCH = 350, 64
 VIEWS = ("plain", "scuba", "scufo", "background_only", "foreground_only", "self")
@@ -159,7 +158,7 @@ def main() -> None:
         run_each({cell: [*command, json.dumps(asdict(cell))] for cell in waiting}, options.jobs)
     result = gather(options)
     if not options.quick and options.only is None:
-        options.out.write_text(compact(result) + "\n", "utf-8")
+        options.out.write_text(compact(result, ("cells", "comparisons", "runs")) + "\n", "utf-8")
         draw_plot(result, options.out.with_suffix(".png"))
     show(result)
     if options.json:
@@ -197,6 +196,7 @@ def run_cell(cell: Cell, work: Path) -> None:
     from bgaug.model.checkpoint import load_run
     from bgaug.pipelines.train.run import TrainOptions, train
     from bgaug.progress import Silent
+    from bgaug.store.index import content_hash
 
     torch.set_num_threads(1)
     row, folder = ROWS[cell.row], cell.folder(work)
@@ -225,7 +225,8 @@ def run_cell(cell: Cell, work: Path) -> None:
         run = load_run(folder, device="cpu")
         learner = run.learner
     seconds = time.process_time() - begun
-    record = {**asdict(cell), "cpu_seconds": round(seconds), "torch": torch.__version__, **scored(learner, run, work)}
+    about = {"cpu_seconds": round(seconds), "store": content_hash(work / row.masks)}
+    record = {**asdict(cell), **about, "torch": torch.__version__, **scored(learner, run, work)}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "scores.tmp"
     temporary.write_text(json.dumps(record), "utf-8")
@@ -328,6 +329,8 @@ def known_cells(options: argparse.Namespace) -> dict[Cell, dict[str, Any]]:
 
 def gather(options: argparse.Namespace) -> dict[str, Any]:
     """All cells as one record."""
+    from jhmdb_data import MASKS
+
     known = known_cells(options)
     cells = {
         (cell.row, cell.seed): found
@@ -353,12 +356,21 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
             "batch": BATCH,
             "composites": "true masks, three each, over pictures of three kinds of scenes; donors are of three others",
             "seeds": {name: sorted(seed for row, seed in cells if row == name) for name in ROWS},
+            "stores": {name: stores_of(cells, name) for name in MASKS},
             "machine": f"{platform.machine()}, {platform.system()}, one thread a cell",
         },
         "cells": table,
         "comparisons": comparisons(cells),
         "runs": list(known.values()),
     }
+
+
+def stores_of(cells: Cells, masks: str) -> list[str | None]:
+    """Content hashes of the stores of some masks that cells were trained on: several if the masks have changed.
+
+    None stands for cells that were run before the hash was kept.
+    """
+    return sorted({found.get("store") for (row, _), found in cells.items() if ROWS[row].masks == masks}, key=str)
 
 
 def comparisons(cells: Cells) -> dict[str, Any]:
@@ -404,20 +416,6 @@ def by_video(cells: Cells, row: str, reading: str, view: str, seeds: Sequence[in
     return counts.mean(axis=0) / 3
 
 
-def compact(result: dict[str, Any]) -> str:
-    """JSON with a line for each cell of the table and for each run."""
-    parts = []
-    for name, value in result.items():
-        if name == "runs":
-            parts.append(' "runs": [\n' + ",\n".join(f"  {json.dumps(run)}" for run in value) + "\n ]")
-        elif name in ("cells", "comparisons"):
-            lines = [f"  {json.dumps(row)}: {json.dumps(values)}" for row, values in value.items()]
-            parts.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
-        else:
-            parts.append(f" {json.dumps(name)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(parts) + "\n}"
-
-
 def show(result: dict[str, Any]) -> None:
     """The table and the comparisons, on stdout."""
     about = result["protocol"]
@@ -425,6 +423,8 @@ def show(result: dict[str, Any]) -> None:
     print(f"{'':40}{'n':>3}" + "".join(f"{name:>17}" for name in COLUMNS))
     for name, row in result["cells"].items():
         print(f"{name:40}{len(row['iid']):>3}" + "".join(f"{spread(row[column]):>17}" for column in COLUMNS))
+    if mixed := [name for name, stores in about["stores"].items() if len(stores) > 1]:
+        print(f"cells of one table were trained on different stores of masks: {', '.join(mixed)}")
     for name, found in result["comparisons"].items():
         low, high, p, seeds = (found[key] for key in ("low", "high", "p", "seeds"))
         ratio = found["ours"] / max(found["rival"], 1e-9)
@@ -432,36 +432,24 @@ def show(result: dict[str, Any]) -> None:
 
 
 def draw_plot(result: dict[str, Any], path: Path) -> None:
-    """Contrasted against iid, one dot a row by its best reading, bars of one deviation over seeds."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: pip install 'bgaug[plots]'", file=sys.stderr)
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from numpy import std
-
-    figure, axes = pyplot.subplots(figsize=(7, 5))
-    rows: dict[str, dict[str, list[float]]] = {}
+    """Contrasted against iid, one dot a row by its best reading; rows with true masks are hollow."""
+    best: dict[str, dict[str, list[float]]] = {}
     for name, row in result["cells"].items():
-        kept = rows.get(name.split(";")[0])
+        kept = best.get(name.split(";")[0])
         if kept is None or mean(row["contrasted"]) > mean(kept["contrasted"]):
-            rows[name.split(";")[0]] = row
-    for name, row in rows.items():
-        x, y = mean(row["contrasted"]), mean(row["iid"])
-        colour = "#d62728" if name.startswith("bgaug") else "#4c6a92"
-        hollow = {"markerfacecolor": "white"} if "true masks" in name else {}
-        bars = {"xerr": std(row["contrasted"]), "yerr": std(row["iid"])}
-        axes.errorbar(x, y, **bars, fmt="o", color=colour, capsize=2, elinewidth=1, **hollow)
-        axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("right over an unseen scene, and wrong for one frame of it (contrasted), %")
-    axes.set_ylabel("accuracy on plain clips, %")
-    axes.set_title(f"JHMDB, fold {result['protocol']['test_fold']}; bars: one deviation over seeds", fontsize=10)
-    axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+            best[name.split(";")[0]] = row
+    dots = [
+        Dot(
+            name,
+            row["contrasted"],
+            row["iid"],
+            "#d62728" if name.startswith("bgaug") else GREY_BLUE,
+            filled="true masks" not in name,
+        )
+        for name, row in best.items()
+    ]
+    across = "right over an unseen scene, and wrong for one frame of it (contrasted), %"
+    draw_dots(dots, (across, "accuracy on plain clips, %"), f"JHMDB, fold {result['protocol']['test_fold']}", path)
 
 
 if __name__ == "__main__":

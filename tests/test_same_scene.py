@@ -1,4 +1,4 @@
-"""Large motion within a scene that is no cut, and cuts within a scene or beside a still image that stay cuts."""
+"""Large motion within a scene that is no cut, and cuts within a scene or next to a still image that stay cuts."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def evaluated_shot(store: Store, video: int, usable: NDArray[np.bool_] | None = 
     grade = store.columns.shot_grade[store.columns.shot_offsets[video] + found]
     if grade or shots[found, 2] >= 0:
         return found
-    # Fragments have neither a grade nor a background, as transitions do: only the row tells them apart.
+    # Fragments have neither a grade nor a background, as transitions do: only the row has the difference.
     rows = store.row(video).shots
     proper = [shot for shot in places.tolist() if not rows[shot].is_transition]
     return proper[longest_shot(shots[proper])] if proper else found

@@ -3,7 +3,7 @@
 The tests of `cuts` ask how much difference motion leaves, which is much after a large motion at a low frame rate. This
 module asks where the structure of one image is found in the other. Flow between different scenes makes their grey
 levels similar too, but its two directions contradict each other, and the structure stays different. What has not
-changed proves nothing: it may be a plot beside a film.
+changed proves nothing: it may be a plot next to a film.
 
 Letters: h, w pixels of a thumbnail.
 """
@@ -25,7 +25,7 @@ _MAX_ERROR = 1.0  # pixels between a start and where flow forth and back ends
 _AROUND = (11, 11)  # pixels whose structure is compared
 _MIN_CORRELATION = 0.6
 _NOISE = 25.0  # grey levels squared, added to the variance: a flat part matches nothing
-# Of 75 jerks of real videos, all have .46 and more. Of 4,500 cuts between two scenes, a third of them beside a still
+# Of 75 jerks of real videos, all have .46 and more. Of 4,500 cuts between two scenes, a third of them next to a still
 # image, all have less, and 99 of 100 have .23 or less.
 _MIN_FOUND = 0.4
 _MAX_LEFT, _MAX_LEFT_SHARE = 24.0, 0.9  # grey levels, and share of the difference in place; a light leaves more

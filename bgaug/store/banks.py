@@ -5,7 +5,6 @@ Letters: K images, H, W pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bgaug.errors import StoreDamageError, StoreError, UsageError
-from bgaug.files import replace_durably, sync_folder
+from bgaug.files import replace_durably
 from bgaug.sizing import Size
 from bgaug.store.array_file import ArrayFile
 from bgaug.store.arrays import ArraySpec, ArrayWriter, begin_group, sync_tree
 from bgaug.store.format.documents import MAX_RECORD_BYTES, BankDocument, brief
-from bgaug.store.format.inside import discard, names_inside, refuse_links
+from bgaug.store.format.inside import discard, names_inside, refuse_links, replace_folder
 from bgaug.store.format.layout import BANKS, COMMIT, OUTGOING, TEMPORARY, seal, unseal, writing
 from bgaug.store.places import Place
 
@@ -85,10 +84,7 @@ def place_bank(folder: Path, final: Path) -> None:
     old = final.with_name(f"{OUTGOING}{final.name}")
     with writing(final):
         discard(old)  # of a process that died here
-        if os.path.lexists(final):
-            final.rename(old)
-        folder.rename(final)
-        sync_folder(final.parent)
+        replace_folder(folder, final, old)
         discard(old)
 
 

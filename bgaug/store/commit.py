@@ -15,7 +15,7 @@ from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
 from bgaug.files import replace_durably, sync_folder
 from bgaug.store.array_file import read_array_document
 from bgaug.store.arrays import begin_group
-from bgaug.store.format.inside import discard
+from bgaug.store.format.inside import discard, replace_folder
 from bgaug.store.format.layout import (
     COMMIT,
     LOCK,
@@ -76,16 +76,7 @@ def commit_shard(root: Path, record: dict[str, Any]) -> None:
     _check_record(folder, record)
     # All other files are synced by now: if this record is on the disk after a crash, so is what it describes.
     replace_durably(folder / COMMIT, seal(record))
-    replaced = os.path.lexists(final)
-    if replaced:
-        os.rename(final, old)  # a folder cannot replace a folder that is not empty; `settle` undoes this after a crash
-    try:
-        os.rename(folder, final)
-    except OSError:
-        if replaced:
-            os.rename(old, final)
-        raise
-    sync_folder(final.parent)  # both renames, before the old shard is removed
+    replace_folder(folder, final, old)  # `settle` undoes the first of its two renames after a crash
     shutil.rmtree(old, ignore_errors=True)
 
 

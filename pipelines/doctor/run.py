@@ -209,5 +209,5 @@ def _disk(folder: Path) -> Finding:
     if not os.access(folder, os.W_OK):
         return Finding("disk", "missing", f"{folder} cannot be written", "run it where stores and runs will be")
     if free < _LITTLE_DISK:
-        return Finding("disk", "optional", found, "bgaug build-shards --estimate tells the size of a store beforehand")
+        return Finding("disk", "optional", found, "bgaug build-shards --estimate reports a store's size beforehand")
     return Finding("disk", "ok", found)

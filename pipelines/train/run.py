@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bgaug.data.dataset import ClipDataset, ClipOptions, LeftOut
+from bgaug.data.dataset import ClipDataset, ClipOptions
 from bgaug.data.loader import ClipLoader
+from bgaug.data.usable import ShotsLeftOut
 from bgaug.errors import CheckpointError, UsageError
 from bgaug.files import check_folder, make_folder, write_bytes, writing
 from bgaug.model import METHODS, ContrastiveLearner, Method
@@ -53,7 +54,7 @@ class RunResult:
 
     trained: Trained
     out: Path
-    left_out: LeftOut
+    left_out: ShotsLeftOut
     reports: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -281,7 +282,7 @@ def _begin_run(out: Path, config: dict[str, Any], options: TrainOptions, store: 
     write_bytes(out / _CONFIG_TOML, options.toml().encode())
 
 
-def _report_left_out(left_out: LeftOut, options: TrainOptions, progress: Progress) -> None:
+def _report_left_out(left_out: ShotsLeftOut, options: TrainOptions, progress: Progress) -> None:
     """Report how many videos and shots are not trained on, and why."""
     reasons = {
         "grade": f"graded worse than {options.min_grade} (--min-grade none keeps them)",

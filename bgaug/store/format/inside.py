@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bgaug.errors import StoreDamageError, StoreError, StoreFormatError
+from bgaug.files import sync_folder
 
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: the file may become a pipe between the check and the opening.
@@ -141,6 +142,26 @@ def discard(path: Path) -> None:
         _remove_folder(path, path, None)
     else:
         path.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, final: Path, old: Path) -> None:
+    """Give a complete folder the name of another, which gets the name `old`; on the disk when this returns.
+
+    A folder cannot replace a folder that is not empty. If the second renaming fails, the first one is undone.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    replaced = os.path.lexists(final)
+    if replaced:
+        os.rename(final, old)
+    try:
+        os.rename(folder, final)
+    except OSError:
+        if replaced:
+            os.rename(old, final)
+        raise
+    sync_folder(final.parent)
 
 
 def _remove_folder(name: str | Path, path: Path, folder: int | None) -> None:
